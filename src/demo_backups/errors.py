@@ -1,0 +1,45 @@
+"""What can go wrong, in the user's words: what was tried, where, what came back, and the way out."""
+
+from __future__ import annotations
+
+FAILED, WRONG_INPUT, COULD_NOT_LOOK, INTERRUPTED = 1, 2, 3, 130
+
+
+class BackupsError(Exception):
+    """Say what was tried, on which host, what that printed, and what to do next; carry the exit code."""
+
+    exit_code = FAILED
+
+    def __init__(self, tried: str, *, host: str | None = None, printed: str = "", advice: str = "") -> None:
+        super().__init__(tried)
+        self.tried = tried
+        self.host = host
+        self.printed = printed.strip()
+        self.advice = advice
+
+    def __str__(self) -> str:
+        first = f"{self.host}: {self.tried}" if self.host else self.tried
+        printed = [f"  | {line}" for line in self.printed.splitlines()]
+        return "\n".join([first, *printed, *([f"  -> {self.advice}"] if self.advice else [])])
+
+
+class StepError(BackupsError):
+    """A step was tried and failed, or was refused because it could not go well."""
+
+
+class SettingsError(BackupsError):
+    """The settings or an argument are wrong; nothing was connected to."""
+
+    exit_code = WRONG_INPUT
+
+
+class CouldNotLookError(BackupsError):
+    """Something could not be seen: unreachable, refused, no permission, a tool is missing."""
+
+    exit_code = COULD_NOT_LOOK
+
+
+class InterruptedRunError(BackupsError):
+    """The user pressed Ctrl-C."""
+
+    exit_code = INTERRUPTED

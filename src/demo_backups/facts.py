@@ -1,0 +1,169 @@
+"""Questions to ask a host: a command, and beside it the parser of what it prints."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import PurePosixPath
+from urllib.parse import quote as percent_encode
+
+from .errors import CouldNotLookError
+from .hosts import Host, Result
+
+CRON_PATH = "/usr/bin:/bin"  # of a job in a crontab that sets none (crontab(5))
+
+
+def quote(path: PurePosixPath | str) -> str:
+    """Quote a path, or any text, as one word of a POSIX shell."""
+    return shlex.quote(str(path))
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class File:
+    """A file on a host: its size in bytes, when it was last written, its type as `find -printf %y` has it."""
+
+    path: PurePosixPath
+    bytes: int
+    modified: datetime
+    type: str = "f"
+
+
+_PRINT_FILES = r"-printf '%T@ %Tz %s %y %p\0'"
+
+
+def file_command(path: PurePosixPath) -> str:
+    """Ask for one file."""
+    return f"find {quote(path)} -maxdepth 0 {_PRINT_FILES}"
+
+
+def files_command(folder: PurePosixPath, pattern: str) -> str:
+    """Ask for the files of a folder whose names match a shell pattern."""
+    return f"find -H {quote(folder)} -maxdepth 1 -name {quote(pattern)} {_PRINT_FILES}"
+
+
+def parse_files(output: str) -> list[File]:
+    """Files, from what `file_command` or `files_command` printed; times with the server's own offset."""
+    files = []
+    for line in output.split("\0")[:-1]:
+        seconds, offset, size, kind, path = line.split(" ", 4)
+        zone = timezone(timedelta(hours=int(offset[:3]), minutes=int(offset[0] + offset[3:5])))
+        files.append(File(PurePosixPath(path), int(size), datetime.fromtimestamp(float(seconds), zone), kind))
+    return files
+
+
+def look_at_file(host: Host, path: PurePosixPath) -> File | None:
+    """Look at one file; None where there is none. Raises CouldNotLookError where that cannot be told."""
+    result = host.run(f"look at {path}", file_command(path), root=True)
+    if result.ok:
+        return parse_files(result.stdout)[0]
+    if result.stderr.rstrip().endswith("No such file or directory"):
+        return None
+    raise CouldNotLookError(f"could not look at {path}", host=host.name, printed=result.printed)
+
+
+def existing_command(paths: Iterable[PurePosixPath | str]) -> str:
+    """Ask which of some paths exist."""
+    return f'for path in {" ".join(quote(path) for path in paths)}; do [ -e "$path" ] && echo "$path"; done; true'
+
+
+def beside(path: PurePosixPath, *endings: str) -> list[PurePosixPath]:
+    """Name the files that SQLite keeps beside a database: `-journal`, `-wal`, `-shm`."""
+    return [path.with_name(path.name + ending) for ending in endings]
+
+
+# --- databases ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the first 100 bytes of a database say: size in bytes, None where they do not, and whether it uses a WAL."""
+
+    bytes: int | None
+    wal: bool
+
+
+def header_command(path: PurePosixPath) -> str:
+    """Ask for the header of a database file, in hexadecimal."""
+    return f"od -An -v -tx1 -N100 -- {quote(path)}"
+
+
+def parse_header(output: str) -> Header | None:
+    """Read a header as SQLite's file format describes it (fileformat2.html, section 1.3); None if it is none."""
+    header = bytes.fromhex("".join(output.split()))
+    if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
+        return None
+    page_size = int.from_bytes(header[16:18], "big")
+    pages = int.from_bytes(header[28:32], "big")
+    # The page count holds only if the version of SQLite that last wrote the file knew that field.
+    known = pages > 0 and header[24:28] == header[92:96]
+    return Header(pages * (65536 if page_size == 1 else page_size) if known else None, wal=header[18] == 2)
+
+
+def sqlite_command(path: PurePosixPath, *statements: str, immutable: bool = False) -> str:
+    """Ask SQLite itself, read-only, without start-up file, waiting 5 s for a lock.
+
+    `immutable` leaves nothing beside the database and heeds nothing that is there (uri.html, section 3.2): right for a
+    finished backup, and for a database in WAL mode that nobody has open.
+    """
+    uri = f"file:{percent_encode(str(path))}?mode=ro{'&immutable=1' if immutable else ''}"
+    words = ["sqlite3", "-batch", "-init", "/dev/null", "-bail", "-readonly", uri, ".timeout 5000", *statements]
+    return shlex.join(words)
+
+
+SHAPE_STATEMENTS = (
+    "PRAGMA page_count",
+    "PRAGMA page_size",
+    "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name",
+)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A database as SQLite sees it: size in bytes, and its tables."""
+
+    bytes: int
+    tables: frozenset[str]
+
+
+def parse_shape(output: str) -> Shape:
+    """Shape, from what `SHAPE_STATEMENTS` printed."""
+    pages, page_size, *tables = output.splitlines()
+    return Shape(int(pages) * int(page_size), frozenset(tables))
+
+
+# --- programs -------------------------------------------------------------------------------------------------------
+
+
+def missing_tools_command(tools: Iterable[str]) -> str:
+    """Ask which of some programs a job in a crontab would not find."""
+    return f'PATH={CRON_PATH}; for tool in {" ".join(tools)}; do command -v "$tool" >/dev/null || echo "$tool"; done'
+
+
+def sqlite_ability_command() -> str:
+    """Ask sqlite3 for the options that the scripts use, on an empty database in memory; prints its version."""
+    words = ["sqlite3", "-batch", "-init", "/dev/null", "-bail", "-readonly", ":memory:"]
+    words += [".timeout 30000", "BEGIN", "SELECT 1 FROM sqlite_master LIMIT 0", "SELECT sqlite_version()"]
+    return f"PATH={CRON_PATH}; {shlex.join(words)}"
+
+
+def parse_sha256(output: str) -> str:
+    """Hexadecimal SHA-256, from what `sha256sum` printed."""
+    match = re.match(r"\\?([0-9a-f]{64})\b", output)
+    if not match:
+        raise ValueError(f"no SHA-256 in {output!r}")
+    return match[1]
+
+
+def sqlite_could_not_look(result: Result) -> bool:
+    """Tell whether sqlite3 failed for want of access or of a lock, rather than for what is in the file.
+
+    Its exit status is SQLite's result code (rescode.html): 3 PERM, 5 BUSY, 6 LOCKED, 8 READONLY, 14 CANTOPEN, 15
+    PROTOCOL, 23 AUTH; 126 and 127 are the shell's for a program that cannot be run.
+    """
+    return result.status in (None, 3, 5, 6, 8, 14, 15, 23, 126, 127) or "unable to open" in result.stderr

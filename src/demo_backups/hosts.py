@@ -1,0 +1,290 @@
+"""A Host runs commands: over SSH (Fabric) or here (Invoke), as root where that is needed.
+
+Everything that is done on a server is a shell command; what goes there, a script or a crontab, goes as an argument of
+one. So there is one way in, it works the same here and there, as root and not, and a `.bashrc` that prints, which ends
+every SFTP session, does no harm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import secrets
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import invoke
+from invoke.exceptions import AuthFailure, CommandTimedOut, ThreadException
+
+from .errors import BackupsError, CouldNotLookError, InterruptedRunError, StepError
+from .settings import LOCAL, Settings, check_host
+
+COMMAND_TIMEOUT = 60  # seconds, for a question; what copies or reads a database gets LONG_TIMEOUT
+LONG_TIMEOUT = 3600
+LARGEST_ARGUMENT = 128 * 1024 - 4096  # bytes; Linux takes 128 KiB for one argument (execve(2), MAX_ARG_STRLEN)
+
+SUDO_ADVICE = "allow it in sudoers, run this task on a terminal, or set use_sudo to false (INVOKE_USE_SUDO=0)"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command said: its exit status, None if a signal ended it, and its two outputs.
+
+    The outputs are decoded so that every byte comes back out again: `text.encode("utf-8", "surrogateescape")`.
+    """
+
+    status: int | None
+    stdout: str
+    stderr: str
+
+    @property
+    def ok(self) -> bool:
+        """Tell whether the command succeeded."""
+        return self.status == 0
+
+    @property
+    def printed(self) -> str:
+        """All that it printed, and its exit status if that is all there is to say."""
+        words = "\n".join(text.strip() for text in (self.stderr, self.stdout) if text.strip())
+        return words or ("it was killed by a signal" if self.status is None else f"exit status {self.status}")
+
+
+class Host:
+    """A server, or this machine, on which commands are run.
+
+    `context` is Invoke's Context or Fabric's Connection: the two have one interface.
+    """
+
+    def __init__(self, name: str, context: Any, use_sudo: bool) -> None:
+        self.name = name
+        self.use_sudo = use_sudo
+        self._context = context
+        self._marker = secrets.token_hex(16)
+        self._prefix: str | None = None
+        self._password: str | None = None
+        context.config.sudo.prompt = f"[{self._marker}] "
+
+    def run(
+        self,
+        what: str,
+        command: str,
+        *,
+        root: bool = False,
+        timeout: int = COMMAND_TIMEOUT,
+        echo: Callable[[str], None] | None = None,
+    ) -> Result:
+        """Run a POSIX shell command and wait for it, `timeout` seconds at most.
+
+        `what` says in an error what was tried ("list the backups"). With `root`, and `use_sudo` in the settings, root
+        runs it. `echo` gets the output as it comes. Raises CouldNotLookError where the command did not start, gave
+        no answer in time or was cut off, and InterruptedRunError after Ctrl-C.
+        """
+        # Whatever the login shell prints before the marker is not the command's.
+        script = f"echo {self._marker}; echo {self._marker} >&2; exec </dev/null; LC_ALL=C; export LC_ALL\n{command}"
+        shell = f"/bin/sh -c {shlex.quote(script)}"
+        if len(shell.encode("utf-8", "surrogateescape")) > LARGEST_ARGUMENT:
+            raise StepError(f"could not {what}: more than {LARGEST_ARGUMENT} bytes for one command", host=self.name)
+        run = self._context.run
+        if root and self.use_sudo:
+            shell = f"{self._root_prefix()}{shell}"
+            if self._password is not None:
+                run = self._sudo
+        outputs = [_AfterMarker(self._marker, each) for each in (echo, echo)]
+        result = self._started(
+            what,
+            lambda: run(
+                shell,
+                hide=False,
+                warn=True,
+                echo=False,
+                pty=False,
+                in_stream=False,
+                encoding="latin-1",
+                timeout=timeout,
+                out_stream=outputs[0],
+                err_stream=outputs[1],
+            ),
+        )
+        if not outputs[0].started:
+            advice = (
+                SUDO_ADVICE
+                if root and self.use_sudo
+                else f"this must print 'ok': ssh {self.name} /bin/sh -c \"'echo ok'\""
+            )
+            printed = "\n".join(each.before for each in reversed(outputs))
+            raise CouldNotLookError(
+                f"could not {what}: the command did not start", host=self.name, printed=printed, advice=advice
+            )
+        return Result(result.exited if result.exited >= 0 else None, outputs[0].text, outputs[1].text)
+
+    def ask(self, what: str, command: str, *, root: bool = True, timeout: int = COMMAND_TIMEOUT) -> str:
+        """Run a command whose output is an answer; raises CouldNotLookError unless it succeeds."""
+        result = self.run(what, command, root=root, timeout=timeout)
+        if not result.ok:
+            raise CouldNotLookError(
+                f"could not {what}", host=self.name, printed=result.printed, advice=self._advice(result)
+            )
+        return result.stdout
+
+    def act(self, what: str, command: str, *, root: bool = True) -> str:
+        """Run a command that changes something; raises StepError unless it succeeds."""
+        result = self.run(what, command, root=root)
+        if not result.ok:
+            raise StepError(f"could not {what}", host=self.name, printed=result.printed, advice=self._advice(result))
+        return result.stdout
+
+    def _advice(self, result: Result) -> str:
+        if "Permission denied" in result.stderr and not self.use_sudo:
+            return "if it belongs to root there, set use_sudo to true (INVOKE_USE_SUDO=1)"
+        return ""
+
+    def _started(self, what: str, run: Any) -> Any:
+        """Run it, and turn all that can happen on the way into words."""
+        try:
+            result = run()
+        except CommandTimedOut as error:
+            raise CouldNotLookError(
+                f"could not {what}: no answer within {error.timeout} s", host=self.name, advice=self._still_running
+            ) from error
+        except KeyboardInterrupt:
+            raise InterruptedRunError(
+                f"interrupted while trying to {what}", host=self.name, advice=self._still_running
+            ) from None
+        except AuthFailure as error:
+            raise CouldNotLookError(
+                f"could not {what}: sudo refused the password", host=self.name, advice="try again"
+            ) from error
+        except _connection_errors() as error:
+            raise self._lost(what, str(error)) from error
+        if result.exited == -1 and not getattr(self._context, "is_connected", True):
+            raise self._lost(what, "")
+        return result
+
+    def _lost(self, what: str, printed: str) -> BackupsError:
+        return CouldNotLookError(
+            f"the connection was lost while trying to {what}",
+            host=self.name,
+            printed=printed,
+            advice=self._still_running,
+        )
+
+    @property
+    def _still_running(self) -> str:
+        return f"it may still be running on {self.name}: look there before you start it again"
+
+    def _root_prefix(self) -> str:
+        """Find out once how to become root: not at all, by `sudo -n`, or by a password asked for on a terminal."""
+        if self._prefix is None:
+            if self.run("see who we are", "id -u").stdout.strip() == "0":
+                self._prefix = ""
+                return self._prefix
+            probe = self.run("use sudo", "sudo -n true")
+            self._prefix = "sudo -n -H -- "
+            if probe.status == 127:
+                raise CouldNotLookError(
+                    "sudo is not installed", host=self.name, advice="log in as root, or set use_sudo to false"
+                )
+            if not probe.ok:
+                self._ask_password(probe)
+        return self._prefix
+
+    def _ask_password(self, probe: Result) -> None:
+        from .ssh import ask_secret
+
+        password = ask_secret(f"sudo password on {self.name} (asked once, kept nowhere): ")
+        if password is None:
+            self._prefix = None
+            raise CouldNotLookError(
+                "sudo asks for a password, and there is no terminal to ask for it",
+                host=self.name,
+                printed=probe.stderr,
+                advice=SUDO_ADVICE,
+            )
+        self._password, self._prefix = password, ""
+
+    def _sudo(self, command: str, **options: Any) -> Any:
+        # Invoke writes the password in the encoding of the output, which is latin-1 here: byte for byte.
+        password = (self._password or "").encode().decode("latin-1")
+        return self._context.sudo(command, user="root", password=password, **options)
+
+
+class _AfterMarker(io.StringIO):
+    """Take a command's output as it comes, keep what follows the marker line, and pass that on to `echo`."""
+
+    def __init__(self, marker: str, echo: Callable[[str], None] | None) -> None:
+        super().__init__()
+        self._marker = marker + "\n"
+        self._echo = echo
+        self.before, self._bytes, self.started = "", "", False
+
+    def write(self, text: str) -> int:
+        if not self.started:
+            self.before += text
+            before, found, text = self.before.partition(self._marker)
+            if not found:
+                return 0
+            self.before, self.started = before, True
+        self._bytes += text
+        if self._echo and text:
+            self._echo(text.encode("latin-1").decode("utf-8", "replace"))
+        return len(text)
+
+    @property
+    def text(self) -> str:
+        return self._bytes.encode("latin-1").decode("utf-8", "surrogateescape")
+
+
+def _connection_errors() -> tuple[type[BaseException], ...]:
+    """What a connection that breaks may raise; Paramiko's own only where it is loaded at all."""
+    paramiko = sys.modules.get("paramiko")
+    return (ThreadException, EOFError, OSError, *((paramiko.SSHException,) if paramiko else ()))
+
+
+@contextlib.contextmanager
+def open_host(settings: Settings, name: str | None = None) -> Iterator[Host]:
+    """Open a Host by its name, the settings' own by default; `local` is this machine.
+
+    Raises SettingsError and CouldNotLookError.
+    """
+    name = check_host(name or settings.host)
+    if name == LOCAL:
+        yield Host(name, _local_context(), settings.use_sudo)
+        return
+    from .ssh import connect
+
+    connection = connect(
+        name, Path(settings.ssh_config).expanduser() if settings.ssh_config else None, _remote_runner()
+    )
+    try:
+        yield Host(name, connection, settings.use_sudo)
+    finally:
+        connection.close()
+
+
+def _local_context() -> invoke.Context:
+    # Neither files nor environment: what the user set for other projects' tasks does not reach these commands.
+    config = invoke.Config(lazy=True, overrides={"run": {"shell": "/bin/sh"}, "runners": {"local": _LocalRunner}})
+    return invoke.Context(config)
+
+
+class _LocalRunner(invoke.Local):
+    def send_interrupt(self, interrupt: KeyboardInterrupt) -> None:
+        """End at once on Ctrl-C; by itself Invoke waits for the command."""
+        self.kill()
+        raise interrupt
+
+
+def _remote_runner() -> Any:
+    import fabric.runners
+
+    class RemoteRunner(fabric.runners.Remote):
+        def send_interrupt(self, interrupt: KeyboardInterrupt) -> None:
+            """End at once on Ctrl-C; by itself Fabric waits for the threads that read the command's output."""
+            self.channel.close()
+            raise interrupt
+
+    return RemoteRunner

@@ -1,0 +1,37 @@
+"""This checkout, and its own settings file as it was written. Imported at every start, so it imports little."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .errors import SettingsError
+
+ROOT = Path(__file__).resolve().parents[2]
+FILE = ROOT / "invoke.yaml"
+
+
+def plain(value: Any) -> Any:
+    """Make plain dictionaries of Invoke's configuration objects."""
+    from invoke.config import DataProxy
+
+    if isinstance(value, DataProxy):
+        value = {str(key): value[str(key)] for key in value}
+    return {key: plain(each) for key, each in value.items()} if isinstance(value, dict) else value
+
+
+def read_project_file(path: Path = FILE) -> dict[str, Any]:
+    """Read the project's own file, by Invoke's reader; raises SettingsError where it is missing or not YAML."""
+    from invoke.config import Config
+    from invoke.vendor.yaml import YAMLError
+
+    config = Config(defaults={}, lazy=True)
+    config.set_project_location(path.parent)
+    try:
+        config.load_project()
+        values = plain(config)
+    except (YAMLError, OSError, UnicodeError, TypeError, ValueError, AttributeError) as error:
+        raise SettingsError(f"{path.name} cannot be read", printed=str(error), advice=f"correct {path}") from error
+    if not values:
+        raise SettingsError(f"{path.name} is missing or empty", advice=f"restore {path}: git checkout -- {path.name}")
+    return dict(values)

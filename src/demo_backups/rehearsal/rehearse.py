@@ -1,0 +1,237 @@
+"""Phase 1 from end to end on a throwaway server, with the very steps that the tasks take on the real one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from .. import evidence, reports, schedule, steps
+from ..errors import SettingsError, StepError
+from ..facts import File
+from ..hosts import open_host
+from ..settings import Settings
+from . import writer
+from .database import make_index
+from .server import ALIAS, Server, serve
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+JOURNALS = ("wal", "delete")
+HIGHEST_TRAFFIC = 100_000
+
+
+@dataclass
+class Traffic:
+    """What the live writer did: commits, failed writes, the slowest write in seconds."""
+
+    commits: int = 0
+    failed: int = 0
+    slowest: float = 0.0
+    words: str = field(default="", repr=False)
+
+
+def parse_traffic(text: str) -> float:
+    """Commits a second, from a command line; raises SettingsError."""
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0
+    if not 0 < rate <= HIGHEST_TRAFFIC:
+        raise SettingsError(
+            f"--traffic {text!r} is no number of commits a second", advice=f"more than 0, at most {HIGHEST_TRAFFIC:,}"
+        )
+    return rate
+
+
+def rehearse(settings: Settings, traffic: str, journal: str, keep: bool, out: Console) -> None:
+    """Do the whole of phase 1 on a server made for the occasion; raises what any of its steps raises.
+
+    `settings` are the project's own, and `evidence_dir` says where the record goes.
+    """
+    rate = parse_traffic(traffic)
+    if journal not in JOURNALS:
+        raise SettingsError(f"--journal {journal!r} is no journal mode", advice=f"one of: {', '.join(JOURNALS)}")
+    record = evidence.Record("rehearsal", ALIAS, "index")
+    with (
+        _ended_by_signals(),
+        tempfile.TemporaryDirectory(prefix="demo-backups-") as name,
+        evidence.recording(evidence.folder(settings), record),
+    ):
+        folder = Path(name)
+        source = _make_places(folder, settings, journal)
+        with serve(folder) as server, _writer(source, rate) as seen:
+            there = _settings_of(server, settings)
+            out.print(f"{ALIAS}: a server on 127.0.0.1 port {server.port}, gone when this ends", soft_wrap=True)
+            out.print(
+                f"  its index database: {reports.size(source.stat().st_size)}, {journal} mode, "
+                f"{rate:g} commits a second by another process\n",
+                soft_wrap=True,
+            )
+            with open_host(there) as host:
+                work = steps.Work(host, there, there.database("index"), record, out)
+                _play(work)
+            if keep:
+                _keep(out, there)
+        record.details = {
+            "journal": journal,
+            "asked_commits_per_second": rate,
+            "traffic": {k: v for k, v in asdict(seen).items() if k != "words"},
+        }
+        out.print(
+            f"the writer: {seen.commits:,} commits, {seen.failed} failed, the slowest took {seen.slowest * 1000:.0f} ms"
+        )
+        if seen.failed:
+            raise StepError(f"{seen.failed} writes of the live service failed", host=ALIAS, printed=seen.words)
+        out.print(
+            "phase 1 rehearsed: deployed, run, verified, enabled, run by its crontab line, disabled. All went well.",
+            style="bold green",
+            soft_wrap=True,
+        )
+
+
+def _play(work: steps.Work) -> None:
+    """Take the steps in order, each under its heading, and fail with the first that fails."""
+    before = schedule.read_crontab(work.host)
+    numbered = iter(range(1, 100))
+
+    def step(title: str, do: Callable[[steps.Work], Any]) -> Any:
+        work.out.print(f"{next(numbered)}  {title}", style="bold")
+        result = do(work)
+        work.out.print()
+        return result
+
+    step("inv deploy-index-backup", steps.deploy)
+    made = step("inv run-index-backup", steps.run)
+    step("inv verify", _verify)
+    step("inv enable-index-backup", steps.enable)
+    _wait_for_a_new_second(made)
+    step("cron: the enabled line, once", _run_enabled_line)
+    step("inv verify", _verify)
+    step("inv list-backups", lambda work: reports.print_backups(work.out, steps.list_backups(work)))
+    step("inv disable-index-backup", steps.disable)
+    if schedule.read_crontab(work.host) != before:
+        raise StepError("the crontab is not as it was before", host=work.host.name)
+
+
+def _verify(work: steps.Work) -> None:
+    seen = steps.verify(work)
+    reports.print_verification(work.out, seen)
+    if seen.exit_code:
+        raise StepError("the backup did not pass its checks", host=work.host.name)
+
+
+def _run_enabled_line(work: steps.Work) -> None:
+    """Run what stands in the crontab, with its redirection and as cron would, and find the backup it made."""
+    job = schedule.job(work.settings, work.database, steps.deployed(work).script)
+    line = next(line for line in (schedule.read_crontab(work.host) or "").splitlines() if line == job.line)
+    split = schedule.split_line(line)
+    assert split is not None  # it was made by schedule.job
+    steps.run_command(work, schedule.unescape(split[1]))
+
+
+def _wait_for_a_new_second(made: File) -> None:
+    """Wait until a backup would get another name: names have seconds, and a name that is taken is refused."""
+    while datetime.now().replace(microsecond=0).timestamp() <= made.modified.timestamp():
+        time.sleep(0.05)
+
+
+def _make_places(folder: Path, settings: Settings, journal: str) -> Path:
+    """Make the server's folders and its live database; return the database's path."""
+    database = settings.databases.get("index")
+    if database is None:
+        raise SettingsError("databases.index is missing", advice="the rehearsal needs it: correct invoke.yaml")
+    source = folder / "app" / database.file
+    for path in (source.parent, (folder / "app" / database.script).parent, folder / "backups"):
+        path.mkdir(parents=True, exist_ok=True)
+    make_index(source, journal)
+    return source
+
+
+def _settings_of(server: Server, settings: Settings) -> Settings:
+    places = {name: PurePosixPath(server.folder / name) for name in ("app", "backups", "cron.log")}
+    return settings.model_copy(
+        update={
+            "host": ALIAS,
+            "ssh_config": str(server.ssh_config),
+            "use_sudo": False,
+            "app_dir": places["app"],
+            "backup_dir": places["backups"],
+            "cron_log": places["cron.log"],
+        }
+    )
+
+
+@contextlib.contextmanager
+def _writer(source: Path, rate: float) -> Iterator[Traffic]:
+    """Let another process write to a database all the while; what it did is known at the end."""
+    seen = Traffic()
+    command = [sys.executable, "-m", writer.__name__, str(source), str(rate)]
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
+        ) as process,
+    ):
+        assert process.stdin  # both are pipes
+        assert process.stdout
+        try:
+            if process.stdout.readline() != "ready\n":
+                raise StepError("the rehearsal's writer did not start", printed=_read(errors))
+            yield seen
+        finally:
+            process.stdin.close()
+            last = process.stdout.read()
+        if not last:
+            raise StepError("the rehearsal's writer died", printed=_read(errors))
+        vars(seen).update(json.loads(last), words=_read(errors))
+
+
+def _read(errors: Any) -> str:
+    errors.seek(0)
+    return "\n".join(errors.read().splitlines()[-5:])
+
+
+def _keep(out: Console, there: Settings) -> None:
+    """Stay until Ctrl-C, and say how the other tasks reach the server."""
+    variables = {
+        "INVOKE_HOST": there.host,
+        "INVOKE_SSH_CONFIG": there.ssh_config,
+        "INVOKE_USE_SUDO": "0",
+        "INVOKE_APP_DIR": there.app_dir,
+        "INVOKE_BACKUP_DIR": there.backup_dir,
+        "INVOKE_CRON_LOG": there.cron_log,
+    }
+    lines = [f"export {name}={shlex.quote(str(value))}" for name, value in variables.items()]
+    words = ["the server stays until Ctrl-C. In another terminal:", "", *lines, "./inv verify", ""]
+    out.print("\n".join(words), soft_wrap=True)
+    out.file.flush()
+    with contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let a terminal that is closed, or a `kill`, end the rehearsal as Ctrl-C does: with nothing left behind."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,134 @@
+"""An SSH server on 127.0.0.1 that runs commands in a folder of its own, made for the occasion and gone afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+
+ALIAS = "rehearsal"
+CRONTAB = Path(__file__).with_name("crontab")
+
+
+class Server:
+    """A server that is running: where its things are, and what it was asked to run."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.home = folder / "home"
+        self.ssh_config = folder / "ssh_config"
+        self.known_hosts = folder / "known_hosts"
+        self.port = 0
+        self.environment = {
+            "HOME": str(self.home),
+            "PATH": f"{folder / 'bin'}:{environment['PATH']}",
+            "LANG": "C.UTF-8",
+        }
+        self._processes: set[asyncio.subprocess.Process] = set()
+
+    async def start(self) -> asyncssh.SSHAcceptor:
+        """Make fresh keys and listen on a free port."""
+        for path in (self.home, self.folder / "bin"):
+            path.mkdir()
+        shutil.copy(CRONTAB, self.folder / "bin")
+        host_key, user_key = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))
+        user_key.write_private_key(self.folder / "user_key")
+        user_key.write_public_key(self.folder / "user_key.pub")
+        acceptor = await asyncssh.listen(
+            "127.0.0.1",
+            0,
+            server_host_keys=[host_key],
+            authorized_client_keys=str(self.folder / "user_key.pub"),
+            process_factory=self._serve,
+            encoding=None,
+            allow_scp=False,
+        )
+        self.port = acceptor.get_port()
+        self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {host_key.export_public_key().decode()}")
+        self.ssh_config.write_text(
+            f"""Host {ALIAS}
+    HostName 127.0.0.1
+    Port {self.port}
+    User {ALIAS}
+    IdentityFile {self.folder / "user_key"}
+    IdentitiesOnly yes
+    IdentityAgent none
+    UserKnownHostsFile {self.known_hosts}
+    GlobalKnownHostsFile /dev/null
+"""
+        )
+        return acceptor
+
+    async def _serve(self, session: asyncssh.SSHServerProcess[bytes]) -> None:
+        """Run one command as sshd does: by a shell, in the home directory, in a process group of its own."""
+        process = await asyncio.create_subprocess_exec(
+            "/bin/sh",
+            "-c",
+            session.command or "exit 1",
+            cwd=self.home,
+            env=self.environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._processes.add(process)
+        try:
+            with contextlib.suppress(OSError, asyncssh.Error):
+                await asyncio.gather(_copy(process.stdout, session.stdout), _copy(process.stderr, session.stderr))
+            status = await process.wait()
+        finally:
+            self._processes.discard(process)
+        with contextlib.suppress(OSError, asyncssh.Error):
+            if status < 0:
+                session.exit_with_signal(signal.Signals(-status).name.removeprefix("SIG"))
+            else:
+                session.exit(status)
+
+    def kill_processes(self) -> None:
+        """End what is still running for a client."""
+        for process in self._processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+async def _copy(reader: Any, writer: Any) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+
+
+@contextlib.contextmanager
+def serve(folder: Path, environment: Mapping[str, str] = os.environ) -> Iterator[Server]:
+    """Run a server in a thread, with all that it keeps in a folder."""
+    server = Server(folder, environment)
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="rehearsal server", daemon=True)
+    thread.start()
+
+    async def close(acceptor: asyncssh.SSHAcceptor) -> None:
+        server.kill_processes()
+        acceptor.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    try:
+        acceptor = asyncio.run_coroutine_threadsafe(server.start(), loop).result()
+        try:
+            yield server
+        finally:
+            asyncio.run_coroutine_threadsafe(close(acceptor), loop).result()
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

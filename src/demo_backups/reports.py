@@ -1,0 +1,91 @@
+"""What the tasks print: words, tables and JSON, made of what was seen."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from .facts import File
+    from .verification import Verification
+
+MARKS = {True: ("passed", "green"), False: ("FAILED", "bold red"), None: ("could not be made", "yellow")}
+
+
+def clean(text: str) -> str:
+    """Make text from elsewhere harmless to a terminal: control characters and broken bytes are written out."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
+def console(stream: TextIO | None = None, record: bool = False) -> Console:
+    """Make a console; where there is no terminal, lines are as long as they need to be up to 160 columns."""
+    from rich.console import Console
+
+    stream = stream or sys.stdout
+    width = shutil.get_terminal_size().columns if stream.isatty() or "COLUMNS" in os.environ else 160
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False, record=record)
+
+
+def size(count: int) -> str:
+    """Write a number of bytes for people, exactly."""
+    return f"{count:,} bytes"
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object on standard output."""
+    print(json.dumps(value, indent=2))
+
+
+def checks_table(verification: Verification) -> Table:
+    """Make the table of a verification's checks."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("check", "result", "what it saw"):
+        table.add_column(column, overflow="fold", no_wrap=column != "what it saw")
+    for check in verification.checks:
+        words, style = MARKS[check.passed]
+        table.add_row(Text(check.name), Text(words, style), Text(clean(check.detail)))
+    return table
+
+
+def print_verification(out: Console, verification: Verification) -> None:
+    """Print the checks of a backup and their verdict."""
+    from rich.text import Text
+
+    out.print(Text(clean(f"backup  {verification.path or 'none'}\nsource  {verification.source}")))
+    out.print(checks_table(verification))
+    verdict = {True: "all checks passed", False: "NOT a good backup", None: "not all checks could be made"}
+    out.print(Text(verdict[verification.passed], MARKS[verification.passed][1]))
+
+
+def backups_as_json(host: str, database: str, backups: Sequence[File]) -> dict[str, Any]:
+    """Make the object that `inv list-backups --json` prints."""
+    files = [{"path": str(each.path), "bytes": each.bytes, "created": each.modified.isoformat()} for each in backups]
+    return {"host": host, "database": database, "backups": files}
+
+
+def print_backups(out: Console, backups: Sequence[File]) -> None:
+    """Print a table of backups."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("backup", overflow="fold")
+    table.add_column("bytes", justify="right")
+    table.add_column("created")
+    for each in backups:
+        table.add_row(
+            Text(clean(str(each.path))), f"{each.bytes:,}", each.modified.isoformat(sep=" ", timespec="seconds")
+        )
+    out.print(table)

@@ -1,0 +1,192 @@
+"""Crontab text in, crontab text out, and how a host's crontab is read and replaced."""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from .errors import CouldNotLookError, StepError
+from .facts import quote
+from .hosts import Host
+from .project import ROOT
+from .scripts import Script
+from .settings import Database, Settings
+
+PUBLISHED = ROOT / "share/container/default/config/crontab.conf"
+STATE = "$HOME/.demo-backups"  # on the host: the crontab as it was before
+
+
+@dataclass(frozen=True)
+class Job:
+    """A database's job: when it runs, the command, and the log that its output goes to."""
+
+    database: str
+    when: str  # as published, with its blanks
+    command: str
+    log: PurePosixPath
+    script: PurePosixPath
+
+    @property
+    def comment(self) -> str:
+        """The comment that marks the job as ours."""
+        return f"# demo-backups: {self.database} database (inv enable-{self.database}-backup)"
+
+    @property
+    def line(self) -> str:
+        """The line of the crontab."""
+        return f"{self.when}{escape(f'{self.command} >> {quote(self.log)} 2>&1')}"
+
+    @property
+    def block(self) -> str:
+        """The lines that enabling adds."""
+        return f"{self.comment}\n{self.line}\n"
+
+
+def escape(command: str) -> str:
+    r"""Escape a command for a crontab, where `%` is a line end unless it is `\%` (crontab(5))."""
+    return command.replace("%", r"\%")
+
+
+def unescape(command: str) -> str:
+    r"""Undo `escape`, as cron does."""
+    return command.replace(r"\%", "%")
+
+
+def split_line(line: str) -> tuple[str, str] | None:
+    """Split an active line into when, blanks included, and command; None for comments, settings and empty lines."""
+    match = re.match(r"([ \t]*(?:@[a-z]+[ \t]+|(?:[0-9*][^ \t=]*[ \t]+)(?:[^ \t]+[ \t]+){4}))(\S.*)$", line)
+    return (match[1], match[2]) if match else None
+
+
+def published_when(database: Database, text: str) -> str:
+    """Say when the published crontab runs a database's script; raises StepError where it does not."""
+    for line in text.splitlines():
+        split = split_line(line)
+        if split and PurePosixPath(split[1].split()[0]).name == database.script.name:
+            return split[0]
+    raise StepError(f"{PUBLISHED.name} has no line for the {database.name} database: it is backed up by hand")
+
+
+def job(settings: Settings, database: Database, script: Script, published: Path = PUBLISHED) -> Job:
+    """Make a database's job; where a path of the settings is not the one built into the script, the line sets it."""
+    paths = {"DATABASE_FILE": database.source, "BACKUP_DIR": database.backup_dir}
+    changed = [f"{name}={quote(path)}" for name, path in paths.items() if script.default(name) != str(path)]
+    command = " ".join([*changed, quote(database.script)])
+    when = published_when(database, published.read_text())
+    return Job(database.name, when, command, settings.cron_log, database.script)
+
+
+def is_enabled(text: str, job: Job) -> bool:
+    """Tell whether the job's line is there and active."""
+    return job.line in (line.strip() for line in text.splitlines())
+
+
+def enable(text: str, job: Job) -> str:
+    """Add the job on top, where no PATH or SHELL that the crontab sets further down changes how it runs.
+
+    Returns the text itself where the line is there and active. Raises StepError where another line runs the script.
+    """
+    if is_enabled(text, job):
+        return text
+    for line in text.splitlines():
+        split = split_line(line)
+        if split and quote(job.script) in unescape(split[1]):
+            raise StepError(
+                "another line of the crontab runs this script already",
+                printed=line,
+                advice="remove that line (crontab -e), or leave it: the two would run one after the other",
+            )
+    return job.block + text
+
+
+def disable(text: str, job: Job) -> str:
+    """Take the job out again, with its comment, and leave the rest byte for byte.
+
+    Returns the text itself where nothing of it is there. Raises StepError where it is there in another form.
+    """
+    if job.block in text:
+        return text.replace(job.block, "", 1)
+    if job.comment in text or is_enabled(text, job):
+        lines = [line for line in text.splitlines() if job.comment in line or str(job.script) in line]
+        raise StepError(
+            "the line in the crontab is not as it was put there",
+            printed="\n".join(lines),
+            advice="remove it by hand: crontab -e",
+        )
+    return text
+
+
+def diff(old: str | None, new: str | None) -> str:
+    """Compare two crontabs as `diff -u` does."""
+    texts = ((old or "").splitlines(), (new or "").splitlines())
+    return "\n".join(difflib.unified_diff(*texts, "crontab (there)", "crontab (new)", lineterm=""))
+
+
+# --- on a host ------------------------------------------------------------------------------------------------------
+
+
+def read_crontab(host: Host) -> str | None:
+    """Read the crontab of the user who runs the backups; None where there is none. Raises CouldNotLookError."""
+    result = host.run("read the crontab", "crontab -l", root=True)
+    if result.ok:
+        return result.stdout
+    if result.status == 127:
+        raise CouldNotLookError(
+            "cron is not installed: there is no crontab command",
+            host=host.name,
+            advice="install it. Debian and Ubuntu: sudo apt install cron",
+        )
+    if "no crontab for" in result.stderr:
+        return None
+    raise CouldNotLookError("could not read the crontab", host=host.name, printed=result.printed)
+
+
+def check_log(host: Host, log: PurePosixPath) -> None:
+    """See that the job could write its log; without it the shell would not even start the backup. Raises StepError."""
+    path, folder = quote(log), quote(log.parent)
+    command = f"if [ -e {path} ]; then [ -f {path} ] && [ -w {path} ]; else [ -d {folder} ] && [ -w {folder} ]; fi"
+    if not host.run(f"look whether {log} can be written", command, root=True).ok:
+        raise StepError(
+            f"the job could not write its log {log}, and so would never run",
+            host=host.name,
+            advice="set cron_log to a file that the crontab's user can write",
+        )
+
+
+def install_command(old: str | None, new: str | None, payload: str | None = None) -> str:
+    """The command that replaces a crontab: it keeps the old one, and stops if that has changed since it was read.
+
+    `None` is no crontab at all; `payload` stands in for the content where it is only shown.
+    """
+    before = hashlib.sha256(_bytes(old)).hexdigest()
+    content = payload or base64.b64encode(_bytes(new)).decode()
+    return "\n".join(
+        [
+            f'set -eu; umask 077; mkdir -p -- "{STATE}"; cd -- "{STATE}"',
+            "new=$(mktemp ./crontab.new.XXXXXX); old=$(mktemp ./crontab.old.XXXXXX)",
+            'trap \'rm -f -- "$new" "$old"\' EXIT',
+            'crontab -l > "$old" 2>/dev/null || : > "$old"',
+            f'[ "$(sha256sum < "$old")" = "{before}  -" ] || {{ echo "it has changed meanwhile" >&2; exit 1; }}',
+            'sync -- "$old"; mv --force -- "$old" crontab.previous',
+            *(["crontab -r"] if new is None else [f'echo {content} | base64 -d > "$new"; crontab "$new"']),
+        ]
+    )
+
+
+def install(host: Host, old: str | None, new: str | None) -> None:
+    """Replace the crontab and look that the new one is in force; raises StepError, and then the old one still is."""
+    host.act("install the crontab", install_command(old, new))
+    if _bytes(read_crontab(host)) != _bytes(new):
+        raise StepError(
+            "the crontab in force is not the one that was installed",
+            host=host.name,
+            advice=f"compare: crontab -l, and {STATE}/crontab.previous there",
+        )
+
+
+def _bytes(text: str | None) -> bytes:
+    return (text or "").encode("utf-8", "surrogateescape")

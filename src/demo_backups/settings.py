@@ -1,0 +1,190 @@
+"""The settings, from invoke.yaml and the environment; every mistake is named with its key."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from .errors import SettingsError
+from .project import FILE, ROOT, plain
+
+LOCAL = "local"
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"must be text, not {value!r}")
+    if not value or not value.isprintable():
+        raise ValueError("is empty" if not value else f"holds a control character: {value!r}")
+    return value
+
+
+def _host(name: str) -> str:
+    if name.startswith("-") or re.search(r"\s", name):
+        raise ValueError(f"{name!r} is no SSH alias: it starts with '-' or holds a blank")
+    return name
+
+
+def _absolute(value: Any) -> PurePosixPath:
+    path = PurePosixPath(_text(value))
+    if not path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"{value!r} is not an absolute path")
+    return path
+
+
+def _relative(value: Any) -> PurePosixPath:
+    path = PurePosixPath(_text(value))
+    if path.is_absolute() or ".." in path.parts or not path.name:
+        raise ValueError(f"{value!r} is not a path below app_dir")
+    return path
+
+
+def _prefix(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", text):
+        raise ValueError(f"{text!r} is not made of letters, digits, '_' and '-'")
+    return text
+
+
+def _query(text: str) -> str:
+    # A first '.' would make it a command of the sqlite3 shell, and those can run programs.
+    if not re.match(r"(SELECT|WITH|VALUES)\b", text, re.IGNORECASE):
+        raise ValueError(f"{text!r} is not a SELECT")
+    return text
+
+
+def _share(value: Any) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", str(value).strip())
+    share = float(match[1]) / (100 if match[2] else 1) if match else -1
+    if not 0 <= share <= 1:
+        raise ValueError(f"{value!r} is not a share such as 10% or 0.1")
+    return share
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+HostName = Annotated[Text, AfterValidator(_host)]
+AbsolutePath = Annotated[PurePosixPath, BeforeValidator(_absolute)]
+RelativePath = Annotated[PurePosixPath, BeforeValidator(_relative)]
+Share = Annotated[float, BeforeValidator(_share)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DatabaseSettings(_Model):
+    """The settings below `databases.NAME`."""
+
+    file: RelativePath
+    script: RelativePath
+    backup_prefix: Annotated[Text, AfterValidator(_prefix)]
+    query: Annotated[Text, AfterValidator(_query)]
+
+
+@dataclass(frozen=True)
+class Database:
+    """One database: where it and its script stand on the server, and what its backups are called."""
+
+    name: str
+    source: PurePosixPath
+    script: PurePosixPath
+    local_script: Path
+    backup_dir: PurePosixPath
+    backup_prefix: str
+    query: str
+
+
+class Settings(_Model):
+    """All settings, checked."""
+
+    host: HostName
+    ssh_config: Text | None
+    use_sudo: bool
+    app_dir: AbsolutePath
+    backup_dir: AbsolutePath
+    cron_log: AbsolutePath
+    size_tolerance: Share
+    evidence_dir: Text
+    databases: dict[str, DatabaseSettings]
+
+    def database(self, name: str) -> Database:
+        """Look a database up; raises SettingsError for a name that is not in the settings."""
+        if name not in self.databases:
+            raise SettingsError(f"no database {name!r} in the settings; there are: {', '.join(self.databases)}")
+        given = self.databases[name]
+        return Database(
+            name=name,
+            source=self.app_dir / given.file,
+            script=self.app_dir / given.script,
+            local_script=ROOT / given.script,
+            backup_dir=self.backup_dir,
+            backup_prefix=given.backup_prefix,
+            query=given.query,
+        )
+
+
+def load(project: Mapping[str, Any], merged: Any, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Check the settings: the keys of the project's file, with the values that Invoke merged for them.
+
+    Other keys of `merged` are Invoke's own sections and the user's; they are left alone. Raises SettingsError.
+    """
+    from invoke.config import Config
+
+    own = {
+        key: value
+        for key, value in project.items()
+        if key in Settings.model_fields or key not in Config.global_defaults()
+    }
+    values = _overlay(own, plain(merged))
+    # Invoke takes every word but '0' and the empty one for true.
+    word = environ.get("INVOKE_USE_SUDO")
+    if word is not None and word not in ("0", "1"):
+        raise SettingsError(f"INVOKE_USE_SUDO is {word!r}", advice="say 0 or 1")
+    return validate(values, environ)
+
+
+def check_host(name: str) -> str:
+    """Return a host name as given on a command line, if it can be one; raises SettingsError."""
+    try:
+        return _host(_text(name))
+    except ValueError as error:
+        raise SettingsError(f"--host {error}", advice="give an alias of your SSH configuration, or local") from error
+
+
+def validate(values: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
+    """Build Settings from plain values; raises SettingsError that names every wrong key."""
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        lines = [_sentence(details, environ or {}) for details in error.errors()]
+        raise SettingsError("wrong settings", printed="\n".join(lines), advice=f"correct {FILE}") from error
+
+
+def _overlay(own: Mapping[str, Any], merged: Mapping[str, Any]) -> dict[str, Any]:
+    """Take the keys of `own` with the values of `merged`."""
+    values: dict[str, Any] = {}
+    for key, value in own.items():
+        over = merged.get(key, value)
+        nested = isinstance(value, Mapping) and isinstance(over, Mapping)
+        values[key] = _overlay(value, over) if nested else over
+    return values
+
+
+def _sentence(details: Any, environ: Mapping[str, str]) -> str:
+    words = {
+        "extra_forbidden": "is not a setting",
+        "missing": "is missing",
+        "string_type": f"must be text, not {details['input']!r}",
+        "bool_type": f"must be true or false, not {details['input']!r}",
+        "model_type": f"must be a section of settings, not {details['input']!r}",
+        "dict_type": f"must be a section of databases, not {details['input']!r}",
+    }
+    key = ".".join(str(part) for part in details["loc"])
+    variable = "INVOKE_" + "_".join(str(part) for part in details["loc"]).upper()
+    where = f" (from {variable})" if variable in environ else ""
+    return f"{key}{where}: {words.get(details['type'], details['msg'].removeprefix('Value error, '))}"

@@ -1,0 +1,252 @@
+"""The checks of a backup, and their verdict. A check is passed, failed, or could not be made (None)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from .backups import is_backup_name, list_backups
+from .errors import COULD_NOT_LOOK, FAILED
+from .facts import (
+    SHAPE_STATEMENTS,
+    File,
+    Header,
+    Shape,
+    beside,
+    existing_command,
+    header_command,
+    look_at_file,
+    parse_header,
+    parse_shape,
+    sqlite_command,
+    sqlite_could_not_look,
+)
+from .hosts import COMMAND_TIMEOUT, LONG_TIMEOUT, Host, Result
+from .settings import Database
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: its name, whether it passed (None: could not be made), and what it saw."""
+
+    name: str
+    passed: bool | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The checks of one backup. Sizes in bytes; None is what could not be seen."""
+
+    host: str
+    database: str
+    path: PurePosixPath | None
+    backup: File | None
+    source: PurePosixPath
+    source_bytes: int | None
+    checks: list[Check]
+    integrity: list[str] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool | None:
+        """False if a check failed, else None if one could not be made, else True."""
+        results = [check.passed for check in self.checks]
+        return False if False in results else None if None in results else True
+
+    @property
+    def exit_code(self) -> int:
+        """0: all passed; 1: one failed; 3: none failed, one could not be made."""
+        return {True: 0, False: FAILED, None: COULD_NOT_LOOK}[self.passed]
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that `inv verify --json` prints."""
+        seen = self.backup
+        return {
+            "host": self.host,
+            "database": self.database,
+            "backup": {
+                "path": str(self.path) if self.path else None,
+                "bytes": seen.bytes if seen else None,
+                "created": seen.modified.isoformat() if seen else None,
+            },
+            "source": {"path": str(self.source), "bytes": self.source_bytes},
+            "checks": [{"name": each.name, "passed": each.passed, "detail": each.detail} for each in self.checks],
+            "passed": self.passed,
+        }
+
+
+def verify(host: Host, database: Database, path: PurePosixPath | None, quick: bool, tolerance: float) -> Verification:
+    """Verify one backup of a database: the one at `path`, the newest by default. Nothing on the host is written.
+
+    Raises CouldNotLookError where the host or the backup folder cannot be seen at all.
+    """
+    if path is None:
+        newest = list_backups(host, database)[:1]
+        path, backup = (newest[0].path, newest[0]) if newest else (None, None)
+    else:
+        backup = look_at_file(host, path)
+    source, source_bytes = look_at_source(host, database)
+    if path is None or backup is None:
+        missing = f"there is no {path}" if path else f"there is no backup of it in {database.backup_dir}"
+        checks = [Check("created", False, missing)]
+        checks += [
+            Check(name, None, "there is no backup to look at") for name in ("size", "integrity", "query", "source")
+        ]
+        return Verification(host.name, database.name, path, None, database.source, source_bytes, checks)
+
+    def ask(what: str, *statements: str, timeout: int = COMMAND_TIMEOUT) -> Result:
+        command = sqlite_command(backup.path, *statements, immutable=True)
+        return host.run(f"{what} {backup.path}", command, root=True, timeout=timeout)
+
+    unfinished = host.ask(
+        f"look beside {path}", existing_command(beside(path, "-journal", "-wal", "-shm"))
+    ).splitlines()
+    header = host.run(f"read the header of {path}", header_command(path), root=True)
+    integrity = ask("check the integrity of", f"PRAGMA {'quick' if quick else 'integrity'}_check", timeout=LONG_TIMEOUT)
+    shape = ask("open", *SHAPE_STATEMENTS)
+    row = ask("query", database.query, timeout=LONG_TIMEOUT)
+    checks = [
+        check_created(database, backup, unfinished),
+        check_size(backup, header),
+        check_integrity(integrity, quick),
+        check_query(shape, row, source),
+        check_source(shape, source, tolerance),
+    ]
+    return Verification(host.name, database.name, path, backup, database.source, source_bytes, checks, lines(integrity))
+
+
+# --- the source -----------------------------------------------------------------------------------------------------
+
+
+def look_at_source(host: Host, database: Database) -> tuple[Shape | str, int | None]:
+    """Ask SQLite for the shape of the live source, leaving nothing beside it; words where it cannot be had."""
+    source = database.source
+    file = look_at_file(host, source)
+    if file is None:
+        return f"the source {source} is gone", None
+    header = host.run(f"read the header of {source}", header_command(source), root=True)
+    if not header.ok:
+        return f"the source {source} cannot be read: {header.printed}", None
+    there = host.ask(f"look beside {source}", existing_command(beside(source, "-wal", "-shm"))).splitlines()
+    opened = how_to_open(parse_header(header.stdout), [path.removeprefix(str(source)) for path in there])
+    if isinstance(opened, str):
+        return f"the source {source} {opened}", None
+    result = host.run(
+        f"ask SQLite about {source}", sqlite_command(source, *SHAPE_STATEMENTS, immutable=opened), root=True
+    )
+    if not result.ok:
+        started = (
+            ": a journal of a dead writer is beside it, and the service must be started once"
+            if result.status == 8
+            else ""
+        )
+        return f"the source {source} cannot be opened read-only{started} ({result.printed})", None
+    shape = parse_shape(result.stdout)
+    return shape, shape.bytes
+
+
+def how_to_open(header: Header | None, beside_it: list[str]) -> bool | str:
+    """Decide how to open a live source so that nothing is left beside it: immutable, plainly, or not at all (words).
+
+    In WAL mode, opening it while nobody else has it open would create its `-wal` and `-shm` (wal.html, section 2.2);
+    immutable does not, and sees everything, since without a `-wal` all is in the file itself.
+    """
+    if header is None:
+        return "is not a database"
+    if not header.wal:
+        return False
+    match beside_it:
+        case []:
+            return True
+        case ["-wal"]:
+            return "has a -wal without a -shm: it cannot be opened without writing beside it; start its service once"
+        case _:
+            return False
+
+
+# --- the five checks: pure ------------------------------------------------------------------------------------------
+
+
+def check_created(database: Database, backup: File, unfinished: list[str]) -> Check:
+    """A regular file with the name of a backup, and nothing unfinished beside it."""
+    kinds = {"l": "symbolic link", "d": "folder", "p": "pipe", "s": "socket"}
+    wrong = []
+    if backup.type != "f":
+        wrong.append(f"it is a {kinds.get(backup.type, 'special file')}, not a regular file")
+    if not is_backup_name(database, backup.path.name):
+        wrong.append(f"its name is not {database.backup_prefix}YYYY-MM-DD_HH-MM-SS.db")
+    if unfinished:
+        wrong.append(f"unfinished: beside it stands {', '.join(PurePosixPath(path).name for path in unfinished)}")
+    return Check(
+        "created",
+        not wrong,
+        "; ".join(wrong)
+        or f"{backup.modified.isoformat(sep=' ', timespec='seconds')}, a regular file, nothing unfinished beside it",
+    )
+
+
+def check_size(backup: File, header: Result) -> Check:
+    """As many bytes as its own header says, and not empty."""
+    if not header.ok:
+        return Check("size", None, f"its header cannot be read: {header.printed}")
+    if backup.bytes == 0:
+        return Check("size", False, "it is empty")
+    said = parse_header(header.stdout)
+    if said is None:
+        return Check("size", False, f"{backup.bytes:,} bytes that do not begin like a database")
+    if said.bytes is None:
+        return Check("size", None, f"{backup.bytes:,} bytes; its header does not say how many there should be")
+    if said.bytes != backup.bytes:
+        return Check("size", False, f"{backup.bytes:,} bytes, and its header says {said.bytes:,}")
+    return Check("size", True, f"{backup.bytes:,} bytes, as its header says")
+
+
+def lines(result: Result) -> list[str]:
+    """All lines that a command printed."""
+    return [*result.stdout.splitlines(), *result.stderr.splitlines()]
+
+
+def check_integrity(result: Result, quick: bool) -> Check:
+    """All that the integrity check printed is `ok` (pragma.html#pragma_integrity_check)."""
+    pragma = "quick_check" if quick else "integrity_check"
+    if result.ok:
+        return Check(
+            "integrity", lines(result) == ["ok"], f"{pragma}: " + "\n".join(lines(result) or ["printed nothing"])
+        )
+    return Check("integrity", _failure(result), f"{pragma}: {result.printed}")
+
+
+def check_query(shape: Result, row: Result, source: Shape | str) -> Check:
+    """It opens read-only, its tables are the source's, and the query returns a row."""
+    for result in (shape, row):
+        if not result.ok:
+            return Check("query", _failure(result), result.printed)
+    tables = parse_shape(shape.stdout).tables
+    if not row.stdout:
+        return Check("query", False, f"the query returned no row; {len(tables)} tables")
+    if isinstance(source, str):
+        return Check(
+            "query", None, f"the query returned a row; its {len(tables)} tables could not be compared: {source}"
+        )
+    if tables != source.tables:
+        differences = [f"without {name}" for name in sorted(source.tables - tables)]
+        differences += [f"with {name}, which the source has not" for name in sorted(tables - source.tables)]
+        return Check("query", False, f"its tables are not the source's: {', '.join(differences)}")
+    return Check("query", True, f"the query returned a row; {len(tables)} tables, as in the source")
+
+
+def check_source(shape: Result, source: Shape | str, tolerance: float) -> Check:
+    """Its size is the source's, give or take the tolerance; both as SQLite counts them, a live file's own is stale."""
+    if not shape.ok:
+        return Check("source", None, f"the backup's size could not be asked for: {shape.printed}")
+    if isinstance(source, str):
+        return Check("source", None, source)
+    size = parse_shape(shape.stdout).bytes
+    difference = abs(size - source.bytes) / source.bytes if source.bytes else float(size > 0)
+    detail = f"{size:,} bytes, the source {source.bytes:,}: {difference:.1%} apart, {tolerance:.1%} allowed"
+    return Check("source", difference <= tolerance, detail)
+
+
+def _failure(result: Result) -> bool | None:
+    return None if sqlite_could_not_look(result) else False

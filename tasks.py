@@ -1,0 +1,168 @@
+"""The tasks: what a maintainer can do, one short function each."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import invoke
+from invoke import Context, Exit
+
+from demo_backups.errors import INTERRUPTED, BackupsError
+from demo_backups.project import ROOT, read_project_file
+
+if TYPE_CHECKING:
+    from demo_backups.settings import Settings
+
+HELP = {
+    "host": "SSH alias of the server, or 'local' for this machine (default: the setting host)",
+    "dry-run": "show what would be changed and run; change nothing",
+    "database": "index or tracker",
+    "backup": "file to verify, by its path or its name in the backup folder (default: the newest)",
+    "quick": "quick_check in place of integrity_check: faster, and blind to wrong indexes",
+    "json": "print one JSON object, and nothing else, on standard output",
+    "traffic": "commits a second that a live service makes meanwhile",
+    "journal": "journal mode of the live database: wal or delete",
+    "keep": "leave the server up until Ctrl-C, and say how to reach it with the other tasks",
+    "svg": "also draw what was printed, as an SVG picture, into this file",
+    "pytest": "what to hand to pytest, such as '-k crontab'",
+}
+
+# Invoke is about to read it too, and would end in a traceback where it is not YAML.
+try:
+    PROJECT = read_project_file()
+except BackupsError as error:
+    raise Exit(str(error), error.exit_code) from error
+
+
+def task(body: Callable[..., None]) -> Any:
+    """Make a task: long flags only (`-h` would be taken for the host), and every error in words, in this one place."""
+
+    @functools.wraps(body)
+    def told(c: Context, *args: Any, **options: Any) -> None:
+        try:
+            body(c, *args, **options)
+        except BackupsError as error:
+            from demo_backups.reports import clean, print_json
+
+            if options.get("json"):
+                print_json({"error": str(error), "exit_code": error.exit_code})
+            raise Exit(clean(str(error)), error.exit_code) from error
+        except KeyboardInterrupt:
+            raise Exit("interrupted", INTERRUPTED) from None
+
+    flags = [name.replace("_", "-") for name in inspect.signature(body).parameters]
+    return invoke.task(told, help={flag: HELP[flag] for flag in flags if flag in HELP}, auto_shortflags=False)
+
+
+def settings(c: Context) -> Settings:
+    """Check the settings: invoke.yaml with what the environment says."""
+    from demo_backups.settings import load
+
+    return load(PROJECT, c.config)
+
+
+@task
+def deploy_index_backup(c: Context, host: str | None = None, dry_run: bool = False) -> None:
+    """Put the index backup script on the server, checked and in one step."""
+    from demo_backups import reports, steps
+
+    kind = None if dry_run else "deploy"
+    with steps.begin(settings(c), "deploy-index-backup", host, "index", reports.console(), kind) as work:
+        steps.deploy(work, dry_run)
+
+
+@task
+def run_index_backup(c: Context, host: str | None = None, dry_run: bool = False) -> None:
+    """Back the index database up now, running the script on the server as cron would."""
+    from demo_backups import reports, steps
+
+    kind = None if dry_run else "run"
+    with steps.begin(settings(c), "run-index-backup", host, "index", reports.console(), kind) as work:
+        steps.run(work, dry_run)
+
+
+@task
+def verify(
+    c: Context,
+    host: str | None = None,
+    database: str = "index",
+    backup: str | None = None,
+    quick: bool = False,
+    json: bool = False,
+) -> None:
+    """Check a backup five ways. Exits 0: all passed, 1: one failed, 3: none failed, one could not be made."""
+    from demo_backups import reports, steps
+
+    out = reports.console(sys.stderr if json else None)
+    with steps.begin(settings(c), "verify", host, database, out, "verification") as work:
+        seen = steps.verify(work, PurePosixPath(backup) if backup else None, quick)
+    if json:
+        reports.print_json(seen.as_json())
+    else:
+        reports.print_verification(out, seen)
+    if seen.exit_code:
+        raise Exit(code=seen.exit_code)
+
+
+@task
+def enable_index_backup(c: Context, host: str | None = None, dry_run: bool = False) -> None:
+    """Put the hourly index backup into the server's crontab; the rest of it stays as it is."""
+    from demo_backups import reports, steps
+
+    with steps.begin(settings(c), "enable-index-backup", host, "index", reports.console()) as work:
+        steps.enable(work, dry_run)
+
+
+@task
+def disable_index_backup(c: Context, host: str | None = None, dry_run: bool = False) -> None:
+    """Take the hourly index backup out of the server's crontab again, as it was before."""
+    from demo_backups import reports, steps
+
+    with steps.begin(settings(c), "disable-index-backup", host, "index", reports.console()) as work:
+        steps.disable(work, dry_run)
+
+
+@task
+def list_backups(c: Context, host: str | None = None, database: str = "index", json: bool = False) -> None:
+    """List the backups of a database that the server holds, the newest first."""
+    from demo_backups import reports, steps
+
+    out = reports.console(sys.stderr if json else None)
+    with steps.begin(settings(c), "list-backups", host, database, out) as work:
+        backups = steps.list_backups(work)
+        if json:
+            reports.print_json(reports.backups_as_json(work.host.name, database, backups))
+        else:
+            reports.print_backups(out, backups)
+
+
+@task
+def rehearse(
+    c: Context, traffic: str = "200", journal: str = "delete", keep: bool = False, svg: str | None = None
+) -> None:
+    """Do all of phase 1 for real on a throwaway server on this machine, with a live database."""
+    from demo_backups import reports
+    from demo_backups.rehearsal.rehearse import rehearse as play
+    from demo_backups.settings import load
+
+    # Of the environment only the place of the records: nothing else from outside reaches the rehearsal.
+    project = load(PROJECT, PROJECT | {"evidence_dir": c.config.evidence_dir}, environ={})
+    out = reports.console(record=svg is not None)
+    play(project, traffic, journal, keep, out)
+    if svg:
+        out.save_svg(svg, title="./inv rehearse")
+
+
+@task
+def test(c: Context, pytest: str = "") -> None:  # noqa: PT028 - a task, not a test
+    """Run every check of this project: ruff, mypy, shellcheck and the tests."""
+    from demo_backups.checks import run_checks
+
+    code = run_checks(ROOT, pytest)
+    if code:
+        raise Exit(code=code)
