@@ -1,1 +1,152 @@
-"""What the tests share."""
+"""What the tests share: a throwaway server, its live writer, and the tasks as a user calls them."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+
+from demo_backups.hosts import Host, open_host
+from demo_backups.project import ROOT, read_project_file
+from demo_backups.rehearsal.database import make_index
+from demo_backups.rehearsal.server import Server, serve
+from demo_backups.settings import Database, Settings, load
+
+INV = Path(sys.executable).with_name("inv")
+SCRIPT = ROOT / "share/bin/index-db-backup.sh"
+
+
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
+    """Wait for a condition, and fail with what was waited for if it does not come about."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {seconds} s in vain for {what}")
+        time.sleep(0.01)
+    return value
+
+
+def clean_environment(home: Path) -> dict[str, str]:
+    """This environment without what a user may have set for other purposes, and with a home of the test's own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("INVOKE_", "SSH_", "PYTEST_"))}
+    return kept | {"HOME": str(home), "INVOKE_EVIDENCE_DIR": str(home / "evidence")}
+
+
+@dataclass
+class Inv:
+    """Call the tasks as a user does."""
+
+    environment: dict[str, str]
+
+    def __call__(self, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+        """Run `inv ARGUMENTS`, with changes to the environment; nothing is raised for a failure."""
+        return subprocess.run(
+            [INV, "--search-root", ROOT, *arguments],
+            env=self.environment | changes,
+            cwd=self.environment["HOME"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A home directory of the test's own."""
+    folder = tmp_path / "home of the test"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def inv(home: Path) -> Inv:
+    """The tasks, with a home of the test's own."""
+    return Inv(clean_environment(home))
+
+
+@pytest.fixture(scope="session")
+def project_settings() -> Settings:
+    """The settings as shipped."""
+    project = read_project_file()
+    return load(project, project, environ={})
+
+
+@dataclass
+class Demo:
+    """A throwaway demo server: reached over SSH, with an index database and no writer."""
+
+    server: Server
+    settings: Settings
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def database(self) -> Database:
+        return self.settings.database("index")
+
+    @property
+    def source(self) -> Path:
+        return Path(self.database.source)
+
+    @property
+    def backups(self) -> Path:
+        return Path(self.settings.backup_dir)
+
+    def inv(self, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+        """Run a task on this server."""
+        return Inv(dict(self.environment))(*arguments, **changes)
+
+    def names(self) -> list[str]:
+        """The visible names in the backup folder."""
+        return sorted(path.name for path in self.backups.iterdir() if not path.name.startswith("."))
+
+
+@pytest.fixture
+def demo(tmp_path: Path, home: Path, project_settings: Settings) -> Iterator[Demo]:
+    """A throwaway demo server."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    with serve(folder) as server:
+        settings = project_settings.model_copy(
+            update={
+                "host": "rehearsal",
+                "ssh_config": str(server.ssh_config),
+                "use_sudo": False,
+                "app_dir": PurePosixPath(folder / "app"),
+                "backup_dir": PurePosixPath(folder / "backups"),
+                "cron_log": PurePosixPath(folder / "cron.log"),
+            }
+        )
+        names = ("host", "ssh_config", "app_dir", "backup_dir", "cron_log")
+        variables = {f"INVOKE_{name.upper()}": str(getattr(settings, name)) for name in names}
+        environment = clean_environment(home) | variables | {"INVOKE_USE_SUDO": "0"}
+        there = Demo(server, settings, environment)
+        there.source.parent.mkdir(parents=True)
+        Path(there.database.script).parent.mkdir(parents=True)
+        there.backups.mkdir()
+        make_index(there.source, torrents=50)
+        yield there
+
+
+@pytest.fixture
+def host(demo: Demo) -> Iterator[Host]:
+    """An open connection to the throwaway server."""
+    with open_host(demo.settings) as opened:
+        yield opened
+
+
+def is_consistent(path: Path) -> bool:
+    """Ask SQLite whether a finished copy is whole, leaving nothing beside it."""
+    database = sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)
+    try:
+        return database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    finally:
+        database.close()

@@ -38,7 +38,9 @@ class Server:
         """Make fresh keys and listen on a free port."""
         for path in (self.home, self.folder / "bin"):
             path.mkdir()
-        shutil.copy(CRONTAB, self.folder / "bin")
+        # Were it not executable, the shell would go on to this machine's own crontab: no mode is taken on trust.
+        shutil.copyfile(CRONTAB, self.folder / "bin/crontab")
+        (self.folder / "bin/crontab").chmod(0o755)
         host_key, user_key = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))
         user_key.write_private_key(self.folder / "user_key")
         user_key.write_public_key(self.folder / "user_key.pub")
