@@ -29,6 +29,9 @@ HELP = {
     "journal": "journal mode of the live database: wal or delete",
     "keep": "leave the server up until Ctrl-C, and say how to reach it with the other tasks",
     "svg": "also draw what was printed, as an SVG picture, into this file",
+    "force": "run it although the preflight says no",
+    "undo": "put it back in rollback mode; its service must be stopped",
+    "rows": "torrents in the rehearsal's tracker database",
     "pytest": "what to hand to pytest, such as '-k crontab'",
 }
 
@@ -66,24 +69,37 @@ def settings(c: Context) -> Settings:
     return load(PROJECT, c.config)
 
 
-@task
-def deploy_index_backup(c: Context, host: str | None = None, dry_run: bool = False) -> None:
-    """Put the index backup script on the server, checked and in one step."""
+def _deploy(c: Context, database: str, host: str | None, dry_run: bool) -> None:
     from demo_backups import reports, steps
 
     kind = None if dry_run else "deploy"
-    with steps.begin(settings(c), "deploy-index-backup", host, "index", reports.console(), kind) as work:
+    with steps.begin(settings(c), f"deploy-{database}-backup", host, database, reports.console(), kind) as work:
         steps.deploy(work, dry_run)
 
 
-@task
-def run_index_backup(c: Context, host: str | None = None, dry_run: bool = False) -> None:
-    """Back the index database up now, running the script on the server as cron would."""
+def _run(c: Context, database: str, host: str | None, dry_run: bool, force: bool) -> None:
     from demo_backups import reports, steps
 
     kind = None if dry_run else "run"
-    with steps.begin(settings(c), "run-index-backup", host, "index", reports.console(), kind) as work:
-        steps.run(work, dry_run)
+    with steps.begin(settings(c), f"run-{database}-backup", host, database, reports.console(), kind) as work:
+        steps.run(work, dry_run, force)
+
+
+def _exit(code: int) -> None:
+    if code:
+        raise Exit(code=code)
+
+
+@task
+def deploy_index_backup(c: Context, host: str | None = None, dry_run: bool = False) -> None:
+    """Put the index backup script on the server, checked and in one step."""
+    _deploy(c, "index", host, dry_run)
+
+
+@task
+def run_index_backup(c: Context, host: str | None = None, dry_run: bool = False, force: bool = False) -> None:
+    """Back the index database up now, running the script on the server as cron would."""
+    _run(c, "index", host, dry_run, force)
 
 
 @task
@@ -105,8 +121,67 @@ def verify(
         reports.print_json(seen.as_json())
     else:
         reports.print_verification(out, seen)
-    if seen.exit_code:
-        raise Exit(code=seen.exit_code)
+    _exit(seen.exit_code)
+
+
+@task
+def deploy_tracker_backup(c: Context, host: str | None = None, dry_run: bool = False) -> None:
+    """Put the tracker backup script on the server, checked and in one step."""
+    _deploy(c, "tracker", host, dry_run)
+
+
+@task
+def run_tracker_backup(c: Context, host: str | None = None, dry_run: bool = False, force: bool = False) -> None:
+    """Back the tracker database up now, live. By hand only: its size is no matter for an hourly job."""
+    _run(c, "tracker", host, dry_run, force)
+
+
+@task
+def preflight(c: Context, host: str | None = None, database: str = "tracker", json: bool = False) -> None:
+    """Tell what a backup will do before it does: space, duration, writers held back. Exits 1 if it says no."""
+    from demo_backups import reports, steps
+
+    out = reports.console(sys.stderr if json else None)
+    with steps.begin(settings(c), "preflight", host, database, out) as work:
+        ahead = steps.look_ahead(work)
+    if json:
+        reports.print_json(ahead.as_json())
+    else:
+        reports.print_preflight(out, ahead)
+    _exit(ahead.exit_code)
+
+
+@task
+def attach(c: Context, host: str | None = None, database: str = "tracker") -> None:
+    """Come back to a backup or a check that goes on without a terminal, finished or not; exits as it does."""
+    from demo_backups import reports, steps
+
+    out = reports.console()
+    with steps.begin(settings(c), "attach", host, database, out, "attach") as work:
+        seen = steps.attach(work)
+    if seen:
+        reports.print_verification(out, seen)
+        _exit(seen.exit_code)
+
+
+@task
+def stop_backup(c: Context, host: str | None = None, database: str = "tracker") -> None:
+    """End a backup that is going on, a task's or cron's, and leave no part of it."""
+    from demo_backups import reports, steps
+
+    with steps.begin(settings(c), "stop-backup", host, database, reports.console()) as work:
+        steps.stop_backup(work)
+
+
+@task
+def enable_wal(
+    c: Context, host: str | None = None, database: str = "tracker", undo: bool = False, dry_run: bool = False
+) -> None:
+    """Put the live database in WAL mode, in which a backup holds no writer back."""
+    from demo_backups import reports, steps
+
+    with steps.begin(settings(c), "enable-wal", host, database, reports.console()) as work:
+        steps.enable_wal(work, undo, dry_run)
 
 
 @task
@@ -143,17 +218,24 @@ def list_backups(c: Context, host: str | None = None, database: str = "index", j
 
 @task
 def rehearse(
-    c: Context, traffic: str = "200", journal: str = "delete", keep: bool = False, svg: str | None = None
+    c: Context,
+    database: str = "index",
+    traffic: str = "200",
+    journal: str = "delete",
+    rows: str = "500000",
+    keep: bool = False,
+    svg: str | None = None,
 ) -> None:
-    """Do all of phase 1 for real on a throwaway server on this machine, with a live database."""
+    """Do all of it for real on a throwaway server on this machine, with a live database: phase 1, or the tracker's."""
     from demo_backups import reports
+    from demo_backups.rehearsal.rehearse import parse_play
     from demo_backups.rehearsal.rehearse import rehearse as play
     from demo_backups.settings import load
 
     # Of the environment only the place of the records: nothing else from outside reaches the rehearsal.
     project = load(PROJECT, PROJECT | {"evidence_dir": c.config.evidence_dir}, environ={})
     out = reports.console(record=svg is not None)
-    play(project, traffic, journal, keep, out)
+    play(project, parse_play(database, traffic, journal, rows), keep, out)
     if svg:
         out.save_svg(svg, title="./inv rehearse")
 
@@ -163,6 +245,4 @@ def test(c: Context, pytest: str = "") -> None:  # noqa: PT028 - a task, not a t
     """Run every check of this project: ruff, mypy, shellcheck and the tests."""
     from demo_backups.checks import run_checks
 
-    code = run_checks(ROOT, pytest)
-    if code:
-        raise Exit(code=code)
+    _exit(run_checks(ROOT, pytest))

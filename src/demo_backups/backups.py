@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 
+from . import detached
+from .detached import Look, Run
 from .errors import StepError
-from .facts import CRON_PATH, File, files_command, parse_files, quote
-from .hosts import LONG_TIMEOUT, Host
+from .facts import (
+    CRON_PATH,
+    File,
+    Process,
+    files_command,
+    holders,
+    look_at_file,
+    parse_files,
+    quote,
+    signal_holders_command,
+)
+from .hosts import Host
 from .settings import Database
+
+KIND = "backup"
+STOP_TIMEOUT = 10  # seconds that a backup has to end after a signal, before it gets a stronger one
 
 
 def is_backup_name(database: Database, name: str) -> bool:
@@ -26,52 +40,76 @@ def list_backups(host: Host, database: Database) -> list[File]:
     return sorted(backups, key=lambda file: (file.modified, file.path), reverse=True)
 
 
-@dataclass(frozen=True)
-class Run:
-    """A backup that was run: the script's exit status, what it printed, the file it made, and how long it took."""
-
-    status: int | None
-    printed: str
-    made: File | None
-    seconds: float
-
-
 def cron_command(command: str) -> str:
     """Run a job's command as cron would: /bin/sh, the home directory, the bare environment (crontab(5), cron(8))."""
     environment = f'HOME="$HOME" LOGNAME="$(id -un)" SHELL=/bin/sh PATH={CRON_PATH}'
     return f"cd && exec env -i {environment} /bin/sh -c {quote(command)}"
 
 
-def run_backup(host: Host, database: Database, command: str, echo: Callable[[str], None] | None = None) -> Run:
-    """Run a job's command as cron would, and look before and after to find the file that it made."""
-    before = list_backups(host, database)
-    started = time.monotonic()
-    result = host.run("run the backup", cron_command(command), root=True, timeout=LONG_TIMEOUT, echo=echo)
-    seconds = time.monotonic() - started
-    return Run(
-        result.status, result.printed if not result.ok else "", made(before, list_backups(host, database)), seconds
-    )
+def start_backup(host: Host, database: Database, command: str, total: int, floor: int) -> Run:
+    """Start a job's command as cron would; it goes on by itself, and stops where less than `floor` bytes stay free.
+
+    `total` is the size of the source in bytes. Raises StepError where a backup is going on.
+    """
+    run = Run(KIND, database.name, command, str(database.source), total)
+    watched = [database.backup_dir, database.source.parent]
+    return detached.start(host, database, run, cron_command(command), watched, floor)
 
 
-def made(before: Iterable[File], after: Iterable[File]) -> File | None:
-    """Find the newest backup that was not there before; `after` comes with the newest first."""
-    known = {file.path for file in before}
-    return next((file for file in after if file.path not in known), None)
+def made(backups: Iterable[File], started: float, ended: float) -> File | None:
+    """Find the newest backup that was written between two moments, in seconds since 1970 by the host's clock."""
+    return next((file for file in backups if started <= file.modified.timestamp() <= ended), None)
 
 
-def check_run(host: Host, database: Database, run: Run) -> File:
+def check_run(host: Host, database: Database, run: Run, seen: Look, printed: str) -> File:
     """Return the backup that a run made; raises StepError where it failed, or says it went well and made none."""
-    if run.status != 0:
+    if seen.status is None or seen.ended is None:
         raise StepError(
-            f"the backup of the {database.name} database failed",
+            f"the backup of the {database.name} database ended without a word: it was killed, or the server went down",
             host=host.name,
-            printed=run.printed,
+            printed=printed,
+            advice="older backups are untouched, and the next run clears what it left",
+        )
+    if seen.status != 0:
+        raise StepError(
+            f"the backup of the {database.name} database failed (exit status {seen.status})",
+            host=host.name,
+            printed=printed,
             advice="older backups are untouched: a failed run rotates nothing away",
         )
-    if run.made is None:
+    file = made(list_backups(host, database), run.started, seen.ended)
+    if file is None:
         raise StepError(
             f"the script ended well but made no new backup in {database.backup_dir}",
             host=host.name,
-            advice="does the script there write to another folder? See: inv deploy-index-backup --dry-run",
+            advice=f"does the script there write to another folder? See: inv deploy-{database.name}-backup --dry-run",
         )
-    return run.made
+    return file
+
+
+def at_work(host: Host, database: Database) -> list[Process]:
+    """See which processes back a database up now, whoever started them: they have the script's lock file open."""
+    return holders(host, database.lock) if look_at_file(host, database.lock) else []
+
+
+def stop_backup(host: Host, database: Database, words: str) -> None:
+    """End a backup that is at work, a task's or cron's, and leave no part of it; raises StepError.
+
+    `words` are kept with what the run printed.
+    """
+    run = detached.find(host, database, KIND)
+    if run and detached.look(host, database, KIND).running:
+        detached.tell_to_stop(host, database, KIND, words)
+    elif not at_work(host, database):
+        raise StepError(f"no backup of the {database.name} database is going on", host=host.name)
+    for signal in ("TERM", "KILL"):
+        host.act(
+            "stop the backup", f"[ ! -e {quote(database.lock)} ] || {signal_holders_command(database.lock, signal)}"
+        )
+        deadline = time.monotonic() + STOP_TIMEOUT
+        while (going := at_work(host, database)) and time.monotonic() < deadline:
+            time.sleep(detached.SHORTEST_WAIT)
+        if not going:
+            break
+    part, journal, lock = (quote(path) for path in (database.part, f"{database.part}-journal", database.lock))
+    host.act("clear what it left", f"[ ! -e {lock} ] || flock --nonblock {lock} rm -f -- {part} {journal}")

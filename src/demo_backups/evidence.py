@@ -71,6 +71,15 @@ def recording(into: Path, record: Record) -> Iterator[Record]:
         write(into, record)
 
 
+def read_all(folder: Path) -> list[Record]:
+    """Read the records of a folder; those that cannot be read are passed over."""
+    records = []
+    for path in sorted(folder.glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            records.append(Record(**json.loads(path.read_text(encoding="utf-8"))))
+    return records
+
+
 def write(into: Path, record: Record) -> Path:
     """Write a record beside its place, flush it, and give it its name; raises StepError."""
     words = (record.when[:26].replace(":", "-"), record.kind, record.host, record.database)

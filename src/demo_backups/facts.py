@@ -82,10 +82,11 @@ def beside(path: PurePosixPath, *endings: str) -> list[PurePosixPath]:
 
 @dataclass(frozen=True)
 class Header:
-    """What the first 100 bytes of a database say: size in bytes, None where they do not, and whether it uses a WAL."""
+    """What the first 100 bytes of a database say: sizes in bytes, None where they do not, and whether it uses a WAL."""
 
     bytes: int | None
     wal: bool
+    page_size: int
 
 
 def header_command(path: PurePosixPath) -> str:
@@ -99,10 +100,11 @@ def parse_header(output: str) -> Header | None:
     if len(header) < 100 or not header.startswith(b"SQLite format 3\0"):
         return None
     page_size = int.from_bytes(header[16:18], "big")
+    page_size = 65536 if page_size == 1 else page_size
     pages = int.from_bytes(header[28:32], "big")
     # The page count holds only if the version of SQLite that last wrote the file knew that field.
     known = pages > 0 and header[24:28] == header[92:96]
-    return Header(pages * (65536 if page_size == 1 else page_size) if known else None, wal=header[18] == 2)
+    return Header(pages * page_size if known else None, header[18] == 2, page_size)
 
 
 def sqlite_command(path: PurePosixPath, *statements: str, immutable: bool = False) -> str:
@@ -167,3 +169,43 @@ def sqlite_could_not_look(result: Result) -> bool:
     PROTOCOL, 23 AUTH; 126 and 127 are the shell's for a program that cannot be run.
     """
     return result.status in (None, 3, 5, 6, 8, 14, 15, 23, 126, 127) or "unable to open" in result.stderr
+
+
+# --- processes ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process on a host."""
+
+    pid: int
+    user: str
+    command: str
+
+
+def _for_holders(path: PurePosixPath, do: str) -> str:
+    """Do something for the `$pid` of every process that has a file open; root sees those of all users (proc(5))."""
+    found = f"find -L /proc/[0-9]*/fd -maxdepth 1 -samefile {quote(path)} -printf '%h\\n' 2>/dev/null"
+    return f"{found} | sort -u | while IFS=/ read -r _ _ pid _; do {do}; done"
+
+
+def holders_command(path: PurePosixPath) -> str:
+    """Ask which processes have a file open."""
+    words = "$(tr '\\0\\n' '  ' < /proc/$pid/cmdline | cut -c -120)"
+    return _for_holders(path, f'user=$(stat -c %U -- /proc/$pid 2>/dev/null) && echo "$pid $user {words}"; true')
+
+
+def signal_holders_command(path: PurePosixPath, signal: str) -> str:
+    """Send a signal to every process that has a file open."""
+    return _for_holders(path, f"kill -s {signal} $pid 2>/dev/null || true")
+
+
+def parse_holders(output: str) -> list[Process]:
+    """Processes, from what `holders_command` printed."""
+    words = (line.split(" ", 2) for line in output.splitlines())
+    return [Process(int(pid), user, command.strip()) for pid, user, command in words]
+
+
+def holders(host: Host, path: PurePosixPath) -> list[Process]:
+    """See which processes have a file open; raises CouldNotLookError."""
+    return parse_holders(host.ask(f"see who has {path} open", holders_command(path)))

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from typing_extensions import Self
 
+    from .detached import Look, Run
     from .facts import File
+    from .preflight import Preflight
     from .verification import Verification
 
 MARKS = {True: ("passed", "green"), False: ("FAILED", "bold red"), None: ("could not be made", "yellow")}
@@ -41,6 +44,49 @@ def size(count: int) -> str:
 def print_json(value: Any) -> None:
     """Print one JSON object on standard output."""
     print(json.dumps(value, indent=2))
+
+
+class Progress:
+    """Show how far a run is: a bar on a terminal, elsewhere a line for every tenth of a copy."""
+
+    def __init__(self, out: Console, run: Run) -> None:
+        from rich import progress
+
+        self.out, self.run, self.tenths = out, run, 0
+        self.bar = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            *(
+                [progress.DownloadColumn(), progress.TransferSpeedColumn(), progress.TimeRemainingColumn()]
+                if run.kind == "backup"
+                else []
+            ),
+            progress.TimeElapsedColumn(),
+            console=out,
+            transient=True,
+            disable=not out.is_terminal,
+        )
+        self.task = self.bar.add_task(run.kind, total=run.total if run.kind == "backup" else None)
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def show(self, seen: Look) -> None:
+        """Show one look at the run."""
+        if seen.bytes is None or not seen.running:
+            return
+        self.bar.update(self.task, completed=seen.bytes)
+        tenths = 10 * seen.bytes // max(self.run.total, 1)
+        if self.bar.disable and tenths > self.tenths:
+            rate = seen.bytes / max(seen.now - self.run.started, 0.001)
+            left = max(0, self.run.total - seen.bytes) / max(rate, 1)
+            words = f"{seen.bytes:,} of {self.run.total:,} bytes, {rate / 1e6:,.0f} MB/s, about {left:.0f} s left"
+            self.out.print(words, soft_wrap=True)
+            self.tenths = tenths
 
 
 def checks_table(verification: Verification) -> Table:
@@ -89,3 +135,39 @@ def print_backups(out: Console, backups: Sequence[File]) -> None:
             Text(clean(str(each.path))), f"{each.bytes:,}", each.modified.isoformat(sep=" ", timespec="seconds")
         )
     out.print(table)
+
+
+def print_preflight(out: Console, ahead: Preflight) -> None:
+    """Print what a backup will do, and the verdict."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    seen = ahead.seen
+    journal = "WAL: no writer waits" if seen.wal else "rollback: writers wait for the whole copy"
+    rows = {
+        "journal": journal,
+        "source": f"{size(seen.source_bytes)}, and a WAL of {size(seen.wal_bytes)}",
+        "writes": f"{seen.pulse.commits:,.0f} commits a second"
+        + (f"; the WAL will grow by about {size(ahead.wal_growth_bytes)}" if seen.wal else ""),
+        "space": f"{seen.backup_disk.mount}: {size(seen.backup_disk.free)} free, {ahead.needed_bytes:,} needed"
+        + (
+            ""
+            if seen.backup_disk == seen.source_disk
+            else f"; {seen.source_disk.mount}: {size(seen.source_disk.free)} free"
+        ),
+        "duration": f"about {seen.copy_seconds:.1f} s (from {seen.copy_known_from})",
+        "writers held": f"about {ahead.writers_held_seconds:.1f} s" if ahead.writers_held_seconds else "no",
+        "backups": f"{seen.backups[0]} held, {size(seen.backups[1])}; "
+        f"the 7-day rotation will hold up to {size(ahead.rotation_bytes)} at {seen.runs_a_day} a day",
+        "running": ", ".join(f"process {each.pid} of {each.user}" for each in seen.at_work) or "no other backup",
+        "sqlite3": seen.sqlite,
+    }
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, words in rows.items():
+        table.add_row(Text(name), Text(clean(words)))
+    out.print(table)
+    style = {"go": "bold green", "care": "yellow", "no": "bold red"}[ahead.verdict.value]
+    out.print(Text(clean("\n".join([ahead.verdict.value, *(f"  {reason}" for reason in ahead.reasons)])), style))

@@ -71,13 +71,26 @@ def published_when(database: Database, text: str) -> str:
     raise StepError(f"{PUBLISHED.name} has no line for the {database.name} database: it is backed up by hand")
 
 
-def job(settings: Settings, database: Database, script: Script, published: Path = PUBLISHED) -> Job:
-    """Make a database's job; where a path of the settings is not the one built into the script, the line sets it."""
+def runs_a_day(database: Database, text: str) -> int:
+    """Count how often a crontab like the published one runs a script in a day; once where that is done by hand."""
+    try:
+        minute, hour, *_ = published_when(database, text).split()
+    except StepError:
+        return 1
+    return (60 if minute == "*" else minute.count(",") + 1) * (24 if hour == "*" else hour.count(",") + 1)
+
+
+def command(database: Database, script: Script) -> str:
+    """The command that backs a database up; where a path of the settings is not the one in the script, it sets it."""
     paths = {"DATABASE_FILE": database.source, "BACKUP_DIR": database.backup_dir}
     changed = [f"{name}={quote(path)}" for name, path in paths.items() if script.default(name) != str(path)]
-    command = " ".join([*changed, quote(database.script)])
+    return " ".join([*changed, quote(database.script)])
+
+
+def job(settings: Settings, database: Database, script: Script, published: Path = PUBLISHED) -> Job:
+    """Make a database's job, as published; raises StepError for a database that is backed up by hand."""
     when = published_when(database, published.read_text())
-    return Job(database.name, when, command, settings.cron_log, database.script)
+    return Job(database.name, when, command(database, script), settings.cron_log, database.script)
 
 
 def is_enabled(text: str, job: Job) -> bool:

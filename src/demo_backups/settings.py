@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, ValidationError
 
 from .errors import SettingsError
 from .project import FILE, ROOT, plain
@@ -66,11 +66,19 @@ def _share(value: Any) -> float:
     return share
 
 
+def _seconds(value: Any) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*s?", str(value).strip())
+    if not match:
+        raise ValueError(f"{value!r} is not a number of seconds such as 5 s")
+    return float(match[1])
+
+
 Text = Annotated[str, BeforeValidator(_text)]
 HostName = Annotated[Text, AfterValidator(_host)]
 AbsolutePath = Annotated[PurePosixPath, BeforeValidator(_absolute)]
 RelativePath = Annotated[PurePosixPath, BeforeValidator(_relative)]
 Share = Annotated[float, BeforeValidator(_share)]
+Seconds = Annotated[float, BeforeValidator(_seconds)]
 
 
 class _Model(BaseModel):
@@ -98,6 +106,16 @@ class Database:
     backup_prefix: str
     query: str
 
+    @property
+    def part(self) -> PurePosixPath:
+        """The file that the script copies into, before it gets its name."""
+        return self.backup_dir / f".{self.backup_prefix.rstrip('_')}.part"
+
+    @property
+    def lock(self) -> PurePosixPath:
+        """The file that the script keeps open, locked, while it is at work."""
+        return self.part.with_suffix(".lock")
+
 
 class Settings(_Model):
     """All settings, checked."""
@@ -109,6 +127,8 @@ class Settings(_Model):
     backup_dir: AbsolutePath
     cron_log: AbsolutePath
     size_tolerance: Share
+    writer_timeout: Seconds
+    free_space_floor: ByteSize
     evidence_dir: Text
     databases: dict[str, DatabaseSettings]
 

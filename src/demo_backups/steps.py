@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from . import backups, evidence, reports, schedule, scripts, verification
+from . import backups, detached, evidence, preflight, reports, schedule, scripts, verification, wal
 from .errors import StepError
 from .facts import File
 from .hosts import Host, open_host
@@ -90,33 +90,127 @@ def deployed(work: Work) -> scripts.Push:
     return there
 
 
-def run(work: Work, dry_run: bool = False) -> File | None:
-    """Run the database's script on the host as cron would; return the backup that it made."""
+def look_ahead(work: Work) -> preflight.Preflight:
+    """Tell what a backup will do, before it does."""
+    settings, database = work.settings, work.database
+    runs_a_day = schedule.runs_a_day(database, schedule.PUBLISHED.read_text())
+    records = evidence.read_all(evidence.folder(settings))
+    sqlite = scripts.check_tools(work.host)
+    seen = preflight.observe(work.host, database, sqlite, runs_a_day, records)
+    return preflight.decide(seen, settings.writer_timeout, settings.free_space_floor)
+
+
+def run(work: Work, dry_run: bool = False, force: bool = False) -> File | None:
+    """Run the database's script on the host as cron would, unless it would do harm; return the backup that it made."""
     there = deployed(work)
     if there.needed:
         work.say(f"note: {there.target} there is not the script of this checkout")
-    job = schedule.job(work.settings, work.database, there.script)
-    return run_command(work, job.command, dry_run)
-
-
-def run_command(work: Work, command: str, dry_run: bool = False) -> File | None:
-    """Run a job's command as cron would; return the backup that it made, None in a dry run."""
+    command = schedule.command(work.database, there.script)
+    ahead = look_ahead(work)
+    work.say("\n".join([f"preflight: {ahead.verdict.value}", *(f"  {reason}" for reason in ahead.reasons)]))
     if dry_run:
         work.show(backups.cron_command(command))
         return None
-    done = backups.run_backup(work.host, work.database, command, work.echo)
-    work.record.exit_status, work.record.seconds = done.status, round(done.seconds, 3)
-    made = backups.check_run(work.host, work.database, done)
+    if ahead.verdict is preflight.Verdict.NO and not force:
+        raise StepError(
+            f"the {work.database.name} database was not backed up: it would not go well",
+            host=work.host.name,
+            printed="\n".join(ahead.reasons),
+            advice="mend that, or run it all the same: --force",
+        )
+    return run_command(work, command, ahead.seen.source_bytes)
+
+
+def run_command(work: Work, command: str, total: int) -> File:
+    """Run a job's command as cron would, and stay with it; return the backup that it made.
+
+    `total` is the size of the source in bytes.
+    """
+    floor = work.settings.free_space_floor
+    return finish_run(work, backups.start_backup(work.host, work.database, command, total, floor))
+
+
+def finish_run(work: Work, run: detached.Run) -> File:
+    """Stay with a backup that was started, to its end; return the file that it made."""
+    seen, printed = follow(work, run)
+    seconds = (seen.ended or seen.now) - run.started
+    work.record.exit_status, work.record.seconds = seen.status, round(seconds, 3)
+    made = backups.check_run(work.host, work.database, run, seen, printed)
     work.record.backup, work.record.bytes = str(made.path), made.bytes
-    work.say(f"made {made.path}, {reports.size(made.bytes)}, in {done.seconds:.1f} s")
+    work.say(f"made {made.path}, {reports.size(made.bytes)}, in {seconds:.1f} s")
     return made
 
 
-def verify(work: Work, path: PurePosixPath | None = None, quick: bool = False) -> verification.Verification:
+def follow(work: Work, run: detached.Run) -> tuple[detached.Look, str]:
+    """Stay with a run to its end, showing how far it is; return the last look, and all that it printed."""
+    printed: list[str] = []
+    with reports.Progress(work.out, run) as progress:
+
+        def echo(text: str) -> None:
+            printed.append(text)
+            if run.kind == backups.KIND and text:
+                work.echo(text)
+
+        seen = detached.follow(work.host, work.database, run, echo, progress.show)
+    return seen, "".join(printed)
+
+
+def attach(work: Work) -> verification.Verification | None:
+    """Come back to the database's latest run, finished or not, and end as it would have.
+
+    Returns the verification where that run is the check of a backup; raises StepError where there is none.
+    """
+    found = [detached.find(work.host, work.database, kind) for kind in (backups.KIND, verification.KIND)]
+    runs = sorted((run for run in found if run), key=lambda run: run.started)
+    if not runs:
+        raise StepError(
+            f"there is no run of the {work.database.name} database to come back to",
+            host=work.host.name,
+            advice=f"start one: inv run-{work.database.name}-backup",
+        )
+    run = runs[-1]
+    work.record.kind = "run" if run.kind == backups.KIND else "verification"
+    work.say(f"{run.kind} of {run.subject}, started by {run.by} at {run.when}")
+    if run.kind == backups.KIND:
+        finish_run(work, run)
+        return None
+    return verify(work, PurePosixPath(run.subject), "quick_check" in run.command, resume=True)
+
+
+def stop_backup(work: Work) -> None:
+    """End the backup of the database that is at work, and leave no part of it."""
+    backups.stop_backup(work.host, work.database, f"stopped by {detached.whoami()}")
+    work.say("stopped; nothing of it is left, and older backups are untouched")
+
+
+def enable_wal(work: Work, undo: bool = False, dry_run: bool = False) -> None:
+    """Put the live database in WAL mode, or with `undo` back in rollback mode; say so where it is there already."""
+    wanted = not undo
+    name = "WAL" if wanted else "rollback"
+    mode = wal.look_at_mode(work.host, work.database)
+    if mode.wal == wanted:
+        work.say(f"{work.database.source} is in {name} mode already: nothing to do")
+        return
+    wal.check_owner(work.host, work.database)
+    if wanted:
+        work.say(wal.CHANGES)
+    if dry_run:
+        work.show(wal.mode_command(work.database, wanted))
+        return
+    tries = wal.change_mode(work.host, work.database, wanted)
+    seen = wal.check_mode(work.host, work.database, wanted)
+    beside = ", ".join(PurePosixPath(path).name for path in seen.beside) or "nothing"
+    work.say(f"{work.database.source} is in {name} mode now (tries: {tries}); beside it: {beside}")
+
+
+def verify(
+    work: Work, path: PurePosixPath | None = None, quick: bool = False, resume: bool = False
+) -> verification.Verification:
     """Verify a backup of the database, the newest by default; a name alone is looked for in the backup folder."""
     if path is not None:
         path = work.database.backup_dir / path
-    seen = verification.verify(work.host, work.database, path, quick, work.settings.size_tolerance)
+    tolerance = work.settings.size_tolerance
+    seen = verification.verify(work.host, work.database, path, quick, tolerance, lambda run: follow(work, run), resume)
     work.record.script_sha256 = scripts.sha256_there(work.host, work.database.script)
     work.record.backup = str(seen.path) if seen.path else None
     work.record.bytes = seen.backup.bytes if seen.backup else None

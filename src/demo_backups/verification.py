@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeAlias
 
+from . import detached
 from .backups import is_backup_name, list_backups
 from .errors import COULD_NOT_LOOK, FAILED
 from .facts import (
@@ -24,6 +26,9 @@ from .facts import (
 )
 from .hosts import COMMAND_TIMEOUT, LONG_TIMEOUT, Host, Result
 from .settings import Database
+
+KIND = "check"
+Follow: TypeAlias = Callable[[detached.Run], tuple[detached.Look, str]]  # the last look, and all that was printed
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,19 @@ class Verification:
         }
 
 
-def verify(host: Host, database: Database, path: PurePosixPath | None, quick: bool, tolerance: float) -> Verification:
-    """Verify one backup of a database: the one at `path`, the newest by default. Nothing on the host is written.
+def verify(
+    host: Host,
+    database: Database,
+    path: PurePosixPath | None,
+    quick: bool,
+    tolerance: float,
+    follow: Follow,
+    resume: bool = False,
+) -> Verification:
+    """Verify one backup of a database: the one at `path`, the newest by default. Nothing beside it is written.
+
+    Reading all of it takes long: that check goes on by itself on the host, and `follow` stays with it to its end. One
+    of the same file that is going on already is joined; with `resume`, also one that has ended.
 
     Raises CouldNotLookError where the host or the backup folder cannot be seen at all.
     """
@@ -103,7 +119,7 @@ def verify(host: Host, database: Database, path: PurePosixPath | None, quick: bo
         f"look beside {path}", existing_command(beside(path, "-journal", "-wal", "-shm"))
     ).splitlines()
     header = host.run(f"read the header of {path}", header_command(path), root=True)
-    integrity = ask("check the integrity of", f"PRAGMA {'quick' if quick else 'integrity'}_check", timeout=LONG_TIMEOUT)
+    integrity = check_by_itself(host, database, backup, quick, follow, resume)
     shape = ask("open", *SHAPE_STATEMENTS)
     row = ask("query", database.query, timeout=LONG_TIMEOUT)
     checks = [
@@ -114,6 +130,20 @@ def verify(host: Host, database: Database, path: PurePosixPath | None, quick: bo
         check_source(shape, source, tolerance),
     ]
     return Verification(host.name, database.name, path, backup, database.source, source_bytes, checks, lines(integrity))
+
+
+def check_by_itself(
+    host: Host, database: Database, backup: File, quick: bool, follow: Follow, resume: bool = False
+) -> Result:
+    """Start the check of a whole backup, or join the one that is going on, and wait for its end."""
+    command = sqlite_command(backup.path, f"PRAGMA {'quick' if quick else 'integrity'}_check", immutable=True)
+    run = detached.find(host, database, KIND)
+    if not (run and run.command == command and (resume or detached.look(host, database, KIND).running)):
+        run = detached.start(
+            host, database, detached.Run(KIND, database.name, command, str(backup.path), backup.bytes), command
+        )
+    seen, printed = follow(run)
+    return Result(seen.status, printed, "") if seen.status == 0 else Result(seen.status, "", printed)
 
 
 # --- the source -----------------------------------------------------------------------------------------------------

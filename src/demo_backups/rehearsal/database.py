@@ -42,6 +42,16 @@ CREATE TABLE torrust_torrent_tag_links (
     PRIMARY KEY (torrent_id, tag_id));
 """
 
+TRACKER_ROWS = 500_000
+TRACKER_SCHEMA = """
+CREATE TABLE whitelist (id INTEGER PRIMARY KEY AUTOINCREMENT, info_hash TEXT NOT NULL UNIQUE);
+CREATE TABLE torrents (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, info_hash TEXT NOT NULL UNIQUE, completed INTEGER DEFAULT 0 NOT NULL);
+CREATE TABLE keys (id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, valid_until INTEGER);
+CREATE TABLE torrent_aggregate_metrics (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, metric_name TEXT NOT NULL UNIQUE, value INTEGER DEFAULT 0 NOT NULL);
+"""
+
 CATEGORIES = ("applications", "audio", "books", "datasets", "games", "maps", "software", "video")
 WORDS = [
     "amber",
@@ -87,6 +97,25 @@ def make_index(path: Path, journal: str = "delete", torrents: int = INDEX_TORREN
         many("INSERT INTO torrust_torrent_tags VALUES (?, ?)", enumerate(WORDS, 1))
         for number in range(1, torrents + 1):
             _add_torrent(database, random_, number, random_.randint(1, users))
+    database.close()
+
+
+def make_tracker(path: Path, journal: str = "delete", rows: int = TRACKER_ROWS) -> None:
+    """Make a tracker database of about 107 bytes a row, in a journal mode (`wal` or `delete`)."""
+    random_ = random.Random(85)
+    database = sqlite3.connect(path)
+    database.execute(f"PRAGMA journal_mode = {journal}")
+    database.execute("PRAGMA synchronous = OFF")  # of this connection; the file is not anybody's yet
+    database.executescript(TRACKER_SCHEMA)
+    # In the order of the unique index, so that a large one is filled as fast as a small one.
+    step = 2**160 // rows
+    hashes = (f"{number * step + random_.randrange(step):040x}" for number in range(rows))
+    with database:
+        database.executemany(
+            "INSERT INTO torrents (info_hash, completed) VALUES (?, ?)",
+            ((each, random_.randrange(90)) for each in hashes),
+        )
+        database.execute("INSERT INTO torrent_aggregate_metrics (metric_name, value) VALUES ('completed', ?)", (rows,))
     database.close()
 
 

@@ -1,8 +1,9 @@
-"""Phase 1 from end to end on a throwaway server, with the very steps that the tasks take on the real one."""
+"""A phase from end to end on a throwaway server, with the very steps that the tasks take on the real one."""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import shlex
 import signal
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .. import evidence, reports, schedule, steps
 from ..errors import SettingsError, StepError
@@ -23,7 +24,7 @@ from ..facts import File
 from ..hosts import open_host
 from ..settings import Settings
 from . import writer
-from .database import make_index
+from .database import make_index, make_tracker
 from .server import ALIAS, Server, serve
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 JOURNALS = ("wal", "delete")
 HIGHEST_TRAFFIC = 100_000
+HIGHEST_ROWS = 200_000_000
 
 
 @dataclass
@@ -56,38 +58,62 @@ def parse_traffic(text: str) -> float:
     return rate
 
 
-def rehearse(settings: Settings, traffic: str, journal: str, keep: bool, out: Console) -> None:
-    """Do the whole of phase 1 on a server made for the occasion; raises what any of its steps raises.
+def parse_rows(text: str) -> int:
+    """Torrents in a tracker database, from a command line; raises SettingsError."""
+    rows = int(text) if text.isascii() and text.isdigit() else 0
+    if not 0 < rows <= HIGHEST_ROWS:
+        raise SettingsError(f"--rows {text!r} is no number of torrents", advice=f"1 to {HIGHEST_ROWS:,}")
+    return rows
+
+
+@dataclass(frozen=True)
+class Play:
+    """What is rehearsed: a database's steps, at so many commits a second, in a journal mode; `rows` of the tracker."""
+
+    database: str
+    traffic: float
+    journal: str
+    rows: int
+
+
+def parse_play(database: str, traffic: str, journal: str, rows: str) -> Play:
+    """Play, from a command line; raises SettingsError."""
+    if database not in ACTS:
+        raise SettingsError(f"--database {database!r} cannot be rehearsed", advice=f"one of: {', '.join(ACTS)}")
+    if journal not in JOURNALS:
+        raise SettingsError(f"--journal {journal!r} is no journal mode", advice=f"one of: {', '.join(JOURNALS)}")
+    return Play(database, parse_traffic(traffic), journal, parse_rows(rows))
+
+
+def rehearse(settings: Settings, play: Play, keep: bool, out: Console) -> None:
+    """Do all steps for a database on a server made for the occasion; raises what any of its steps raises.
 
     `settings` are the project's own, and `evidence_dir` says where the record goes.
     """
-    rate = parse_traffic(traffic)
-    if journal not in JOURNALS:
-        raise SettingsError(f"--journal {journal!r} is no journal mode", advice=f"one of: {', '.join(JOURNALS)}")
-    record = evidence.Record("rehearsal", ALIAS, "index")
+    record = evidence.Record("rehearsal", ALIAS, play.database)
     with (
         _ended_by_signals(),
         tempfile.TemporaryDirectory(prefix="demo-backups-") as name,
         evidence.recording(evidence.folder(settings), record),
     ):
         folder = Path(name)
-        source = _make_places(folder, settings, journal)
-        with serve(folder) as server, _writer(source, rate) as seen:
+        source = _make_places(folder, settings, play)
+        with serve(folder) as server, _writer(source, play.traffic) as seen:
             there = _settings_of(server, settings)
             out.print(f"{ALIAS}: a server on 127.0.0.1 port {server.port}, gone when this ends", soft_wrap=True)
             out.print(
-                f"  its index database: {reports.size(source.stat().st_size)}, {journal} mode, "
-                f"{rate:g} commits a second by another process\n",
+                f"  its {play.database} database: {reports.size(source.stat().st_size)}, {play.journal} mode, "
+                f"{play.traffic:g} commits a second by another process\n",
                 soft_wrap=True,
             )
             with open_host(there) as host:
-                work = steps.Work(host, there, there.database("index"), record, out)
-                _play(work)
+                work = steps.Work(host, there, there.database(play.database), record, out)
+                done = ACTS[play.database](work)
             if keep:
                 _keep(out, there)
         record.details = {
-            "journal": journal,
-            "asked_commits_per_second": rate,
+            "journal": play.journal,
+            "asked_commits_per_second": play.traffic,
             "traffic": {k: v for k, v in asdict(seen).items() if k != "words"},
         }
         out.print(
@@ -95,24 +121,28 @@ def rehearse(settings: Settings, traffic: str, journal: str, keep: bool, out: Co
         )
         if seen.failed:
             raise StepError(f"{seen.failed} writes of the live service failed", host=ALIAS, printed=seen.words)
-        out.print(
-            "phase 1 rehearsed: deployed, run, verified, enabled, run by its crontab line, disabled. All went well.",
-            style="bold green",
-            soft_wrap=True,
-        )
+        out.print(f"{done} All went well.", style="bold green", soft_wrap=True)
 
 
-def _play(work: steps.Work) -> None:
-    """Take the steps in order, each under its heading, and fail with the first that fails."""
-    before = schedule.read_crontab(work.host)
-    numbered = iter(range(1, 100))
+Step: TypeAlias = Callable[[steps.Work], Any]
 
-    def step(title: str, do: Callable[[steps.Work], Any]) -> Any:
-        work.out.print(f"{next(numbered)}  {title}", style="bold")
+
+def _numbered(work: steps.Work) -> Callable[[str, Step], Any]:
+    """Take steps in order, each under its heading; the first that fails ends it."""
+    numbers = itertools.count(1)
+
+    def step(title: str, do: Step) -> Any:
+        work.out.print(f"{next(numbers)}  {title}", style="bold")
         result = do(work)
         work.out.print()
         return result
 
+    return step
+
+
+def _play_index(work: steps.Work) -> str:
+    before = schedule.read_crontab(work.host)
+    step = _numbered(work)
     step("inv deploy-index-backup", steps.deploy)
     made = step("inv run-index-backup", steps.run)
     step("inv verify", _verify)
@@ -120,10 +150,28 @@ def _play(work: steps.Work) -> None:
     _wait_for_a_new_second(made)
     step("cron: the enabled line, once", _run_enabled_line)
     step("inv verify", _verify)
-    step("inv list-backups", lambda work: reports.print_backups(work.out, steps.list_backups(work)))
+    step("inv list-backups", _list)
     step("inv disable-index-backup", steps.disable)
     if schedule.read_crontab(work.host) != before:
         raise StepError("the crontab is not as it was before", host=work.host.name)
+    return "phase 1 rehearsed: deployed, run, verified, enabled, run by its crontab line, disabled."
+
+
+def _play_tracker(work: steps.Work) -> str:
+    step = _numbered(work)
+    step("inv preflight", lambda work: reports.print_preflight(work.out, steps.look_ahead(work)))
+    step("inv deploy-tracker-backup", steps.deploy)
+    step("inv run-tracker-backup", steps.run)
+    step("inv verify --database tracker", _verify)
+    step("inv list-backups --database tracker", _list)
+    return "phase 2 rehearsed: looked ahead, deployed, run, verified."
+
+
+ACTS = {"index": _play_index, "tracker": _play_tracker}
+
+
+def _list(work: steps.Work) -> None:
+    reports.print_backups(work.out, steps.list_backups(work))
 
 
 def _verify(work: steps.Work) -> None:
@@ -139,7 +187,7 @@ def _run_enabled_line(work: steps.Work) -> None:
     line = next(line for line in (schedule.read_crontab(work.host) or "").splitlines() if line == job.line)
     split = schedule.split_line(line)
     assert split is not None  # it was made by schedule.job
-    steps.run_command(work, schedule.unescape(split[1]))
+    steps.run_command(work, schedule.unescape(split[1]), Path(work.database.source).stat().st_size)
 
 
 def _wait_for_a_new_second(made: File) -> None:
@@ -148,15 +196,20 @@ def _wait_for_a_new_second(made: File) -> None:
         time.sleep(0.05)
 
 
-def _make_places(folder: Path, settings: Settings, journal: str) -> Path:
+def _make_places(folder: Path, settings: Settings, play: Play) -> Path:
     """Make the server's folders and its live database; return the database's path."""
-    database = settings.databases.get("index")
+    database = settings.databases.get(play.database)
     if database is None:
-        raise SettingsError("databases.index is missing", advice="the rehearsal needs it: correct invoke.yaml")
+        raise SettingsError(
+            f"databases.{play.database} is missing", advice="the rehearsal needs it: correct invoke.yaml"
+        )
     source = folder / "app" / database.file
     for path in (source.parent, (folder / "app" / database.script).parent, folder / "backups"):
         path.mkdir(parents=True, exist_ok=True)
-    make_index(source, journal)
+    if play.database == "index":
+        make_index(source, play.journal)
+    else:
+        make_tracker(source, play.journal, play.rows)
     return source
 
 

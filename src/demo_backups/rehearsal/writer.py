@@ -13,28 +13,55 @@ import select
 import sqlite3
 import sys
 import time
+from collections.abc import Callable
 
 BUSY_TIMEOUT = 5.0  # seconds
 
-STATEMENT = """
+INDEX_STATEMENT = """
     INSERT INTO torrust_torrent_tracker_stats (torrent_id, tracker_url, seeders, leechers) VALUES (?, ?, ?, ?)
     ON CONFLICT (torrent_id, tracker_url) DO UPDATE SET seeders = excluded.seeders, leechers = excluded.leechers
 """
+TRACKER_STATEMENT = """
+    INSERT INTO torrents (info_hash, completed) VALUES (?, 1)
+    ON CONFLICT (info_hash) DO UPDATE SET completed = completed + 1
+"""
+NEW_TORRENTS = 0.1  # of the tracker's writes, a torrent that it has not seen
+
+
+def index_write(database: sqlite3.Connection, random_: random.Random) -> Callable[[], object]:
+    """Make the index's write: new counts of seeders and leechers for a torrent."""
+    torrents = [row[0] for row in database.execute("SELECT torrent_id FROM torrust_torrents")]
+    url = "udp://tracker.example:6969"
+    return lambda: database.execute(
+        INDEX_STATEMENT, (random_.choice(torrents), url, random_.randrange(500), random_.randrange(90))
+    )
+
+
+def tracker_write(database: sqlite3.Connection, random_: random.Random) -> Callable[[], object]:
+    """Make the tracker's write: one more download of a torrent, known or new."""
+    (last,) = database.execute("SELECT max(id) FROM torrents").fetchone()
+    one = "SELECT info_hash FROM torrents WHERE id = ?"
+    known = [database.execute(one, (random_.randint(1, last),)).fetchone()[0] for _ in range(min(last, 20_000))]
+
+    def write() -> None:
+        new = random_.random() < NEW_TORRENTS
+        database.execute(TRACKER_STATEMENT, (random_.randbytes(20).hex() if new else random_.choice(known),))
+
+    return write
 
 
 def main(path: str, rate: float) -> None:
     """Write until standard input ends."""
     database = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
-    torrents = [row[0] for row in database.execute("SELECT torrent_id FROM torrust_torrents")]
-    random_ = random.Random(85)
+    tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master")}
+    write = (tracker_write if "torrents" in tables else index_write)(database, random.Random(85))
     commits = failed = 0
     slowest = 0.0
     due = time.monotonic()
     while not select.select([sys.stdin], [], [], max(0.0, due - time.monotonic()))[0]:
-        values = (random_.choice(torrents), "udp://tracker.example:6969", random_.randrange(500), random_.randrange(90))
         started = time.monotonic()
         try:
-            database.execute(STATEMENT, values)
+            write()
             commits += 1
         except sqlite3.OperationalError as error:
             failed += 1

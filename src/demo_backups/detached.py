@@ -1,0 +1,260 @@
+"""Runs that go on when the connection drops or the maintainer's machine sleeps, and can be found again.
+
+A run is a command on the host, started in a session of its own, with a folder of its own there: what it is (`about`),
+what it printed (`output`), how it ended (`status`), and a lock that is held for as long as any process of it lives.
+"""
+
+from __future__ import annotations
+
+import codecs
+import getpass
+import hashlib
+import json
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+from .errors import CouldNotLookError, InterruptedRunError, StepError
+from .facts import quote
+from .hosts import Host, Result
+from .settings import Database
+
+T = TypeVar("T")
+
+SUPERVISOR = Path(__file__).with_suffix(".sh")
+BUSY, NOT_OURS = 75, 77  # sysexits.h: try again later, no permission
+SHORTEST_WAIT, LONGEST_WAIT = 0.05, 1.0  # seconds between two looks at a run
+
+
+def whoami() -> str:
+    """Say who the maintainer is, for the others."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run is: `kind` is backup or check, `subject` the file that is read, `total` its size in bytes.
+
+    `started` is in seconds since 1970, by the host's clock.
+    """
+
+    kind: str
+    database: str
+    command: str
+    subject: str
+    total: int
+    by: str = field(default_factory=whoami)
+    started: float = 0.0
+
+    @property
+    def when(self) -> str:
+        """When it was started, for people."""
+        return datetime.fromtimestamp(self.started, timezone.utc).isoformat(sep=" ", timespec="seconds")
+
+
+@dataclass(frozen=True)
+class Look:
+    """A run at one moment: whether it goes on, its exit status once it has ended, and the host's clock.
+
+    `bytes` is the size of the file that a backup has copied so far; `output` is what was printed since the last look.
+    """
+
+    running: bool
+    status: int | None
+    ended: float | None
+    bytes: int | None
+    now: float
+    output: str
+
+
+def folder(database: Database, kind: str) -> str:
+    """Name the folder of a database's runs of one kind, as a word of the host's shell."""
+    place = hashlib.sha256(str(database.backup_dir).encode()).hexdigest()[:8]
+    return f'"$HOME"/.demo-backups/{quote(f"{database.name}-{kind}-{place}")}'
+
+
+# --- commands and parsers -------------------------------------------------------------------------------------------
+
+ENTER = f'[ -O . ] || {{ echo "it belongs to $(stat -c %U .)" >&2; exit {NOT_OURS}; }}'
+
+
+def start_command(where: str, run: Run, command: str, watched: Sequence[PurePosixPath], floor: int) -> str:
+    """The command that starts a run and prints what `find_command` would; exits BUSY where one is going on already."""
+    words = ["setsid", "--fork", "bash", "-c", SUPERVISOR.read_text(), SUPERVISOR.name, str(floor), command]
+    words += [str(path) for path in watched]
+    return "\n".join(
+        [
+            f"set -eu; umask 077; mkdir -p -- {where}; cd -- {where}; {ENTER}",
+            f"exec 8> lock; flock --wait 1 8 || exit {BUSY}",
+            "rm -f -- status pid output",
+            f"{{ date +%s.%N; printf %s {quote(json.dumps(asdict(run)))}; }} > about.new",
+            "mv -- about.new about",
+            f"{' '.join(quote(word) for word in words)} > output 2>&1 < /dev/null",
+            "cat about",
+        ]
+    )
+
+
+def find_command(where: str) -> str:
+    """Ask what a run is; prints nothing where there never was one."""
+    return f"cd -- {where} 2>/dev/null || exit 0; {ENTER}; [ ! -e about ] || cat about"
+
+
+def parse_run(text: str) -> Run | None:
+    """Run, from what `find_command` printed; None where there never was one. Raises ValueError."""
+    if not text.strip():
+        return None
+    started, _, about = text.partition("\n")
+    try:
+        described = json.loads(about)
+        return Run(**described | {"total": int(described["total"]), "started": float(started)})
+    except (TypeError, ValueError, KeyError) as error:
+        raise ValueError(f"this does not describe a run: {text.strip()[:200]!r}") from error
+
+
+def look_command(where: str, growing: PurePosixPath | None, offset: int) -> str:
+    """Ask how a run stands, and for what it printed after the first `offset` bytes. The lock is asked first."""
+    size = f"stat -c %s -- {quote(growing)} 2>/dev/null || echo" if growing else "echo"
+    return "\n".join(
+        [
+            f"cd -- {where} && {ENTER}",
+            "if flock --nonblock --shared lock true; then echo ended; else echo running; fi",
+            "cat status 2>/dev/null || echo",
+            size,
+            "date +%s.%N",
+            f"tail -c +{offset + 1} -- output",
+        ]
+    )
+
+
+def parse_look(text: str) -> Look:
+    """Look, from what `look_command` printed; raises ValueError."""
+    running, status, size, now, output = text.split("\n", 4)
+    words = status.split()
+    return Look(
+        running=running == "running",
+        status=int(words[0]) if words else None,
+        ended=float(words[1]) if words else None,
+        bytes=int(size) if size else None,
+        now=float(now),
+        output=output,
+    )
+
+
+# --- on a host ------------------------------------------------------------------------------------------------------
+
+
+def start(
+    host: Host, database: Database, run: Run, command: str, watched: Sequence[PurePosixPath] = (), floor: int = 0
+) -> Run:
+    """Start a run; raises StepError where one of its kind is going on, or where it cannot be started."""
+    where = folder(database, run.kind)
+    result = host.run(f"start the {run.kind}", start_command(where, run, command, watched, floor), root=True)
+    if result.status == BUSY:
+        going = find(host, database, run.kind)
+        since = f", started by {going.by} at {going.when}" if going else ""
+        raise StepError(
+            f"a {run.kind} of the {database.name} database is going on{since}",
+            host=host.name,
+            advice=f"see how it goes: {come_back(host, database)}",
+        )
+    _check_folder(host, where, result)
+    started = parse_run(result.stdout) if result.ok else None
+    if started is None:
+        raise StepError(f"the {run.kind} could not be started", host=host.name, printed=result.printed)
+    return started
+
+
+def find(host: Host, database: Database, kind: str) -> Run | None:
+    """Find a database's last run of a kind; raises CouldNotLookError where its folder is damaged or another user's."""
+    where = folder(database, kind)
+    return _read(host, where, host.run(f"look for a {kind}", find_command(where), root=True), parse_run)
+
+
+def look(host: Host, database: Database, kind: str, offset: int = 0) -> Look:
+    """Look how a run stands, with what it printed after `offset` bytes; raises CouldNotLookError."""
+    where = folder(database, kind)
+    growing = database.part if kind == "backup" else None
+    result = host.run(f"look how the {kind} goes", look_command(where, growing, offset), root=True)
+    return _read(host, where, result, parse_look)
+
+
+def _read(host: Host, where: str, result: Result, parse: Callable[[str], T]) -> T:
+    """Read what was asked in the folder of a run; raises CouldNotLookError where it cannot be believed."""
+    _check_folder(host, where, result)
+    printed = result.printed
+    if result.ok:
+        try:
+            return parse(result.stdout)
+        except ValueError as error:
+            printed = str(error)
+    raise CouldNotLookError(
+        f"the folder of this run, {_shown(where)}, is damaged",
+        host=host.name,
+        printed=printed,
+        advice=f"if nothing runs, remove it there: rm -r {where}",
+    )
+
+
+def follow(
+    host: Host,
+    database: Database,
+    run: Run,
+    echo: Callable[[str], None],
+    progress: Callable[[Look], None],
+) -> Look:
+    """Stay with a run to its end, handing on what it prints and how far it is; return the last look.
+
+    Raises InterruptedRunError on Ctrl-C and CouldNotLookError where the connection is lost; both leave the run going.
+    """
+    offset, wait = 0, SHORTEST_WAIT
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode  # a look may end in the middle of a character
+    try:
+        while True:
+            seen = look(host, database, run.kind, offset)
+            printed = seen.output.encode("utf-8", "surrogateescape")
+            offset += len(printed)
+            echo(decode(printed))
+            progress(seen)
+            if not seen.running:
+                return seen
+            time.sleep(wait)
+            wait = min(wait * 1.5, LONGEST_WAIT)
+    except (KeyboardInterrupt, InterruptedRunError):
+        raise InterruptedRunError(
+            f"detached: the {run.kind} goes on without this terminal",
+            host=host.name,
+            advice=f"come back to it: {come_back(host, database)}; end it: {come_back(host, database, 'stop-backup')}",
+        ) from None
+    except CouldNotLookError as error:
+        error.advice = f"the {run.kind} goes on there without this connection; come back: {come_back(host, database)}"
+        raise
+
+
+def tell_to_stop(host: Host, database: Database, kind: str, words: str) -> None:
+    """Tell a run to end, and keep some words with what it printed; raises StepError."""
+    told = f'cd -- {folder(database, kind)} && {ENTER}; echo {quote(words)} >> output; kill -- "$(cat pid)"'
+    host.act(f"stop the {kind}", told)
+
+
+def come_back(host: Host, database: Database, task: str = "attach") -> str:
+    """The command with which a run is found again."""
+    return f"inv {task} --host {quote(host.name)} --database {database.name}"
+
+
+def _check_folder(host: Host, where: str, result: Result) -> None:
+    if result.status == NOT_OURS:
+        raise CouldNotLookError(
+            f"the folder of this run, {_shown(where)}, is another user's: nothing in it is believed",
+            host=host.name,
+            printed=result.printed,
+            advice=f"ask that user; if nothing runs, remove it there: rm -r {where}",
+        )
+
+
+def _shown(where: str) -> str:
+    return where.replace('"$HOME"', "~")

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Run a command that goes on when whoever started it is gone, and keep how it ended.
+#
+#   detached.sh FLOOR COMMAND [FOLDER]...
+#
+# Runs in the run's own folder, with its lock on file descriptor 8 and its output going to a file there. The command
+# is stopped by a SIGTERM to this script, and when less than FLOOR bytes are free on the disk of a FOLDER (for others
+# than root). At the end, `status` holds the exit status and the time in seconds.
+set -uo pipefail
+floor="$1" command="$2"
+shift 2
+
+free() { stat --file-system --format='%a %S' -- "$1" | { read -r blocks size && echo $((blocks * size)); }; }
+
+watch() {
+  local left
+  while sleep 1; do
+    for folder in "$@"; do
+      left="$(free "$folder")"
+      if ((${left:-floor} < floor)); then
+        echo "stopped: $left bytes are free on the disk of $folder, and $floor are to stay free"
+        kill "$$"
+        return
+      fi
+    done
+  done
+}
+
+set -m # the command is a process group of its own, so that all of it can be stopped
+/bin/sh -c "$command" &
+child=$!
+set +m
+echo "$$" > pid
+trap 'kill -- "-$child" 2> /dev/null' TERM
+watch "$@" 8>&- &
+watcher=$!
+
+while :; do # a wait is cut short by the signal that stops the command
+  wait "$child"
+  status=$?
+  kill -0 "$child" 2> /dev/null || break
+done
+kill "$watcher" 2> /dev/null
+
+printf '%s %s\n' "$status" "$(date +%s.%N)" > status.new && sync -- status.new && mv -- status.new status

@@ -1,0 +1,248 @@
+"""What a backup will do to a live service, told before it starts."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import PurePosixPath
+from statistics import median
+from typing import Any
+
+from .backups import at_work, list_backups
+from .errors import FAILED, CouldNotLookError
+from .evidence import Record
+from .facts import Process, beside, header_command, look_at_file, parse_header, quote
+from .hosts import Host
+from .settings import Database
+from .verification import look_at_source
+
+SAMPLE_SECONDS = 0.5  # between the two looks at the counters of commits
+SAMPLE_BYTES = 64 * 1024 * 1024  # of the source that are read to see how fast its disk is
+# Copying a page is one read and one write of 4 KiB: bytes a second that no copy was seen to exceed by much, however
+# fast its disk (docs/benchmarks.md). It stands in until a first run says how fast this server is.
+COPY_CEILING = 300e6
+EARLIER_RUNS = 5  # that the expected duration is taken from
+WAL_FRAME_HEADER = 24  # bytes (fileformat2.html, section 4.1)
+KEPT_DAYS = 8  # -mtime +7 deletes what is at least eight whole days old (find(1))
+
+
+class Verdict(Enum):
+    """Whether a backup can be started: go; care, it will be noticed; no, it would do harm or fail."""
+
+    GO = "go"
+    CARE = "care"
+    NO = "no"
+
+
+@dataclass(frozen=True)
+class Disk:
+    """The file system that a path is on: its mount point and the bytes free on it."""
+
+    mount: str
+    free: int
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """How much is written: commits a second, and bytes a second that the WAL grows by while a snapshot is pinned."""
+
+    commits: float
+    wal_bytes: float
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What was seen on the host. Sizes in bytes, durations in seconds; `backups` are count and bytes of those held."""
+
+    host: str
+    database: str
+    sqlite: str
+    wal: bool
+    source_bytes: int
+    wal_bytes: int
+    backup_disk: Disk
+    source_disk: Disk
+    pulse: Pulse
+    at_work: Sequence[Process]
+    copy_seconds: float
+    copy_known_from: str
+    backups: tuple[int, int]
+    runs_a_day: int
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What was seen, what follows from it, and the verdict with its reasons."""
+
+    seen: Observed
+    writers_held_seconds: float
+    needed_bytes: int
+    wal_growth_bytes: int
+    rotation_bytes: int
+    verdict: Verdict
+    reasons: Sequence[str]
+
+    @property
+    def exit_code(self) -> int:
+        """0 for go and care, 1 for no."""
+        return FAILED if self.verdict is Verdict.NO else 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The object that `inv preflight --json` prints; sizes in bytes, durations in seconds."""
+        seen = self.seen
+        return {
+            "host": seen.host,
+            "database": seen.database,
+            "journal": "wal" if seen.wal else "rollback",
+            "source_bytes": seen.source_bytes,
+            "wal_bytes": seen.wal_bytes,
+            "commits_per_second": round(seen.pulse.commits, 1),
+            "free_bytes": {"backups": seen.backup_disk.free, "source": seen.source_disk.free},
+            "needed_bytes": {"backups": self.needed_bytes, "source": self.wal_growth_bytes},
+            "sqlite": seen.sqlite,
+            "running": [{"pid": each.pid, "user": each.user, "command": each.command} for each in seen.at_work],
+            "expected_seconds": round(seen.copy_seconds, 2),
+            "expected_from": seen.copy_known_from,
+            "writers_held_seconds": round(self.writers_held_seconds, 2),
+            "backups": {"count": seen.backups[0], "bytes": seen.backups[1], "rotation_bytes": self.rotation_bytes},
+            "verdict": self.verdict.value,
+            "reasons": list(self.reasons),
+        }
+
+
+def decide(seen: Observed, writer_timeout: float, floor: int) -> Preflight:
+    """Tell what a backup will do, from what was seen; sizes in bytes, durations in seconds."""
+    held = 0.0 if seen.wal else seen.copy_seconds
+    growth = math.ceil(seen.pulse.wal_bytes * seen.copy_seconds)
+    needed = seen.source_bytes + floor
+    same_disk = seen.backup_disk.mount == seen.source_disk.mount
+    no, care = [], []
+    if held > writer_timeout:
+        no.append(
+            f"every write would wait for about {held:.1f} s, and writers give up after {writer_timeout:g} s: "
+            f"put the database in WAL mode (inv enable-wal --database {seen.database}), or stop its service first"
+        )
+    elif held:
+        care.append(f"writes wait for the copy, about {held:.1f} s; writers give up after {writer_timeout:g} s")
+    short = needed + (growth if same_disk else 0) - seen.backup_disk.free
+    if short > 0:
+        no.append(f"too little space on {seen.backup_disk.mount}: {short:,} bytes more are needed")
+    elif not same_disk and growth + floor > seen.source_disk.free:
+        no.append(f"too little space on {seen.source_disk.mount} for the WAL: it would grow by {growth:,} bytes")
+    if seen.at_work:
+        who = ", ".join(f"process {each.pid} of {each.user}" for each in seen.at_work)
+        no.append(f"a backup of it is going on: {who}")
+    verdict = Verdict.NO if no else Verdict.CARE if care else Verdict.GO
+    rotation = seen.source_bytes * seen.runs_a_day * KEPT_DAYS
+    return Preflight(seen, held, needed, growth, rotation, verdict, [*no, *care])
+
+
+# --- commands and parsers -------------------------------------------------------------------------------------------
+
+
+def disks_command(*paths: PurePosixPath) -> str:
+    """Ask for the file systems that some paths are on."""
+    return f"df -B1 --output=avail,target -- {' '.join(quote(path) for path in paths)}"
+
+
+def parse_disks(output: str) -> list[Disk]:
+    """Disks, from what `disks_command` printed, in the order of its paths."""
+    rows = (line.split(maxsplit=1) for line in output.splitlines()[1:])
+    return [Disk(mount, int(free)) for free, mount in rows]
+
+
+def pulse_command(source: PurePosixPath, wal: bool) -> str:
+    """Ask twice for the counters that every commit moves; it takes no lock.
+
+    In WAL mode the `-shm` counts commits and frames (walformat.html, section 2.1: iChange, mxFrame), in this machine's
+    byte order; otherwise the database's header counts commits (fileformat2.html, section 1.3.7), highest byte first.
+    """
+    look = (
+        f"od -An -v -tu4 -j8 -N12 -- {quote(f'{source}-shm')} 2>/dev/null || echo 0 0 0"
+        if wal
+        else f"od -An -v --endian=big -tu4 -j24 -N4 -- {quote(source)}"
+    )
+    return f"date +%s.%N; {look}; sleep {SAMPLE_SECONDS}; date +%s.%N; {look}"
+
+
+def parse_pulse(output: str, page_size: int) -> Pulse:
+    """Pulse, from what `pulse_command` printed, and the size of a page in bytes."""
+    first, before, last, after = output.splitlines()
+    seconds = float(last) - float(first)
+    moved = [int(b) - int(a) for a, b in zip(before.split(), after.split(), strict=True)]
+    commits = moved[0] % 2**32 / seconds
+    # The WAL starts anew now and then, and its frames count from 0 again; it does not while a snapshot is pinned.
+    frames = max(0, moved[2]) / seconds if len(moved) > 2 else 0.0
+    return Pulse(commits, frames * (page_size + WAL_FRAME_HEADER))
+
+
+def read_speed_command(source: PurePosixPath, size: int) -> str:
+    """Ask how fast the middle of a file can be read, page by page as a backup reads it."""
+    skip = max(0, size - SAMPLE_BYTES) // 2
+    flags = f"bs=4096 iflag=skip_bytes,count_bytes skip={skip} count={SAMPLE_BYTES}"
+    return f"dd if={quote(source)} of=/dev/null {flags} 2>&1"
+
+
+def parse_read_speed(output: str) -> float:
+    """Bytes a second, from what `dd` printed."""
+    match = re.search(r"^(\d+) bytes.* copied, ([0-9.e-]+) s", output, re.MULTILINE)
+    if not match:
+        raise ValueError(f"no rate in {output!r}")
+    return int(match[1]) / max(float(match[2]), 1e-6)
+
+
+def earlier_speed(records: Iterable[Record], host: str, database: str) -> float | None:
+    """Bytes a second, from what the latest runs on this host took; None where there were none."""
+    runs = [
+        record
+        for record in sorted(records, key=lambda record: record.when)
+        if (record.kind, record.host, record.database) == ("run", host, database)
+        and record.exit_status == 0
+        and record.bytes
+        and record.seconds
+    ]
+    return (
+        median(run.bytes / run.seconds for run in runs[-EARLIER_RUNS:] if run.bytes and run.seconds) if runs else None
+    )
+
+
+# --- on a host ------------------------------------------------------------------------------------------------------
+
+
+def observe(host: Host, database: Database, sqlite: str, runs_a_day: int, records: Iterable[Record]) -> Observed:
+    """Look at all that decides how a backup will go; raises CouldNotLookError. Nothing is written."""
+    source = database.source
+    shape, _ = look_at_source(host, database)
+    if isinstance(shape, str):
+        raise CouldNotLookError(
+            shape, host=host.name, advice=f"is its service up? The setting: databases.{database.name}.file"
+        )
+    header = parse_header(host.ask(f"read the header of {source}", header_command(source)))
+    assert header is not None  # look_at_source has read it
+    wal_file = look_at_file(host, *beside(source, "-wal"))
+    disks = parse_disks(host.ask("look at the free space", disks_command(database.backup_dir, source.parent)))
+    pulse = host.ask("see how much is written", pulse_command(source, header.wal))
+    speed, known_from = earlier_speed(records, host.name, database.name), "earlier runs"
+    if speed is None:
+        read = parse_read_speed(host.ask("see how fast it is read", read_speed_command(source, shape.bytes)))
+        speed, known_from = min(read / 2, COPY_CEILING), "a short read of the source"
+    held = list_backups(host, database)
+    return Observed(
+        host=host.name,
+        database=database.name,
+        sqlite=sqlite,
+        wal=header.wal,
+        source_bytes=shape.bytes,
+        wal_bytes=wal_file.bytes if wal_file else 0,
+        backup_disk=disks[0],
+        source_disk=disks[1],
+        pulse=parse_pulse(pulse, header.page_size),
+        at_work=at_work(host, database),
+        copy_seconds=shape.bytes / speed,
+        copy_known_from=known_from,
+        backups=(len(held), sum(each.bytes for each in held)),
+        runs_a_day=runs_a_day,
+    )

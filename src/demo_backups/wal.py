@@ -1,0 +1,123 @@
+"""Put a live database in WAL mode, in which a snapshot holds no writer back, and take it out again."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from urllib.parse import quote as percent_encode
+
+from .errors import StepError
+from .facts import Process, beside, existing_command, header_command, holders, look_at_file, parse_header, quote
+from .hosts import Host, Result
+from .settings import Database
+
+LONGEST_TRY = 60  # seconds that a busy writer is outwaited for
+BUSY = (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED (rescode.html)
+
+CHANGES = """\
+in WAL mode the database is three files, and all three belong together:
+  sqlite3.db        what has been checkpointed
+  sqlite3.db-wal    what has been committed since; copied without it, a database is old or broken
+  sqlite3.db-shm    the index of that, shared by the processes that have it open
+every 1,000 pages SQLite writes the -wal back into the database (a checkpoint); while a backup copies, the -wal grows,
+and it keeps that size. The mode stays until it is changed back: inv enable-wal --undo"""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How a database keeps its journal, whether a -wal or -shm is beside it, and who owns the files."""
+
+    wal: bool
+    beside: list[str]
+    owners: frozenset[str]
+
+
+def mode_command(database: Database, wal: bool) -> str:
+    """The command that changes the journal mode; the database is not created where it is missing (uri.html)."""
+    uri = f"file:{percent_encode(str(database.source))}?mode=rw"
+    words = ["sqlite3", "-batch", "-init", "/dev/null", "-bail", uri, ".timeout 1000"]
+    return " ".join(quote(word) for word in [*words, f"PRAGMA journal_mode={'WAL' if wal else 'DELETE'}"])
+
+
+def look_at_mode(host: Host, database: Database) -> Mode:
+    """Read the journal mode from the header (fileformat2.html, section 1.3.3); raises CouldNotLookError, StepError."""
+    source = database.source
+    if look_at_file(host, source) is None:
+        raise StepError(
+            f"there is no {source}", host=host.name, advice=f"see the setting databases.{database.name}.file"
+        )
+    header = parse_header(host.ask(f"read the header of {source}", header_command(source)))
+    if header is None:
+        raise StepError(f"{source} is not a database", host=host.name)
+    there = host.ask(f"look beside {source}", existing_command(beside(source, "-wal", "-shm"))).splitlines()
+    files = " ".join(quote(path) for path in [str(source), *there])
+    owners = host.ask("see who owns it", f"stat -c %U:%G -- {files} 2>/dev/null; true").splitlines()
+    return Mode(header.wal, there, frozenset(owners))
+
+
+def check_owner(host: Host, database: Database) -> None:
+    """Refuse to make files that the service could not write: only root or the owner may. Raises StepError."""
+    owner = f'[ "$(id -u)" = 0 ] || [ -O {quote(database.source)} ]'
+    if not host.run("see whose the database is", owner, root=True).ok:
+        raise StepError(
+            f"{database.source} is another user's, and its service could not write the files that this would make",
+            host=host.name,
+            advice="set use_sudo to true (INVOKE_USE_SUDO=1)",
+        )
+
+
+def change_mode(host: Host, database: Database, wal: bool) -> int:
+    """Change the journal mode, outwaiting a busy writer; return how often it was tried. Raises StepError."""
+    deadline = time.monotonic() + (LONGEST_TRY if wal else 0)
+    tries = 1
+    while not _changed(result := host.run("change the journal mode", mode_command(database, wal), root=True), wal):
+        if result.status not in BUSY or time.monotonic() > deadline:
+            raise _refused(host, database, result, wal)
+        tries += 1
+    return tries
+
+
+def check_mode(host: Host, database: Database, wal: bool) -> Mode:
+    """See that the database is in the mode that it was put in; raises StepError."""
+    mode = look_at_mode(host, database)
+    if mode.wal != wal:
+        raise StepError(
+            f"{database.source} is not in {'WAL' if wal else 'rollback'} mode, although SQLite said so",
+            host=host.name,
+            advice="does its service set the mode itself when it starts?",
+        )
+    if len(mode.owners) > 1:
+        raise StepError(
+            f"the files of {database.source} have different owners, and its service may not be able to write them",
+            host=host.name,
+            printed=", ".join(sorted(mode.owners)),
+            advice="give the -wal and -shm the owner of the database",
+        )
+    return mode
+
+
+def words_of(processes: list[Process]) -> str:
+    """Write processes for people, a line each."""
+    return "\n".join(f"process {each.pid} of {each.user}: {each.command}" for each in processes)
+
+
+def _changed(result: Result, wal: bool) -> bool:
+    # Where it cannot change the mode, the pragma may say which one is still in force and end well.
+    return result.ok and result.stdout.strip() == ("wal" if wal else "delete")
+
+
+def _refused(host: Host, database: Database, result: Result, wal: bool) -> StepError:
+    """Say why the mode was not changed, and who has the database open."""
+    if result.status not in BUSY:
+        return StepError("the journal mode was not changed", host=host.name, printed=result.printed)
+    who = words_of(holders(host, database.source)) or "nobody who could be seen from here"
+    if wal:
+        why = f"{database.source} stayed locked for {LONGEST_TRY} s: somebody keeps a transaction open"
+        way = "end that transaction, or try again when there is less traffic; nothing has changed"
+    else:
+        why = f"{database.source} is open elsewhere, and WAL mode can be left only while nobody else has it open"
+        way = (
+            f"stop its service (on the demo: docker compose stop {database.name}, in the folder of app_dir), "
+            "undo, start it again; nothing has changed"
+        )
+    return StepError(why, host=host.name, printed=f"{result.printed}\nopen in:\n{who}", advice=way)
