@@ -108,13 +108,13 @@ def parse_header(output: str) -> Header | None:
 
 
 def sqlite_command(path: PurePosixPath, *statements: str, immutable: bool = False) -> str:
-    """Ask SQLite itself, read-only, without start-up file, waiting 5 s for a lock.
+    """Ask SQLite itself, read-only, without start-up file, waiting 30 s for a lock as the scripts do.
 
     `immutable` leaves nothing beside the database and heeds nothing that is there (uri.html, section 3.2): right for a
     finished backup, and for a database in WAL mode that nobody has open.
     """
     uri = f"file:{percent_encode(str(path))}?mode=ro{'&immutable=1' if immutable else ''}"
-    words = ["sqlite3", "-batch", "-init", "/dev/null", "-bail", "-readonly", uri, ".timeout 5000", *statements]
+    words = ["sqlite3", "-batch", "-init", "/dev/null", "-bail", "-readonly", uri, ".timeout 30000", *statements]
     return shlex.join(words)
 
 
