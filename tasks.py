@@ -6,7 +6,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import invoke
@@ -152,10 +152,12 @@ def rehearse(
 
     # Of the environment only the place of the records: nothing else from outside reaches the rehearsal.
     project = load(PROJECT, PROJECT | {"evidence_dir": c.config.evidence_dir}, environ={})
+    if svg is not None:
+        reports.check_picture(Path(svg))
     out = reports.console(record=svg is not None)
     play(project, traffic, journal, keep, out)
-    if svg:
-        out.save_svg(svg, title="./inv rehearse")
+    if svg is not None:
+        reports.save_picture(out, Path(svg), title="./inv rehearse")
 
 
 @task
