@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import invoke
 from invoke import Context, Exit
 
-from demo_backups.errors import INTERRUPTED, BackupsError
+from demo_backups.errors import INTERRUPTED, BackupsError, SettingsError
 from demo_backups.project import ROOT, read_project_file
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def task(body: Callable[..., None]) -> Any:
     @functools.wraps(body)
     def told(c: Context, *args: Any, **options: Any) -> None:
         try:
+            if c.config.run.dry:
+                raise SettingsError("Invoke's own --dry is not heeded here", advice="say --dry-run after the task")
             body(c, *args, **options)
         except BackupsError as error:
             from demo_backups.reports import clean, print_json
@@ -100,7 +102,7 @@ def verify(
 
     out = reports.console(sys.stderr if json else None)
     with steps.begin(settings(c), "verify", host, database, out, "verification") as work:
-        seen = steps.verify(work, PurePosixPath(backup) if backup else None, quick)
+        seen = steps.verify(work, None if backup is None else PurePosixPath(backup), quick)
     if json:
         reports.print_json(seen.as_json())
     else:
@@ -151,7 +153,7 @@ def rehearse(
     from demo_backups.settings import load
 
     # Of the environment only the place of the records: nothing else from outside reaches the rehearsal.
-    project = load(PROJECT, PROJECT | {"evidence_dir": c.config.evidence_dir}, environ={})
+    project = load(PROJECT, PROJECT | {"evidence_dir": c.config.get("evidence_dir")}, environ={})
     if svg is not None:
         reports.check_picture(Path(svg))
     out = reports.console(record=svg is not None)
