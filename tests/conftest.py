@@ -24,6 +24,22 @@ INV = Path(sys.executable).with_name("inv")
 SCRIPT = ROOT / "share/bin/index-db-backup.sh"
 
 
+# File names that a careless quotation breaks. In settings all but the newline are allowed.
+ODD_NAMES = {
+    "blanks": " two  words ",
+    "single quote": "it's",
+    "double quote": 'say "no"',
+    "backslashes": r"a\tb\\c\0",
+    "percent": "100%25 %s",
+    "question mark": "what?mode=rw",
+    "hash": "a#b",
+    "dash": "-x",
+    "shell": "$HOME `id` $(id) ; & | > !x *",
+    "accents": "ünï…",
+    "newline": "two\nlines",
+}
+
+
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
     """Wait for a condition, and fail with what was waited for if it does not come about."""
     deadline = time.monotonic() + seconds
@@ -65,6 +81,13 @@ def home(tmp_path: Path) -> Path:
     folder = tmp_path / "home of the test"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture
+def here(project_settings: Settings) -> Iterator[Host]:
+    """This machine as a Host, without sudo."""
+    with open_host(project_settings.model_copy(update={"use_sudo": False}), "local") as opened:
+        yield opened
 
 
 @pytest.fixture
