@@ -25,7 +25,19 @@ from ..conftest import wait_until
 USER = "torrust"
 PASSWORD = "correct horse ' \\ battery ü %s"
 PLACES = {"etc": "/etc", "log": "/var/log", "crontabs": "/var/spool/cron/crontabs", "root": "/root", "home": "/home"}
-PROGRAMS = ("sshd", "ssh", "ssh-keygen", "ssh-agent", "cron", "crontab", "sudo", "unshare", "nsenter", "setsid", "useradd")
+PROGRAMS = (
+    "sshd",
+    "ssh",
+    "ssh-keygen",
+    "ssh-agent",
+    "cron",
+    "crontab",
+    "sudo",
+    "unshare",
+    "nsenter",
+    "setsid",
+    "useradd",
+)
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 # Runs as the machine's first process: it makes the private places, and lives for as long as its standard input is open.
 INIT = """

@@ -18,7 +18,9 @@ from .machine import USER
 COMMENT = "# demo-backups: index database (inv enable-index-backup)\n"
 LINE = "0  * * * * /home/torrust/github/torrust/torrust-demo/share/bin/index-db-backup.sh >> /var/log/cron.log 2>&1\n"
 CHAIN = ["deploy-index-backup", "run-index-backup", "verify", "enable-index-backup", "list-backups"]
-OTHERS = b"MAILTO=ops@example.org\n# \xe9t\xe9, 100\\%\n@daily /usr/local/bin/report\\% 'a  b'\n\n5 4 * * 1\t/bin/true\n"
+OTHERS = (
+    b"MAILTO=ops@example.org\n# \xe9t\xe9, 100\\%\n@daily /usr/local/bin/report\\% 'a  b'\n\n5 4 * * 1\t/bin/true\n"
+)
 
 
 def test_the_whole_of_phase_1_with_a_live_database(server: Server) -> None:
@@ -136,6 +138,16 @@ def test_one_session_at_a_time_is_enough(server: Server) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_a_server_that_opens_no_session_is_not_a_lost_connection(server: Server) -> None:
+    sshd = server.machine.sshd("MaxSessions 0")
+    server.machine.known_hosts.write_text(sshd.known)
+    server.machine.configure(server.machine.alias("demo", sshd))
+    done = server.inv("list-backups")
+    assert done.returncode == 3
+    assert "the server opens no session" in done.stderr
+    assert "may still be running" not in done.stderr
+
+
 def test_the_settings_as_shipped_and_the_users_own_ssh_files_are_enough(server: Server, tmp_path: Path) -> None:
     """OpenSSH finds the user's files by passwd's home, so `inv` gets a passwd in which root's home is the test's."""
     passwd = tmp_path / "passwd"
@@ -145,7 +157,7 @@ def test_the_settings_as_shipped_and_the_users_own_ssh_files_are_enough(server: 
     (server.machine.ssh / "more").write_text(aliases)
     server.machine.ssh_config.write_text("Include more\n")
     environment = {name: value for name, value in server.environment.items() if name != "INVOKE_SSH_CONFIG"}
-    script = f"mount --bind {shlex.quote(str(passwd))} /etc/passwd; exec \"$@\""
+    script = f'mount --bind {shlex.quote(str(passwd))} /etc/passwd; exec "$@"'
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-ec", script, "sh", INV, "--search-root", ROOT, *CHAIN],
         env=environment,
