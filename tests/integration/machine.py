@@ -8,6 +8,7 @@ ended. Its files can be seen from outside below `Machine.folder`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -242,15 +243,14 @@ class Machine:
         return (self.folder / "log" / name).read_text(errors="replace")
 
     def processes(self, name: str) -> list[int]:
-        """The processes of the machine whose command line begins with a name, as this machine counts them."""
-        namespace = os.readlink(f"/proc/{self.init}/ns/pid")
+        """The processes of the machine whose command line holds some words, as this machine counts them."""
+        namespace = Path(f"/proc/{self.init}/ns/pid").readlink()
         found = []
         for process in Path("/proc").glob("[0-9]*"):
-            try:
-                if os.readlink(process / "ns/pid") == namespace and (process / "cmdline").read_text().startswith(name):
+            with contextlib.suppress(OSError):  # it may be gone by now
+                words = (process / "cmdline").read_text().replace("\0", " ")
+                if (process / "ns/pid").readlink() == namespace and name in words:
                     found.append(int(process.name))
-            except OSError:
-                continue
         return found
 
     def make_key(self, path: Path, passphrase: str = "", known: bool = True) -> None:
