@@ -6,13 +6,13 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import invoke
 from invoke import Context, Exit
 
-from demo_backups.errors import INTERRUPTED, BackupsError
+from demo_backups.errors import INTERRUPTED, BackupsError, SettingsError
 from demo_backups.project import ROOT, read_project_file
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ def task(body: Callable[..., None]) -> Any:
     @functools.wraps(body)
     def told(c: Context, *args: Any, **options: Any) -> None:
         try:
+            if c.config.run.dry:
+                raise SettingsError("Invoke's own --dry is not heeded here", advice="say --dry-run after the task")
             body(c, *args, **options)
         except BackupsError as error:
             from demo_backups.reports import clean, print_json
@@ -116,7 +118,7 @@ def verify(
 
     out = reports.console(sys.stderr if json else None)
     with steps.begin(settings(c), "verify", host, database, out, "verification") as work:
-        seen = steps.verify(work, PurePosixPath(backup) if backup else None, quick)
+        seen = steps.verify(work, None if backup is None else PurePosixPath(backup), quick)
     if json:
         reports.print_json(seen.as_json())
     else:
@@ -233,11 +235,13 @@ def rehearse(
     from demo_backups.settings import load
 
     # Of the environment only the place of the records: nothing else from outside reaches the rehearsal.
-    project = load(PROJECT, PROJECT | {"evidence_dir": c.config.evidence_dir}, environ={})
+    project = load(PROJECT, PROJECT | {"evidence_dir": c.config.get("evidence_dir")}, environ={})
+    if svg is not None:
+        reports.check_picture(Path(svg))
     out = reports.console(record=svg is not None)
     play(project, parse_play(database, traffic, journal, rows), keep, out)
-    if svg:
-        out.save_svg(svg, title="./inv rehearse")
+    if svg is not None:
+        reports.save_picture(out, Path(svg), title="./inv rehearse")
 
 
 @task

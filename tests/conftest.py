@@ -24,6 +24,22 @@ INV = Path(sys.executable).with_name("inv")
 SCRIPT = ROOT / "share/bin/index-db-backup.sh"
 
 
+# File names that a careless quotation breaks. In settings all but the newline are allowed.
+ODD_NAMES = {
+    "blanks": " two  words ",
+    "single quote": "it's",
+    "double quote": 'say "no"',
+    "backslashes": r"a\tb\\c\0",
+    "percent": "100%25 %s",
+    "question mark": "what?mode=rw",
+    "hash": "a#b",
+    "dash": "-x",
+    "shell": "$HOME `id` $(id) ; & | > !x *",
+    "accents": "ünï…",
+    "newline": "two\nlines",
+}
+
+
 def wait_until(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
     """Wait for a condition, and fail with what was waited for if it does not come about."""
     deadline = time.monotonic() + seconds
@@ -65,6 +81,13 @@ def home(tmp_path: Path) -> Path:
     folder = tmp_path / "home of the test"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture
+def here(project_settings: Settings) -> Iterator[Host]:
+    """This machine as a Host, without sudo."""
+    with open_host(project_settings.model_copy(update={"use_sudo": False}), "local") as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -150,3 +173,29 @@ def is_consistent(path: Path) -> bool:
         return database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     finally:
         database.close()
+
+
+@pytest.fixture(scope="session")
+def private_mounts() -> list[str]:
+    """The start of a command that, as root, may mount what it likes, seen by nobody else.
+
+    Skipped where that cannot be had, which under CI is a failure.
+    """
+    start = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "--"]
+    mount = ["mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    tried = subprocess.run([*start, *mount], capture_output=True, text=True, check=False)
+    if tried.returncode:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"no private mounts here: {tried.stderr}")
+    return start
+
+
+@pytest.fixture
+def private_home(private_mounts: list[str], tmp_path: Path) -> Callable[[Path], list[str]]:
+    """Give a command's user a home: sqlite3 looks for its start-up file where passwd(5) says, not where HOME does."""
+
+    def start(home: Path) -> list[str]:
+        users = tmp_path / "passwd"
+        users.write_text(f"root:x:0:0:root:{home}:/bin/sh\n")
+        return [*private_mounts, "sh", "-euc", 'mount --bind -- "$0" /etc/passwd; exec "$@"', str(users)]
+
+    return start

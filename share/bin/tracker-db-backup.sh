@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Back up the live tracker database into BACKUP_DIR and keep seven days of backups.
 #
-# Not in cron: at 17 GB each copy costs minutes of disk and stays for a week, so it is run by hand, on a day with room for it.
+# Not in cron: at 17 GB every copy keeps the disks busy for a minute or more and stays for a week. It is run by hand.
 
 # Stop at the first failure: a backup that failed must never reach the rotation.
 set -euo pipefail
+umask 077
 
 DATABASE_FILE="${DATABASE_FILE:-/home/torrust/github/torrust/torrust-demo/storage/tracker/lib/database/sqlite3.db}"
 BACKUP_DIR="${BACKUP_DIR:-/home/torrust/backups}"
@@ -14,22 +15,25 @@ PART=".tracker_backup.part"
 fail() { echo "tracker-db-backup.sh: $*" >&2; exit 1; }
 
 DATABASE_FILE="$(realpath -e -- "$DATABASE_FILE")"
-[[ -s "$DATABASE_FILE" ]] || fail "$DATABASE_FILE is empty: there is nothing to back up"
+[[ -f "$DATABASE_FILE" && -s "$DATABASE_FILE" ]] || fail "$DATABASE_FILE is empty, or is not a file"
 cd -- "$BACKUP_DIR"
 
 # One run at a time. sqlite3 inherits the lock, so it outlives a killed script for as long as the copy does.
-exec 9> .tracker_backup.lock
+exec 9> "$PWD/.tracker_backup.lock"
 flock --nonblock 9 || fail "another run is at work in $BACKUP_DIR"
 trap 'rm -f -- "$PART" "$PART-journal"' EXIT
 rm -f -- "$PART" "$PART-journal" # of a run that was killed
 
 # Not cp, which copies pages while the service changes them, and not a plain .backup, which starts over at every
 # commit: BEGIN and one read pin a snapshot for the whole copy. Read-only, the source is neither created nor written.
-sqlite3 -batch -init /dev/null -bail -readonly "$DATABASE_FILE" \
-  ".timeout 30000" "BEGIN" "SELECT 1 FROM sqlite_master LIMIT 0" ".backup $PART"
+printed="$(sqlite3 -batch -init /dev/null -bail -readonly "$DATABASE_FILE" \
+  ".timeout 30000" "BEGIN" "SELECT 1 FROM sqlite_master LIMIT 0" ".backup $PART" 2>&1)" ||
+  fail "cannot back up $DATABASE_FILE: ${printed:-sqlite3 ended with status $?}"
 
-# Publish under the final name only what is complete, and never over another backup: ln fails where mv replaces.
-ln -- "$PART" "$BACKUP_FILE"
+# Publish under the final name only what is complete, as readable as its source and no more, and never over another
+# backup: ln fails where mv replaces.
+chmod --reference="$DATABASE_FILE" -- "$PART"
+ln --no-target-directory -- "$PART" "$BACKUP_FILE"
 sync -- . # the new name is on disk before an old backup goes
 
 find . -maxdepth 1 -type f -name 'tracker_backup_*.db' -mtime +7 -delete

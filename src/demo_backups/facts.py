@@ -69,7 +69,8 @@ def look_at_file(host: Host, path: PurePosixPath) -> File | None:
 
 def existing_command(paths: Iterable[PurePosixPath | str]) -> str:
     """Ask which of some paths exist."""
-    return f'for path in {" ".join(quote(path) for path in paths)}; do [ -e "$path" ] && echo "$path"; done; true'
+    words = " ".join(quote(path) for path in paths)
+    return f'for path in {words}; do [ ! -e "$path" ] || printf "%s\\n" "$path"; done'
 
 
 def beside(path: PurePosixPath, *endings: str) -> list[PurePosixPath]:
@@ -113,7 +114,8 @@ def sqlite_command(path: PurePosixPath, *statements: str, immutable: bool = Fals
     `immutable` leaves nothing beside the database and heeds nothing that is there (uri.html, section 3.2): right for a
     finished backup, and for a database in WAL mode that nobody has open.
     """
-    uri = f"file:{percent_encode(str(path))}?mode=ro{'&immutable=1' if immutable else ''}"
+    encoded = percent_encode(str(path), errors="surrogateescape")
+    uri = f"file:{encoded}?mode=ro{'&immutable=1' if immutable else ''}"
     words = ["sqlite3", "-batch", "-init", "/dev/null", "-bail", "-readonly", uri, ".timeout 30000", *statements]
     return shlex.join(words)
 

@@ -12,6 +12,7 @@ import io
 import secrets
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,6 +159,13 @@ class Host:
             raise CouldNotLookError(
                 f"could not {what}: sudo refused the password", host=self.name, advice="try again"
             ) from error
+        except _NoSessionError as error:
+            raise CouldNotLookError(
+                f"could not {what}: the server opens no session for a command",
+                host=self.name,
+                printed=str(error),
+                advice="see MaxSessions in its sshd_config",
+            ) from error
         except _connection_errors() as error:
             raise self._lost(what, str(error)) from error
         if result.exited == -1 and not getattr(self._context, "is_connected", True):
@@ -271,6 +279,10 @@ def _local_context() -> invoke.Context:
     return invoke.Context(config)
 
 
+class _NoSessionError(Exception):
+    """The server refused a session: the command did not start."""
+
+
 class _LocalRunner(invoke.Local):
     def send_interrupt(self, interrupt: KeyboardInterrupt) -> None:
         """End at once on Ctrl-C; by itself Invoke waits for the command."""
@@ -280,8 +292,21 @@ class _LocalRunner(invoke.Local):
 
 def _remote_runner() -> Any:
     import fabric.runners
+    import paramiko
 
     class RemoteRunner(fabric.runners.Remote):
+        def start(self, *args: Any, **kwargs: Any) -> None:
+            """Start the command; where MaxSessions is 1, sshd refuses it until it has forgotten the one before."""
+            for pause in (0.05, 0.2, 1, None):
+                try:
+                    super().start(*args, **kwargs)
+                except paramiko.ChannelException as error:  # comes from opening the session: nothing has started
+                    if pause is None:
+                        raise _NoSessionError(str(error)) from error
+                    time.sleep(pause)
+                else:
+                    return
+
         def send_interrupt(self, interrupt: KeyboardInterrupt) -> None:
             """End at once on Ctrl-C; by itself Fabric waits for the threads that read the command's output."""
             self.channel.close()

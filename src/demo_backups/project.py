@@ -21,8 +21,12 @@ def plain(value: Any) -> Any:
 
 
 def read_project_file(path: Path = FILE) -> dict[str, Any]:
-    """Read the project's own file, by Invoke's reader; raises SettingsError where it is missing or not YAML."""
+    """Read the project's own file, by Invoke's reader.
+
+    Raises SettingsError where it is missing or not YAML, and for an environment variable that Invoke could not read.
+    """
     from invoke.config import Config
+    from invoke.exceptions import AmbiguousEnvVar, UncastableEnvVar
     from invoke.vendor.yaml import YAMLError
 
     config = Config(defaults={}, lazy=True)
@@ -30,8 +34,16 @@ def read_project_file(path: Path = FILE) -> dict[str, Any]:
     try:
         config.load_project()
         values = plain(config)
-    except (YAMLError, OSError, UnicodeError, TypeError, ValueError, AttributeError) as error:
+    except (YAMLError, OSError, UnicodeError, TypeError, ValueError, AttributeError, KeyError) as error:
         raise SettingsError(f"{path.name} cannot be read", printed=str(error), advice=f"correct {path}") from error
+    try:
+        config.load_shell_env()
+    except (AmbiguousEnvVar, UncastableEnvVar, ValueError, TypeError) as error:
+        raise SettingsError(
+            f"an environment variable INVOKE_... does not fit its setting in {path.name}",
+            printed=str(error),
+            advice=f"what is text in {path.name} takes any value: write it there in quotes",
+        ) from error
     if not values:
         raise SettingsError(f"{path.name} is missing or empty", advice=f"restore {path}: git checkout -- {path.name}")
     return dict(values)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
+
+from .errors import SettingsError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
     from .verification import Verification
 
 MARKS = {True: ("passed", "green"), False: ("FAILED", "bold red"), None: ("could not be made", "yellow")}
+PICTURE_WIDTH = 114  # columns: what a rehearsal's lines and tables need below /tmp
 
 
 def clean(text: str) -> str:
@@ -34,6 +40,27 @@ def console(stream: TextIO | None = None, record: bool = False) -> Console:
     stream = stream or sys.stdout
     width = shutil.get_terminal_size().columns if stream.isatty() or "COLUMNS" in os.environ else 160
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False, record=record)
+
+
+def check_picture(path: Path) -> None:
+    """See that a picture can be written before the work that it shows; raises SettingsError."""
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise SettingsError(f"--svg {str(path)!r} cannot be written", advice="name a file in a folder that is there")
+
+
+def save_picture(out: Console, path: Path, title: str) -> None:
+    """Draw what a recording console printed, as an SVG picture of PICTURE_WIDTH columns.
+
+    Long lines are folded, which the console itself leaves to the terminal; and unlike Rich's own form, the picture
+    loads no font from another server.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    picture = Console(file=io.StringIO(), width=PICTURE_WIDTH, record=True)
+    picture.print(Text.from_ansi(out.export_text(styles=True).rstrip()), overflow="fold")
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", picture.export_svg(title=title), flags=re.DOTALL)
+    path.write_text(svg, encoding="utf-8")
 
 
 def size(count: int) -> str:

@@ -47,13 +47,13 @@ class Job:
 
 
 def escape(command: str) -> str:
-    r"""Escape a command for a crontab, where `%` is a line end unless it is `\%` (crontab(5))."""
-    return command.replace("%", r"\%")
+    r"""Escape a command for a crontab, where `%` is a line end unless it is `\%` (crontab(5)), and `\\` is `\`."""
+    return re.sub(r"[\\%]", r"\\\g<0>", command)
 
 
 def unescape(command: str) -> str:
     r"""Undo `escape`, as cron does."""
-    return command.replace(r"\%", "%")
+    return re.sub(r"\\([\\%])", r"\1", command)
 
 
 def split_line(line: str) -> tuple[str, str] | None:
@@ -95,7 +95,7 @@ def job(settings: Settings, database: Database, script: Script, published: Path 
 
 def is_enabled(text: str, job: Job) -> bool:
     """Tell whether the job's line is there and active."""
-    return job.line in (line.strip() for line in text.splitlines())
+    return job.line in (line.strip(" \t") for line in text.split("\n"))
 
 
 def enable(text: str, job: Job) -> str:
@@ -105,7 +105,7 @@ def enable(text: str, job: Job) -> str:
     """
     if is_enabled(text, job):
         return text
-    for line in text.splitlines():
+    for line in text.split("\n"):
         split = split_line(line)
         if split and quote(job.script) in unescape(split[1]):
             raise StepError(
@@ -121,16 +121,17 @@ def disable(text: str, job: Job) -> str:
 
     Returns the text itself where nothing of it is there. Raises StepError where it is there in another form.
     """
-    if job.block in text:
-        return text.replace(job.block, "", 1)
-    if job.comment in text or is_enabled(text, job):
+    # A line end before each, so that only whole lines are found.
+    before, found, after = f"\n{text}".partition(f"\n{job.block}")
+    rest = f"{before}\n{after}"[1:] if found else text
+    if is_enabled(rest, job) or (not found and job.comment in text):
         lines = [line for line in text.splitlines() if job.comment in line or str(job.script) in line]
         raise StepError(
             "the line in the crontab is not as it was put there",
             printed="\n".join(lines),
             advice="remove it by hand: crontab -e",
         )
-    return text
+    return rest
 
 
 def diff(old: str | None, new: str | None) -> str:

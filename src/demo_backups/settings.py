@@ -45,6 +45,14 @@ def _relative(value: Any) -> PurePosixPath:
     return path
 
 
+def _here(text: str) -> str:
+    try:
+        Path(text).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{text!r} begins with the home of a user who is not here") from error
+    return text
+
+
 def _prefix(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", text):
         raise ValueError(f"{text!r} is not made of letters, digits, '_' and '-'")
@@ -77,6 +85,7 @@ Text = Annotated[str, BeforeValidator(_text)]
 HostName = Annotated[Text, AfterValidator(_host)]
 AbsolutePath = Annotated[PurePosixPath, BeforeValidator(_absolute)]
 RelativePath = Annotated[PurePosixPath, BeforeValidator(_relative)]
+HerePath = Annotated[Text, AfterValidator(_here)]
 Share = Annotated[float, BeforeValidator(_share)]
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 
@@ -121,7 +130,7 @@ class Settings(_Model):
     """All settings, checked."""
 
     host: HostName
-    ssh_config: Text | None
+    ssh_config: HerePath | None
     use_sudo: bool
     app_dir: AbsolutePath
     backup_dir: AbsolutePath
@@ -129,7 +138,7 @@ class Settings(_Model):
     size_tolerance: Share
     writer_timeout: Seconds
     free_space_floor: ByteSize
-    evidence_dir: Text
+    evidence_dir: HerePath
     databases: dict[str, DatabaseSettings]
 
     def database(self, name: str) -> Database:
@@ -206,5 +215,5 @@ def _sentence(details: Any, environ: Mapping[str, str]) -> str:
     }
     key = ".".join(str(part) for part in details["loc"])
     variable = "INVOKE_" + "_".join(str(part) for part in details["loc"]).upper()
-    where = f" (from {variable})" if variable in environ else ""
+    where = f" (from {variable})" if variable in environ and details["type"] != "missing" else ""
     return f"{key}{where}: {words.get(details['type'], details['msg'].removeprefix('Value error, '))}"

@@ -8,6 +8,7 @@ in OpenSSH's order. Sources: ssh_config(5), sshd(8) "SSH_KNOWN_HOSTS FILE FORMAT
 from __future__ import annotations
 
 import base64
+import contextlib
 import getpass
 import hashlib
 import logging
@@ -30,12 +31,14 @@ import paramiko
 from paramiko.auth_handler import AuthOnlyHandler
 from paramiko.auth_strategy import AuthSource, AuthStrategy, InMemoryPrivateKey, Password, PrivateKey
 from paramiko.common import cMSG_USERAUTH_REQUEST
+from paramiko.ssh_exception import NoValidConnectionsError
 
 from .errors import CouldNotLookError, SettingsError
 
 CONNECT_TIMEOUT = BANNER_TIMEOUT = 10  # seconds
 AUTH_TIMEOUT = 30
 CHANNEL_TIMEOUT = 30
+CONFIG_FILES = ("~/.ssh/config", "/etc/ssh/ssh_config")
 KEEPALIVE = 30  # seconds between two signs of life, so that no firewall forgets a quiet connection
 
 # Its warnings come back as exceptions too, and those are the ones that reach the user.
@@ -49,18 +52,29 @@ def connect(alias: str, ssh_config: Path | None = None, runner: type[fabric.runn
     `ssh_config` takes the place of the user's and the system's files. Raises SettingsError for a configuration that
     cannot be read or honoured, and CouldNotLookError where the host cannot be reached, proved or logged in to.
     """
-    connection = _connection(_Hop(alias), ssh_config, runner or fabric.runners.Remote, seen=())
+    user, _, name = alias.rpartition("@")
+    connection = _connection(_Hop(name, user or None), ssh_config, runner or fabric.runners.Remote, seen=())
     connection.transport.set_keepalive(KEEPALIVE)
     return connection
 
 
 @dataclass(frozen=True)
 class _Hop:
-    """A host on the way: an alias, and what `user@` and `:port` of a ProxyJump say against its configuration."""
+    """A host on the way: an alias, and what a ProxyJump says against its configuration.
+
+    That is `user@` and `:port`, and the jump hosts that stand before it there.
+    """
 
     alias: str
     user: str | None = None
     port: str | None = None
+    jumps: str | None = None
+
+    def ssh(self, ssh_config: Path | None, *options: str) -> list[str]:
+        """The command with which OpenSSH's client goes the same way."""
+        own = {"-F": ssh_config, "-J": self.jumps, "-l": self.user, "-p": self.port}
+        words = [word for option, value in own.items() if value for word in (option, str(value))]
+        return ["ssh", *options, *words, self.alias]
 
 
 def parse_jumps(value: str) -> list[_Hop]:
@@ -68,11 +82,12 @@ def parse_jumps(value: str) -> list[_Hop]:
     if value.lower() == "none":
         return []
     hops = []
-    for jump in value.split(","):
-        match = re.fullmatch(r"(?:ssh://)?(?:([^@]*)@)?(\[[^]]*\]|[^:]*)(?::(\d+))?/?", jump.strip())
-        if not match or not match[2]:
+    jumps = [jump.strip() for jump in value.split(",")]
+    for number, jump in enumerate(jumps):
+        match = re.fullmatch(r"(?:ssh://)?(?:([^@]+)@)?(\[[^]]+\]|[^-:/@[][^:/@]*)(?::(\d+))?/?", jump)
+        if not match:
             raise SettingsError(f"ProxyJump {value!r} cannot be read", advice="see ssh_config(5), ProxyJump")
-        hops.append(_Hop(match[2].strip("[]"), match[1], match[3]))
+        hops.append(_Hop(match[2].strip("[]"), match[1], match[3], ",".join(jumps[:number]) or None))
     return hops
 
 
@@ -83,12 +98,10 @@ def _connection(hop: _Hop, ssh_config: Path | None, runner: Any, seen: Sequence[
     options = config.lookup(hop.alias)
     for jump in parse_jumps(options.get("proxyjump", "none")) if gateway is None else []:
         gateway = _connection(jump, ssh_config, runner, seen=(*seen, hop.alias), gateway=gateway)
-    command = options.get("proxycommand", "none")
+    command = options.get("proxycommand") or "none"
     if gateway is None and command.lower() != "none":
         gateway = command
-    if agent := options.get("identityagent"):
-        _use_agent(agent)
-    keys = known_keys(options)
+    keys = known_keys(hop, ssh_config, options)
     connection = fabric.Connection(
         hop.alias,
         forward_agent=False,  # nothing there needs it, and it would lend the user's keys to the server
@@ -110,7 +123,8 @@ def _connection(hop: _Hop, ssh_config: Path | None, runner: Any, seen: Sequence[
         },
     )
     connection.client.set_missing_host_key_policy(keys)
-    _open(connection, hop.alias)
+    with _agent(options.get("identityagent")):
+        _open(connection, hop, ssh_config)
     return connection
 
 
@@ -120,19 +134,20 @@ def connect_timeout(options: Mapping[str, str]) -> int:
     return int(value) if value.isdigit() else CONNECT_TIMEOUT
 
 
-def _open(connection: Any, alias: str) -> None:
+def _open(connection: Any, hop: _Hop, ssh_config: Path | None) -> None:
     """Open a connection; every way in which that fails becomes words."""
+    alias = hop.alias
     where = f"{connection.host} port {connection.port}"
     try:
         connection.open()
     except socket.gaierror as error:
-        advice = f"is the alias {alias!r} in your SSH configuration? See: ssh -G {shlex.quote(alias)}"
+        advice = f"is the alias {alias!r} in your SSH configuration? See: {shlex.join(hop.ssh(ssh_config, '-G'))}"
         raise CouldNotLookError(
             f"no such host: {connection.host}", host=alias, printed=str(error), advice=advice
         ) from error
     except paramiko.AuthenticationException as error:
         printed = "\n".join(tried(error))
-        advice = f"this must work without a question: ssh {shlex.quote(alias)} true"
+        advice = f"this must work without a question: {shlex.join([*hop.ssh(ssh_config), 'true'])}"
         raise CouldNotLookError(
             f"login as {connection.user} refused by {where}", host=alias, printed=printed, advice=advice
         ) from error
@@ -143,13 +158,23 @@ def _open(connection: Any, alias: str) -> None:
             advice="is it up, and does a firewall stand between?",
         ) from error
     except (OSError, EOFError, paramiko.SSHException) as error:
-        printed = str(error) or type(error).__name__
         raise CouldNotLookError(
             f"no SSH connection to {where}",
             host=alias,
-            printed=printed,
-            advice=f"see: ssh -v {shlex.quote(alias)} true",
+            printed=_reason(error),
+            advice=f"see: {shlex.join([*hop.ssh(ssh_config, '-v'), 'true'])}",
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Say why there is no connection, where Paramiko's own words do not."""
+    if isinstance(error, NoValidConnectionsError):
+        return "\n".join(f"{address[0]}: {each.strerror}" for address, each in error.errors.items())
+    words = {
+        "Error reading SSH protocol banner": f"it did not greet as an SSH server does within {BANNER_TIMEOUT} s",
+        "No existing session": "it stopped answering before the keys were agreed on",
+    }
+    return words.get(str(error), str(error)) or type(error).__name__
 
 
 def tried(error: paramiko.AuthenticationException) -> list[str]:
@@ -157,7 +182,8 @@ def tried(error: paramiko.AuthenticationException) -> list[str]:
     result = getattr(error, "result", None)
     if result is None:
         return [str(error)]
-    return [f"{_name(each.source)}: {each.result}" for each in result] or ["there was no key to offer"]
+    offered = [f"{_name(each.source)}: {each.result}" for each in result] or ["there was nothing to offer"]
+    return [*offered, f"the server takes: {', '.join(result.strategy.allowed)}"]
 
 
 def _name(source: AuthSource) -> str:
@@ -177,12 +203,10 @@ def resolve(hop: _Hop, ssh_config: Path | None) -> paramiko.SSHConfig:
         raise SettingsError(f"ssh_config: there is no file {ssh_config}", advice="set ssh_config to a file, or to null")
     if shutil.which("ssh") is None:
         return _resolve_without_ssh(hop, ssh_config)
-    command = ["ssh", "-G", *(["-F", str(ssh_config)] if ssh_config else [])]
-    command += ["-l", hop.user] if hop.user else []
-    command += ["-p", hop.port] if hop.port else []
+    command = hop.ssh(ssh_config, "-G")
     try:
         asked = subprocess.run(
-            [*command, "--", hop.alias],
+            command,
             capture_output=True,
             text=True,
             stdin=subprocess.DEVNULL,
@@ -198,7 +222,8 @@ def resolve(hop: _Hop, ssh_config: Path | None) -> paramiko.SSHConfig:
             printed=asked.stderr,
             advice="correct the file it names",
         )
-    return paramiko.SSHConfig.from_text(f"Host {hop.alias}\n{_without_host(asked.stdout)}")
+    # It is all about this one host, whatever Fabric takes its name to be.
+    return paramiko.SSHConfig.from_text(f"Host *\n{_without_host(asked.stdout)}")
 
 
 def _without_host(printed: str) -> str:
@@ -206,43 +231,63 @@ def _without_host(printed: str) -> str:
     return "".join(line for line in printed.splitlines(keepends=True) if not line.startswith("host "))
 
 
+# What Paramiko leaves out, or takes for true unread.
+_ONLY_OPENSSH = re.compile(
+    r"^\s*(?:Include\b|CanonicalizeHostname\W+(?!no\b)\b"
+    r"|Match\b(?!(?:\s+(?:all|canonical|final|!?(?:host|originalhost|user|localuser)\s+\S+))+\s*$)).*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
 def _resolve_without_ssh(hop: _Hop, ssh_config: Path | None) -> paramiko.SSHConfig:
-    files = [ssh_config] if ssh_config else [Path("~/.ssh/config").expanduser(), Path("/etc/ssh/ssh_config")]
-    texts = [
-        f"Host {hop.alias}\n" + (f"User {hop.user}\n" if hop.user else "") + (f"Port {hop.port}\n" if hop.port else "")
-    ]
+    files = [ssh_config] if ssh_config else [Path(each).expanduser() for each in CONFIG_FILES]
+    texts = ["Host *\n" + (f"User {hop.user}\n" if hop.user else "") + (f"Port {hop.port}\n" if hop.port else "")]
     for file in files:
         if not file.is_file():
             continue
         text = file.read_text(errors="surrogateescape")
-        unsupported = re.search(
-            r"^\s*(Include|Match\s[^#\n]*\b(?:exec|tagged|localnetwork))\b.*$", text, re.IGNORECASE | re.MULTILINE
-        )
-        if unsupported:
+        if unsupported := _ONLY_OPENSSH.search(text):
             raise SettingsError(
                 f"{file}: '{unsupported[0].strip()}' cannot be honoured without OpenSSH's client on this machine",
                 advice="install it (Debian: openssh-client), or set ssh_config to a file without that line",
             )
         texts.append("Host *\n" + text)
     try:
-        return paramiko.SSHConfig.from_text("\n".join(texts))
-    except (paramiko.ConfigParseError, paramiko.CouldNotCanonicalize, ValueError) as error:
-        raise SettingsError(f"SSH configuration cannot be read: {error}", host=hop.alias) from error
+        config = paramiko.SSHConfig.from_text("\n".join(texts))
+        int(config.lookup(hop.alias).get("port", 22))
+    except (paramiko.ConfigParseError, ValueError) as error:
+        raise SettingsError(
+            "the SSH configuration cannot be read", host=hop.alias, printed=str(error), advice="correct it"
+        ) from error
+    return config
 
 
 def _paths(value: str) -> list[Path]:
-    whole = Path(value).expanduser()
-    return [whole] if whole.is_file() else [Path(each).expanduser() for each in shlex.split(value)]
+    """Split a list of files as `ssh -G` prints it: full paths, with their own blanks unquoted."""
+    return [Path(each.strip('"')).expanduser() for each in re.split(r'\s+(?=["/~])', value)]
 
 
-def _use_agent(value: str) -> None:
-    """Honour IdentityAgent; Paramiko finds its agent through the environment only."""
-    if value.lower() == "none":
-        os.environ.pop("SSH_AUTH_SOCK", None)
-    elif value != "SSH_AUTH_SOCK":
-        os.environ["SSH_AUTH_SOCK"] = str(
-            Path(os.environ.get(value[1:], "") if value.startswith("$") else value).expanduser()
-        )
+@contextlib.contextmanager
+def _agent(value: str | None) -> Iterator[None]:
+    """Honour a host's IdentityAgent while it is logged in to; Paramiko finds its agent through the environment only."""
+    before = os.environ.get("SSH_AUTH_SOCK")
+    if value is None or value == "SSH_AUTH_SOCK":
+        wanted = before
+    elif value.startswith("$"):
+        wanted = os.environ.get(value[1:].strip("{}"))
+    else:
+        wanted = None if value.lower() == "none" else str(Path(value).expanduser())
+    try:
+        _set_agent(wanted)
+        yield
+    finally:
+        _set_agent(before)
+
+
+def _set_agent(value: str | None) -> None:
+    os.environ.pop("SSH_AUTH_SOCK", None)
+    if value is not None:
+        os.environ["SSH_AUTH_SOCK"] = value
 
 
 # --- host keys ------------------------------------------------------------------------------------------------------
@@ -256,89 +301,115 @@ def _transport(sock: Any, known: Sequence[str] = (), **kwargs: Any) -> paramiko.
     return transport
 
 
-def known_keys(options: Mapping[str, str]) -> HostKeys:
-    """Read what the known_hosts files of a host say about it; `options` are OpenSSH's, resolved."""
+def known_keys(hop: _Hop, ssh_config: Path | None, options: Mapping[str, str]) -> HostKeys:
+    """Read what the known_hosts files of a host say about it; `options` are OpenSSH's, resolved.
+
+    Raises SettingsError for what cannot be honoured, and CouldNotLookError for a file that cannot be read.
+    """
     import asyncssh
 
+    if (options.get("revokedhostkeys") or "none").lower() != "none":
+        raise SettingsError(
+            f"RevokedHostKeys {options['revokedhostkeys']} cannot be honoured here",
+            host=hop.alias,
+            advice="mark those keys @revoked in known_hosts, or set ssh_config to a file without that line",
+        )
     host, port = options["hostname"], int(options.get("port", 22))
     alias = options.get("hostkeyalias")
-    user_files = _paths(options.get("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2"))
-    files = [*user_files, *_paths(options.get("globalknownhostsfile", "/etc/ssh/ssh_known_hosts"))]
-    try:
-        text = "\n".join(file.read_text(errors="replace") for file in files if file.is_file())
-    except OSError as error:
-        raise CouldNotLookError(f"known host keys cannot be read: {error}", host=host) from error
-    found = asyncssh.match_known_hosts(asyncssh.import_known_hosts(text), alias or host, "", None if alias else port)
-    trusted, authorities, revoked = ([key.public_data for key in keys] for keys in found[:3])
-    return HostKeys(
-        name=alias or (host if port == 22 else f"[{host}]:{port}"),
-        file=user_files[0] if user_files else Path("~/.ssh/known_hosts"),
-        trusted=trusted,
-        revoked=revoked,
-        by_authority=bool(authorities),
-    )
+    name = alias or (host if port == 22 else f"[{host}]:{port}")
+    files = [
+        *_paths(options.get("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2")),
+        *_paths(options.get("globalknownhostsfile", "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2")),
+    ]
+    keys = HostKeys(hop.alias, name, shlex.join([*hop.ssh(ssh_config, "-o", "StrictHostKeyChecking=ask"), "true"]))
+    for file, line in _lines(files, hop.alias):
+        # One line at a time, since one that cannot be read says nothing about the others (sshd(8)).
+        with contextlib.suppress(ValueError):
+            entry = asyncssh.import_known_hosts(line)
+            for of, into in ((name, keys.trusted), (host, keys.without_port)):
+                trusted, authorities, revoked = asyncssh.match_known_hosts(entry, of, "", None)[:3]
+                if alias is None or of == name:
+                    into.update({key.public_data: file for key in trusted})
+                    keys.revoked.update(key.public_data for key in revoked)
+                    keys.by_authority |= bool(authorities)
+    return keys
+
+
+def _lines(files: Sequence[Path], host: str) -> Iterator[tuple[Path, str]]:
+    """Read the lines of those files that are there."""
+    for file in files:
+        try:
+            text = file.read_text(errors="replace") if file.is_file() else ""
+        except OSError as error:
+            raise CouldNotLookError("known host keys cannot be read", host=host, printed=str(error)) from error
+        yield from ((file, line) for line in text.splitlines())
 
 
 class HostKeys(paramiko.MissingHostKeyPolicy):
-    """Accept a host key that is known, and nothing else. `trusted` and `revoked` hold keys in SSH's wire format."""
+    """Accept a host key that is known, and nothing else.
 
-    def __init__(
-        self, name: str, file: Path, trusted: Sequence[bytes], revoked: Sequence[bytes], by_authority: bool = False
-    ) -> None:
+    Keys are in SSH's wire format, the trusted ones with the file that holds them. `name` is what known_hosts calls the
+    host. Those it knows without its port serve where none is known with it, as they do for OpenSSH.
+    """
+
+    def __init__(self, alias: str, name: str, accept: str) -> None:
+        self.alias = alias
         self.name = name
-        self.file = file
-        self.trusted = trusted
-        self.revoked = revoked
-        self.by_authority = by_authority
+        self.accept = accept
+        self.trusted: dict[bytes, Path] = {}
+        self.without_port: dict[bytes, Path] = {}
+        self.revoked: set[bytes] = set()
+        self.by_authority = False
 
     def algorithms(self) -> list[str]:
         """Name the signature algorithms of the trusted keys; one RSA key serves several (RFC 8332)."""
-        kinds = [_kind(blob) for blob in self.trusted]
+        kinds = [_kind(blob) for blob in self.trusted or self.without_port]
         return [
             name for kind in kinds for name in (["rsa-sha2-512", "rsa-sha2-256", kind] if kind == "ssh-rsa" else [kind])
         ]
 
     def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
         """Decide on the key that a host has just proved to hold; raises CouldNotLookError to refuse it."""
-        offered = f"it offered {key.get_name()} {fingerprint(key.asbytes())}"
-        if key.asbytes() in self.revoked:
+        blob = key.asbytes()
+        offered = f"it offered {_describe(blob)}"
+        if blob in self.revoked:
             raise CouldNotLookError(
-                "the host key is marked @revoked in known_hosts: refused",
-                host=self.name,
+                f"the host key of {self.name} is marked @revoked in known_hosts: refused",
+                host=self.alias,
                 printed=offered,
                 advice="do not connect until you know from its owner why",
             )
-        if key.asbytes() in self.trusted:
+        if blob in (self.trusted or self.without_port):
             return
         if self.trusted:
-            known = ", ".join(f"{_kind(blob)} {fingerprint(blob)}" for blob in self.trusted)
-            forget = shlex.join(["ssh-keygen", "-R", self.name, "-f", str(self.file)])
+            known = [f"known is {_describe(blob)}, in {file}" for blob, file in self.trusted.items()]
+            forget = [shlex.join(["ssh-keygen", "-R", self.name, "-f", str(file)]) for file in self.trusted.values()]
+            steps = " && ".join([*dict.fromkeys(forget), self.accept])
             raise CouldNotLookError(
-                "the host key has CHANGED: refused. Somebody may be listening in, or the server was set up anew",
-                host=self.name,
-                printed=f"{offered}\nknown is {known}",
-                advice=f"if its owner confirms the new key: {forget} and then {self._accept(hostname)}",
+                f"the host key of {self.name} has CHANGED: refused. "
+                "Somebody may be listening in, or the server was set up anew",
+                host=self.alias,
+                printed="\n".join([offered, *known]),
+                advice=f"if its owner confirms the new key: {steps}",
             )
         if self.by_authority:
             raise CouldNotLookError(
-                "the host is known through a @cert-authority only, which Paramiko cannot check: refused",
-                host=self.name,
+                f"{self.name} is known through a @cert-authority only, which cannot be checked here: refused",
+                host=self.alias,
                 printed=offered,
-                advice=f"compare the fingerprint with its owner's, then: {self._accept(hostname)}",
+                advice="compare the fingerprint with its owner's, then add a line to known_hosts: "
+                f"{self.name} {_kind(blob)} {base64.b64encode(blob).decode()}",
             )
         raise CouldNotLookError(
-            "the host key is unknown: refused",
-            host=self.name,
+            f"the host key of {self.name} is unknown: refused",
+            host=self.alias,
             printed=offered,
-            advice=f"compare the fingerprint with its owner's, then accept it: {self._accept(hostname)}",
+            advice=f"compare the fingerprint with its owner's, then accept it: {self.accept}",
         )
 
-    def _accept(self, hostname: str) -> str:
-        port = re.search(r"\]:(\d+)$", hostname)
-        options = ["-o", "StrictHostKeyChecking=ask", "-o", f"UserKnownHostsFile={self.file}"]
-        options += ["-p", port[1]] if port else []
-        options += ["-o", f"HostKeyAlias={self.name}"] if self.name != hostname else []
-        return shlex.join(["ssh", *options, hostname.split("]", maxsplit=1)[0].strip("["), "true"])
+
+def _describe(blob: bytes) -> str:
+    return f"{_kind(blob)} {fingerprint(blob)}"
 
 
 def _kind(blob: bytes) -> str:
@@ -355,7 +426,10 @@ def fingerprint(blob: bytes) -> str:
 
 def ask_secret(prompt: str) -> str | None:
     """Ask on the terminal for what must not be shown; None where there is no terminal. It is kept nowhere."""
-    return getpass.getpass(prompt) if sys.stdin.isatty() else None
+    try:
+        return getpass.getpass(prompt) if sys.stdin.isatty() else None
+    except EOFError:  # Ctrl-D
+        raise KeyboardInterrupt from None
 
 
 class _Transport(paramiko.ServiceRequestingTransport):
@@ -393,13 +467,16 @@ class KeyFile(PrivateKey):
         """Offer the key; raises Paramiko's exceptions."""
         try:
             self.pkey = paramiko.PKey.from_path(self.path)
-        except paramiko.PasswordRequiredException:
+        except (TypeError, paramiko.PasswordRequiredException):  # the first is what from_path lets through
             passphrase = ask_secret(f"Passphrase for {self.path}: ")
             if passphrase is None:
                 raise paramiko.AuthenticationException(
                     "has a passphrase, and there is no terminal to ask for it: ssh-add it first"
                 ) from None
-            self.pkey = paramiko.PKey.from_path(self.path, passphrase)
+            try:
+                self.pkey = paramiko.PKey.from_path(self.path, passphrase.encode())
+            except (TypeError, ValueError, paramiko.SSHException) as error:
+                raise paramiko.AuthenticationException("the passphrase is wrong, or the file is damaged") from error
         return super().authenticate(transport)
 
 

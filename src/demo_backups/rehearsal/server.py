@@ -43,6 +43,7 @@ class Server:
         (self.folder / "bin/crontab").chmod(0o755)
         host_key, user_key = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))
         user_key.write_private_key(self.folder / "user_key")
+        (self.folder / "user_key").chmod(0o600)  # OpenSSH uses no key that others can read
         user_key.write_public_key(self.folder / "user_key.pub")
         acceptor = await asyncssh.listen(
             "127.0.0.1",

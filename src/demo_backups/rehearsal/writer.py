@@ -54,7 +54,8 @@ def main(path: str, rate: float) -> None:
     """Write until standard input ends."""
     database = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
     tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master")}
-    write = (tracker_write if "torrents" in tables else index_write)(database, random.Random(85))
+    # Unseeded: of values that are there already, SQLite writes nothing, not even to a WAL.
+    write = (tracker_write if "torrents" in tables else index_write)(database, random.Random())
     commits = failed = 0
     slowest = 0.0
     due = time.monotonic()

@@ -1,0 +1,116 @@
+"""A demo server as published, with OpenSSH, cron and sudo, on a private machine; skipped where none can be made."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from demo_backups.project import ROOT
+from demo_backups.rehearsal import writer
+from demo_backups.settings import Database, Settings
+
+from ..conftest import INV, Inv, clean_environment
+from .machine import Machine, Sshd, why_not
+from .terminal import Terminal, terminal
+
+
+@pytest.fixture(scope="session")
+def private_machines() -> None:
+    """Skip where no private machine can be made, and fail under CI."""
+    if reason := why_not():
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+
+
+@pytest.fixture
+def machine(private_machines: None, tmp_path: Path, home: Path) -> Iterator[Machine]:
+    """A private machine with a user and the places of the demo; no sshd is running yet."""
+    folder = tmp_path / "machine"
+    folder.mkdir()
+    made = Machine(folder, home)
+    try:
+        made.boot()
+        yield made
+    finally:
+        made.close()
+
+
+@dataclass
+class Server:
+    """The demo server, as its maintainer reaches it: by the alias `demo`, with the settings as shipped."""
+
+    machine: Machine
+    sshd: Sshd
+    settings: Settings
+    environment: dict[str, str]
+
+    @property
+    def database(self) -> Database:
+        return self.settings.database("index")
+
+    @property
+    def source(self) -> Path:
+        return self.machine.outside(self.database.source)
+
+    @property
+    def backups(self) -> Path:
+        return self.machine.outside(self.database.backup_dir)
+
+    def inv(self, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+        """Run a task, with changes to the environment."""
+        return Inv(self.environment)(*arguments, **changes)
+
+    def inv_on_terminal(self, *arguments: str, **changes: str) -> AbstractContextManager[Terminal]:
+        """Run a task on a terminal."""
+        return terminal([INV, "--search-root", ROOT, *arguments], self.environment | changes)
+
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """Let a service commit to the database all the while, 200 times a second; fails if one of its writes does."""
+        command = [sys.executable, "-m", writer.__name__, str(self.source), "200"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as service:
+            assert service.stdin
+            assert service.stdout
+            assert service.stdout.readline() == "ready\n"
+            try:
+                yield
+            finally:
+                service.stdin.close()
+            assert json.loads(service.stdout.read())["failed"] == 0
+
+    def add_backup(self, days: float, content: bytes = b"an old backup") -> str:
+        """Put a backup of some days ago into the folder; returns its name."""
+        when = datetime.now() - timedelta(days=days)
+        path = self.backups / when.strftime("backup_%Y-%m-%d_%H-%M-%S.db")
+        path.write_bytes(content)
+        os.utime(path, (when.timestamp(), when.timestamp()))
+        return path.name
+
+    def names(self) -> list[str]:
+        """The visible names in the backup folder."""
+        return sorted(path.name for path in self.backups.iterdir() if not path.name.startswith("."))
+
+    def evidence(self) -> str:
+        """All that the records say."""
+        folder = Path(self.environment["INVOKE_EVIDENCE_DIR"])
+        return "\n".join(file.read_text() for file in sorted(folder.glob("*.json")))
+
+
+@pytest.fixture
+def server(machine: Machine, home: Path, project_settings: Settings) -> Server:
+    """The demo server; its host key is known, and sudo asks for no password."""
+    machine.make_demo(project_settings)
+    sshd = machine.sshd()
+    machine.known_hosts.write_text(sshd.known)
+    machine.configure(machine.alias("demo", sshd))
+    settings = project_settings.model_copy(update={"ssh_config": str(machine.ssh_config)})
+    environment = clean_environment(home) | {"INVOKE_SSH_CONFIG": str(machine.ssh_config), "COLUMNS": "200"}
+    return Server(machine, sshd, settings, environment)

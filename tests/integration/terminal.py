@@ -1,0 +1,71 @@
+"""A terminal with a program in it, as a user sits before one."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+
+class Terminal:
+    """What a program showed, and what is typed to it."""
+
+    def __init__(self, master: int, process: subprocess.Popen[bytes]) -> None:
+        self.shown = ""
+        self._master = master
+        self._process = process
+        self._seen = 0
+
+    def _read(self) -> bool:
+        """Take what has come; tell whether there may be more."""
+        if select.select([self._master], [], [], 0.05)[0]:
+            try:
+                data = os.read(self._master, 65536)
+            except OSError:  # EIO: nobody has the terminal open any more
+                return False
+            self.shown += data.decode(errors="replace").replace("\r\n", "\n")
+            return bool(data)
+        return True
+
+    def expect(self, text: str, seconds: float = 60) -> None:
+        """Wait until a text is shown that was not there at the last `expect`."""
+        deadline = time.monotonic() + seconds
+        while (found := self.shown.find(text, self._seen)) < 0:
+            if not self._read() or time.monotonic() > deadline:
+                pytest.fail(f"waited in vain for {text!r}; shown was:\n{self.shown}")
+        self._seen = found + len(text)
+
+    def type(self, line: str) -> None:
+        """Type a line."""
+        os.write(self._master, f"{line}\n".encode())
+
+    def end(self, seconds: float = 60) -> int:
+        """Wait for the program to end, and return its exit code."""
+        deadline = time.monotonic() + seconds
+        while self._read():
+            if time.monotonic() > deadline:
+                pytest.fail(f"it does not end; shown was:\n{self.shown}")
+        return self._process.wait(seconds)
+
+
+@contextmanager
+def terminal(command: Sequence[str | Path], environment: Mapping[str, str]) -> Iterator[Terminal]:
+    """Run a program on a terminal of its own, which is its controlling one too: passwords are asked for there."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        ["setsid", "--ctty", *command], stdin=slave, stdout=slave, stderr=slave, env=dict(environment)
+    )
+    os.close(slave)
+    try:
+        yield Terminal(master, process)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)

@@ -1,0 +1,115 @@
+"""Logging in to a real sshd: keys, passphrases, a real agent, passwords."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ..conftest import wait_until
+from .conftest import Server
+from .machine import PASSWORD
+
+PASSPHRASE = "tr0ub4dor & three"
+
+
+@contextmanager
+def agent(folder: Path, *keys: Path) -> Iterator[Path]:
+    """A real ssh-agent that holds some keys; yields its socket."""
+    socket = folder / "agent"
+    with subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL) as process:
+        try:
+            wait_until(socket.exists, "the agent's socket")
+            for key in keys:
+                subprocess.run(
+                    ["ssh-add", "-q", key], env={"SSH_AUTH_SOCK": str(socket)}, capture_output=True, check=True
+                )
+            yield socket
+        finally:
+            process.terminate()
+
+
+def test_a_key_that_the_server_does_not_know_is_refused(server: Server) -> None:
+    wrong = server.machine.ssh / "wrong"
+    server.machine.make_key(wrong, known=False)
+    server.machine.configure(server.machine.alias("demo", server.sshd, key=wrong))
+    done = server.inv("list-backups")
+    assert done.returncode == 3
+    assert "login as torrust refused" in done.stderr
+    assert str(wrong) in done.stderr
+    assert "backup" not in done.stdout.split("\n", 1)[1]
+
+
+def test_a_key_in_the_agent_needs_no_file(server: Server, tmp_path: Path) -> None:
+    with agent(tmp_path, server.machine.key) as socket:
+        server.machine.key.unlink()
+        config = server.machine.ssh_config
+        assert server.inv("list-backups").returncode == 3
+        config.write_text(config.read_text().replace("IdentityAgent none", f"IdentityAgent {socket}"))
+        assert server.inv("list-backups").returncode == 0
+        config.write_text(config.read_text().replace(f"IdentityAgent {socket}", "IdentityAgent SSH_AUTH_SOCK"))
+        assert server.inv("list-backups", SSH_AUTH_SOCK=str(socket)).returncode == 0
+
+
+def test_keys_in_the_agent_that_are_not_this_hosts_do_not_use_up_the_tries(server: Server, tmp_path: Path) -> None:
+    others = [tmp_path / f"other{number}" for number in range(7)]
+    for key in others:
+        server.machine.make_key(key, known=False)
+    with agent(tmp_path, *others, server.machine.key) as socket:
+        config = server.machine.ssh_config
+        config.write_text(config.read_text().replace("IdentityAgent none", f"IdentityAgent {socket}"))
+        done = server.inv("list-backups")
+        assert done.returncode == 0, done.stderr
+        # Without IdentitiesOnly the key that the configuration names still comes first, as with OpenSSH.
+        config.write_text(config.read_text().replace("IdentitiesOnly yes", "IdentitiesOnly no"))
+        done = server.inv("list-backups")
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def locked(server: Server) -> Path:
+    """The user's only key, with a passphrase."""
+    key = server.machine.ssh / "locked"
+    server.machine.make_key(key, PASSPHRASE)
+    server.machine.configure(server.machine.alias("demo", server.sshd, key=key))
+    return key
+
+
+def test_a_passphrase_is_asked_for_on_a_terminal_and_not_shown(server: Server, locked: Path) -> None:
+    with server.inv_on_terminal("list-backups") as tty:
+        tty.expect(f"Passphrase for {locked}: ")
+        tty.type(PASSPHRASE)
+        assert tty.end() == 0, tty.shown
+        assert PASSPHRASE not in tty.shown
+
+
+def test_a_wrong_passphrase_ends_in_words(server: Server, locked: Path) -> None:
+    with server.inv_on_terminal("list-backups") as tty:
+        tty.expect("Passphrase for ")
+        tty.type("guess")
+        assert tty.end() == 3, tty.shown
+        assert "login as torrust refused" in tty.shown
+        assert "Traceback" not in tty.shown
+
+
+def test_without_a_terminal_a_passphrase_is_a_way_out_not_a_question(server: Server, locked: Path) -> None:
+    done = server.inv("list-backups")
+    assert done.returncode == 3
+    assert f"{locked}: has a passphrase, and there is no terminal to ask for it: ssh-add it first" in done.stderr
+
+
+def test_a_password_is_asked_for_on_a_terminal_only(server: Server) -> None:
+    sshd = server.machine.sshd("PasswordAuthentication yes", "PubkeyAuthentication no")
+    server.machine.known_hosts.write_text(sshd.known)
+    server.machine.configure(server.machine.alias("demo", sshd))
+    done = server.inv("list-backups")
+    assert done.returncode == 3
+    assert "login as torrust refused" in done.stderr
+    with server.inv_on_terminal("list-backups") as tty:
+        tty.expect("Password of torrust: ")
+        tty.type(PASSWORD)
+        assert tty.end() == 0, tty.shown
+        assert PASSWORD not in tty.shown
