@@ -32,6 +32,13 @@ HELP = {
     "force": "run it although the preflight says no",
     "undo": "put it back in rollback mode; its service must be stopped",
     "rows": "torrents in the rehearsal's tracker database",
+    "full": "the grid of docs/benchmarks.md, up to 4 GB and five rounds",
+    "sizes": "of the database in GB, such as 0.25,1",
+    "journals": "wal, delete, or both with a comma between",
+    "rates": "commits a second of the writer, such as 0,200,max",
+    "methods": "with ';' between: " + "cp, fsync; plain .backup; script; VACUUM INTO; and three that were tried",
+    "rounds": "how often cp and the script are measured",
+    "folder": "where the databases are made: on the disk that is to be measured (default: the temporary folder)",
     "pytest": "what to hand to pytest, such as '-k crontab'",
 }
 
@@ -242,6 +249,34 @@ def rehearse(
     play(project, parse_play(database, traffic, journal, rows), keep, out)
     if svg is not None:
         reports.save_picture(out, Path(svg), title="./inv rehearse")
+
+
+@task
+def bench(
+    c: Context,
+    full: bool = False,
+    sizes: str | None = None,
+    journals: str | None = None,
+    rates: str | None = None,
+    methods: str | None = None,
+    rounds: str | None = None,
+    folder: str | None = None,
+) -> None:
+    """Measure ways to copy a live database, side by side. Ten minutes; --full, the documented one, an hour."""
+    import tempfile
+
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    import live_backup
+
+    from demo_backups import reports
+
+    given = {"sizes": sizes, "journals": journals, "rates": rates, "methods": methods, "rounds": rounds}
+    grid = live_backup.choose(full, given)
+    places = (ROOT / "benchmarks", ROOT / "docs") if full else (ROOT / "reports", ROOT / "reports")
+    results, picture = places[0] / "live_backup.json", places[1] / "benchmarks.svg"
+    with tempfile.TemporaryDirectory(prefix="demo-backups-", dir=folder) as name:
+        live_backup.bench(grid, Path(name), results, picture, reports.console())
+    print(f"the numbers are in {results}, the picture is {picture}")
 
 
 @task

@@ -173,13 +173,13 @@ def as_od_prints(content: bytes) -> str:
 @pytest.mark.parametrize(
     ("content", "seen"),
     [
-        (header(), Header(4096 * 562, wal=False)),
-        (header(wal=2), Header(4096 * 562, wal=True)),
-        (header(page_size=512, pages=3), Header(1536, wal=False)),
-        (header(page_size=1, pages=3), Header(65536 * 3, wal=False)),
-        (header(pages=0xFFFFFFFE), Header(4096 * 0xFFFFFFFE, wal=False)),
-        (header(changed=8), Header(None, wal=False)),
-        (header(pages=0), Header(None, wal=False)),
+        (header(), Header(4096 * 562, False, 4096)),
+        (header(wal=2), Header(4096 * 562, True, 4096)),
+        (header(page_size=512, pages=3), Header(1536, False, 512)),
+        (header(page_size=1, pages=3), Header(65536 * 3, False, 65536)),
+        (header(pages=0xFFFFFFFE), Header(4096 * 0xFFFFFFFE, False, 4096)),
+        (header(changed=8), Header(None, False, 4096)),
+        (header(pages=0), Header(None, False, 4096)),
         (header(magic=b"SQLite format 2\0"), None),
         (header()[:99], None),
         (b"not a database".ljust(100), None),
@@ -197,7 +197,7 @@ def test_the_header_of_a_real_database_says_its_size(tmp_path: Path, name: str) 
     path = tmp_path / name
     make_database(path, "page_size = 65536")
     said = sh(header_command(PurePosixPath(path)))
-    assert parse_header(said.stdout) == Header(path.stat().st_size, wal=False)
+    assert parse_header(said.stdout) == Header(path.stat().st_size, False, 65536)
 
 
 def test_a_header_that_repeats_itself_is_printed_in_full(tmp_path: Path) -> None:
