@@ -234,7 +234,8 @@ def copy(method: str, live_database: Situation, folder: Path, limit: float, chec
         peak = max(peak, peak_memory(process.pid))
         if time.monotonic() - started > limit:
             os.killpg(process.pid, signal.SIGKILL)
-        time.sleep(0.01)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.1)
     seconds = time.monotonic() - started
     seen = live.stop() if live else {"failed": 0, "slowest": 0.0, "rate": 0.0}
     copies = [path for path in folder.iterdir() if path.suffix in (".db", ".part")]

@@ -187,8 +187,9 @@ class Process:
 
 def _for_holders(path: PurePosixPath, do: str) -> str:
     """Do something for the `$pid` of every process that has a file open; root sees those of all users (proc(5))."""
-    found = f"find -L /proc/[0-9]*/fd -maxdepth 1 -samefile {quote(path)} -printf '%h\\n' 2>/dev/null"
-    return f"{found} | sort -u | while IFS=/ read -r _ _ pid _; do {do}; done"
+    # Not find -samefile: it opens the file itself, and finds itself.
+    found = f'for fd in /proc/[0-9]*/fd/*; do [ "$fd" -ef {quote(path)} ] && echo "$fd"; done'
+    return f"{{ {found}; }} | cut -d / -f 3 | sort -u | while read -r pid; do {do}; done"
 
 
 def holders_command(path: PurePosixPath) -> str:
