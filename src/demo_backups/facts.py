@@ -166,6 +166,7 @@ def sqlite_could_not_look(result: Result) -> bool:
     """Tell whether sqlite3 failed for want of access or of a lock, rather than for what is in the file.
 
     Its exit status is SQLite's result code (rescode.html): 3 PERM, 5 BUSY, 6 LOCKED, 8 READONLY, 14 CANTOPEN, 15
-    PROTOCOL, 23 AUTH; 126 and 127 are the shell's for a program that cannot be run.
+    PROTOCOL, 23 AUTH; 126 and more are the shell's for a program that cannot be run or that a signal ended.
     """
-    return result.status in (None, 3, 5, 6, 8, 14, 15, 23, 126, 127) or "unable to open" in result.stderr
+    status = result.status
+    return status in (None, 3, 5, 6, 8, 14, 15, 23) or status > 125 or "unable to open" in result.stderr

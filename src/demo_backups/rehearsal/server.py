@@ -27,6 +27,7 @@ class Server:
         self.ssh_config = folder / "ssh_config"
         self.known_hosts = folder / "known_hosts"
         self.port = 0
+        self.shell = "/bin/sh"  # the login shell
         self.environment = {
             "HOME": str(self.home),
             "PATH": f"{folder / 'bin'}:{environment['PATH']}",
@@ -73,7 +74,7 @@ class Server:
     async def _serve(self, session: asyncssh.SSHServerProcess[bytes]) -> None:
         """Run one command as sshd does: by a shell, in the home directory, in a process group of its own."""
         process = await asyncio.create_subprocess_exec(
-            "/bin/sh",
+            self.shell,
             "-c",
             session.command or "exit 1",
             cwd=self.home,
@@ -96,11 +97,12 @@ class Server:
             else:
                 session.exit(status)
 
-    def kill_processes(self) -> None:
-        """End what is still running for a client."""
-        for process in self._processes:
+    async def end_processes(self) -> None:
+        """End what is still running for a client, and wait for its end."""
+        for process in list(self._processes):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
 
 
 async def _copy(reader: Any, writer: Any) -> None:
@@ -118,7 +120,7 @@ def serve(folder: Path, environment: Mapping[str, str] = os.environ) -> Iterator
     thread.start()
 
     async def close(acceptor: asyncssh.SSHAcceptor) -> None:
-        server.kill_processes()
+        await server.end_processes()
         acceptor.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
