@@ -107,14 +107,14 @@ def parse_header(output: str) -> Header | None:
 
 
 def sqlite_command(path: PurePosixPath, *statements: str, immutable: bool = False) -> str:
-    """Ask SQLite itself, read-only, without start-up file, waiting 5 s for a lock.
+    """Ask SQLite itself, read-only, without start-up file, waiting for a lock as long as the scripts do.
 
     `immutable` leaves nothing beside the database and heeds nothing that is there (uri.html, section 3.2): right for a
     finished backup, and for a database in WAL mode that nobody has open.
     """
     encoded = percent_encode(str(path), errors="surrogateescape")
     uri = f"file:{encoded}?mode=ro{'&immutable=1' if immutable else ''}"
-    words = ["sqlite3", "-batch", "-init", "/dev/null", "-bail", "-readonly", uri, ".timeout 5000", *statements]
+    words = ["sqlite3", "-batch", "-init", "/dev/null", "-bail", "-readonly", uri, ".timeout 30000", *statements]
     return shlex.join(words)
 
 
