@@ -153,7 +153,7 @@ def test_a_run_that_fails_is_a_failure_even_if_it_made_a_file(here: Host, databa
     with pytest.raises(StepError, match="local: the backup of the index database failed") as caught:
         check_run(here, database, run)
     assert caught.value.printed == "disk full\nhalf done"
-    assert "older backups are untouched" in caught.value.advice
+    assert "older backups untouched" in caught.value.advice
 
 
 def test_a_run_that_is_killed_is_a_failure(here: Host, database: Database) -> None:

@@ -21,7 +21,8 @@ def is_backup_name(database: Database, name: str) -> bool:
 def list_backups(host: Host, database: Database) -> list[File]:
     """List a database's backups, the newest first; raises CouldNotLookError where the folder cannot be read."""
     command = files_command(database.backup_dir, f"{database.backup_prefix}*.db")
-    files = parse_files(host.ask(f"list the backups in {database.backup_dir}", command))
+    advice = f"is backup_dir right? If so, make the folder there: mkdir -m 750 {quote(database.backup_dir)}"
+    files = parse_files(host.ask(f"list the backups in {database.backup_dir}", command, advice=advice))
     backups = (file for file in files if is_backup_name(database, file.path.name))
     return sorted(backups, key=lambda file: (file.modified, file.path), reverse=True)
 
@@ -66,7 +67,7 @@ def check_run(host: Host, database: Database, run: Run) -> File:
             f"the backup of the {database.name} database failed",
             host=host.name,
             printed=run.printed,
-            advice="older backups are untouched: a failed run rotates nothing away",
+            advice="after a failure the script of this checkout leaves older backups untouched. See: inv list-backups",
         )
     if run.made is None:
         raise StepError(

@@ -89,7 +89,7 @@ class Host:
         script = f"echo {self._marker}; echo {self._marker} >&2; exec </dev/null; LC_ALL=C; export LC_ALL\n{command}"
         shell = f"/bin/sh -c {shlex.quote(script)}"
         if len(shell.encode("utf-8", "surrogateescape")) > LARGEST_ARGUMENT:
-            raise StepError(f"could not {what}: more than {LARGEST_ARGUMENT:,} bytes for one command", host=self.name)
+            raise StepError(f"could not {what}: more than {LARGEST_ARGUMENT} bytes for one command", host=self.name)
         run = self._context.run
         if root and self.use_sudo:
             shell = f"{self._root_prefix()}{shell}"
@@ -123,12 +123,14 @@ class Host:
             )
         return Result(result.exited if result.exited >= 0 else None, outputs[0].text, outputs[1].text)
 
-    def ask(self, what: str, command: str, *, root: bool = True, timeout: int = COMMAND_TIMEOUT) -> str:
-        """Run a command whose output is an answer; raises CouldNotLookError unless it succeeds."""
+    def ask(
+        self, what: str, command: str, *, root: bool = True, timeout: int = COMMAND_TIMEOUT, advice: str = ""
+    ) -> str:
+        """Run a command whose output is an answer; raises CouldNotLookError, with an advice, unless it succeeds."""
         result = self.run(what, command, root=root, timeout=timeout)
         if not result.ok:
             raise CouldNotLookError(
-                f"could not {what}", host=self.name, printed=result.printed, advice=self._advice(result)
+                f"could not {what}", host=self.name, printed=result.printed, advice=self._advice(result) or advice
             )
         return result.stdout
 
