@@ -87,13 +87,13 @@ def verify(host: Host, database: Database, path: PurePosixPath | None, quick: bo
     else:
         backup = look_at_file(host, path)
     source, source_bytes = look_at_source(host, database)
-    if path is None or backup is None:
+    if path is None or backup is None or backup.type not in ("f", "l"):  # opening a pipe would wait for ever
         missing = f"there is no {path}" if path else f"there is no backup of it in {database.backup_dir}"
-        checks = [Check("created", False, missing)]
+        checks = [check_created(database, backup, []) if backup else Check("created", False, missing)]
         checks += [
             Check(name, None, "there is no backup to look at") for name in ("size", "integrity", "query", "source")
         ]
-        return Verification(host.name, database.name, path, None, database.source, source_bytes, checks)
+        return Verification(host.name, database.name, path, backup, database.source, source_bytes, checks)
 
     def ask(what: str, *statements: str, timeout: int = COMMAND_TIMEOUT) -> Result:
         command = sqlite_command(backup.path, *statements, immutable=True)
@@ -157,7 +157,7 @@ def how_to_open(header: Header | None, beside_it: list[str]) -> bool | str:
     if not header.wal:
         return False
     match beside_it:
-        case []:
+        case [] | ["-shm"]:
             return True
         case ["-wal"]:
             return "has a -wal without a -shm: it cannot be opened without writing beside it; start its service once"
