@@ -104,7 +104,7 @@ def parse(words: list[str]) -> list[str]:
         program.parse_cleanup()
     except Exit:  # after --list or --help TASK
         return [program.args["help"].value or "--list"]
-    return [context.name for context in program.tasks]
+    return [str(context.name) for context in program.tasks]
 
 
 @pytest.mark.parametrize("words", ALL_CALLS)
@@ -224,7 +224,6 @@ def test_what_is_not_run_of_the_quick_start_is_what_ci_runs() -> None:
 
 @pytest.mark.parametrize("journal", ["wal", "delete"])
 def test_restoring_by_hand_as_the_readme_says(journal: str, tmp_path: Path, home: Path) -> None:
-    script = blocks(section(README.read_text(), "Restoring, by hand"))[0]
     app, backups = tmp_path / "app", tmp_path / "backups"
     live = app / "storage/index/lib/database/sqlite3.db"
     live.parent.mkdir(parents=True)
@@ -232,36 +231,43 @@ def test_restoring_by_hand_as_the_readme_says(journal: str, tmp_path: Path, home
     service = sqlite3.connect(live)
     service.execute(f"PRAGMA journal_mode = {journal}")
     service.executescript("CREATE TABLE t (word TEXT); INSERT INTO t VALUES ('good')")
-    subprocess.run(
-        [SCRIPT], env={"PATH": "/usr/bin:/bin", "DATABASE_FILE": str(live), "BACKUP_DIR": str(backups)}, check=True
-    )
+    paths = {"DATABASE_FILE": str(live), "BACKUP_DIR": str(backups)}
+    subprocess.run([SCRIPT], env={"PATH": "/usr/bin:/bin"} | paths, check=True)
     [backup] = backups.glob("backup_*.db")
     service.executemany("INSERT INTO t VALUES (?)", [("bad " * 500,)] * 200)
     service.commit()
     live.chmod(0o640)
-    # As a service that dies leaves it: with a -wal that belongs to the old database only.
-    crashed = {path.name: path.read_bytes() for path in live.parent.iterdir()}
-    service.close()
-    for name, content in crashed.items():
-        (live.parent / name).write_bytes(content)
-    assert (live.with_name("sqlite3.db-wal") in live.parent.iterdir()) == (journal == "wal")
 
-    named = script.replace("/home/torrust/backups/backup_2026-01-31_12-00-00.db", str(backup))
-    there = named.replace("/home/torrust/github/torrust/torrust-demo", str(app))
-    # sudo -s opens a shell, and there is no Docker here: both are left out.
-    left = "".join(line for line in there.splitlines(True) if not line.startswith(("sudo -s", "docker compose ")))
-    done = run("set -e\n" + left, tmp_path, home)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "ok\n"
+    def follow(block: str) -> str:
+        for published, here in (
+            ("/home/torrust/backups/backup_2026-01-31_12-00-00.db", backup),
+            ("/home/torrust/github/torrust/torrust-demo", app),
+        ):
+            block = block.replace(published, str(here))
+        # `sudo -s` opens a shell, and there is no Docker here.
+        lines = [line for line in block.splitlines() if not line.startswith("sudo") and "docker compose" not in line]
+        done = run("\n".join(["set -e", *lines]), live.parent, home)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    copy, swap = blocks(section(README.read_text(), "Restoring, by hand"))
+    assert follow(copy) == "ok\n"
+    # The service stops as one that dies does: a -wal is left, and belongs to the old database only.
+    left = {path: path.read_bytes() for path in live.parent.iterdir() if path.name != "sqlite3.db.new"}
+    service.close()
+    for path, content in left.items():
+        path.write_bytes(content)
+    assert live.with_name("sqlite3.db-wal").exists() == (journal == "wal")
+    follow(swap)
+
     assert live.read_bytes() == backup.read_bytes()
     assert live.stat().st_mode & 0o777 == 0o640
-    assert sorted(path.name for path in live.parent.iterdir()) == sorted(
-        ["sqlite3.db", *(name.replace("sqlite3.db", "sqlite3.db.old") for name in crashed)]
-    )
+    old = {path.with_name(path.name.replace("sqlite3.db", "sqlite3.db.old")) for path in left}
+    assert set(live.parent.iterdir()) == {live} | old
     assert is_consistent(live)
-    old = sqlite3.connect(live.with_name("sqlite3.db.old"))
-    assert old.execute("SELECT count(*) FROM t").fetchone() == (201,)
-    old.close()
+    replaced = sqlite3.connect(live.with_name("sqlite3.db.old"))
+    assert replaced.execute("SELECT count(*) FROM t").fetchone() == (201,)
+    replaced.close()
 
 
 # --- tables that name what is in the code ---------------------------------------------------------------------------
