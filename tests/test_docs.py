@@ -22,7 +22,7 @@ from invoke.program import Program
 from demo_backups.errors import COULD_NOT_LOOK, FAILED, INTERRUPTED, WRONG_INPUT
 from demo_backups.project import ROOT, read_project_file
 
-from .conftest import SCRIPT, Demo, clean_environment, is_consistent
+from .conftest import SCRIPT, Demo, Inv, clean_environment, is_consistent
 
 README = ROOT / "README.md"
 SETTINGS = ROOT / "docs/settings.md"
@@ -191,9 +191,9 @@ def run(script: str, folder: Path, home: Path) -> subprocess.CompletedProcess[st
     )
 
 
-def picture_words() -> list[str]:
-    """The words in the picture, below its title; each piece of one style is a text of its own there."""
-    title, *pieces = re.findall(r"<text [^>]*>(.*?)</text>", PICTURE.read_text())
+def picture_words(picture: Path) -> list[str]:
+    """The words in a picture, below its title; each piece of one style is a text of its own there."""
+    title, *pieces = re.findall(r"<text [^>]*>(.*?)</text>", picture.read_text())
     assert html.unescape(title).split() == ["./inv", "rehearse"]
     return html.unescape(" ".join(pieces)).split()
 
@@ -211,7 +211,7 @@ def comparable(words: list[str]) -> list[str]:
 def test_the_quick_start_runs_and_prints_what_the_picture_shows(command: str, home: Path) -> None:
     done = run(command, ROOT, home)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert comparable(done.stdout.split()) == comparable(picture_words()), (
+    assert comparable(done.stdout.split()) == comparable(picture_words(PICTURE)), (
         "the picture is old: ./inv rehearse --svg docs/rehearsal.svg"
     )
 
@@ -308,6 +308,7 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+LOADS = re.compile(r"url\((?!#)|href|@import|@font-face")  # what makes a picture ask another server
 LINKS = [
     pytest.param(doc, link, id=f"{doc.name} {link}")
     for doc in DOCS
@@ -331,4 +332,24 @@ def test_no_page_names_a_place_on_the_machine_it_was_written_on(doc: Path) -> No
 
 
 def test_the_picture_loads_nothing() -> None:
-    assert re.findall(r"url\((?!#)|href|@import|@font-face", PICTURE.read_text()) == []
+    assert LOADS.findall(PICTURE.read_text()) == []
+
+
+def test_a_rehearsal_draws_all_that_it_prints_within_the_picture(inv: Inv, tmp_path: Path) -> None:
+    done = inv("rehearse", "--svg", str(tmp_path / "new.svg"), COLUMNS="160")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert picture_words(tmp_path / "new.svg") == done.stdout.split()
+    svg = (tmp_path / "new.svg").read_text()
+    assert LOADS.findall(svg) == []
+    width = re.search(r'viewBox="0 0 (\d+)', svg)
+    ends = [float(x) + float(length) for x, length in re.findall(r' x="([\d.]+)"[^>]* textLength="([\d.]+)"', svg)]
+    assert width
+    assert 0 < max(ends) <= float(width[1])
+
+
+@pytest.mark.parametrize("place", ["no-such-folder/x.svg", "."])
+def test_a_picture_that_cannot_be_written_is_refused_before_the_rehearsal(place: str, inv: Inv, home: Path) -> None:
+    done = inv("rehearse", "--svg", str(home / place))
+    assert (done.returncode, done.stdout) == (WRONG_INPUT, "")
+    assert "--svg" in done.stderr
+    assert not (home / "evidence").exists()
