@@ -505,12 +505,8 @@ class Login(AuthStrategy):
 
     def _keys(self) -> Iterator[AuthSource]:
         default = ["~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa"]
-        files = [
-            path
-            for path in (Path(each).expanduser() for each in self.ssh_config.get("identityfile", default))
-            if path.is_file()
-        ]
-        listed = {_public(file): file for file in files}
+        files = [Path(each).expanduser() for each in self.ssh_config.get("identityfile", default)]
+        listed = {_public(file): file for file in files}  # of a key in the agent the public half may be all that is here
         agent = list(paramiko.Agent().get_keys())
         only = self.ssh_config.get("identitiesonly", "no") == "yes"
         for key in sorted(agent, key=lambda key: key.asbytes() not in listed):
@@ -520,7 +516,7 @@ class Login(AuthStrategy):
         yield from (
             KeyFile(self.username, file)
             for blob, file in listed.items()
-            if blob not in in_agent and file.suffix != ".pub"
+            if blob not in in_agent and file.suffix != ".pub" and file.is_file()
         )
 
 
