@@ -381,8 +381,6 @@ def test_only_the_script_of_this_checkout_is_put_into_the_crontab(
         (["list-backups", "--database", "../index"], "no database '../index' in the settings"),
         (["verify", "--host", "-oProxyCommand=touch x"], "is no SSH alias"),
         (["verify", "--host", ""], "--host is empty"),
-        (["rehearse", "--traffic", "many"], "--traffic 'many' is no number of commits a second"),
-        (["rehearse", "--journal", "memory"], "--journal 'memory' is no journal mode"),
     ],
 )
 def test_a_wrong_argument_is_refused_before_anything_is_connected_to(

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from .. import evidence, reports, schedule, steps
-from ..errors import SettingsError, StepError
+from ..errors import InterruptedRunError, SettingsError, StepError
 from ..facts import File
 from ..hosts import open_host
 from ..settings import Settings
@@ -82,7 +82,10 @@ def rehearse(settings: Settings, traffic: str, journal: str, keep: bool, out: Co
             )
             with open_host(there) as host:
                 work = steps.Work(host, there, there.database("index"), record, out)
-                _play(work)
+                try:
+                    _play(work)
+                finally:
+                    record.exit_status = record.seconds = None  # of the whole, not of the last step
             if keep:
                 _keep(out, there)
         record.details = {
@@ -232,6 +235,8 @@ def _ended_by_signals() -> Iterator[None]:
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
+    except InterruptedRunError:
+        raise KeyboardInterrupt from None  # what it says may still be running ended with the server
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

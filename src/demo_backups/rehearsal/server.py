@@ -62,10 +62,10 @@ class Server:
     HostName 127.0.0.1
     Port {self.port}
     User {ALIAS}
-    IdentityFile {self.folder / "user_key"}
+    IdentityFile "{self.folder / "user_key"}"
     IdentitiesOnly yes
     IdentityAgent none
-    UserKnownHostsFile {self.known_hosts}
+    UserKnownHostsFile "{self.known_hosts}"
     GlobalKnownHostsFile /dev/null
 """
         )
