@@ -506,7 +506,8 @@ class Login(AuthStrategy):
     def _keys(self) -> Iterator[AuthSource]:
         default = ["~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa"]
         files = [Path(each).expanduser() for each in self.ssh_config.get("identityfile", default)]
-        listed = {_public(file): file for file in files}  # of a key in the agent the public half may be all that is here
+        # Of a key in the agent, the public half may be all that is here.
+        listed = {_public(file): file for file in files}
         agent = list(paramiko.Agent().get_keys())
         only = self.ssh_config.get("identitiesonly", "no") == "yes"
         for key in sorted(agent, key=lambda key: key.asbytes() not in listed):
