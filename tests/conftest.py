@@ -84,8 +84,9 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def here(project_settings: Settings) -> Iterator[Host]:
-    """This machine as a Host, without sudo."""
+def here(project_settings: Settings, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    """This machine as a Host, without sudo, with a home directory of the test's own."""
+    monkeypatch.setenv("HOME", str(home))
     with open_host(project_settings.model_copy(update={"use_sudo": False}), "local") as opened:
         yield opened
 

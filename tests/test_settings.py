@@ -224,6 +224,8 @@ def test_every_setting_can_come_from_the_environment(merge: Callable[..., Settin
         INVOKE_BACKUP_DIR="/srv/back ups",
         INVOKE_CRON_LOG="/srv/log",
         INVOKE_SIZE_TOLERANCE="0.2",
+        INVOKE_WRITER_TIMEOUT="2.5 s",
+        INVOKE_FREE_SPACE_FLOOR="3 GB",
         INVOKE_EVIDENCE_DIR="seen",
         INVOKE_DATABASES_INDEX_FILE="index.db",
         INVOKE_DATABASES_INDEX_SCRIPT="bin/x.sh",
@@ -241,6 +243,8 @@ def test_every_setting_can_come_from_the_environment(merge: Callable[..., Settin
         "backup_dir": "/srv/back ups",
         "cron_log": "/srv/log",
         "size_tolerance": 0.2,
+        "writer_timeout": 2.5,
+        "free_space_floor": 3_000_000_000,
         "evidence_dir": "seen",
     }
     assert databases["index"] == {

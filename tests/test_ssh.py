@@ -589,7 +589,7 @@ def test_a_key_that_is_not_allowed_is_told_with_its_file(server: Server) -> None
 
 
 def test_no_key_at_all_says_what_the_server_takes(server: Server) -> None:
-    change(server, f"IdentityFile {server.folder}/user_key", "IdentityFile /nowhere/key")
+    change(server, f"{server.folder}/user_key", "/nowhere/key")
     error = refusal(server)
     assert "there was nothing to offer" in error.printed
     assert "the server takes: publickey" in error.printed

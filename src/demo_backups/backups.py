@@ -35,7 +35,8 @@ def is_backup_name(database: Database, name: str) -> bool:
 def list_backups(host: Host, database: Database) -> list[File]:
     """List a database's backups, the newest first; raises CouldNotLookError where the folder cannot be read."""
     command = files_command(database.backup_dir, f"{database.backup_prefix}*.db")
-    files = parse_files(host.ask(f"list the backups in {database.backup_dir}", command))
+    advice = f"is backup_dir right? If so, make the folder there: mkdir -m 750 {quote(database.backup_dir)}"
+    files = parse_files(host.ask(f"list the backups in {database.backup_dir}", command, advice=advice))
     backups = (file for file in files if is_backup_name(database, file.path.name))
     return sorted(backups, key=lambda file: (file.modified, file.path), reverse=True)
 
@@ -51,19 +52,24 @@ def start_backup(host: Host, database: Database, command: str, total: int, floor
 
     `total` is the size of the source in bytes. Raises StepError where a backup is going on.
     """
-    run = Run(KIND, database.name, command, str(database.source), total)
+    before = [backup.path.name for backup in list_backups(host, database)]
+    run = Run(KIND, database.name, command, str(database.source), total, before)
     watched = [database.backup_dir, database.source.parent]
     return detached.start(host, database, run, cron_command(command), watched, floor)
 
 
-def made(backups: Iterable[File], started: float, ended: float) -> File | None:
-    """Find the newest backup that was written between two moments, in seconds since 1970 by the host's clock."""
-    return next((file for file in backups if started <= file.modified.timestamp() <= ended), None)
+def made(before: Iterable[str], after: Iterable[File]) -> File | None:
+    """Find the first backup that was not there before; `after` comes with the newest first.
+
+    The first, since more may have been made until somebody asks. By name, since no clock is to be trusted.
+    """
+    known = set(before)
+    return next((file for file in reversed(list(after)) if file.path.name not in known), None)
 
 
 def check_run(host: Host, database: Database, run: Run, seen: Look, printed: str) -> File:
     """Return the backup that a run made; raises StepError where it failed, or says it went well and made none."""
-    if seen.status is None or seen.ended is None:
+    if seen.status is None:
         raise StepError(
             f"the backup of the {database.name} database ended without a word: it was killed, or the server went down",
             host=host.name,
@@ -75,9 +81,10 @@ def check_run(host: Host, database: Database, run: Run, seen: Look, printed: str
             f"the backup of the {database.name} database failed (exit status {seen.status})",
             host=host.name,
             printed=printed,
-            advice="older backups are untouched: a failed run rotates nothing away",
+            advice="after a failure the script of this checkout leaves older backups untouched. "
+            f"See: inv list-backups --database {database.name}",
         )
-    file = made(list_backups(host, database), run.started, seen.ended)
+    file = made(run.before, list_backups(host, database))
     if file is None:
         raise StepError(
             f"the script ended well but made no new backup in {database.backup_dir}",

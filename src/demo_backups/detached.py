@@ -7,18 +7,19 @@ what it printed (`output`), how it ended (`status`), and a lock that is held for
 from __future__ import annotations
 
 import codecs
+import contextlib
 import getpass
 import hashlib
 import json
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
-from .errors import CouldNotLookError, InterruptedRunError, StepError
+from .errors import ConnectionLostError, CouldNotLookError, InterruptedRunError, StepError
 from .facts import quote
 from .hosts import Host, Result
 from .settings import Database
@@ -39,6 +40,7 @@ def whoami() -> str:
 class Run:
     """What a run is: `kind` is backup or check, `subject` the file that is read, `total` its size in bytes.
 
+    `before` names the backups that were there when it was started.
     `started` is in seconds since 1970, by the host's clock.
     """
 
@@ -47,6 +49,7 @@ class Run:
     command: str
     subject: str
     total: int
+    before: list[str] = field(default_factory=list)
     by: str = field(default_factory=whoami)
     started: float = 0.0
 
@@ -200,6 +203,23 @@ def _read(host: Host, where: str, result: Result, parse: Callable[[str], T]) -> 
     )
 
 
+@contextlib.contextmanager
+def staying(host: Host, database: Database, kind: str) -> Iterator[None]:
+    """Say how to come back where the user or the connection leaves a run that is started or followed inside.
+
+    Raises InterruptedRunError on Ctrl-C and ConnectionLostError where the connection is lost; both leave the run going.
+    """
+    goes_on = f"the {kind}, once started, goes on without this terminal"
+    way = f"come back to it: {come_back(host, database)}; or end it: {come_back(host, database, 'stop-backup')}"
+    try:
+        yield
+    except (KeyboardInterrupt, InterruptedRunError):
+        raise InterruptedRunError(f"detached: {goes_on}", host=host.name, advice=way) from None
+    except ConnectionLostError as error:
+        error.advice = f"{goes_on} and this connection. {way[0].upper()}{way[1:]}"
+        raise
+
+
 def follow(
     host: Host,
     database: Database,
@@ -207,32 +227,19 @@ def follow(
     echo: Callable[[str], None],
     progress: Callable[[Look], None],
 ) -> Look:
-    """Stay with a run to its end, handing on what it prints and how far it is; return the last look.
-
-    Raises InterruptedRunError on Ctrl-C and CouldNotLookError where the connection is lost; both leave the run going.
-    """
+    """Stay with a run to its end, handing on what it prints and how far it is; return the last look."""
     offset, wait = 0, SHORTEST_WAIT
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode  # a look may end in the middle of a character
-    try:
-        while True:
-            seen = look(host, database, run.kind, offset)
-            printed = seen.output.encode("utf-8", "surrogateescape")
-            offset += len(printed)
-            echo(decode(printed))
-            progress(seen)
-            if not seen.running:
-                return seen
-            time.sleep(wait)
-            wait = min(wait * 1.5, LONGEST_WAIT)
-    except (KeyboardInterrupt, InterruptedRunError):
-        raise InterruptedRunError(
-            f"detached: the {run.kind} goes on without this terminal",
-            host=host.name,
-            advice=f"come back to it: {come_back(host, database)}; end it: {come_back(host, database, 'stop-backup')}",
-        ) from None
-    except CouldNotLookError as error:
-        error.advice = f"the {run.kind} goes on there without this connection; come back: {come_back(host, database)}"
-        raise
+    while True:
+        seen = look(host, database, run.kind, offset)
+        printed = seen.output.encode("utf-8", "surrogateescape")
+        offset += len(printed)
+        echo(decode(printed))
+        progress(seen)
+        if not seen.running:
+            return seen
+        time.sleep(wait)
+        wait = min(wait * 1.5, LONGEST_WAIT)
 
 
 def tell_to_stop(host: Host, database: Database, kind: str, words: str) -> None:

@@ -39,6 +39,10 @@ class CouldNotLookError(BackupsError):
     exit_code = COULD_NOT_LOOK
 
 
+class ConnectionLostError(CouldNotLookError):
+    """A command was cut off, or gave no answer in time; what it started may go on."""
+
+
 class InterruptedRunError(BackupsError):
     """The user pressed Ctrl-C."""
 

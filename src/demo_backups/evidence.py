@@ -48,27 +48,40 @@ def folder(settings: Settings) -> Path:
 
 @contextlib.contextmanager
 def recording(into: Path, record: Record) -> Iterator[Record]:
-    """Write the record of what is done inside into a folder, however that ends."""
+    """Write the record of what is done inside into a folder, however that ends.
+
+    Raises StepError where the folder cannot be written: before anything is done.
+    """
+    with _writing(into), tempfile.TemporaryFile(dir=into):
+        pass
     started = time.monotonic()
     try:
         yield record
-        status = 0
     except BaseException as error:
         record.error = str(error) or type(error).__name__
-        status = (
-            error.exit_code
-            if isinstance(error, BackupsError)
-            else INTERRUPTED
-            if isinstance(error, KeyboardInterrupt)
-            else FAILED
-        )
+        _complete(record, _status(error), started)
+        try:
+            write(into, record)
+        except StepError as unwritten:
+            # It must not hide what went wrong.
+            if isinstance(error, BackupsError):
+                error.printed = f"{error.printed}\n{unwritten}".strip()
         raise
-    finally:
-        if record.seconds is None:
-            record.seconds = round(time.monotonic() - started, 3)
-        if record.exit_status is None:
-            record.exit_status = status
-        write(into, record)
+    _complete(record, 0, started)
+    write(into, record)
+
+
+def _complete(record: Record, status: int, started: float) -> None:
+    if record.seconds is None:
+        record.seconds = round(time.monotonic() - started, 3)
+    if record.exit_status is None:
+        record.exit_status = status
+
+
+def _status(error: BaseException) -> int:
+    if isinstance(error, BackupsError):
+        return error.exit_code
+    return INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
 
 
 def read_all(folder: Path) -> list[Record]:
@@ -84,23 +97,32 @@ def write(into: Path, record: Record) -> Path:
     """Write a record beside its place, flush it, and give it its name; raises StepError."""
     words = (record.when[:26].replace(":", "-"), record.kind, record.host, record.database)
     name = "_".join(re.sub(r"[^A-Za-z0-9.-]+", "-", word) for word in words)
+    place = into / f"{name}.json"
+    with (
+        _writing(into),
+        tempfile.NamedTemporaryFile("w", dir=into, prefix=".", delete=False, encoding="utf-8") as part,
+    ):
+        try:
+            json.dump(asdict(record), part, indent=2)
+            part.write("\n")
+            part.flush()
+            os.fsync(part.fileno())
+            Path(part.name).replace(place)
+        except BaseException:
+            Path(part.name).unlink(missing_ok=True)
+            raise
+    return place
+
+
+@contextlib.contextmanager
+def _writing(into: Path) -> Iterator[None]:
+    """Make the folder, and put into words that something could not be written to it."""
     try:
         into.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=into, prefix=".", delete=False, encoding="utf-8") as part:
-            try:
-                json.dump(asdict(record), part, indent=2)
-                part.write("\n")
-                part.flush()
-                os.fsync(part.fileno())
-                place = into / f"{name}.json"
-                Path(part.name).replace(place)
-            except BaseException:
-                Path(part.name).unlink(missing_ok=True)
-                raise
+        yield
     except OSError as error:
         raise StepError(
             f"the record of this could not be written to {into}",
             printed=str(error),
             advice="set evidence_dir to a folder that can be written",
         ) from error
-    return place

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import PurePosixPath
 from urllib.parse import quote as percent_encode
 
-from .errors import CouldNotLookError
+from .errors import CouldNotLookError, StepError
 from .hosts import Host, Result
 
 CRON_PATH = "/usr/bin:/bin"  # of a job in a crontab that sets none (crontab(5))
@@ -108,8 +108,22 @@ def parse_header(output: str) -> Header | None:
     return Header(pages * page_size if known else None, header[18] == 2, page_size)
 
 
+def look_at_header(host: Host, path: PurePosixPath) -> Header:
+    """Read the header of a database; raises StepError where there is none, CouldNotLookError where none can be read."""
+    if look_at_file(host, path) is None:
+        raise StepError(
+            f"there is no {path}", host=host.name, advice="see the settings: app_dir, and file of the database"
+        )
+    header = parse_header(host.ask(f"read the header of {path}", header_command(path)))
+    if header is None:
+        raise StepError(
+            f"{path} is not a database", host=host.name, advice="see the settings: app_dir, and file of the database"
+        )
+    return header
+
+
 def sqlite_command(path: PurePosixPath, *statements: str, immutable: bool = False) -> str:
-    """Ask SQLite itself, read-only, without start-up file, waiting 30 s for a lock as the scripts do.
+    """Ask SQLite itself, read-only, without start-up file, waiting for a lock as long as the scripts do.
 
     `immutable` leaves nothing beside the database and heeds nothing that is there (uri.html, section 3.2): right for a
     finished backup, and for a database in WAL mode that nobody has open.
@@ -168,9 +182,10 @@ def sqlite_could_not_look(result: Result) -> bool:
     """Tell whether sqlite3 failed for want of access or of a lock, rather than for what is in the file.
 
     Its exit status is SQLite's result code (rescode.html): 3 PERM, 5 BUSY, 6 LOCKED, 8 READONLY, 14 CANTOPEN, 15
-    PROTOCOL, 23 AUTH; 126 and 127 are the shell's for a program that cannot be run.
+    PROTOCOL, 23 AUTH; 126 and more are the shell's for a program that cannot be run or that a signal ended.
     """
-    return result.status in (None, 3, 5, 6, 8, 14, 15, 23, 126, 127) or "unable to open" in result.stderr
+    status = result.status
+    return status in (None, 3, 5, 6, 8, 14, 15, 23) or status > 125 or "unable to open" in result.stderr
 
 
 # --- processes ------------------------------------------------------------------------------------------------------

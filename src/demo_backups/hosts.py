@@ -7,6 +7,7 @@ every SFTP session, does no harm.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import secrets
@@ -21,7 +22,7 @@ from typing import Any
 import invoke
 from invoke.exceptions import AuthFailure, CommandTimedOut, ThreadException
 
-from .errors import BackupsError, CouldNotLookError, InterruptedRunError, StepError
+from .errors import BackupsError, ConnectionLostError, CouldNotLookError, InterruptedRunError, StepError
 from .settings import LOCAL, Settings, check_host
 
 COMMAND_TIMEOUT = 60  # seconds, for a question; what copies or reads a database gets LONG_TIMEOUT
@@ -122,12 +123,14 @@ class Host:
             )
         return Result(result.exited if result.exited >= 0 else None, outputs[0].text, outputs[1].text)
 
-    def ask(self, what: str, command: str, *, root: bool = True, timeout: int = COMMAND_TIMEOUT) -> str:
-        """Run a command whose output is an answer; raises CouldNotLookError unless it succeeds."""
+    def ask(
+        self, what: str, command: str, *, root: bool = True, timeout: int = COMMAND_TIMEOUT, advice: str = ""
+    ) -> str:
+        """Run a command whose output is an answer; raises CouldNotLookError, with an advice, unless it succeeds."""
         result = self.run(what, command, root=root, timeout=timeout)
         if not result.ok:
             raise CouldNotLookError(
-                f"could not {what}", host=self.name, printed=result.printed, advice=self._advice(result)
+                f"could not {what}", host=self.name, printed=result.printed, advice=self._advice(result) or advice
             )
         return result.stdout
 
@@ -148,7 +151,7 @@ class Host:
         try:
             result = run()
         except CommandTimedOut as error:
-            raise CouldNotLookError(
+            raise ConnectionLostError(
                 f"could not {what}: no answer within {error.timeout} s", host=self.name, advice=self._still_running
             ) from error
         except KeyboardInterrupt:
@@ -168,12 +171,10 @@ class Host:
             ) from error
         except _connection_errors() as error:
             raise self._lost(what, str(error)) from error
-        if result.exited == -1 and not getattr(self._context, "is_connected", True):
-            raise self._lost(what, "")
         return result
 
     def _lost(self, what: str, printed: str) -> BackupsError:
-        return CouldNotLookError(
+        return ConnectionLostError(
             f"the connection was lost while trying to {what}",
             host=self.name,
             printed=printed,
@@ -187,32 +188,28 @@ class Host:
     def _root_prefix(self) -> str:
         """Find out once how to become root: not at all, by `sudo -n`, or by a password asked for on a terminal."""
         if self._prefix is None:
-            if self.run("see who we are", "id -u").stdout.strip() == "0":
-                self._prefix = ""
-                return self._prefix
-            probe = self.run("use sudo", "sudo -n true")
-            self._prefix = "sudo -n -H -- "
-            if probe.status == 127:
-                raise CouldNotLookError(
-                    "sudo is not installed", host=self.name, advice="log in as root, or set use_sudo to false"
-                )
-            if not probe.ok:
-                self._ask_password(probe)
+            self._prefix = "" if self.run("see who we are", "id -u").stdout.strip() == "0" else self._try_sudo()
         return self._prefix
 
-    def _ask_password(self, probe: Result) -> None:
+    def _try_sudo(self) -> str:
         from .ssh import ask_secret
 
-        password = ask_secret(f"sudo password on {self.name} (asked once, kept nowhere): ")
-        if password is None:
-            self._prefix = None
+        probe = self.run("use sudo", "sudo -n true")
+        if probe.ok:
+            return "sudo -n -H -- "
+        if probe.status == 127:
+            raise CouldNotLookError(
+                "sudo is not installed", host=self.name, advice="log in as root, or set use_sudo to false"
+            )
+        self._password = ask_secret(f"sudo password on {self.name} (asked once, kept nowhere): ")
+        if self._password is None:
             raise CouldNotLookError(
                 "sudo asks for a password, and there is no terminal to ask for it",
                 host=self.name,
                 printed=probe.stderr,
                 advice=SUDO_ADVICE,
             )
-        self._password, self._prefix = password, ""
+        return ""
 
     def _sudo(self, command: str, **options: Any) -> Any:
         # Invoke writes the password in the encoding of the output, which is latin-1 here: byte for byte.
@@ -227,6 +224,7 @@ class _AfterMarker(io.StringIO):
         super().__init__()
         self._marker = marker + "\n"
         self._echo = echo
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.before, self._bytes, self.started = "", "", False
 
     def write(self, text: str) -> int:
@@ -238,7 +236,7 @@ class _AfterMarker(io.StringIO):
             self.before, self.started = before, True
         self._bytes += text
         if self._echo and text:
-            self._echo(text.encode("latin-1").decode("utf-8", "replace"))
+            self._echo(self._decoder.decode(text.encode("latin-1")))
         return len(text)
 
     @property
@@ -283,7 +281,26 @@ class _NoSessionError(Exception):
     """The server refused a session: the command did not start."""
 
 
-class _LocalRunner(invoke.Local):
+class _GivenUp(invoke.Runner):
+    """Know for sure that a command was given up, and then wait for nothing: what it started may hold its outputs."""
+
+    _given_up = False
+
+    def kill(self) -> None:
+        """End the command, as far as that can be done from here."""
+        self._given_up = True
+        super().kill()
+
+    @property
+    def timed_out(self) -> bool:
+        """Tell whether it was the timer that ended it."""
+        return self._given_up
+
+    def _thread_join_timeout(self, target: Callable[..., Any]) -> int | None:
+        return 0 if self._given_up else super()._thread_join_timeout(target)
+
+
+class _LocalRunner(_GivenUp, invoke.Local):
     def send_interrupt(self, interrupt: KeyboardInterrupt) -> None:
         """End at once on Ctrl-C; by itself Invoke waits for the command."""
         self.kill()
@@ -294,7 +311,7 @@ def _remote_runner() -> Any:
     import fabric.runners
     import paramiko
 
-    class RemoteRunner(fabric.runners.Remote):
+    class RemoteRunner(_GivenUp, fabric.runners.Remote):
         def start(self, *args: Any, **kwargs: Any) -> None:
             """Start the command; where MaxSessions is 1, sshd refuses it until it has forgotten the one before."""
             for pause in (0.05, 0.2, 1, None):
@@ -306,6 +323,20 @@ def _remote_runner() -> Any:
                     time.sleep(pause)
                 else:
                     return
+
+        def send_start_message(self, command: str) -> None:
+            """Send the very bytes: a name of a file need not be UTF-8."""
+            self.channel.exec_command(command.encode("utf-8", "surrogateescape"))
+
+        def returncode(self) -> Any:
+            """The exit status, -1 after a signal; raises EOFError where it was the connection that ended."""
+            status = super().returncode()
+            if status == -1 and not self.timed_out:
+                # A lost connection looks the same at first. One that answers is there.
+                self.context.transport.global_request("keepalive@openssh.com", wait=True)
+                if not self.context.is_connected:
+                    raise EOFError
+            return status
 
         def send_interrupt(self, interrupt: KeyboardInterrupt) -> None:
             """End at once on Ctrl-C; by itself Fabric waits for the threads that read the command's output."""

@@ -14,7 +14,7 @@ from typing import Any
 from .backups import at_work, list_backups
 from .errors import FAILED, CouldNotLookError
 from .evidence import Record
-from .facts import Process, beside, header_command, look_at_file, parse_header, quote
+from .facts import Process, beside, look_at_file, look_at_header, quote
 from .hosts import Host
 from .settings import Database
 from .verification import look_at_source
@@ -215,13 +215,11 @@ def earlier_speed(records: Iterable[Record], host: str, database: str) -> float 
 def observe(host: Host, database: Database, sqlite: str, runs_a_day: int, records: Iterable[Record]) -> Observed:
     """Look at all that decides how a backup will go; raises CouldNotLookError. Nothing is written."""
     source = database.source
+    held = list_backups(host, database)
+    header = look_at_header(host, source)
     shape, _ = look_at_source(host, database)
     if isinstance(shape, str):
-        raise CouldNotLookError(
-            shape, host=host.name, advice=f"is its service up? The setting: databases.{database.name}.file"
-        )
-    header = parse_header(host.ask(f"read the header of {source}", header_command(source)))
-    assert header is not None  # look_at_source has read it
+        raise CouldNotLookError(shape, host=host.name, advice="is its service up? Without an answer nothing is started")
     wal_file = look_at_file(host, *beside(source, "-wal"))
     disks = parse_disks(host.ask("look at the free space", disks_command(database.backup_dir, source.parent)))
     pulse = host.ask("see how much is written", pulse_command(source, header.wal))
@@ -229,7 +227,6 @@ def observe(host: Host, database: Database, sqlite: str, runs_a_day: int, record
     if speed is None:
         read = parse_read_speed(host.ask("see how fast it is read", read_speed_command(source, shape.bytes)))
         speed, known_from = min(read / 2, COPY_CEILING), "a short read of the source"
-    held = list_backups(host, database)
     return Observed(
         host=host.name,
         database=database.name,

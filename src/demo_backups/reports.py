@@ -155,8 +155,8 @@ def print_backups(out: Console, backups: Sequence[File]) -> None:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("backup", overflow="fold")
-    table.add_column("bytes", justify="right")
-    table.add_column("created")
+    table.add_column("bytes", justify="right", overflow="fold")
+    table.add_column("created", overflow="fold")
     for each in backups:
         table.add_row(
             Text(clean(str(each.path))), f"{each.bytes:,}", each.modified.isoformat(sep=" ", timespec="seconds")

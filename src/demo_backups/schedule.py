@@ -182,7 +182,7 @@ def install_command(old: str | None, new: str | None, payload: str | None = None
         [
             f'set -eu; umask 077; mkdir -p -- "{STATE}"; cd -- "{STATE}"',
             "new=$(mktemp ./crontab.new.XXXXXX); old=$(mktemp ./crontab.old.XXXXXX)",
-            'trap \'rm -f -- "$new" "$old"\' EXIT',
+            "trap 'rm -f -- \"$new\" \"$old\"' EXIT; trap 'exit 1' HUP INT TERM",
             'crontab -l > "$old" 2>/dev/null || : > "$old"',
             f'[ "$(sha256sum < "$old")" = "{before}  -" ] || {{ echo "it has changed meanwhile" >&2; exit 1; }}',
             'sync -- "$old"; mv --force -- "$old" crontab.previous',

@@ -84,7 +84,7 @@ class Push:
             [
                 "set -eu; umask 077",
                 f"new=$(mktemp -- {quote(self.target.parent / f'.{self.target.name}.XXXXXX')})",
-                "trap 'rm -f -- \"$new\"' EXIT",
+                "trap 'rm -f -- \"$new\"' EXIT; trap 'exit 1' HUP INT TERM",
                 f'echo {content} | base64 -d > "$new"',
                 f'[ "$(sha256sum < "$new")" = "{self.script.sha256}  -" ] || {{ echo "came damaged" >&2; exit 1; }}',
                 *(
@@ -150,7 +150,8 @@ def plan_push(host: Host, database: Database, script: Script) -> Push:
         f"cd -- {quote(database.script.parent)} && if [ -e {target} ]; then"
         f" stat -L -c '%a %U:%G' -- {target} && base64 -w 0 -- {target}; fi"
     )
-    answer = host.ask(f"look at {database.script}", look).splitlines()
+    advice = f"is app_dir right? The script goes into {database.script.parent}, which must be there"
+    answer = host.ask(f"look at {database.script}", look, advice=advice).splitlines()
     if not answer:
         return Push(script, database.script, None)
     mode, owner = answer[0].split(" ", 1)

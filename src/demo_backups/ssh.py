@@ -505,11 +505,8 @@ class Login(AuthStrategy):
 
     def _keys(self) -> Iterator[AuthSource]:
         default = ["~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa"]
-        files = [
-            path
-            for path in (Path(each).expanduser() for each in self.ssh_config.get("identityfile", default))
-            if path.is_file()
-        ]
+        files = [Path(each).expanduser() for each in self.ssh_config.get("identityfile", default)]
+        # Of a key in the agent, the public half may be all that is here.
         listed = {_public(file): file for file in files}
         agent = list(paramiko.Agent().get_keys())
         only = self.ssh_config.get("identitiesonly", "no") == "yes"
@@ -520,7 +517,7 @@ class Login(AuthStrategy):
         yield from (
             KeyFile(self.username, file)
             for blob, file in listed.items()
-            if blob not in in_agent and file.suffix != ".pub"
+            if blob not in in_agent and file.suffix != ".pub" and file.is_file()
         )
 
 

@@ -127,7 +127,8 @@ def run_command(work: Work, command: str, total: int) -> File:
     `total` is the size of the source in bytes.
     """
     floor = work.settings.free_space_floor
-    return finish_run(work, backups.start_backup(work.host, work.database, command, total, floor))
+    with detached.staying(work.host, work.database, backups.KIND):
+        return finish_run(work, backups.start_backup(work.host, work.database, command, total, floor))
 
 
 def finish_run(work: Work, run: detached.Run) -> File:
@@ -172,7 +173,8 @@ def attach(work: Work) -> verification.Verification | None:
     work.record.kind = "run" if run.kind == backups.KIND else "verification"
     work.say(f"{run.kind} of {run.subject}, started by {run.by} at {run.when}")
     if run.kind == backups.KIND:
-        finish_run(work, run)
+        with detached.staying(work.host, work.database, run.kind):
+            finish_run(work, run)
         return None
     return verify(work, PurePosixPath(run.subject), "quick_check" in run.command, resume=True)
 

@@ -103,13 +103,13 @@ def verify(
     else:
         backup = look_at_file(host, path)
     source, source_bytes = look_at_source(host, database)
-    if path is None or backup is None:
+    if path is None or backup is None or backup.type not in ("f", "l"):  # opening a pipe would wait for ever
         missing = f"there is no {path}" if path else f"there is no backup of it in {database.backup_dir}"
-        checks = [Check("created", False, missing)]
+        checks = [check_created(database, backup, []) if backup else Check("created", False, missing)]
         checks += [
             Check(name, None, "there is no backup to look at") for name in ("size", "integrity", "query", "source")
         ]
-        return Verification(host.name, database.name, path, None, database.source, source_bytes, checks)
+        return Verification(host.name, database.name, path, backup, database.source, source_bytes, checks)
 
     def ask(what: str, *statements: str, timeout: int = COMMAND_TIMEOUT) -> Result:
         command = sqlite_command(backup.path, *statements, immutable=True)
@@ -137,12 +137,12 @@ def check_by_itself(
 ) -> Result:
     """Start the check of a whole backup, or join the one that is going on, and wait for its end."""
     command = sqlite_command(backup.path, f"PRAGMA {'quick' if quick else 'integrity'}_check", immutable=True)
-    run = detached.find(host, database, KIND)
-    if not (run and run.command == command and (resume or detached.look(host, database, KIND).running)):
-        run = detached.start(
-            host, database, detached.Run(KIND, database.name, command, str(backup.path), backup.bytes), command
-        )
-    seen, printed = follow(run)
+    with detached.staying(host, database, KIND):
+        run = detached.find(host, database, KIND)
+        if not (run and run.command == command and (resume or detached.look(host, database, KIND).running)):
+            check = detached.Run(KIND, database.name, command, str(backup.path), backup.bytes)
+            run = detached.start(host, database, check, command)
+        seen, printed = follow(run)
     return Result(seen.status, printed, "") if seen.status == 0 else Result(seen.status, "", printed)
 
 
@@ -187,7 +187,7 @@ def how_to_open(header: Header | None, beside_it: list[str]) -> bool | str:
     if not header.wal:
         return False
     match beside_it:
-        case []:
+        case [] | ["-shm"]:
             return True
         case ["-wal"]:
             return "has a -wal without a -shm: it cannot be opened without writing beside it; start its service once"

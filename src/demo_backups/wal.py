@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import quote as percent_encode
 
 from .errors import StepError
-from .facts import Process, beside, existing_command, header_command, holders, look_at_file, parse_header, quote
+from .facts import Process, beside, existing_command, holders, look_at_header, quote
 from .hosts import Host, Result
 from .settings import Database
 
@@ -42,13 +42,7 @@ def mode_command(database: Database, wal: bool) -> str:
 def look_at_mode(host: Host, database: Database) -> Mode:
     """Read the journal mode from the header (fileformat2.html, section 1.3.3); raises CouldNotLookError, StepError."""
     source = database.source
-    if look_at_file(host, source) is None:
-        raise StepError(
-            f"there is no {source}", host=host.name, advice=f"see the setting databases.{database.name}.file"
-        )
-    header = parse_header(host.ask(f"read the header of {source}", header_command(source)))
-    if header is None:
-        raise StepError(f"{source} is not a database", host=host.name)
+    header = look_at_header(host, source)
     there = host.ask(f"look beside {source}", existing_command(beside(source, "-wal", "-shm"))).splitlines()
     files = " ".join(quote(path) for path in [str(source), *there])
     owners = host.ask("see who owns it", f"stat -c %U:%G -- {files} 2>/dev/null; true").splitlines()

@@ -114,7 +114,7 @@ def test_a_full_disk_fails_and_keeps_every_older_backup(server: Server) -> None:
     done = server.inv("run-index-backup")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "full" in done.stderr
-    assert "a failed run rotates nothing away" in done.stderr
+    assert "leaves older backups untouched" in done.stderr
     left = server.machine.inside(PurePosixPath(folder))
     assert sorted(path.name for path in left.iterdir()) == [".backup.lock", "backup_2020-01-01_00-00-00.db"]
 

@@ -53,7 +53,7 @@ def test_cron_runs_the_line_that_enabling_put_into_roots_crontab(server: Server)
 
 
 def test_under_cron_too_a_path_may_hold_what_cron_and_the_shell_take_for_their_own(server: Server) -> None:
-    odd = "50% 'of' \"it\" $HOME"
+    odd = "50% 'of' \"it\" $HOME a\\tb \\%"
     backups = server.machine.home / odd
     backups.mkdir()
     server.machine.own(backups)

@@ -69,6 +69,18 @@ def test_keys_in_the_agent_that_are_not_this_hosts_do_not_use_up_the_tries(serve
         assert done.returncode == 0, done.stderr
 
 
+def test_with_identities_only_no_other_key_of_the_agent_is_offered(server: Server, tmp_path: Path) -> None:
+    wrong = server.machine.ssh / "wrong"
+    server.machine.make_key(wrong, known=False)
+    server.machine.configure(server.machine.alias("demo", server.sshd, key=wrong))
+    with agent(tmp_path, server.machine.key) as socket:
+        config = server.machine.ssh_config
+        config.write_text(config.read_text().replace("IdentityAgent none", f"IdentityAgent {socket}"))
+        assert server.inv("list-backups").returncode == 3
+        config.write_text(config.read_text().replace("IdentitiesOnly yes", "IdentitiesOnly no"))
+        assert server.inv("list-backups").returncode == 0
+
+
 @pytest.fixture
 def locked(server: Server) -> Path:
     """The user's only key, with a passphrase."""

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .. import evidence, reports, schedule, steps
-from ..errors import SettingsError, StepError
+from ..errors import InterruptedRunError, SettingsError, StepError
 from ..facts import File
 from ..hosts import open_host
 from ..settings import Settings
@@ -108,7 +108,10 @@ def rehearse(settings: Settings, play: Play, keep: bool, out: Console) -> None:
             )
             with open_host(there) as host:
                 work = steps.Work(host, there, there.database(play.database), record, out)
-                done = ACTS[play.database](work)
+                try:
+                    done = ACTS[play.database](work)
+                finally:
+                    record.exit_status = record.seconds = None  # of the whole, not of the last step
             if keep:
                 _keep(out, there)
         record.details = {
@@ -285,6 +288,8 @@ def _ended_by_signals() -> Iterator[None]:
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
+    except InterruptedRunError:
+        raise KeyboardInterrupt from None  # what it says may still be running ended with the server
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

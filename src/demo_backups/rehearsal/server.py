@@ -27,6 +27,7 @@ class Server:
         self.ssh_config = folder / "ssh_config"
         self.known_hosts = folder / "known_hosts"
         self.port = 0
+        self.shell = "/bin/sh"  # the login shell
         self.environment = {
             "HOME": str(self.home),
             "PATH": f"{folder / 'bin'}:{environment['PATH']}",
@@ -61,10 +62,10 @@ class Server:
     HostName 127.0.0.1
     Port {self.port}
     User {ALIAS}
-    IdentityFile {self.folder / "user_key"}
+    IdentityFile "{self.folder / "user_key"}"
     IdentitiesOnly yes
     IdentityAgent none
-    UserKnownHostsFile {self.known_hosts}
+    UserKnownHostsFile "{self.known_hosts}"
     GlobalKnownHostsFile /dev/null
 """
         )
@@ -73,7 +74,7 @@ class Server:
     async def _serve(self, session: asyncssh.SSHServerProcess[bytes]) -> None:
         """Run one command as sshd does: by a shell, in the home directory, in a process group of its own."""
         process = await asyncio.create_subprocess_exec(
-            "/bin/sh",
+            self.shell,
             "-c",
             session.command or "exit 1",
             cwd=self.home,
@@ -96,11 +97,27 @@ class Server:
             else:
                 session.exit(status)
 
-    def kill_processes(self) -> None:
-        """End what is still running for a client."""
-        for process in self._processes:
+    async def end_processes(self) -> None:
+        """End what is still running for a client, and wait for its end."""
+        for process in list(self._processes):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+        while left := processes_at_home(self.home):
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            await asyncio.sleep(0.01)
+
+
+def processes_at_home(home: Path) -> list[int]:
+    """Find the processes with a home directory: runs that go on by themselves have nothing else in common."""
+    mine, found = b"\0HOME=" + os.fsencode(home) + b"\0", []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if mine in b"\0" + path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
 
 
 async def _copy(reader: Any, writer: Any) -> None:
@@ -118,7 +135,7 @@ def serve(folder: Path, environment: Mapping[str, str] = os.environ) -> Iterator
     thread.start()
 
     async def close(acceptor: asyncssh.SSHAcceptor) -> None:
-        server.kill_processes()
+        await server.end_processes()
         acceptor.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:

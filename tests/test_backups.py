@@ -1,0 +1,211 @@
+"""Backups: their names, the list of them, running one as cron would, and finding what it made."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from demo_backups import detached
+from demo_backups.backups import check_run, cron_command, is_backup_name, list_backups, made, start_backup
+from demo_backups.detached import Look, Run
+from demo_backups.errors import CouldNotLookError, StepError
+from demo_backups.facts import File, quote
+from demo_backups.hosts import Host
+from demo_backups.settings import Database, Settings
+
+from .conftest import ODD_NAMES
+
+NAME = "backup_2024-11-24_20-00-00.db"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / 'it\'s a "folder" with 100% \\t'
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def database(project_settings: Settings, folder: Path) -> Database:
+    """The index database, with a backup folder of the test's own."""
+    return replace(project_settings.database("index"), backup_dir=PurePosixPath(folder))
+
+
+def file(name: str, minutes: int = 0) -> File:
+    return File(PurePosixPath("/b") / name, 1, datetime(2024, 1, 1, tzinfo=timezone.utc) + timedelta(minutes=minutes))
+
+
+# --- names ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "of"),
+    [
+        (NAME, "index"),
+        (f"tracker_{NAME}", "tracker"),
+        (f"{NAME}-journal", None),
+        (f"{NAME}.part", None),
+        (f".{NAME}", None),
+        (f"my_{NAME}", None),
+        (f"{NAME}\n", None),
+        ("backup_2024-11-24.db", None),
+        ("backup_2024-11-24_20-00-0x.db", None),
+        ("backup_2024-11-24_20-00-00xdb", None),
+        ("backup_.db", None),
+        ("", None),
+    ],
+)
+def test_a_backup_is_told_by_its_name(project_settings: Settings, name: str, of: str | None) -> None:
+    taken = {each for each in ("index", "tracker") if is_backup_name(project_settings.database(each), name)}
+    assert taken == ({of} if of else set())
+
+
+# --- the list -------------------------------------------------------------------------------------------------------
+
+
+def test_the_backups_of_a_database_are_listed_the_newest_first(here: Host, database: Database, folder: Path) -> None:
+    for number, day in enumerate(("23", "25", "24")):
+        path = folder / f"backup_2024-11-{day}_00-00-00.db"
+        path.write_bytes(bytes(number))
+        os.utime(path, (1_700_000_000 + number, 1_700_000_000 + number))
+    for other in (f"tracker_{NAME}", f"{NAME}-journal", ".backup.part", "backup_by_hand.db", "notes.txt"):
+        (folder / other).touch()
+    (folder / "below").mkdir()
+    (folder / "below" / NAME).touch()
+    seen = list_backups(here, database)
+    assert [(backup.path.name[15:17], backup.bytes) for backup in seen] == [("24", 2), ("25", 1), ("23", 0)]
+    assert {backup.path.parent for backup in seen} == {PurePosixPath(folder)}
+
+
+def test_backups_of_one_moment_are_listed_by_their_names(here: Host, database: Database, folder: Path) -> None:
+    for second in ("01", "03", "02"):
+        path = folder / f"backup_2024-11-24_20-00-{second}.db"
+        path.touch()
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    assert [backup.path.name[-5:-3] for backup in list_backups(here, database)] == ["03", "02", "01"]
+
+
+def test_an_empty_folder_is_told_from_one_that_cannot_be_seen(here: Host, database: Database, folder: Path) -> None:
+    assert list_backups(here, database) == []
+    folder.rmdir()
+    with pytest.raises(CouldNotLookError, match="could not list the backups in") as caught:
+        list_backups(here, database)
+    assert "No such file or directory" in caught.value.printed
+
+
+# --- running one ----------------------------------------------------------------------------------------------------
+
+
+def as_cron(command: str, environment: dict[str, str]) -> str:
+    """What a command prints, run as cron would from a shell with some environment."""
+    words = ["/bin/sh", "-c", cron_command(command)]
+    return subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_job_gets_the_bare_environment_of_cron(tmp_path: Path) -> None:
+    environment = {"HOME": str(tmp_path), "PATH": f"/opt/bin:{os.environ['PATH']}", "LANG": "de_DE.UTF-8"}
+    environment |= {"DATABASE_FILE": "/wrong", "BASH_ENV": "/wrong", "LOGNAME": "wrong", "SHELL": "/bin/zsh"}
+    printed = as_cron("exec env", environment).splitlines()
+    assert sorted(line for line in printed if not line.startswith("PWD=")) == [  # the shell's own
+        f"HOME={tmp_path}",
+        f"LOGNAME={pwd.getpwuid(os.geteuid()).pw_name}",
+        "PATH=/usr/bin:/bin",
+        "SHELL=/bin/sh",
+    ]
+
+
+@pytest.mark.parametrize("name", ["usual", *ODD_NAMES.values()], ids=["usual", *ODD_NAMES])
+def test_a_job_starts_in_the_home_directory(tmp_path: Path, name: str) -> None:
+    home = tmp_path / name
+    home.mkdir()
+    assert as_cron("pwd", {"HOME": str(home), "PATH": os.environ["PATH"]}) == f"{home}\n"
+
+
+def test_a_job_is_run_by_sh_and_not_by_the_shell_that_asks(tmp_path: Path) -> None:
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    assert as_cron("A='it'\"'\"'s 100%' sh -c 'printf %s \"$A\"' 2>&1", environment) == "it's 100%"
+    assert as_cron("echo $0", environment) == "/bin/sh\n"
+
+
+def run_backup(host: Host, database: Database, command: str) -> tuple[Run, Look, str]:
+    """Run a command as a task does, and stay with it to its end."""
+    run = start_backup(host, database, command, total=1, floor=0)
+    printed: list[str] = []
+    seen = detached.follow(host, database, run, printed.append, lambda look: None)
+    return run, seen, "".join(printed)
+
+
+def test_a_run_finds_what_it_made_and_hands_on_what_is_printed(here: Host, database: Database, folder: Path) -> None:
+    (folder / NAME).touch()
+    new = folder / "backup_2024-11-24_21-00-00.db"
+    run, seen, printed = run_backup(here, database, f"cd {quote(str(folder))} && echo at work && echo x > {new.name}")
+    assert (seen.status, printed) == (0, "at work\n")
+    assert seen.ended is not None
+    assert seen.ended > run.started
+    file = check_run(here, database, run, seen, printed)
+    assert (file.path, file.bytes) == (PurePosixPath(new), 2)
+
+
+def test_a_run_that_fails_is_a_failure_even_if_it_made_a_file(here: Host, database: Database, folder: Path) -> None:
+    command = f"touch {quote(str(folder / NAME))}; echo half done; echo 'disk full' >&2; exit 13"
+    run, seen, printed = run_backup(here, database, command)
+    with pytest.raises(StepError, match="local: the backup of the index database failed") as caught:
+        check_run(here, database, run, seen, printed)
+    assert caught.value.printed == "half done\ndisk full"
+    assert "older backups untouched" in caught.value.advice
+
+
+def test_a_run_that_is_killed_is_a_failure(here: Host, database: Database) -> None:
+    run, seen, printed = run_backup(here, database, "kill -9 $$")
+    with pytest.raises(StepError, match="failed"):
+        check_run(here, database, run, seen, printed)
+
+
+def test_a_run_that_ends_well_and_makes_nothing_is_a_failure(here: Host, database: Database, folder: Path) -> None:
+    (folder / NAME).touch()
+    run, seen, printed = run_backup(
+        here, database, f": > {quote(str(folder.parent / NAME))}"
+    )  # it wrote somewhere else
+    assert seen.status == 0
+    with pytest.raises(StepError, match="the script ended well but made no new backup in") as caught:
+        check_run(here, database, run, seen, printed)
+    assert "another folder" in caught.value.advice
+
+
+def test_a_folder_that_cannot_be_seen_stops_a_run_before_it_starts(
+    here: Host, database: Database, folder: Path
+) -> None:
+    folder.rmdir()
+    with pytest.raises(CouldNotLookError):
+        run_backup(here, database, f"touch {quote(str(folder.parent / 'ran'))}")
+    assert not (folder.parent / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "new"),
+    [
+        ([], [], None),
+        ([], ["a"], "a"),
+        (["a"], ["a"], None),
+        (["a"], ["b", "a"], "b"),
+        (["a", "b"], ["c"], "c"),  # the rotation took two
+        (["a", "b"], ["b"], None),
+        (["a"], ["c", "b", "a"], "b"),  # cron ran afterwards: the first
+        (["a"], ["a", "b"], "b"),  # whatever the clock says
+    ],
+)
+def test_what_was_made_is_the_first_that_was_not_there_before(
+    before: list[str], after: list[str], new: str | None
+) -> None:
+    found = made(before, [file(name, -number) for number, name in enumerate(after)])
+    assert (found.path.name if found else None) == new
+
+
+def test_a_backup_that_was_only_written_again_is_no_new_one() -> None:
+    assert made([NAME], [replace(file(NAME, 5), bytes=9)]) is None

@@ -1,0 +1,27 @@
+"""Errors: what was tried, where, what came back, and the way out."""
+
+from __future__ import annotations
+
+import pytest
+
+from demo_backups.errors import BackupsError, CouldNotLookError, InterruptedRunError, SettingsError, StepError
+
+
+def test_an_error_says_all_that_is_known() -> None:
+    error = StepError("could not look", host="demo", printed="\nfirst\nsecond\n", advice="try again")
+    assert str(error) == "demo: could not look\n  | first\n  | second\n  -> try again"
+
+
+def test_an_error_says_no_more_than_is_known() -> None:
+    assert str(StepError("could not look")) == "could not look"
+    assert str(StepError("could not look", printed=" \n ")) == "could not look"
+    assert str(StepError("could not look", advice="wait")) == "could not look\n  -> wait"
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [(BackupsError, 1), (StepError, 1), (SettingsError, 2), (CouldNotLookError, 3), (InterruptedRunError, 130)],
+)
+def test_each_kind_of_error_has_its_exit_code(kind: type[BackupsError], code: int) -> None:
+    assert kind("x").exit_code == code
+    assert issubclass(kind, BackupsError)

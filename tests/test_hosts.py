@@ -1,0 +1,380 @@
+"""A Host over SSH and on this machine: what goes in, what comes back, and what happens when it does not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from demo_backups import hosts, scripts
+from demo_backups.errors import COULD_NOT_LOOK, BackupsError, CouldNotLookError, SettingsError, StepError
+from demo_backups.hosts import Host, open_host
+from demo_backups.settings import Settings
+
+from .conftest import Demo, wait_until
+
+
+@pytest.fixture(params=["ssh", "local"])
+def either(request: pytest.FixtureRequest) -> Host:
+    """A Host over SSH, and this machine."""
+    return request.getfixturevalue("host" if request.param == "ssh" else "here")  # type: ignore[no-any-return]
+
+
+def executable(path: Path, text: str) -> Path:
+    """Write a program."""
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+def login_shell(demo: Demo, text: str) -> None:
+    """Give the server's user another login shell: a script, called with -c and the command."""
+    demo.server.shell = str(executable(demo.server.folder / "login-shell", f"#!/bin/sh\n{text}\n"))
+
+
+# --- commands -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "stdout", "stderr"),
+    [
+        ("echo out; echo err >&2", 0, "out\n", "err\n"),
+        ("echo half; exit 3", 3, "half\n", ""),
+        ("exit 255", 255, "", ""),
+        ("cat", 0, "", ""),  # its input is empty: nothing waits for what nobody types
+        ('echo "$LC_ALL"', 0, "C\n", ""),
+        ('printf \'%s\' "it\'s \\"quoted\\" \\\\ # % ! \\$x"', 0, 'it\'s "quoted" \\ # % ! $x', ""),
+        ("printf 'no line end'", 0, "no line end", ""),
+        ("printf '\\n\\n'", 0, "\n\n", ""),
+        ("printf 'a\\r\\nb'", 0, "a\r\nb", ""),
+        ("echo ünï…", 0, "ünï…\n", ""),
+    ],
+)
+def test_a_command_says_what_it_says(either: Host, command: str, status: int | None, stdout: str, stderr: str) -> None:
+    done = either.run("try", command)
+    assert (done.status, done.stdout, done.stderr) == (status, stdout, stderr)
+    assert done.ok == (status == 0)
+
+
+def test_a_missing_program_is_no_lost_connection(either: Host) -> None:
+    done = either.run("try", "no-such-program")
+    assert done.status == 127
+    assert "no-such-program" in done.printed
+
+
+@pytest.mark.parametrize(
+    ("command", "printed"),
+    [
+        ("echo out; echo err >&2; false", "err\nout"),
+        ("exit 4", "exit status 4"),
+        ("kill -9 $$", "Killed"),
+    ],
+)
+def test_there_is_always_something_to_show(either: Host, command: str, printed: str) -> None:
+    assert either.run("try", command).printed == printed
+
+
+def test_a_signal_is_told_where_the_login_shell_leaves_it_to_the_server(demo: Demo, host: Host) -> None:
+    demo.server.shell = "/bin/bash"  # has the command in its own place
+    done = host.run("try", "kill -9 $$")
+    assert (done.status, done.ok, done.printed) == (None, False, "it was killed by a signal")
+
+
+def test_every_byte_comes_back(either: Host, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 300
+    (tmp_path / "bytes").write_bytes(content)
+    done = either.run("read", f"cat '{tmp_path}/bytes'; cat '{tmp_path}/bytes' >&2")
+    assert done.stdout.encode("utf-8", "surrogateescape") == content
+    assert done.stderr.encode("utf-8", "surrogateescape") == content
+
+
+def test_every_byte_gets_there(either: Host) -> None:
+    # The embedded server takes UTF-8 only; OpenSSH takes what there is.
+    odd = bytes(set(range(1, 256 if either.name == "local" else 128))).decode("utf-8", "surrogateescape") + "…"
+    done = either.run("write", f"printf '%s' {shlex.quote(odd)}")
+    assert done.stdout == odd
+
+
+def test_much_on_both_outputs_at_once(either: Host) -> None:
+    count = 2_000_000
+    much = f"head -c {count} /dev/zero | tr '\\0' x"
+    done = either.run("print much", f"({much}) & {much} >&2; wait")
+    assert (len(done.stdout), len(done.stderr)) == (count, count)
+
+
+def test_what_is_printed_is_passed_on_as_it_comes(either: Host, tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    parts: list[str] = []
+
+    def echo(text: str) -> None:
+        parts.append(text)
+        seen.touch()
+
+    # It ends only if the first line was seen before its end.
+    done = either.run("wait", f"echo one; until [ -e '{seen}' ]; do sleep 0.01; done; echo two", echo=echo)
+    assert done.stdout == "one\ntwo\n"
+    assert parts[0] == "one\n"
+    assert "".join(parts) == "one\ntwo\n"
+
+
+def test_what_is_passed_on_is_never_cut_within_a_character(either: Host) -> None:
+    parts: list[str] = []
+    either.run("print", "printf x; i=0; while [ $i -lt 3000 ]; do printf '…'; i=$((i + 1)); done", echo=parts.append)
+    assert len(parts) > 1
+    assert "".join(parts) == "x" + "…" * 3000
+
+
+def test_a_command_that_is_too_long_is_refused_before_it_goes_out(either: Host) -> None:
+    with pytest.raises(StepError, match=r"could not send it: more than 126976 bytes for one command"):
+        either.run("send it", "true #" + "x" * hosts.LARGEST_ARGUMENT)
+    # The largest that is let through does arrive; quotes count as what they become.
+    longest = "true #" + "x" * (hosts.LARGEST_ARGUMENT - 300)
+    assert either.run("send it", longest).ok
+    with pytest.raises(StepError):
+        either.run("send it", "true #" + "'" * (hosts.LARGEST_ARGUMENT // 4))
+
+
+def test_no_answer_in_time_is_told_at_once_and_the_next_command_works(either: Host, tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    with pytest.raises(CouldNotLookError) as caught:
+        either.run("wait", f"sleep 600 & echo $! >'{pid}'; wait", timeout=1)
+    os.kill(int(pid.read_text()), signal.SIGKILL)  # it did go on
+    assert f"{either.name}: could not wait: no answer within 1 s" in str(caught.value)
+    assert f"it may still be running on {either.name}" in caught.value.advice
+    assert either.run("go on", "echo on").stdout == "on\n"
+
+
+def test_asking_and_acting_raise_what_they_mean(either: Host) -> None:
+    assert either.ask("look", "echo seen") == "seen\n"
+    assert either.act("do it", "echo done") == "done\n"
+    with pytest.raises(CouldNotLookError) as looked:
+        either.ask("look", "echo why >&2; exit 2")
+    assert str(looked.value) == f"{either.name}: could not look\n  | why"
+    with pytest.raises(StepError) as acted:
+        either.act("do it", "echo why >&2; exit 2")
+    assert str(acted.value) == f"{either.name}: could not do it\n  | why"
+    assert (looked.value.exit_code, acted.value.exit_code) == (3, 1)
+
+
+def test_a_permission_that_is_missing_without_sudo_says_how_to_use_it(either: Host) -> None:
+    with pytest.raises(CouldNotLookError) as caught:
+        either.ask("look", "echo 'cat: /x: Permission denied' >&2; false")
+    assert "set use_sudo to true (INVOKE_USE_SUDO=1)" in caught.value.advice
+
+
+# --- the way there --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "greeting",
+    [
+        "echo 'Welcome!'",
+        "printf 'no line end'",
+        "echo out; echo err >&2",
+        "head -c 100000 /dev/zero",
+        "printf '\\377\\n'",
+    ],
+)
+def test_a_login_shell_that_prints_does_no_harm(demo: Demo, host: Host, greeting: str) -> None:
+    login_shell(demo, f'{greeting}\nexec /bin/sh "$@"')
+    done = host.run("try", "echo out; echo err >&2; exit 3")
+    assert (done.status, done.stdout, done.stderr) == (3, "out\n", "err\n")
+
+
+@pytest.mark.parametrize(
+    ("shell", "printed"),
+    [
+        ("echo 'This account is currently not available.'; exit 1", "This account is currently not available."),
+        ("echo 'no such command: /bin/sh' >&2; exit 0", "no such command: /bin/sh"),
+        ("exit 0", ""),
+    ],
+)
+def test_a_login_shell_that_runs_nothing_is_no_empty_answer(demo: Demo, host: Host, shell: str, printed: str) -> None:
+    login_shell(demo, shell)
+    with pytest.raises(CouldNotLookError, match="could not look: the command did not start") as caught:
+        host.run("look", "true")
+    assert caught.value.printed == printed
+    assert "this must print 'ok': ssh rehearsal" in caught.value.advice
+
+
+@pytest.fixture
+def mortal(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
+    """A server in a process of its own, which can be killed: its SSH configuration, and the process."""
+    folder = tmp_path / "mortal"
+    folder.mkdir()
+    program = (
+        "import pathlib, sys; from demo_backups.rehearsal.server import serve\n"
+        "with serve(pathlib.Path(sys.argv[1])): print('ready', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        yield folder / "ssh_config", process
+        process.kill()
+
+
+def test_a_server_that_is_gone_in_the_middle_is_told_at_once(
+    mortal: tuple[Path, subprocess.Popen[str]], project_settings: Settings, tmp_path: Path
+) -> None:
+    config, process = mortal
+    settings = project_settings.model_copy(update={"host": "rehearsal", "ssh_config": str(config), "use_sudo": False})
+    started = tmp_path / "started"
+    with open_host(settings) as host:
+        with pytest.raises(CouldNotLookError) as caught:
+            host.run("copy", f"echo half; exec sleep 0.5 >'{started}' 2>&1", echo=lambda text: process.kill())
+        assert "rehearsal: the connection was lost while trying to copy" in str(caught.value)
+        assert "it may still be running on rehearsal" in caught.value.advice
+        with pytest.raises(CouldNotLookError, match="the connection was lost while trying to look"):
+            host.run("look", "true")
+
+
+def test_a_connection_lost_after_the_last_word_is_no_success(demo: Demo, host: Host) -> None:
+    """The exit status never came: that is neither 0 nor a signal."""
+    with pytest.raises(CouldNotLookError, match="the connection was lost"):
+        host.run("copy", "echo all; sleep 600", echo=lambda text: host._context.transport.sock.close())
+
+
+@pytest.mark.parametrize("name", ["", "-oProxyCommand=touch x", "two words", "new\nline"])
+def test_what_can_be_no_host_is_refused_before_anything_is_run(project_settings: Settings, name: str) -> None:
+    with pytest.raises(SettingsError, match="--host") as caught, open_host(project_settings, name or "\t"):
+        pass
+    assert "local" in caught.value.advice
+
+
+def test_the_connection_is_closed_when_the_host_is(demo: Demo) -> None:
+    with open_host(demo.settings) as host:
+        assert host.run("try", "true").ok
+        transport = host._context.transport
+    wait_until(lambda: not transport.is_alive(), "the end of the connection")
+
+
+def test_commands_here_are_free_of_what_the_user_set_for_other_tasks(
+    project_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("INVOKE_RUN_DRY", "1"), ("INVOKE_RUN_ECHO", "1"), ("INVOKE_RUN_SHELL", "/bin/false")):
+        monkeypatch.setenv(name, value)
+    with open_host(project_settings, "local") as host:
+        assert host.run("try", "echo ok").stdout == "ok\n"
+
+
+# --- root -----------------------------------------------------------------------------------------------------------
+
+REFUSES = "echo 'sudo: a password is required' >&2; exit 1"
+WANTS_A_TERMINAL = "echo 'sudo: sorry, you must have a tty to run sudo' >&2; exit 1"
+ALLOWS = 'while [ "$1" != -- ] && [ "$1" != true ]; do shift; done; [ "$1" = true ] || shift; AS_ROOT=1 exec "$@"'
+
+
+@pytest.fixture
+def as_user(demo: Demo) -> Iterator[Callable[[str | None], Host]]:
+    """Open the server as a user who is not root, with a sudo of the test's own, or with none."""
+    programs = demo.server.folder / "bin"
+    executable(programs / "id", '#!/bin/sh\n[ "$*" = -u ] && echo 1000 || exec /usr/bin/id "$@"\n')
+
+    def opened(sudo: str | None) -> Host:
+        if sudo is None:
+            # Not on this PATH, wherever it may be here.
+            for tool in ("sh", "echo", "cat", "env", "true"):
+                (programs / tool).symlink_to(f"/bin/{tool}")
+            demo.server.environment["PATH"] = str(programs)
+        else:
+            executable(programs / "sudo", f"#!/bin/sh\n{sudo}\n")
+        return stack.enter_context(open_host(demo.settings.model_copy(update={"use_sudo": True})))
+
+    with contextlib.ExitStack() as stack:
+        yield opened
+
+
+def test_root_is_asked_of_sudo_where_the_user_is_not_root(as_user: Callable[[str | None], Host]) -> None:
+    host = as_user(ALLOWS)
+    assert host.run("look", "echo $AS_ROOT", root=True).stdout == "1\n"
+    assert host.run("look", "echo $AS_ROOT").stdout == "\n"
+
+
+def test_root_needs_no_sudo(demo: Demo) -> None:
+    executable(demo.server.folder / "bin/id", "#!/bin/sh\necho 0\n")
+    executable(demo.server.folder / "bin/sudo", f"#!/bin/sh\n{REFUSES}\n")
+    with open_host(demo.settings.model_copy(update={"use_sudo": True})) as host:
+        assert host.run("look", "echo fine", root=True).stdout == "fine\n"
+
+
+@pytest.mark.parametrize(
+    ("sudo", "tried", "printed", "advice"),
+    [
+        (REFUSES, "there is no terminal to ask for it", "a password is required", "sudoers"),
+        (
+            WANTS_A_TERMINAL,
+            "there is no terminal to ask for it",
+            "must have a tty",
+            "INVOKE_USE_SUDO=0",
+        ),
+        (None, "sudo is not installed", "", "log in as root, or set use_sudo to false"),
+    ],
+)
+def test_without_a_way_to_become_root_nothing_is_looked_at(
+    as_user: Callable[[str | None], Host], sudo: str | None, tried: str, printed: str, advice: str
+) -> None:
+    host = as_user(sudo)
+    for _ in range(2):
+        with pytest.raises(CouldNotLookError) as caught:
+            host.run("look", "echo should not be seen", root=True)
+        assert tried in caught.value.tried
+        assert printed in caught.value.printed
+        assert advice in caught.value.advice
+        assert caught.value.exit_code == COULD_NOT_LOOK
+
+
+def test_sudo_that_refuses_later_is_no_empty_answer(as_user: Callable[[str | None], Host]) -> None:
+    host = as_user(f'[ "$*" = "-n true" ] || {{ {REFUSES}; }}')
+    with pytest.raises(CouldNotLookError, match="could not look: the command did not start") as caught:
+        host.run("look", "true", root=True)
+    assert "sudoers" in caught.value.advice
+
+
+# --- what a server may lack -----------------------------------------------------------------------------------------
+
+
+def farm(folder: Path, *without: str) -> Path:
+    """A folder of links to all programs of this machine but some."""
+    folder.mkdir()
+    for place in ("/usr/bin", "/bin"):
+        for program in Path(place).iterdir():
+            link = folder / program.name
+            if program.name not in without and not link.exists() and os.access(program, os.X_OK):
+                link.symlink_to(program)
+    return folder
+
+
+@pytest.mark.parametrize("missing", [("sqlite3",), ("bash",), ("flock", "realpath")])
+def test_programs_that_cron_would_not_find_are_named(
+    demo: Demo, host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr("demo_backups.facts.CRON_PATH", str(farm(tmp_path / "farm", *missing)))
+    with pytest.raises(CouldNotLookError) as caught:
+        scripts.check_tools(host)
+    assert f"not installed, or not on cron's PATH: {', '.join(missing)}" in str(caught.value)
+    assert "Debian's packages" in caught.value.advice
+
+
+def test_an_sqlite3_that_is_too_old_is_told_with_its_own_words(
+    demo: Demo, host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = farm(tmp_path / "farm", "sqlite3")
+    executable(programs / "sqlite3", "#!/bin/sh\necho 'sqlite3: Error: unknown option: -readonly' >&2; exit 1\n")
+    monkeypatch.setattr("demo_backups.facts.CRON_PATH", str(programs))
+    with pytest.raises(BackupsError) as caught:
+        scripts.check_tools(host)
+    assert "cannot do what the script asks" in str(caught.value)
+    assert "unknown option: -readonly" in caught.value.printed
+
+
+def test_this_machine_has_all_that_the_script_calls(either: Host) -> None:
+    assert scripts.check_tools(either).startswith("3.")
