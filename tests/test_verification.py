@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path, PurePosixPath
@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from demo_backups.facts import File, Header, Shape, sqlite_could_not_look
-from demo_backups.hosts import Host, Result, open_host
+from demo_backups.hosts import Host, Result
 from demo_backups.project import ROOT
 from demo_backups.rehearsal import writer
 from demo_backups.rehearsal.database import make_index
@@ -304,7 +304,7 @@ def make_backup(source: Path, folder: Path) -> Path:
 
 
 @pytest.fixture
-def there(tmp_path: Path, index: Database, project_settings: Settings) -> Iterator[There]:
+def there(tmp_path: Path, index: Database, here: Host) -> There:
     """A good backup and its source, on this machine."""
     folder = tmp_path / 'back\'ups "100%" #1?'
     source = tmp_path / "data\\base 100% #1? it's" / "sqlite3.db"
@@ -312,8 +312,7 @@ def there(tmp_path: Path, index: Database, project_settings: Settings) -> Iterat
     source.parent.mkdir()
     make_index(source, torrents=40)
     database = dataclasses.replace(index, source=PurePosixPath(source), backup_dir=PurePosixPath(folder))
-    with open_host(project_settings.model_copy(update={"use_sudo": False}), "local") as host:
-        yield There(host, database, make_backup(source, folder))
+    return There(here, database, make_backup(source, folder))
 
 
 def test_a_good_backup_passes_all_checks(there: There) -> None:
