@@ -84,11 +84,11 @@ def test_the_backups_of_a_database_are_listed_the_newest_first(here: Host, datab
 
 
 def test_backups_of_one_moment_are_listed_by_their_names(here: Host, database: Database, folder: Path) -> None:
-    for second in ("01", "03", "02"):
-        path = folder / f"backup_2024-11-24_20-00-{second}.db"
-        path.touch()
-        os.utime(path, (1_700_000_000, 1_700_000_000))
-    assert [backup.path.name[-5:-3] for backup in list_backups(here, database)] == ["03", "02", "01"]
+    names = [f"backup_2024-11-24_20-00-{second:02}.db" for second in range(20)]
+    for name in names:
+        (folder / name).touch()
+        os.utime(folder / name, (1_700_000_000, 1_700_000_000))
+    assert [backup.path.name for backup in list_backups(here, database)] == names[::-1]
 
 
 def test_an_empty_folder_is_told_from_one_that_cannot_be_seen(here: Host, database: Database, folder: Path) -> None:

@@ -75,7 +75,7 @@ def checkout(tmp_path: Path) -> Checkout:
 def test_the_first_call_builds_the_environment_and_the_next_ones_do_not(checkout: Checkout) -> None:
     done = checkout("--list")
     assert (done.returncode, done.stderr) == (0, BUILT)
-    assert done.stdout == f"<--search-root><{checkout.root}><--list>"
+    assert done.stdout == f"<--search-root><{checkout.root}><--no-dedupe><--list>"
     venv, locked, own = checkout.calls
     assert venv == f"-m venv --clear {checkout.root}/.venv"
     assert "--require-hashes" in locked
@@ -95,7 +95,7 @@ def test_the_sum_of_the_lock_file_tells_what_the_environment_was_built_from(chec
 
 @pytest.mark.parametrize("arguments", [[], ["verify", "--backup", 'it\'s a "b" \\ *'], ["", "-h", "--", "a\nb"]])
 def test_arguments_arrive_as_they_are(checkout: Checkout, arguments: list[str]) -> None:
-    words = "".join(f"<{word}>" for word in ["--search-root", str(checkout.root), *arguments])
+    words = "".join(f"<{word}>" for word in ["--search-root", str(checkout.root), "--no-dedupe", *arguments])
     assert checkout(*arguments).stdout == words
 
 

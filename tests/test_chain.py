@@ -73,6 +73,11 @@ def test_one_call_may_do_them_all(demo: Demo) -> None:
     ]
 
 
+def test_what_is_asked_for_twice_is_done_twice(demo: Demo) -> None:
+    printed = ok(demo.inv("deploy-index-backup", "run-index-backup", "verify", "verify"))
+    assert printed.count("all checks passed") == 2
+
+
 def test_a_task_that_fails_ends_the_chain(demo: Demo) -> None:
     done = demo.inv("run-index-backup", "enable-index-backup")
     assert done.returncode == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import subprocess
+import tempfile
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 
@@ -241,11 +242,24 @@ def test_sqlite_neither_makes_nor_writes_a_database(tmp_path: Path) -> None:
     assert sqlite_could_not_look(said)
 
 
-def test_sqlite_reads_no_start_up_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / ".sqliterc").write_text(".mode box\n.print started\n")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    make_database(tmp_path / "x.db")
-    assert sh(sqlite_command(PurePosixPath(tmp_path / "x.db"), "PRAGMA quick_check")) == Result(0, "ok\n", "")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a program as somebody else")
+def test_sqlite_reads_no_start_up_file() -> None:
+    # SQLite asks the system for the home directory, and the environment only for a user whom the system does not know.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / ".sqliterc").write_text(".mode box\n")
+        make_database(folder / "x.db")
+        command = sqlite_command(PurePosixPath(folder / "x.db"), "PRAGMA quick_check")
+
+        def printed(command: str) -> str:
+            words = ["/bin/sh", "-c", command]
+            return subprocess.run(
+                words, env=os.environ | {"HOME": name}, user=54321, capture_output=True, text=True, check=True
+            ).stdout
+
+        assert "─" in printed(command.replace("-init /dev/null", ""))  # it would be read
+        assert printed(command) == "ok\n"
 
 
 def test_sqlite_stops_at_the_first_statement_that_fails(tmp_path: Path) -> None:

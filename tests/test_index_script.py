@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import SCRIPT, clean_environment, is_consistent, wait_until
+from .conftest import ODD_NAMES, SCRIPT, clean_environment, is_consistent, wait_until
 
 DAY = 24 * 3600
 NAME = re.compile(r"backup_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d\.db")
@@ -278,21 +278,7 @@ def test_a_backup_is_as_readable_as_its_source(place: Place, mode: int, umask: i
     assert place.backup().stat().st_mode & 0o777 == mode
 
 
-ODD = {
-    "spaces": " two  words ",
-    "single quote": "it's",
-    "double quote": 'say "it"',
-    "backslash": r"a\tb\\",
-    "percent": "100%20",
-    "question mark": "what?mode=memory&immutable=1",
-    "hash": "#1",
-    "leading dash": "-x",
-    "newline": "new\nline",
-    "shell": "$HOME `id` $(id); * ~ &",
-    "umlaut": "höme",
-    "not UTF-8": "\udcff",
-    "URI": "file:x",
-}
+ODD = ODD_NAMES | {"not UTF-8": "\udcff", "URI": "file:x"}
 
 
 @pytest.mark.parametrize("name", ODD.values(), ids=ODD)

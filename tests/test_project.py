@@ -1,0 +1,144 @@
+"""The files of the project keep its rules."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from demo_backups import checks
+from demo_backups.project import ROOT, read_project_file
+
+LOCK = ROOT / "requirements.lock"
+
+
+def files() -> list[Path]:
+    """The files of the project: what git knows or would take."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no git checkout")
+    words = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    return [path for name in listed.stdout.split("\0")[:-1] if (path := ROOT / name).is_file()]
+
+
+@pytest.fixture(scope="module")
+def pins() -> dict[str, list[str]]:
+    """What the lock file pins: requirements, each with its hashes."""
+    text = LOCK.read_text().replace("\\\n", " ")
+    lines = [line.split(" --hash=") for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return {pin.strip(): [each.strip() for each in hashes] for pin, *hashes in lines}
+
+
+def test_every_line_of_the_lock_file_is_a_version_with_its_hashes(pins: dict[str, list[str]]) -> None:
+    assert pins
+    for pin, hashes in pins.items():
+        assert re.fullmatch(r"[a-z0-9][a-z0-9._-]*==[0-9][a-z0-9.]*( ; [a-z_]+ [^:]+)?", pin), pin
+        assert hashes, pin
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", each) for each in hashes), pin
+
+
+def test_the_lock_file_names_no_registry() -> None:
+    text = LOCK.read_text()
+    assert "://" not in text
+    assert not re.search(r"--(extra-)?index-url|--find-links|--trusted-host|^-", text, re.MULTILINE)
+
+
+def test_the_lock_file_pins_all_that_is_asked_for(pins: dict[str, list[str]]) -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    asked = set(re.findall(r'^    "([a-zA-Z0-9_-]+)[><=]', text, re.MULTILINE))
+    assert {"invoke", "fabric", "pytest", "flit_core"} <= asked
+    pinned = {re.sub(r"[-_.]+", "-", pin.split("==")[0]) for pin in pins}
+    assert {re.sub(r"[-_.]+", "-", name.lower()) for name in asked} <= pinned
+
+
+def test_no_file_has_windows_line_ends_or_lacks_its_last_newline() -> None:
+    for path in files():
+        content = path.read_bytes()
+        if b"\0" in content:
+            continue
+        assert b"\r" not in content, path
+        assert not content or content.endswith(b"\n"), path
+        content.decode()
+
+
+@pytest.mark.parametrize("pattern", ["inv", ".ci/run", "share/bin/*.sh"])
+def test_what_is_run_is_executable_and_says_by_what(pattern: str) -> None:
+    found = list(ROOT.glob(pattern))
+    assert found
+    for path in found:
+        assert os.access(path, os.X_OK), path
+        assert path.read_text().startswith("#!/usr/bin/env bash\n"), path
+
+
+def test_every_shell_script_is_checked_by_shellcheck() -> None:
+    scripts = {str(path.relative_to(ROOT)) for path in files() if re.match(rb"#!.*sh\n", path.read_bytes()[:100])}
+    assert {"inv", ".ci/run", "share/bin/index-db-backup.sh", "src/demo_backups/rehearsal/crontab"} <= scripts
+    assert scripts == set(checks.shell_scripts(ROOT))
+
+
+def test_the_scripts_of_the_settings_that_are_here_belong_to_their_database() -> None:
+    settings = read_project_file()
+    scripts = {Path(database["script"]).name: database for database in settings["databases"].values()}
+    for path in (ROOT / "share/bin").iterdir():
+        assert f'"{scripts[path.name]["backup_prefix"]}$(date ' in path.read_text()
+
+
+def test_the_published_crontab_is_as_published() -> None:
+    lines = (ROOT / "share/container/default/config/crontab.conf").read_text().splitlines()
+    assert [line for line in lines if line and not line.startswith("#")] == [
+        "0  * * * * /home/torrust/github/torrust/torrust-demo/share/bin/index-db-backup.sh >> /var/log/cron.log 2>&1"
+    ]
+
+
+def test_imports_run_one_way() -> None:
+    """From the steps down to the errors; only for types may a module look up."""
+    order = ["errors", "project", "settings", "ssh", "hosts", "facts", "scripts", "backups", "verification", "schedule"]
+    order += ["evidence", "reports", "steps"]
+    for place, name in enumerate(order):
+        tree = ast.parse((ROOT / f"src/demo_backups/{name}.py").read_text())
+        for_types = {id(each) for block in ast.walk(tree) if _is_for_types(block) for each in ast.walk(block)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.level and id(node) not in for_types:
+                imported = {node.module} if node.module else {alias.name for alias in node.names}
+                assert imported <= set(order[:place]), name
+
+
+def _is_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+# --- the checks -----------------------------------------------------------------------------------------------------
+
+
+def test_all_checks_are_made_even_after_one_failed(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    commands = [
+        [sys.executable, "-c", f"print({name!r}); raise SystemExit({code})"] for name, code in (("a", 5), ("b", 0))
+    ]
+    monkeypatch.setattr(checks, "commands", lambda root, pytest: commands)
+    assert checks.run_checks(tmp_path, "") == 1
+    out = capfd.readouterr().out
+    assert out.count("FAILED: ") == 1
+    assert "\nb\n" in out
+    commands.pop(0)
+    assert checks.run_checks(tmp_path, "") == 0
+
+
+@pytest.mark.parametrize(("ci", "code"), [("true", 1), ("", 0)])
+def test_a_tool_that_is_missing_fails_only_in_ci(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, ci: str, code: int
+) -> None:
+    monkeypatch.setattr(checks, "commands", lambda root, pytest: [["no-such-tool"]])
+    monkeypatch.setenv("CI", ci)
+    assert checks.run_checks(tmp_path, "") == code
+    assert "skipped: no-such-tool is not installed" in capsys.readouterr().out
+
+
+def test_what_is_handed_to_pytest_is_split_as_a_shell_does() -> None:
+    assert checks.commands(ROOT, "-k 'crontab or script' -x")[-1][-3:] == ["-k", "crontab or script", "-x"]
