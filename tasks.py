@@ -141,12 +141,12 @@ def deploy_tracker_backup(c: Context, host: str | None = None, dry_run: bool = F
 
 @task
 def run_tracker_backup(c: Context, host: str | None = None, dry_run: bool = False, force: bool = False) -> None:
-    """Back the tracker database up now, live. By hand only: its size is no matter for an hourly job."""
+    """Back the tracker database up now, live. There is no task to enable it: at its size it is run by hand."""
     _run(c, "tracker", host, dry_run, force)
 
 
 @task
-def preflight(c: Context, host: str | None = None, database: str = "tracker", json: bool = False) -> None:
+def preflight(c: Context, host: str | None = None, database: str = "index", json: bool = False) -> None:
     """Tell what a backup will do before it does: space, duration, writers held back. Exits 1 if it says no."""
     from demo_backups import reports, steps
 
@@ -161,7 +161,7 @@ def preflight(c: Context, host: str | None = None, database: str = "tracker", js
 
 
 @task
-def attach(c: Context, host: str | None = None, database: str = "tracker") -> None:
+def attach(c: Context, host: str | None = None, database: str = "index") -> None:
     """Come back to a backup or a check that goes on without a terminal, finished or not; exits as it does."""
     from demo_backups import reports, steps
 
@@ -174,17 +174,17 @@ def attach(c: Context, host: str | None = None, database: str = "tracker") -> No
 
 
 @task
-def stop_backup(c: Context, host: str | None = None, database: str = "tracker") -> None:
+def stop_backup(c: Context, host: str | None = None, database: str = "index", dry_run: bool = False) -> None:
     """End a backup that is going on, a task's or cron's, and leave no part of it."""
     from demo_backups import reports, steps
 
     with steps.begin(settings(c), "stop-backup", host, database, reports.console()) as work:
-        steps.stop_backup(work)
+        steps.stop_backup(work, dry_run)
 
 
 @task
 def enable_wal(
-    c: Context, host: str | None = None, database: str = "tracker", undo: bool = False, dry_run: bool = False
+    c: Context, host: str | None = None, database: str = "index", undo: bool = False, dry_run: bool = False
 ) -> None:
     """Put the live database in WAL mode, in which a backup holds no writer back."""
     from demo_backups import reports, steps

@@ -97,8 +97,8 @@ def test_the_published_crontab_is_as_published() -> None:
 
 def test_imports_run_one_way() -> None:
     """From the steps down to the errors; only for types may a module look up."""
-    order = ["errors", "project", "settings", "ssh", "hosts", "facts", "scripts", "backups", "verification", "schedule"]
-    order += ["evidence", "reports", "steps"]
+    order = ["errors", "project", "settings", "ssh", "hosts", "facts", "detached", "scripts", "backups"]
+    order += ["verification", "wal", "evidence", "preflight", "schedule", "reports", "steps"]
     for place, name in enumerate(order):
         tree = ast.parse((ROOT / f"src/demo_backups/{name}.py").read_text())
         for_types = {id(each) for block in ast.walk(tree) if _is_for_types(block) for each in ast.walk(block)}

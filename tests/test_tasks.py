@@ -31,7 +31,7 @@ ON_A_HOST = [
     "verify",
 ]
 TASKS = sorted([*ON_A_HOST, "bench", "rehearse", "test"])
-CHANGING = [name for name in ON_A_HOST if name.endswith("-index-backup")]
+CHANGING = [name for name in ON_A_HOST if name.endswith("-backup") or name == "enable-wal"]
 
 Done = subprocess.CompletedProcess[str]
 
@@ -104,7 +104,7 @@ def test_one_letter_is_never_taken_for_the_host(inv: Inv) -> None:
 def test_the_first_line_names_the_host_and_the_task(local: Inv, task: str) -> None:
     flags = ["--dry-run"] if task in CHANGING else []
     done = local(task, "--host", "local", *flags, INVOKE_HOST="elsewhere")
-    assert done.stdout.splitlines()[0] == f"local: {task} (index database)"
+    assert done.stdout.splitlines()[0] == f"local: {task} ({'tracker' if 'tracker' in task else 'index'} database)"
 
 
 def test_in_a_chain_a_flag_belongs_to_its_own_task_only(local: Inv) -> None:

@@ -99,6 +99,18 @@ def at_work(host: Host, database: Database) -> list[Process]:
     return holders(host, database.lock) if look_at_file(host, database.lock) else []
 
 
+def signal_commands(database: Database) -> list[str]:
+    """The commands that end a backup: the second where the first did not."""
+    lock = database.lock
+    return [f"[ ! -e {quote(lock)} ] || {signal_holders_command(lock, signal)}" for signal in ("TERM", "KILL")]
+
+
+def clear_command(database: Database) -> str:
+    """The command that clears what a killed backup has left, unless another one has begun."""
+    part, journal, lock = (quote(path) for path in (database.part, f"{database.part}-journal", database.lock))
+    return f"[ ! -e {lock} ] || flock --nonblock {lock} rm -f -- {part} {journal}"
+
+
 def stop_backup(host: Host, database: Database, words: str) -> None:
     """End a backup that is at work, a task's or cron's, and leave no part of it; raises StepError.
 
@@ -109,14 +121,9 @@ def stop_backup(host: Host, database: Database, words: str) -> None:
         detached.tell_to_stop(host, database, KIND, words)
     elif not at_work(host, database):
         raise StepError(f"no backup of the {database.name} database is going on", host=host.name)
-    for signal in ("TERM", "KILL"):
-        host.act(
-            "stop the backup", f"[ ! -e {quote(database.lock)} ] || {signal_holders_command(database.lock, signal)}"
-        )
+    for command in signal_commands(database):
+        host.act("stop the backup", command)
         deadline = time.monotonic() + STOP_TIMEOUT
-        while (going := at_work(host, database)) and time.monotonic() < deadline:
+        while at_work(host, database) and time.monotonic() < deadline:
             time.sleep(detached.SHORTEST_WAIT)
-        if not going:
-            break
-    part, journal, lock = (quote(path) for path in (database.part, f"{database.part}-journal", database.lock))
-    host.act("clear what it left", f"[ ! -e {lock} ] || flock --nonblock {lock} rm -f -- {part} {journal}")
+    host.act("clear what it left", clear_command(database))

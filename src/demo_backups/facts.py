@@ -199,6 +199,9 @@ class Process:
     user: str
     command: str
 
+    def __str__(self) -> str:
+        return f"process {self.pid} of {self.user}: {self.command}"
+
 
 def _for_holders(path: PurePosixPath, do: str) -> str:
     """Do something for the `$pid` of every process that has a file open; root sees those of all users (proc(5))."""

@@ -179,8 +179,13 @@ def attach(work: Work) -> verification.Verification | None:
     return verify(work, PurePosixPath(run.subject), "quick_check" in run.command, resume=True)
 
 
-def stop_backup(work: Work) -> None:
+def stop_backup(work: Work, dry_run: bool = False) -> None:
     """End the backup of the database that is at work, and leave no part of it."""
+    if dry_run:
+        going = backups.at_work(work.host, work.database)
+        work.say("\n".join(map(str, going)) if going else "no backup is going on: nothing to do")
+        work.show("\n".join([*backups.signal_commands(work.database), backups.clear_command(work.database)]))
+        return
     backups.stop_backup(work.host, work.database, f"stopped by {detached.whoami()}")
     work.say("stopped; nothing of it is left, and older backups are untouched")
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import quote as percent_encode
 
 from .errors import StepError
-from .facts import Process, beside, existing_command, holders, look_at_header, quote
+from .facts import beside, existing_command, holders, look_at_header, quote
 from .hosts import Host, Result
 from .settings import Database
 
@@ -90,11 +90,6 @@ def check_mode(host: Host, database: Database, wal: bool) -> Mode:
     return mode
 
 
-def words_of(processes: list[Process]) -> str:
-    """Write processes for people, a line each."""
-    return "\n".join(f"process {each.pid} of {each.user}: {each.command}" for each in processes)
-
-
 def _changed(result: Result, wal: bool) -> bool:
     # Where it cannot change the mode, the pragma may say which one is still in force and end well.
     return result.ok and result.stdout.strip() == ("wal" if wal else "delete")
@@ -104,7 +99,7 @@ def _refused(host: Host, database: Database, result: Result, wal: bool) -> StepE
     """Say why the mode was not changed, and who has the database open."""
     if result.status not in BUSY:
         return StepError("the journal mode was not changed", host=host.name, printed=result.printed)
-    who = words_of(holders(host, database.source)) or "nobody who could be seen from here"
+    who = "\n".join(map(str, holders(host, database.source))) or "nobody who could be seen from here"
     if wal:
         why = f"{database.source} stayed locked for {LONGEST_TRY} s: somebody keeps a transaction open"
         way = "end that transaction, or try again when there is less traffic; nothing has changed"
