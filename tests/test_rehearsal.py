@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from demo_backups import reports
-from demo_backups.errors import SettingsError, StepError
+from demo_backups.errors import CouldNotLookError, SettingsError, StepError
 from demo_backups.hosts import open_host
 from demo_backups.project import ROOT
 from demo_backups.rehearsal import rehearse as module
@@ -310,6 +310,8 @@ def in_another_terminal(exports: list[str], environment: dict[str, str]) -> Call
 def test_keep_stays_until_ctrl_c_and_says_how_to_reach_it(environment: dict[str, str]) -> None:
     with started(environment, "--keep") as process:
         exports = [line for line in read_until(process, "./inv verify") if line.startswith("export ")]
+        names = ("HOST", "SSH_CONFIG", "USE_SUDO", "APP_DIR", "BACKUP_DIR", "CRON_LOG")
+        assert [line.split("=")[0] for line in exports] == [f"export INVOKE_{name}" for name in names]
         inv = in_another_terminal(exports, environment)
         done = inv("enable-index-backup", "run-index-backup", "verify", "disable-index-backup")
         assert done.returncode == 0, done.stdout + done.stderr
@@ -321,6 +323,17 @@ def test_keep_stays_until_ctrl_c_and_says_how_to_reach_it(environment: dict[str,
     assert (process.returncode, stderr) == (0, "")
     assert stdout.splitlines()[-1] == WELL
     assert inv("list-backups").returncode == 2  # its SSH configuration is gone
+
+
+def test_what_runs_on_the_server_ends_with_it(tmp_path: Path, project_settings: Settings) -> None:
+    folder = tmp_path / "server"
+    folder.mkdir()
+    with serve(folder) as server:
+        settings = project_settings.model_copy(update={"ssh_config": str(server.ssh_config), "use_sudo": False})
+        with open_host(settings, "rehearsal") as host, pytest.raises(CouldNotLookError):
+            host.run("wait", "sleep 600 & wait", timeout=1)
+        assert processes(folder)
+    wait_until(lambda: not processes(folder), "the end of every process")
 
 
 def test_its_settings_say_where_all_is(project_settings: Settings, tmp_path: Path) -> None:
