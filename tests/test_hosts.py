@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -109,28 +110,6 @@ def test_much_on_both_outputs_at_once(either: Host) -> None:
     assert (len(done.stdout), len(done.stderr)) == (count, count)
 
 
-def test_what_is_printed_is_passed_on_as_it_comes(either: Host, tmp_path: Path) -> None:
-    seen = tmp_path / "seen"
-    parts: list[str] = []
-
-    def echo(text: str) -> None:
-        parts.append(text)
-        seen.touch()
-
-    # It ends only if the first line was seen before its end.
-    done = either.run("wait", f"echo one; until [ -e '{seen}' ]; do sleep 0.01; done; echo two", echo=echo)
-    assert done.stdout == "one\ntwo\n"
-    assert parts[0] == "one\n"
-    assert "".join(parts) == "one\ntwo\n"
-
-
-def test_what_is_passed_on_is_never_cut_within_a_character(either: Host) -> None:
-    parts: list[str] = []
-    either.run("print", "printf x; i=0; while [ $i -lt 3000 ]; do printf '…'; i=$((i + 1)); done", echo=parts.append)
-    assert len(parts) > 1
-    assert "".join(parts) == "x" + "…" * 3000
-
-
 def test_a_command_that_is_too_long_is_refused_before_it_goes_out(either: Host) -> None:
     with pytest.raises(StepError, match=r"could not send it: more than 126976 bytes for one command"):
         either.run("send it", "true #" + "x" * hosts.LARGEST_ARGUMENT)
@@ -222,6 +201,17 @@ def mortal(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
         process.kill()
 
 
+@contextlib.contextmanager
+def when(path: Path, act: Callable[[], object]) -> Iterator[None]:
+    """Act as soon as a file is there, while something else is done inside."""
+    thread = threading.Thread(target=lambda: (wait_until(path.exists, str(path)), act()))
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
 def test_a_server_that_is_gone_in_the_middle_is_told_at_once(
     mortal: tuple[Path, subprocess.Popen[str]], project_settings: Settings, tmp_path: Path
 ) -> None:
@@ -229,18 +219,21 @@ def test_a_server_that_is_gone_in_the_middle_is_told_at_once(
     settings = project_settings.model_copy(update={"host": "rehearsal", "ssh_config": str(config), "use_sudo": False})
     started = tmp_path / "started"
     with open_host(settings) as host:
-        with pytest.raises(CouldNotLookError) as caught:
-            host.run("copy", f"echo half; exec sleep 0.5 >'{started}' 2>&1", echo=lambda text: process.kill())
+        with pytest.raises(CouldNotLookError) as caught, when(started, process.kill):
+            host.run("copy", f"echo half; echo $$ >'{started}'; exec sleep 600 >/dev/null 2>&1")
         assert "rehearsal: the connection was lost while trying to copy" in str(caught.value)
         assert "it may still be running on rehearsal" in caught.value.advice
         with pytest.raises(CouldNotLookError, match="the connection was lost while trying to look"):
             host.run("look", "true")
+    os.kill(int(started.read_text()), signal.SIGKILL)
 
 
-def test_a_connection_lost_after_the_last_word_is_no_success(demo: Demo, host: Host) -> None:
+def test_a_connection_lost_after_the_last_word_is_no_success(demo: Demo, host: Host, tmp_path: Path) -> None:
     """The exit status never came: that is neither 0 nor a signal."""
-    with pytest.raises(CouldNotLookError, match="the connection was lost"):
-        host.run("copy", "echo all; sleep 600", echo=lambda text: host._context.transport.sock.close())
+    started = tmp_path / "started"
+    cut = host._context.transport.sock.close
+    with pytest.raises(CouldNotLookError, match="the connection was lost"), when(started, cut):
+        host.run("copy", f"echo all; touch '{started}'; sleep 600")
 
 
 @pytest.mark.parametrize("name", ["", "-oProxyCommand=touch x", "two words", "new\nline"])

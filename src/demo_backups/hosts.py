@@ -7,7 +7,6 @@ every SFTP session, does no harm.
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import io
 import secrets
@@ -70,20 +69,12 @@ class Host:
         self._password: str | None = None
         context.config.sudo.prompt = f"[{self._marker}] "
 
-    def run(
-        self,
-        what: str,
-        command: str,
-        *,
-        root: bool = False,
-        timeout: int = COMMAND_TIMEOUT,
-        echo: Callable[[str], None] | None = None,
-    ) -> Result:
+    def run(self, what: str, command: str, *, root: bool = False, timeout: int = COMMAND_TIMEOUT) -> Result:
         """Run a POSIX shell command and wait for it, `timeout` seconds at most.
 
         `what` says in an error what was tried ("list the backups"). With `root`, and `use_sudo` in the settings, root
-        runs it. `echo` gets the output as it comes. Raises CouldNotLookError where the command did not start, gave
-        no answer in time or was cut off, and InterruptedRunError after Ctrl-C.
+        runs it. Raises CouldNotLookError where the command did not start, ConnectionLostError where it gave no answer
+        in time or was cut off, and InterruptedRunError after Ctrl-C.
         """
         # Whatever the login shell prints before the marker is not the command's.
         script = f"echo {self._marker}; echo {self._marker} >&2; exec </dev/null; LC_ALL=C; export LC_ALL\n{command}"
@@ -95,7 +86,7 @@ class Host:
             shell = f"{self._root_prefix()}{shell}"
             if self._password is not None:
                 run = self._sudo
-        outputs = [_AfterMarker(self._marker, each) for each in (echo, echo)]
+        streams = io.StringIO(), io.StringIO()
         result = self._started(
             what,
             lambda: run(
@@ -107,21 +98,26 @@ class Host:
                 in_stream=False,
                 encoding="latin-1",
                 timeout=timeout,
-                out_stream=outputs[0],
-                err_stream=outputs[1],
+                out_stream=streams[0],
+                err_stream=streams[1],
             ),
         )
-        if not outputs[0].started:
+        outputs = [
+            stream.getvalue().encode("latin-1").decode("utf-8", "surrogateescape").partition(f"{self._marker}\n")
+            for stream in streams
+        ]
+        (_, started, stdout), (_, _, stderr) = outputs
+        if not started:
             advice = (
                 SUDO_ADVICE
                 if root and self.use_sudo
                 else f"this must print 'ok': ssh {self.name} /bin/sh -c \"'echo ok'\""
             )
-            printed = "\n".join(each.before for each in reversed(outputs))
+            printed = "\n".join(before for before, *_ in reversed(outputs))
             raise CouldNotLookError(
                 f"could not {what}: the command did not start", host=self.name, printed=printed, advice=advice
             )
-        return Result(result.exited if result.exited >= 0 else None, outputs[0].text, outputs[1].text)
+        return Result(result.exited if result.exited >= 0 else None, stdout, stderr)
 
     def ask(
         self, what: str, command: str, *, root: bool = True, timeout: int = COMMAND_TIMEOUT, advice: str = ""
@@ -215,33 +211,6 @@ class Host:
         # Invoke writes the password in the encoding of the output, which is latin-1 here: byte for byte.
         password = (self._password or "").encode().decode("latin-1")
         return self._context.sudo(command, user="root", password=password, **options)
-
-
-class _AfterMarker(io.StringIO):
-    """Take a command's output as it comes, keep what follows the marker line, and pass that on to `echo`."""
-
-    def __init__(self, marker: str, echo: Callable[[str], None] | None) -> None:
-        super().__init__()
-        self._marker = marker + "\n"
-        self._echo = echo
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self.before, self._bytes, self.started = "", "", False
-
-    def write(self, text: str) -> int:
-        if not self.started:
-            self.before += text
-            before, found, text = self.before.partition(self._marker)
-            if not found:
-                return 0
-            self.before, self.started = before, True
-        self._bytes += text
-        if self._echo and text:
-            self._echo(self._decoder.decode(text.encode("latin-1")))
-        return len(text)
-
-    @property
-    def text(self) -> str:
-        return self._bytes.encode("latin-1").decode("utf-8", "surrogateescape")
 
 
 def _connection_errors() -> tuple[type[BaseException], ...]:
