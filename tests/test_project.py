@@ -97,7 +97,20 @@ def test_the_published_crontab_is_as_published() -> None:
 
 def test_imports_run_one_way() -> None:
     """From the steps down to the errors; only for types may a module look up."""
-    order = ["errors", "project", "settings", "ssh", "hosts", "facts", "detached", "scripts", "backups"]
+    order = [
+        "errors",
+        "project",
+        "settings",
+        "ssh_config",
+        "host_keys",
+        "login",
+        "ssh",
+        "hosts",
+        "facts",
+        "detached",
+        "scripts",
+        "backups",
+    ]
     order += ["verification", "wal", "evidence", "preflight", "schedule", "reports", "steps"]
     for place, name in enumerate(order):
         tree = ast.parse((ROOT / f"src/demo_backups/{name}.py").read_text())

@@ -188,7 +188,7 @@ class Host:
         return self._prefix
 
     def _try_sudo(self) -> str:
-        from .ssh import ask_secret
+        from .login import ask_secret
 
         probe = self.run("use sudo", "sudo -n true")
         if probe.ok:
