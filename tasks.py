@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 HELP = {
     "host": "SSH alias of the server, or 'local' for this machine (default: the setting host)",
     "dry-run": "show what would be changed and run; change nothing",
-    "database": "index or tracker",
+    "database": "index or tracker (default: index)",
     "backup": "file to verify, by its path or its name in the backup folder (default: the newest)",
     "quick": "quick_check in place of integrity_check: faster, and blind to wrong indexes",
     "json": "print one JSON object, and nothing else, on standard output",

@@ -20,7 +20,7 @@ in WAL mode the database is three files, and all three belong together:
   sqlite3.db-wal    what has been committed since; copied without it, a database is old or broken
   sqlite3.db-shm    the index of that, shared by the processes that have it open
 every 1,000 pages SQLite writes the -wal back into the database (a checkpoint); while a backup copies, the -wal grows,
-and it keeps that size. The mode stays until it is changed back: inv enable-wal --undo"""
+and it keeps that size. The mode stays until it is changed back: the same task with --undo"""
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def rehearse(settings: Settings, play: Play, keep: bool, out: Console) -> None:
                 finally:
                     record.exit_status = record.seconds = None  # of the whole, not of the last step
             if keep:
-                _keep(out, there)
+                _keep(out, there, play.database)
         record.details = {
             "journal": play.journal,
             "asked_commits_per_second": play.traffic,
@@ -260,7 +260,7 @@ def _read(errors: Any) -> str:
     return "\n".join(errors.read().splitlines()[-5:])
 
 
-def _keep(out: Console, there: Settings) -> None:
+def _keep(out: Console, there: Settings, database: str) -> None:
     """Stay until Ctrl-C, and say how the other tasks reach the server."""
     variables = {
         "INVOKE_HOST": there.host,
@@ -271,7 +271,7 @@ def _keep(out: Console, there: Settings) -> None:
         "INVOKE_CRON_LOG": there.cron_log,
     }
     lines = [f"export {name}={shlex.quote(str(value))}" for name, value in variables.items()]
-    words = ["the server stays until Ctrl-C. In another terminal:", "", *lines, "./inv verify", ""]
+    words = ["the server stays until Ctrl-C. In another terminal:", "", *lines, f"./inv verify --database {database}", ""]
     out.print("\n".join(words), soft_wrap=True)
     out.file.flush()
     with contextlib.suppress(KeyboardInterrupt):
