@@ -1,9 +1,10 @@
 """A machine of its own inside this one: OpenSSH, cron, sudo, users and crontabs are real, and all of it is private.
 
-Its processes live in mount and pid namespaces (unshare(1)) in which /etc, /home, /root, /run, /var/log and cron's spool
-are folders of the test. So nothing that is done there, as root too, can touch this machine; tests need not take turns;
-and when the first process of the machine ends, the kernel ends every other and takes the mounts away, however the test
-ended. Its files can be seen from outside below `Machine.folder`.
+Its processes live in mount and pid namespaces (unshare(1)) in which /etc, /home, /root, /var/log and cron's spool are
+folders of the test, what is written by the way goes to memory, and all the rest is read-only. So nothing that is done
+there, as root too, can touch this machine; tests need not take turns; and when the first process of the machine ends,
+the kernel ends every other and takes the mounts away, however the test ended. Its files can be seen from outside below
+`Machine.folder`.
 """
 
 from __future__ import annotations
@@ -40,11 +41,20 @@ PROGRAMS = (
     "useradd",
 )
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+MARK = "private-machine"  # a file in its /etc: where it is not seen, nothing is run
 # Runs as the machine's first process: it makes the private places, and lives for as long as its standard input is open.
-INIT = """
+INIT = r"""
 set -eu
-while [ "$#" != 0 ]; do mount --bind "$1" "$2"; shift 2; done
-mount -t tmpfs tmpfs /run; mkdir /run/sshd
+while read -r device place rest; do
+  case "$place" in
+    /proc* | /sys* | /dev*) ;;
+    /) mount -o remount,bind,ro / ;;
+    *) mount -o remount,bind,ro "$place" || echo "still writable: $place" >&2 ;;
+  esac
+done < /proc/self/mounts
+while [ "$#" != 0 ]; do mount --bind "$1" "$2"; mount -o remount,bind,rw "$2"; shift 2; done
+for place in /run /tmp /var/tmp /var/mail /var/lib/sudo; do mount -t tmpfs -o mode=1777 tmpfs "$place"; done
+chmod 755 /run; chmod 711 /var/lib/sudo; mkdir /run/sshd
 echo ready
 while read -r line; do :; done
 """
@@ -52,13 +62,14 @@ while read -r line; do :; done
 
 def why_not() -> str | None:
     """Say why such a machine cannot be made here; None where it can."""
-    if os.geteuid() != 0:
+    # In a user namespace root may be root in name only, with no other user to become.
+    if os.geteuid() != 0 or int(Path("/proc/self/uid_map").read_text().split()[2]) < 65536:
         return "needs root: the tests make users, mounts and crontabs in a private namespace"
     missing = [program for program in PROGRAMS if shutil.which(program, path=PATH) is None]
     if missing:
         return f"not installed: {', '.join(missing)}"
     tried = subprocess.run(
-        ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "mount", "-t", "tmpfs", "tmpfs", "/run"],
+        ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "mount", "-o", "remount,bind,ro", "/"],
         capture_output=True,
         text=True,
         check=False,
@@ -99,6 +110,7 @@ class Machine:
         for pattern in ("crontab", "cron.d/*", "sudoers.d/*"):
             for path in (self.folder / "etc").glob(pattern):
                 path.unlink()
+        (self.folder / "etc" / MARK).touch()
         for name in PLACES.keys() - {"etc"}:
             (self.folder / name).mkdir()
         (self.folder / "crontabs").chmod(0o1730)
@@ -110,6 +122,7 @@ class Machine:
         assert self._first.stdout
         if self._first.stdout.readline() != b"ready\n":
             pytest.fail(f"the private machine did not start: {command}")
+        self.run("test", "-e", f"/etc/{MARK}")
         self._make_user()
         self.ssh.mkdir(mode=0o700)
         self.make_key(self.key)
@@ -132,7 +145,8 @@ class Machine:
     @property
     def enter(self) -> list[str]:
         """What goes before a command to run it there."""
-        return ["nsenter", f"--target={self.init}", "--mount", "--pid", "--"]
+        # Its root too: a namespace's own is another where the tests run in a chroot.
+        return ["nsenter", f"--target={self.init}", "--mount", "--pid", "--root", "--wd=/", "--"]
 
     # --- what is on it ---
 
@@ -177,7 +191,7 @@ class Machine:
 
     def allow_sudo(self, what: str | None, *defaults: str) -> None:
         """Write sudoers as Debian ships it, with what the user may: `ALL` asks for the password; None is nothing."""
-        lines = ["Defaults env_reset", "Defaults use_pty", "root ALL=(ALL:ALL) ALL"]
+        lines = ["Defaults env_reset", "Defaults use_pty", "Defaults !mailerpath", "root ALL=(ALL:ALL) ALL"]
         lines += ['Defaults secure_path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"']
         lines += [f"Defaults {each}" for each in defaults]
         lines += [f"{USER} ALL=(ALL:ALL) {what}"] if what else []

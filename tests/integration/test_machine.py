@@ -40,6 +40,9 @@ def test_nothing_of_it_reaches_this_machine_and_nothing_of_it_stays(
         machine.run("mount", "-t", "tmpfs", "tmpfs", "/home")
         assert machine.run("id", "-un", USER).strip() == USER
         assert machine.crontab() == b"* * * * * /bin/true\n"
+        for folder in ("/", "/usr/bin", "/var/lib", "/var/spool", "/opt", "/srv"):
+            said = machine.run("sh", "-c", f"touch {folder}/x 2>&1 && rm {folder}/x || :")
+            assert "Read-only file system" in said
         running = [Path(f"/proc/{process}") for process in (machine.init, *machine.processes("sshd"))]
         assert all(process.exists() for process in running)
         assert seen_from_here() == before
