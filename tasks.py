@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import invoke
 from invoke import Context, Exit
 
-from demo_backups.errors import INTERRUPTED, BackupsError, SettingsError
+from demo_backups.errors import FAILED, INTERRUPTED, BackupsError, SettingsError
 from demo_backups.project import ROOT, read_project_file
 
 if TYPE_CHECKING:
@@ -25,13 +26,13 @@ HELP = {
     "backup": "file to verify, by its path or its name in the backup folder (default: the newest)",
     "quick": "quick_check in place of integrity_check: faster, and blind to wrong indexes",
     "json": "print one JSON object, and nothing else, on standard output",
-    "traffic": "commits a second that a live service makes meanwhile",
-    "journal": "journal mode of the live database: wal or delete",
+    "traffic": "commits a second that a live service makes meanwhile (default: 200)",
+    "journal": "journal mode of the live database: wal or delete (default: delete)",
     "keep": "leave the server up until Ctrl-C, and say how to reach it with the other tasks",
     "svg": "also draw what was printed, as an SVG picture, into this file",
     "force": "run it although the preflight says no",
     "undo": "put it back in rollback mode; its service must be stopped",
-    "rows": "torrents in the rehearsal's tracker database",
+    "rows": "torrents in the rehearsal's tracker database (default: 500000)",
     "full": "the grid of docs/benchmarks.md, up to 4 GB and five rounds",
     "sizes": "of the database in GB, such as 0.25,1",
     "journals": "wal, delete, or both with a comma between",
@@ -58,6 +59,10 @@ def task(body: Callable[..., None]) -> Any:
             if c.config.run.dry:
                 raise SettingsError("Invoke's own --dry is not heeded here", advice="say --dry-run after the task")
             body(c, *args, **options)
+            sys.stdout.flush()
+        except BrokenPipeError:  # whoever read our words has gone; Python would complain of it once more at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise Exit(code=FAILED) from None
         except BackupsError as error:
             from demo_backups.reports import clean, print_json
 

@@ -203,9 +203,17 @@ def test_a_folder_that_cannot_be_seen_stops_a_run_before_it_starts(
 def test_what_was_made_is_the_first_that_was_not_there_before(
     before: list[str], after: list[str], new: str | None
 ) -> None:
-    found = made(before, [file(name, -number) for number, name in enumerate(after)])
+    found = made(
+        before, [file(name, -number) for number, name in enumerate(after)], file("now", 1).modified.timestamp()
+    )
     assert (found.path.name if found else None) == new
 
 
 def test_a_backup_that_was_only_written_again_is_no_new_one() -> None:
-    assert made([NAME], [replace(file(NAME, 5), bytes=9)]) is None
+    assert made([NAME], [replace(file(NAME, 5), bytes=9)], file("now", 9).modified.timestamp()) is None
+
+
+def test_a_backup_that_was_made_after_the_end_of_a_run_is_not_its_own() -> None:
+    ended = file("ended", 5).modified.timestamp()
+    assert made([], [file("b", 6)], ended) is None
+    assert made([], [file("b", 6), file("a", 5)], ended) == file("a", 5)

@@ -217,7 +217,7 @@ def test_there_is_no_script_to_run(demo: Demo) -> None:
         demo.inv("run-index-backup"),
         FAILED,
         f"rehearsal: there is no {demo.database.script}",
-        "  -> put it there: inv deploy-index-backup",
+        "  -> put it there: ./inv deploy-index-backup --host rehearsal",
     )
 
 
@@ -239,7 +239,7 @@ def test_a_script_that_says_it_went_well_and_made_nothing(demo: Demo) -> None:
         demo.inv("run-index-backup"),
         FAILED,
         f"rehearsal: the script ended well but made no new backup in {demo.backups}",
-        "  -> does the script there write to another folder?",
+        "  -> does the script there write to another folder",
     )
     assert records(demo)[0]["exit_status"] == 0
     assert records(demo)[0]["error"]
@@ -265,7 +265,7 @@ def test_a_second_run_within_a_second_never_takes_the_place_of_the_first(demo: D
     for seconds in range(120):
         taken = demo.backups / f"backup_{now + timedelta(seconds=seconds):%Y-%m-%d_%H-%M-%S}.db"
         taken.write_text("the first")
-    told(demo.inv("run-index-backup"), FAILED, "the backup of the index database failed", "File exists")
+    told(demo.inv("run-index-backup"), FAILED, "the backup of the index database failed", "is there already")
     assert {path.read_text() for path in demo.backups.glob("*.db")} == {"the first"}
     assert {path.name for path in demo.backups.iterdir() if path.name.startswith(".")} == {".backup.lock"}
 
@@ -436,7 +436,7 @@ def test_ctrl_c_ends_at_once_and_says_what_goes_on_there(demo: Demo, slow: Path)
         ended(process),
         INTERRUPTED,
         "rehearsal: detached: the backup, once started, goes on without this terminal",
-        "  -> come back to it: inv attach --host rehearsal --database index; or end it: inv stop-backup",
+        "  -> come back to it: ./inv attach --host rehearsal --database index; or end it: ./inv stop-backup",
     )
     os.kill(int(slow.read_text()), 0)  # and it does
     assert [(record["kind"], record["exit_status"]) for record in records(demo)] == [("run", INTERRUPTED)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from demo_backups.project import ROOT
 from demo_backups.rehearsal.database import make_index
 
-from .conftest import SCRIPT, Demo, Inv
+from .conftest import INV, SCRIPT, Demo, Inv
 
 ON_A_HOST = [
     "attach",
@@ -382,3 +383,20 @@ def test_listing_the_tasks_loads_none_of_the_large_packages() -> None:
     done = subprocess.run([sys.executable, "-c", loaded], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "invoke" in done.stdout.split()
     assert not {"fabric", "paramiko", "asyncssh", "pydantic", "rich"} & set(done.stdout.split())
+
+
+def test_a_reader_that_has_gone_ends_in_no_traceback(local: Inv) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [INV, "--search-root", ROOT, "list-backups", "--host", "local", "--json"],
+        env=local.environment,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(write)
+    assert "BrokenPipe" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 1

@@ -9,7 +9,6 @@ umask 077
 
 DATABASE_FILE="${DATABASE_FILE:-/home/torrust/github/torrust/torrust-demo/storage/tracker/lib/database/sqlite3.db}"
 BACKUP_DIR="${BACKUP_DIR:-/home/torrust/backups}"
-BACKUP_FILE="tracker_backup_$(date +%Y-%m-%d_%H-%M-%S).db"
 PART=".tracker_backup.part"
 
 fail() { echo "tracker-db-backup.sh: $*" >&2; exit 1; }
@@ -21,18 +20,21 @@ cd -- "$BACKUP_DIR"
 # One run at a time. sqlite3 inherits the lock, so it outlives a killed script for as long as the copy does.
 exec 9> "$PWD/.tracker_backup.lock"
 flock --nonblock 9 || fail "another run is at work in $BACKUP_DIR"
+BACKUP_FILE="tracker_backup_$(date +%Y-%m-%d_%H-%M-%S).db"
+[[ ! -e "$BACKUP_FILE" ]] || fail "$PWD/$BACKUP_FILE is there already: made within this very second"
 trap 'rm -f -- "$PART" "$PART-journal"' EXIT
 rm -f -- "$PART" "$PART-journal" # of a run that was killed
 
 # Not cp, which copies pages while the service changes them, and not a plain .backup, which starts over at every
 # commit: BEGIN and one read pin a snapshot for the whole copy. Read-only, the source is neither created nor written.
 printed="$(sqlite3 -batch -init /dev/null -bail -readonly "$DATABASE_FILE" \
-  ".timeout 30000" "BEGIN" "SELECT 1 FROM sqlite_master LIMIT 0" ".backup $PART" 2>&1)" ||
+  ".timeout 30000" "BEGIN" "SELECT 1 FROM sqlite_master LIMIT 0" ".backup --async $PART" 2>&1)" ||
   fail "cannot back up $DATABASE_FILE: ${printed:-sqlite3 ended with status $?}"
 
 # Publish under the final name only what is complete, as readable as its source and no more, and never over another
-# backup: ln fails where mv replaces.
+# backup: ln fails where mv replaces. One sync here takes the place of those that --async leaves out.
 chmod --reference="$DATABASE_FILE" -- "$PART"
+sync -- "$PART"
 ln --no-target-directory -- "$PART" "$BACKUP_FILE"
 sync -- . # the new name is on disk before an old backup goes
 

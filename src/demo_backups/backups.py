@@ -24,6 +24,7 @@ from .hosts import Host
 from .settings import Database
 
 KIND = "backup"
+KINDS = (KIND, "check")  # of runs
 STOP_TIMEOUT = 10  # seconds that a backup has to end after a signal, before it gets a stronger one
 
 
@@ -36,7 +37,7 @@ def list_backups(host: Host, database: Database) -> list[File]:
     """List a database's backups, the newest first; raises CouldNotLookError where the folder cannot be read."""
     command = files_command(database.backup_dir, f"{database.backup_prefix}*.db")
     advice = f"is backup_dir right? If so, make the folder there: mkdir -m 750 {quote(database.backup_dir)}"
-    files = parse_files(host.ask(f"list the backups in {database.backup_dir}", command, advice=advice))
+    files = host.learn(f"list the backups in {database.backup_dir}", command, parse_files, advice=advice)
     backups = (file for file in files if is_backup_name(database, file.path.name))
     return sorted(backups, key=lambda file: (file.modified, file.path), reverse=True)
 
@@ -58,18 +59,20 @@ def start_backup(host: Host, database: Database, command: str, total: int, floor
     return detached.start(host, database, run, cron_command(command), watched, floor)
 
 
-def made(before: Iterable[str], after: Iterable[File]) -> File | None:
-    """Find the first backup that was not there before; `after` comes with the newest first.
+def made(before: Iterable[str], after: Iterable[File], ended: float) -> File | None:
+    """Find the backup that a run made: the first that was not there before, written before the run ended.
 
-    The first, since more may have been made until somebody asks. By name, since no clock is to be trusted.
+    `after` comes with the newest first, and may hold backups that were made since; `ended` is in seconds since 1970, by
+    the clock of the host, as are the times of its files.
     """
     known = set(before)
-    return next((file for file in reversed(list(after)) if file.path.name not in known), None)
+    new = (file for file in reversed(list(after)) if file.path.name not in known)
+    return next((file for file in new if file.modified.timestamp() <= ended), None)
 
 
 def check_run(host: Host, database: Database, run: Run, seen: Look, printed: str) -> File:
     """Return the backup that a run made; raises StepError where it failed, or says it went well and made none."""
-    if seen.status is None:
+    if seen.status is None or seen.ended is None:
         raise StepError(
             f"the backup of the {database.name} database ended without a word: it was killed, or the server went down",
             host=host.name,
@@ -82,14 +85,15 @@ def check_run(host: Host, database: Database, run: Run, seen: Look, printed: str
             host=host.name,
             printed=printed,
             advice="after a failure the script of this checkout leaves older backups untouched. "
-            f"See: inv list-backups --database {database.name}",
+            f"See: {host.task('list-backups', '--database', database.name)}",
         )
-    file = made(run.before, list_backups(host, database))
+    file = made(run.before, list_backups(host, database), seen.ended)
     if file is None:
         raise StepError(
             f"the script ended well but made no new backup in {database.backup_dir}",
             host=host.name,
-            advice=f"does the script there write to another folder? See: inv deploy-{database.name}-backup --dry-run",
+            advice="does the script there write to another folder, or has somebody removed it? "
+            f"See: {host.task(f'deploy-{database.name}-backup', '--dry-run')}",
         )
     return file
 
@@ -99,10 +103,15 @@ def at_work(host: Host, database: Database) -> list[Process]:
     return holders(host, database.lock) if look_at_file(host, database.lock) else []
 
 
-def signal_commands(database: Database) -> list[str]:
-    """The commands that end a backup: the second where the first did not."""
-    lock = database.lock
-    return [f"[ ! -e {quote(lock)} ] || {signal_holders_command(lock, signal)}" for signal in ("TERM", "KILL")]
+def stop_commands(database: Database, runs: Iterable[str], words: str) -> list[str]:
+    """The commands that end what goes on: `runs` are the kinds of run, and cron's backup has the script's lock only.
+
+    The second is for what the first did not end.
+    """
+    lock = quote(database.lock)
+    gentle, hard = (f"[ ! -e {lock} ] || {signal_holders_command(lock, signal)}" for signal in ("TERM", "KILL"))
+    told = [f"( {detached.stop_command(database, kind, words)} )" for kind in runs]
+    return ["\n".join([*told, gentle]), hard]
 
 
 def clear_command(database: Database) -> str:
@@ -111,19 +120,24 @@ def clear_command(database: Database) -> str:
     return f"[ ! -e {lock} ] || flock --nonblock {lock} rm -f -- {part} {journal}"
 
 
-def stop_backup(host: Host, database: Database, words: str) -> None:
-    """End a backup that is at work, a task's or cron's, and leave no part of it; raises StepError.
+def going_on(host: Host, database: Database) -> tuple[list[str], list[Process]]:
+    """See which kinds of run go on, and which processes back the database up, cron's too."""
+    return [kind for kind in KINDS if detached.is_going_on(host, database, kind)], at_work(host, database)
+
+
+def stop(host: Host, database: Database, words: str) -> None:
+    """End a backup that is at work, a task's or cron's, and the check of one; leave no part. Raises StepError.
 
     `words` are kept with what the run printed.
     """
-    run = detached.find(host, database, KIND)
-    if run and detached.look(host, database, KIND).running:
-        detached.tell_to_stop(host, database, KIND, words)
-    elif not at_work(host, database):
+    runs, processes = going_on(host, database)
+    if not (runs or processes):
         raise StepError(f"no backup of the {database.name} database is going on", host=host.name)
-    for command in signal_commands(database):
-        host.act("stop the backup", command)
+    for command in stop_commands(database, runs, words):
+        host.act("stop it", command)
         deadline = time.monotonic() + STOP_TIMEOUT
-        while at_work(host, database) and time.monotonic() < deadline:
+        while any(going_on(host, database)) and time.monotonic() < deadline:
             time.sleep(detached.SHORTEST_WAIT)
+    if any(going_on(host, database)):
+        raise StepError("it did not end", host=host.name, advice="look there: ps -ef | grep -e sqlite3 -e backup")
     host.act("clear what it left", clear_command(database))

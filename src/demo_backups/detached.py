@@ -20,13 +20,14 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from .errors import ConnectionLostError, CouldNotLookError, InterruptedRunError, StepError
-from .facts import quote
+from .facts import quote, signal_holders_command
 from .hosts import Host, Result
 from .settings import Database
 
 T = TypeVar("T")
 
 SUPERVISOR = Path(__file__).with_suffix(".sh")
+STATE = '"$HOME"/.demo-backups'  # a word of the host's shell
 BUSY, NOT_OURS = 75, 77  # sysexits.h: try again later, no permission
 SHORTEST_WAIT, LONGEST_WAIT = 0.05, 1.0  # seconds between two looks at a run
 
@@ -77,7 +78,7 @@ class Look:
 def folder(database: Database, kind: str) -> str:
     """Name the folder of a database's runs of one kind, as a word of the host's shell."""
     place = hashlib.sha256(str(database.backup_dir).encode()).hexdigest()[:8]
-    return f'"$HOME"/.demo-backups/{quote(f"{database.name}-{kind}-{place}")}'
+    return f"{STATE}/{quote(f'{database.name}-{kind}-{place}')}"
 
 
 # --- commands and parsers -------------------------------------------------------------------------------------------
@@ -93,7 +94,7 @@ def start_command(where: str, run: Run, command: str, watched: Sequence[PurePosi
         [
             f"set -eu; umask 077; mkdir -p -- {where}; cd -- {where}; {ENTER}",
             f"exec 8> lock; flock --wait 1 8 || exit {BUSY}",
-            "rm -f -- status pid output",
+            "rm -f -- status output",
             f"{{ date +%s.%N; printf %s {quote(json.dumps(asdict(run)))}; }} > about.new",
             "mv -- about.new about",
             f"{' '.join(quote(word) for word in words)} > output 2>&1 < /dev/null",
@@ -104,7 +105,14 @@ def start_command(where: str, run: Run, command: str, watched: Sequence[PurePosi
 
 def find_command(where: str) -> str:
     """Ask what a run is; prints nothing where there never was one."""
-    return f"cd -- {where} 2>/dev/null || exit 0; {ENTER}; [ ! -e about ] || cat about"
+    return "\n".join(
+        [
+            f"if cd -- {where} 2>/dev/null; then {ENTER}; [ ! -e about ] || cat about",
+            # What cannot be seen is not what is not there.
+            f"elif [ -e {where} ] || {{ [ -e {STATE} ] && [ ! -x {STATE} ]; }}; then",
+            f"  echo 'it cannot be entered' >&2; exit {NOT_OURS}; fi",
+        ]
+    )
 
 
 def parse_run(text: str) -> Run | None:
@@ -242,15 +250,20 @@ def follow(
         wait = min(wait * 1.5, LONGEST_WAIT)
 
 
-def tell_to_stop(host: Host, database: Database, kind: str, words: str) -> None:
-    """Tell a run to end, and keep some words with what it printed; raises StepError."""
-    told = f'cd -- {folder(database, kind)} && {ENTER}; echo {quote(words)} >> output; kill -- "$(cat pid)"'
-    host.act(f"stop the {kind}", told)
+def is_going_on(host: Host, database: Database, kind: str) -> bool:
+    """Tell whether a run of a kind is going on; raises CouldNotLookError."""
+    return find(host, database, kind) is not None and look(host, database, kind).running
+
+
+def stop_command(database: Database, kind: str, words: str) -> str:
+    """The command that tells a run to end, and keeps some words with what it printed."""
+    end = signal_holders_command("lock", "TERM")
+    return f"cd -- {folder(database, kind)} && {ENTER}; echo {quote(words)} >> output; {end}"
 
 
 def come_back(host: Host, database: Database, task: str = "attach") -> str:
     """The command with which a run is found again."""
-    return f"inv {task} --host {quote(host.name)} --database {database.name}"
+    return host.task(task, "--database", database.name)
 
 
 def _check_folder(host: Host, where: str, result: Result) -> None:

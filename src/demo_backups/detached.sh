@@ -4,8 +4,8 @@
 #   detached.sh FLOOR COMMAND [FOLDER]...
 #
 # Runs in the run's own folder, with its lock on file descriptor 8 and its output going to a file there. The command
-# is stopped by a SIGTERM to this script, and when less than FLOOR bytes are free on the disk of a FOLDER (for others
-# than root). At the end, `status` holds the exit status and the time in seconds.
+# is stopped when less than FLOOR bytes are free on the disk of a FOLDER (for others than root), and by a SIGTERM to all
+# that hold the lock, which this script outlives. At the end, `status` holds the exit status and the time in seconds.
 set -uo pipefail
 floor="$1" command="$2"
 shift 2
@@ -14,28 +14,27 @@ free() { stat --file-system --format='%a %S' -- "$1" | { read -r blocks size && 
 
 watch() {
   local left
-  while sleep 1; do
+  while sleep 1 && kill -0 -- "-$child" 2> /dev/null; do
     for folder in "$@"; do
       left="$(free "$folder")"
       if ((${left:-floor} < floor)); then
         echo "stopped: $left bytes are free on the disk of $folder, and $floor are to stay free"
-        kill "$$"
+        kill -- "-$child"
         return
       fi
     done
   done
 }
 
-set -m # the command is a process group of its own, so that all of it can be stopped
+trap : TERM # and not '', which the command would inherit
+set -m      # the command is a process group of its own, so that all of it can be stopped
 /bin/sh -c "$command" &
 child=$!
 set +m
-echo "$$" > pid
-trap 'kill -- "-$child" 2> /dev/null' TERM
 watch "$@" 8>&- &
 watcher=$!
 
-while :; do # a wait is cut short by the signal that stops the command
+while :; do # a wait is cut short by a signal
   wait "$child"
   status=$?
   kill -0 "$child" 2> /dev/null || break

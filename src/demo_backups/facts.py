@@ -166,7 +166,8 @@ def missing_tools_command(tools: Iterable[str]) -> str:
 def sqlite_ability_command() -> str:
     """Ask sqlite3 for the options that the scripts use, on an empty database in memory; prints its version."""
     words = ["sqlite3", "-batch", "-init", "/dev/null", "-bail", "-readonly", ":memory:"]
-    words += [".timeout 30000", "BEGIN", "SELECT 1 FROM sqlite_master LIMIT 0", "SELECT sqlite_version()"]
+    words += [".timeout 30000", "BEGIN", "SELECT 1 FROM sqlite_master LIMIT 0"]
+    words += [".backup --async :memory:", "SELECT sqlite_version()"]
     return f"PATH={CRON_PATH}; {shlex.join(words)}"
 
 
@@ -203,22 +204,25 @@ class Process:
         return f"process {self.pid} of {self.user}: {self.command}"
 
 
-def _for_holders(path: PurePosixPath, do: str) -> str:
-    """Do something for the `$pid` of every process that has a file open; root sees those of all users (proc(5))."""
+def _for_holders(file: str, do: str) -> str:
+    """Do something for the `$pid` of every process that has a file open; root sees those of all users (proc(5)).
+
+    The file comes as a word of the host's shell.
+    """
     # Not find -samefile: it opens the file itself, and finds itself.
-    found = f'for fd in /proc/[0-9]*/fd/*; do [ "$fd" -ef {quote(path)} ] && echo "$fd"; done'
+    found = f'for fd in /proc/[0-9]*/fd/*; do [ "$fd" -ef {file} ] && echo "$fd"; done'
     return f"{{ {found}; }} | cut -d / -f 3 | sort -u | while read -r pid; do {do}; done"
 
 
 def holders_command(path: PurePosixPath) -> str:
     """Ask which processes have a file open."""
     words = "$(tr '\\0\\n' '  ' < /proc/$pid/cmdline | cut -c -120)"
-    return _for_holders(path, f'user=$(stat -c %U -- /proc/$pid 2>/dev/null) && echo "$pid $user {words}"; true')
+    return _for_holders(quote(path), f'user=$(stat -c %U -- /proc/$pid 2>/dev/null) && echo "$pid $user {words}"; true')
 
 
-def signal_holders_command(path: PurePosixPath, signal: str) -> str:
-    """Send a signal to every process that has a file open."""
-    return _for_holders(path, f"kill -s {signal} $pid 2>/dev/null || true")
+def signal_holders_command(file: str, signal: str) -> str:
+    """Send a signal to every process that has a file open; the file comes as a word of the host's shell."""
+    return _for_holders(file, f"kill -s {signal} $pid 2>/dev/null || true")
 
 
 def parse_holders(output: str) -> list[Process]:
@@ -229,4 +233,4 @@ def parse_holders(output: str) -> list[Process]:
 
 def holders(host: Host, path: PurePosixPath) -> list[Process]:
     """See which processes have a file open; raises CouldNotLookError."""
-    return parse_holders(host.ask(f"see who has {path} open", holders_command(path)))
+    return host.learn(f"see who has {path} open", holders_command(path), parse_holders)

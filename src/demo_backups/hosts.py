@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import invoke
 from invoke.exceptions import AuthFailure, CommandTimedOut, ThreadException
@@ -29,6 +29,9 @@ LONG_TIMEOUT = 3600
 LARGEST_ARGUMENT = 128 * 1024 - 4096  # bytes; Linux takes 128 KiB for one argument (execve(2), MAX_ARG_STRLEN)
 
 SUDO_ADVICE = "allow it in sudoers, run this task on a terminal, or set use_sudo to false (INVOKE_USE_SUDO=0)"
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,11 @@ class Result:
         """All that it printed, and its exit status if that is all there is to say."""
         words = "\n".join(text.strip() for text in (self.stderr, self.stdout) if text.strip())
         return words or ("it was killed by a signal" if self.status is None else f"exit status {self.status}")
+
+
+def task_command(name: str, host: str, *flags: str) -> str:
+    """The command with which a task is done on a host, for a user to type."""
+    return shlex.join(["./inv", name, "--host", host, *flags])
 
 
 class Host:
@@ -129,6 +137,20 @@ class Host:
                 f"could not {what}", host=self.name, printed=result.printed, advice=self._advice(result) or advice
             )
         return result.stdout
+
+    def learn(self, what: str, command: str, parse: Callable[[str], T], *, root: bool = True, advice: str = "") -> T:
+        """Ask, and parse the answer; raises CouldNotLookError also where it cannot be read."""
+        answer = self.ask(what, command, root=root, advice=advice)
+        try:
+            return parse(answer)
+        except (ValueError, IndexError) as error:
+            raise CouldNotLookError(
+                f"could not {what}: the answer cannot be read", host=self.name, printed=f"{answer[:500]}\n({error})"
+            ) from error
+
+    def task(self, name: str, *flags: str) -> str:
+        """The command with which a task is done on this host."""
+        return task_command(name, self.name, *flags)
 
     def act(self, what: str, command: str, *, root: bool = True) -> str:
         """Run a command that changes something; raises StepError unless it succeeds."""

@@ -15,7 +15,7 @@ from .backups import at_work, list_backups
 from .errors import FAILED, CouldNotLookError
 from .evidence import Record
 from .facts import Process, beside, look_at_file, look_at_header, quote
-from .hosts import Host
+from .hosts import Host, task_command
 from .settings import Database
 from .verification import look_at_source
 
@@ -120,10 +120,11 @@ def decide(seen: Observed, writer_timeout: float, floor: int) -> Preflight:
     needed = seen.source_bytes + floor
     same_disk = seen.backup_disk.mount == seen.source_disk.mount
     no, care = [], []
+    way = task_command("enable-wal", seen.host, "--database", seen.database)
     if held > writer_timeout:
         no.append(
             f"every write would wait for about {held:.1f} s, and writers give up after {writer_timeout:g} s: "
-            f"put the database in WAL mode (inv enable-wal --database {seen.database}), or stop its service first"
+            f"put the database in WAL mode ({way}), or stop its service first"
         )
     elif held:
         care.append(f"writes wait for the copy, about {held:.1f} s; writers give up after {writer_timeout:g} s")
@@ -221,11 +222,15 @@ def observe(host: Host, database: Database, sqlite: str, runs_a_day: int, record
     if isinstance(shape, str):
         raise CouldNotLookError(shape, host=host.name, advice="is its service up? Without an answer nothing is started")
     wal_file = look_at_file(host, *beside(source, "-wal"))
-    disks = parse_disks(host.ask("look at the free space", disks_command(database.backup_dir, source.parent)))
-    pulse = host.ask("see how much is written", pulse_command(source, header.wal))
+    disks = host.learn("look at the free space", disks_command(database.backup_dir, source.parent), parse_disks)
+    pulse = host.learn(
+        "see how much is written",
+        pulse_command(source, header.wal),
+        lambda answer: parse_pulse(answer, header.page_size),
+    )
     speed, known_from = earlier_speed(records, host.name, database.name), "earlier runs"
     if speed is None:
-        read = parse_read_speed(host.ask("see how fast it is read", read_speed_command(source, shape.bytes)))
+        read = host.learn("see how fast it is read", read_speed_command(source, shape.bytes), parse_read_speed)
         speed, known_from = min(read / 2, COPY_CEILING), "a short read of the source"
     return Observed(
         host=host.name,
@@ -236,7 +241,7 @@ def observe(host: Host, database: Database, sqlite: str, runs_a_day: int, record
         wal_bytes=wal_file.bytes if wal_file else 0,
         backup_disk=disks[0],
         source_disk=disks[1],
-        pulse=parse_pulse(pulse, header.page_size),
+        pulse=pulse,
         at_work=at_work(host, database),
         copy_seconds=shape.bytes / speed,
         copy_known_from=known_from,

@@ -84,7 +84,12 @@ class Progress:
             progress.TextColumn("{task.description}"),
             progress.BarColumn(),
             *(
-                [progress.DownloadColumn(), progress.TransferSpeedColumn(), progress.TimeRemainingColumn()]
+                [
+                    progress.DownloadColumn(),
+                    progress.TransferSpeedColumn(),
+                    progress.TimeRemainingColumn(),
+                    progress.TextColumn("left, after"),
+                ]
                 if run.kind == "backup"
                 else []
             ),

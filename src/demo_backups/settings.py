@@ -212,6 +212,8 @@ def _sentence(details: Any, environ: Mapping[str, str]) -> str:
         "bool_type": f"must be true or false, not {details['input']!r}",
         "model_type": f"must be a section of settings, not {details['input']!r}",
         "dict_type": f"must be a section of databases, not {details['input']!r}",
+        "byte_size": f"{details['input']!r} is not a size such as 512 MB",
+        "byte_size_unit": f"{details['input']!r} is not a size such as 512 MB",
     }
     key = ".".join(str(part) for part in details["loc"])
     variable = "INVOKE_" + "_".join(str(part) for part in details["loc"]).upper()

@@ -84,7 +84,7 @@ def deployed(work: Work) -> scripts.Push:
         raise StepError(
             f"there is no {there.target}",
             host=work.host.name,
-            advice=f"put it there: inv deploy-{work.database.name}-backup",
+            advice=f"put it there: {work.host.task(f'deploy-{work.database.name}-backup')}",
         )
     work.record.script_sha256 = there.there.sha256
     return there
@@ -167,7 +167,7 @@ def attach(work: Work) -> verification.Verification | None:
         raise StepError(
             f"there is no run of the {work.database.name} database to come back to",
             host=work.host.name,
-            advice=f"start one: inv run-{work.database.name}-backup",
+            advice=f"start one: {work.host.task(f'run-{work.database.name}-backup')}",
         )
     run = runs[-1]
     work.record.kind = "run" if run.kind == backups.KIND else "verification"
@@ -180,13 +180,15 @@ def attach(work: Work) -> verification.Verification | None:
 
 
 def stop_backup(work: Work, dry_run: bool = False) -> None:
-    """End the backup of the database that is at work, and leave no part of it."""
+    """End the backup of the database that is at work, or the check of one, and leave no part of it."""
+    words = f"stopped by {detached.whoami()}"
     if dry_run:
-        going = backups.at_work(work.host, work.database)
-        work.say("\n".join(map(str, going)) if going else "no backup is going on: nothing to do")
-        work.show("\n".join([*backups.signal_commands(work.database), backups.clear_command(work.database)]))
+        runs, processes = backups.going_on(work.host, work.database)
+        work.say("\n".join([*(f"a {kind} goes on" for kind in runs), *map(str, processes)]) or "nothing goes on")
+        commands = [*backups.stop_commands(work.database, runs, words), backups.clear_command(work.database)]
+        work.show("\n".join(commands))
         return
-    backups.stop_backup(work.host, work.database, f"stopped by {detached.whoami()}")
+    backups.stop(work.host, work.database, words)
     work.say("stopped; nothing of it is left, and older backups are untouched")
 
 
@@ -200,7 +202,7 @@ def enable_wal(work: Work, undo: bool = False, dry_run: bool = False) -> None:
         return
     wal.check_owner(work.host, work.database)
     if wanted:
-        work.say(wal.CHANGES)
+        work.say(wal.changes(work.host, work.database))
     if dry_run:
         work.show(wal.mode_command(work.database, wanted))
         return
@@ -235,7 +237,7 @@ def enable(work: Work, dry_run: bool = False) -> None:
         raise StepError(
             f"{there.target} is not the script of this checkout",
             host=work.host.name,
-            advice=f"put it there first: inv deploy-{work.database.name}-backup",
+            advice=f"put it there first: {work.host.task(f'deploy-{work.database.name}-backup')}",
         )
     old = schedule.read_crontab(work.host)
     new = schedule.enable(old or "", job)

@@ -14,14 +14,6 @@ from .settings import Database
 LONGEST_TRY = 60  # seconds that a busy writer is outwaited for
 BUSY = (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED (rescode.html)
 
-CHANGES = """\
-in WAL mode the database is three files, and all three belong together:
-  sqlite3.db        what has been checkpointed
-  sqlite3.db-wal    what has been committed since; copied without it, a database is old or broken
-  sqlite3.db-shm    the index of that, shared by the processes that have it open
-every 1,000 pages SQLite writes the -wal back into the database (a checkpoint); while a backup copies, the -wal grows,
-and it keeps that size. The mode stays until it is changed back: the same task with --undo"""
-
 
 @dataclass(frozen=True)
 class Mode:
@@ -30,6 +22,19 @@ class Mode:
     wal: bool
     beside: list[str]
     owners: frozenset[str]
+
+
+def changes(host: Host, database: Database) -> str:
+    """Say what WAL mode changes, for the maintainer (wal.html)."""
+    name = database.source.name
+    undo = host.task("enable-wal", "--database", database.name, "--undo")
+    return f"""\
+in WAL mode the database is three files, and all three belong together:
+  {name}      what has been checkpointed
+  {name}-wal  what has been committed since; copied without it, a database is old or broken
+  {name}-shm  the index of that, shared by the processes that have it open
+every 1,000 pages SQLite writes the -wal back into the database (a checkpoint); while a backup copies, the -wal grows,
+and it keeps that size. The mode stays until it is changed back: {undo}"""
 
 
 def mode_command(database: Database, wal: bool) -> str:
