@@ -271,7 +271,13 @@ def _keep(out: Console, there: Settings, database: str) -> None:
         "INVOKE_CRON_LOG": there.cron_log,
     }
     lines = [f"export {name}={shlex.quote(str(value))}" for name, value in variables.items()]
-    words = ["the server stays until Ctrl-C. In another terminal:", "", *lines, f"./inv verify --database {database}", ""]
+    words = [
+        "the server stays until Ctrl-C. In another terminal:",
+        "",
+        *lines,
+        f"./inv verify --database {database}",
+        "",
+    ]
     out.print("\n".join(words), soft_wrap=True)
     out.file.flush()
     with contextlib.suppress(KeyboardInterrupt):
