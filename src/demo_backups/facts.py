@@ -125,7 +125,7 @@ def look_at_header(host: Host, path: PurePosixPath) -> Header:
 def sqlite_command(path: PurePosixPath, *statements: str, immutable: bool = False) -> str:
     """Ask SQLite itself, read-only, without start-up file, waiting for a lock as long as the scripts do.
 
-    `immutable` leaves nothing beside the database and heeds nothing that is there (uri.html, section 3.2): right for a
+    `immutable` leaves nothing beside the database and heeds nothing that is there (uri.html, section 3.3): right for a
     finished backup, and for a database in WAL mode that nobody has open.
     """
     encoded = percent_encode(str(path), errors="surrogateescape")

@@ -131,8 +131,9 @@ def decide(seen: Observed, writer_timeout: float, floor: int) -> Preflight:
     short = needed + (growth if same_disk else 0) - seen.backup_disk.free
     if short > 0:
         no.append(f"too little space on {seen.backup_disk.mount}: {short:,} bytes more are needed")
-    elif not same_disk and growth + floor > seen.source_disk.free:
-        no.append(f"too little space on {seen.source_disk.mount} for the WAL: it would grow by {growth:,} bytes")
+    short = growth + floor - seen.source_disk.free
+    if not same_disk and short > 0:
+        no.append(f"too little space on {seen.source_disk.mount}, where the source is: {short:,} bytes more are needed")
     if seen.at_work:
         who = ", ".join(f"process {each.pid} of {each.user}" for each in seen.at_work)
         no.append(f"a backup of it is going on: {who}")
@@ -159,7 +160,7 @@ def pulse_command(source: PurePosixPath, wal: bool) -> str:
     """Ask twice for the counters that every commit moves; it takes no lock.
 
     In WAL mode the `-shm` counts commits and frames (walformat.html, section 2.1: iChange, mxFrame), in this machine's
-    byte order; otherwise the database's header counts commits (fileformat2.html, section 1.3.7), highest byte first.
+    byte order; otherwise the database's header counts commits (fileformat2.html, section 1.3.6), highest byte first.
     """
     look = (
         f"od -An -v -tu4 -j8 -N12 -- {quote(f'{source}-shm')} 2>/dev/null || echo 0 0 0"
@@ -174,7 +175,8 @@ def parse_pulse(output: str, page_size: int) -> Pulse:
     first, before, last, after = output.splitlines()
     seconds = float(last) - float(first)
     moved = [int(b) - int(a) for a, b in zip(before.split(), after.split(), strict=True)]
-    commits = moved[0] % 2**32 / seconds
+    # The counter wraps around. What has gone back, as in a -shm that was made anew in between, says nothing.
+    commits = forward / seconds if (forward := moved[0] % 2**32) < 2**31 else 0.0
     # The WAL starts anew now and then, and its frames count from 0 again; it does not while a snapshot is pinned.
     frames = max(0, moved[2]) / seconds if len(moved) > 2 else 0.0
     return Pulse(commits, frames * (page_size + WAL_FRAME_HEADER))
@@ -190,7 +192,7 @@ def read_speed_command(source: PurePosixPath, size: int) -> str:
 def parse_read_speed(output: str) -> float:
     """Bytes a second, from what `dd` printed."""
     match = re.search(r"^(\d+) bytes.* copied, ([0-9.e-]+) s", output, re.MULTILINE)
-    if not match:
+    if not match or match[1] == "0":
         raise ValueError(f"no rate in {output!r}")
     return int(match[1]) / max(float(match[2]), 1e-6)
 
@@ -230,7 +232,7 @@ def observe(host: Host, database: Database, sqlite: str, runs_a_day: int, record
     )
     speed, known_from = earlier_speed(records, host.name, database.name), "earlier runs"
     if speed is None:
-        read = host.learn("see how fast it is read", read_speed_command(source, shape.bytes), parse_read_speed)
+        read = host.learn("see how fast it is read", read_speed_command(source, header.bytes or 0), parse_read_speed)
         speed, known_from = min(read / 2, COPY_CEILING), "a short read of the source"
     return Observed(
         host=host.name,

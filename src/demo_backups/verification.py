@@ -179,8 +179,8 @@ def look_at_source(host: Host, database: Database) -> tuple[Shape | str, int | N
 def how_to_open(header: Header | None, beside_it: list[str]) -> bool | str:
     """Decide how to open a live source so that nothing is left beside it: immutable, plainly, or not at all (words).
 
-    In WAL mode, opening it while nobody else has it open would create its `-wal` and `-shm` (wal.html, section 2.2);
-    immutable does not, and sees everything, since without a `-wal` all is in the file itself.
+    In WAL mode, opening it while nobody else has it open would create its `-wal` and `-shm` (walformat.html, section
+    1.4); immutable does not, and sees everything, since without a `-wal` all is in the file itself.
     """
     if header is None:
         return "is not a database"

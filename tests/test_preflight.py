@@ -1,0 +1,632 @@
+"""The preflight: the verdict as a table, parsers with recorded output, and what is observed of a real database."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+
+from demo_backups import schedule
+from demo_backups.errors import BackupsError
+from demo_backups.evidence import Record
+from demo_backups.facts import Process
+from demo_backups.hosts import Host
+from demo_backups.preflight import (
+    COPY_CEILING,
+    KEPT_DAYS,
+    SAMPLE_BYTES,
+    WAL_FRAME_HEADER,
+    Disk,
+    Observed,
+    Preflight,
+    Pulse,
+    Verdict,
+    decide,
+    disks_command,
+    earlier_speed,
+    observe,
+    parse_disks,
+    parse_pulse,
+    parse_read_speed,
+    read_speed_command,
+)
+from demo_backups.rehearsal.database import make_index, make_tracker
+from demo_backups.settings import Database, Settings
+
+from .conftest import Demo, is_consistent, live_writer, wait_until
+
+# --- the verdict: pure ----------------------------------------------------------------------------------------------
+
+FLOOR = 1_000
+ROLLBACK = Observed(
+    host="demo",
+    database="tracker",
+    sqlite="3.40.1",
+    wal=False,
+    source_bytes=50_000,
+    wal_bytes=0,
+    backup_disk=Disk("/", 10**9),
+    source_disk=Disk("/", 10**9),
+    pulse=Pulse(200.0, 0.0),
+    at_work=[],
+    copy_seconds=2.0,
+    copy_known_from="earlier runs",
+    backups=(3, 150_000),
+    runs_a_day=24,
+)
+WAL = replace(ROLLBACK, wal=True, wal_bytes=8_000, pulse=Pulse(200.0, 300.0), copy_seconds=60.0)  # grows by 18,000
+RUNNING = [Process(12, "root", "sqlite3 -batch"), Process(13, "torrust", "bash")]
+
+
+def on_one(seen: Observed, free: int) -> Observed:
+    """Put the source and its backups on one file system."""
+    return replace(seen, backup_disk=Disk("/", free), source_disk=Disk("/", free))
+
+
+def on_two(seen: Observed, backups: int, source: int) -> Observed:
+    """Put the source on a file system of its own."""
+    return replace(seen, backup_disk=Disk("/mnt/backups", backups), source_disk=Disk("/data", source))
+
+
+@pytest.mark.parametrize(
+    ("seen", "verdict", "reasons"),
+    [
+        # Writers: in rollback mode they wait for the whole copy, and give up after 5 s.
+        (ROLLBACK, Verdict.CARE, ["writes wait for the copy, about 2.0 s; writers give up after 5 s"]),
+        (replace(ROLLBACK, copy_seconds=5.0), Verdict.CARE, ["writes wait for the copy, about 5.0 s"]),
+        (
+            replace(ROLLBACK, copy_seconds=5.1),
+            Verdict.NO,
+            ["every write would wait for about 5.1 s, and writers give up after 5 s: put the database in WAL mode"],
+        ),
+        (WAL, Verdict.GO, []),
+        (replace(WAL, copy_seconds=3600.0), Verdict.GO, []),
+        # Space on one file system: the copy, what the WAL grows by meanwhile, and the margin.
+        (on_one(WAL, 69_000), Verdict.GO, []),
+        (on_one(WAL, 68_999), Verdict.NO, ["too little space on /: 1 bytes more are needed"]),
+        (on_one(ROLLBACK, 51_000), Verdict.CARE, ["writes wait"]),
+        (on_one(ROLLBACK, 50_000), Verdict.NO, ["too little space on /: 1,000 bytes more are needed", "writes wait"]),
+        # On two: each for its own.
+        (on_two(WAL, 51_000, 19_000), Verdict.GO, []),
+        (on_two(WAL, 50_999, 19_000), Verdict.NO, ["too little space on /mnt/backups: 1 bytes more"]),
+        (on_two(WAL, 51_000, 18_999), Verdict.NO, ["too little space on /data, where the source is: 1 bytes more"]),
+        (on_two(WAL, 51_000 - 7, 19_000 - 8), Verdict.NO, ["/mnt/backups: 7 bytes", "/data, where the source is: 8 b"]),
+        (on_two(ROLLBACK, 51_000, 999), Verdict.NO, ["/data, where the source is: 1 bytes", "writes wait"]),
+        # One at a time.
+        (
+            replace(WAL, at_work=RUNNING),
+            Verdict.NO,
+            ["a backup of it is going on: process 12 of root, process 13 of torrust"],
+        ),
+        (
+            on_one(replace(ROLLBACK, at_work=RUNNING, copy_seconds=9.0), 0),
+            Verdict.NO,
+            ["every write would wait", "too little space", "going on"],
+        ),
+    ],
+)
+def test_the_verdict_and_its_reasons(seen: Observed, verdict: Verdict, reasons: list[str]) -> None:
+    ahead = decide(seen, 5.0, FLOOR)
+    assert ahead.verdict is verdict
+    assert len(ahead.reasons) == len(reasons), ahead.reasons
+    for told, words in zip(ahead.reasons, reasons, strict=True):
+        assert words in told
+    assert ahead.exit_code == (1 if verdict is Verdict.NO else 0)
+
+
+def test_the_way_out_of_a_long_hold_can_be_typed_as_it_stands() -> None:
+    (reason,) = decide(replace(ROLLBACK, copy_seconds=72.0), 5.0, FLOOR).reasons
+    assert "./inv enable-wal --host demo --database tracker" in reason
+
+
+def test_the_json_has_the_verdict_and_every_number_it_rests_on() -> None:
+    seen = on_two(replace(WAL, at_work=RUNNING[:1]), 10**9, 10**8)
+    assert json.loads(json.dumps(decide(seen, 5.0, FLOOR).as_json())) == {
+        "host": "demo",
+        "database": "tracker",
+        "journal": "wal",
+        "source_bytes": 50_000,
+        "wal_bytes": 8_000,
+        "commits_per_second": 200.0,
+        "free_bytes": {"backups": 10**9, "source": 10**8},
+        "needed_bytes": {"backups": 51_000, "source": 18_000},
+        "sqlite": "3.40.1",
+        "running": [{"pid": 12, "user": "root", "command": "sqlite3 -batch"}],
+        "expected_seconds": 60.0,
+        "expected_from": "earlier runs",
+        "writers_held_seconds": 0,
+        "backups": {"count": 3, "bytes": 150_000, "rotation_bytes": 50_000 * 24 * KEPT_DAYS},
+        "verdict": "no",
+        "reasons": ["a backup of it is going on: process 12 of root"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("seen", "journal", "held", "verdict"),
+    [
+        (WAL, "wal", 0, "go"),
+        (ROLLBACK, "rollback", 2.0, "care"),
+        (replace(ROLLBACK, copy_seconds=7), "rollback", 7, "no"),
+    ],
+)
+def test_the_json_says_for_how_long_writers_are_held(seen: Observed, journal: str, held: float, verdict: str) -> None:
+    said = decide(seen, 5.0, FLOOR).as_json()
+    assert (said["journal"], said["writers_held_seconds"], said["verdict"]) == (journal, held, verdict)
+
+
+def test_how_often_a_database_is_backed_up_comes_from_the_published_crontab(project_settings: Settings) -> None:
+    published = schedule.PUBLISHED.read_text()
+    often = [schedule.runs_a_day(project_settings.database(name), published) for name in ("index", "tracker")]
+    assert often == [24, 1]
+
+
+# --- parsers, with recorded output ----------------------------------------------------------------------------------
+
+
+def test_df_says_what_is_free_and_where() -> None:
+    printed = "        Avail Mounted on\n  35297091584 /\n 107374182400 /mnt/two  words\n"
+    assert parse_disks(printed) == [Disk("/", 35_297_091_584), Disk("/mnt/two  words", 107_374_182_400)]
+
+
+def test_df_of_this_machine_can_be_read(tmp_path: Path) -> None:
+    odd = tmp_path / "it's -x"
+    odd.mkdir()
+    done = subprocess.run(
+        disks_command(PurePosixPath(odd), PurePosixPath("/proc")),
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = parse_disks(done.stdout)
+    assert [disk.mount for disk in found][1:] == ["/proc"]
+    assert found[0].free > 0
+
+
+def pulse(before: str, after: str) -> str:
+    """What was printed by the two looks, half a second apart."""
+    return f"1764021234.250000000\n{before}\n1764021234.750000000\n{after}\n"
+
+
+FRAME = 4096 + WAL_FRAME_HEADER
+TOP = 2**32 - 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "commits", "wal_bytes"),
+    [
+        ("       1204", "       1304", 200, 0),
+        ("       1204", "       1204", 0, 0),
+        (f" {TOP - 5}", "          4", 20, 0),  # the counter has wrapped around
+        ("       1204", "          1", 0, 0),  # another file in its place
+        ("       1204   268435457        310", "       1304   268435457        610", 200, 600 * FRAME),
+        ("       1204   268435457        310", "       1204   268435457        310", 0, 0),
+        (f" {TOP - 5}   268435457        310", "          4   268435457        320", 20, 20 * FRAME),
+        ("       1204   268435457        990", "       1304   268435457         20", 200, 0),  # the WAL began anew
+        ("       9204   268435457        990", "          3   268435457          6", 0, 0),  # the -shm was made anew
+        ("0 0 0", "0 0 0", 0, 0),  # nobody has it open: there is no -shm
+        ("0 0 0", "          2   268435457          8", 4, 16 * FRAME),
+    ],
+)
+def test_the_pulse_is_how_far_the_counters_moved(before: str, after: str, commits: float, wal_bytes: float) -> None:
+    assert parse_pulse(pulse(before, after), 4096) == Pulse(commits, wal_bytes)
+
+
+def test_the_wal_grows_by_whole_pages() -> None:
+    assert parse_pulse(pulse("0 0 0", "1 0 1"), 65536).wal_bytes == 2 * (65536 + WAL_FRAME_HEADER)
+
+
+@pytest.mark.parametrize(
+    "printed", ["", pulse("", ""), pulse("12", "12 0 3"), pulse("twelve", "13"), "1\n2\n3\n4\n5\n"]
+)
+def test_a_pulse_that_cannot_be_read_is_an_error(printed: str) -> None:
+    with pytest.raises((ValueError, IndexError)):
+        parse_pulse(printed, 4096)
+
+
+RECORDS = "16384+0 records in\n16384+0 records out\n"
+
+
+@pytest.mark.parametrize(
+    ("printed", "speed"),
+    [
+        (f"{RECORDS}67108864 bytes (67 MB, 64 MiB) copied, 0.25 s, 268 MB/s\n", 67_108_864 / 0.25),
+        (
+            "1+0 records in\n1+0 records out\n4096 bytes (4.1 kB, 4.0 KiB) copied, 5.12e-05 s, 80 MB/s\n",
+            4096 / 5.12e-05,
+        ),
+        ("0+1 records in\n0+1 records out\n512 bytes copied, 0.000128 s, 4.0 MB/s\n", 512 / 0.000128),
+        ("0+1 records in\n0+1 records out\n512 bytes copied, 0 s, Infinity B/s\n", 512 / 1e-6),
+    ],
+)
+def test_dd_says_how_fast_it_read(printed: str, speed: float) -> None:
+    assert parse_read_speed(printed) == pytest.approx(speed)
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        "",
+        "dd: failed to open '/x': Permission denied\n",
+        "0+0 records in\n0+0 records out\n0 bytes copied, 0.000123 s, 0.0 kB/s\n",  # would divide by it
+    ],
+)
+def test_what_was_not_read_has_no_speed(printed: str) -> None:
+    with pytest.raises(ValueError, match="no rate"):
+        parse_read_speed(printed)
+
+
+@pytest.mark.parametrize(
+    ("size", "read"),
+    [(100, 100), (5000, 5000), (SAMPLE_BYTES, SAMPLE_BYTES), (SAMPLE_BYTES + 10_000, SAMPLE_BYTES)],
+)
+def test_a_short_file_is_read_whole_and_a_long_one_in_its_middle(tmp_path: Path, size: int, read: int) -> None:
+    path = tmp_path / "it's"
+    path.touch()
+    os.truncate(path, size)
+    printed = subprocess.run(
+        ["sh", "-c", read_speed_command(PurePosixPath(path), size)],
+        env=os.environ | {"LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert f"\n{read} bytes" in printed
+    assert parse_read_speed(printed) > 0
+
+
+def run_record(speed: float, minute: int, **changes: Any) -> Record:
+    """The record of a run at so many bytes a second."""
+    usual = {"when": f"2026-01-01T00:{minute:02}:00+00:00", "exit_status": 0, "bytes": int(speed * 4), "seconds": 4.0}
+    return Record(**{"kind": "run", "host": "demo", "database": "tracker", **usual, **changes})
+
+
+@pytest.mark.parametrize(
+    ("records", "speed"),
+    [
+        ([], None),
+        ([run_record(100, 1)], 100),
+        ([run_record(100, 1), run_record(900, 2), run_record(200, 3)], 200),
+        (
+            [run_record(speed, minute) for minute, speed in enumerate([9000, 9000, 9000, 1, 2, 3, 4, 5])],
+            3,
+        ),  # the latest
+        (
+            [run_record(speed, 9 - minute) for minute, speed in enumerate([1, 2, 3, 4, 5, 9000, 9000])],
+            3,
+        ),  # in any order
+        ([run_record(100, 1, kind="deploy")], None),
+        ([run_record(100, 1, kind="verification")], None),
+        ([run_record(100, 1, host="local")], None),
+        ([run_record(100, 1, database="index")], None),
+        ([run_record(100, 1, exit_status=1), run_record(700, 2)], 700),
+        ([run_record(100, 1, exit_status=None)], None),
+        ([run_record(100, 1, bytes=None), run_record(100, 1, seconds=None), run_record(100, 1, seconds=0.0)], None),
+    ],
+)
+def test_the_speed_is_that_of_the_latest_good_runs_of_the_same_database_there(
+    records: list[Record], speed: float | None
+) -> None:
+    assert earlier_speed(records, "demo", "tracker") == speed
+
+
+# --- a real database on this machine --------------------------------------------------------------------------------
+
+Look = Callable[..., Observed]
+
+
+@pytest.fixture
+def database(project_settings: Settings, tmp_path: Path) -> Database:
+    """A small index database of the test's own, and an empty folder for its backups."""
+    places = {"app_dir": PurePosixPath(tmp_path / "app"), "backup_dir": PurePosixPath(tmp_path / "backups")}
+    found = project_settings.model_copy(update=places).database("index")
+    Path(found.source).parent.mkdir(parents=True)
+    Path(found.backup_dir).mkdir()
+    make_index(Path(found.source), torrents=50)
+    return found
+
+
+@pytest.fixture
+def look(here: Host, database: Database) -> Look:
+    """Observe that database."""
+    return lambda records=(): observe(here, database, "3.40.1", 24, records)
+
+
+def set_journal(source: PurePosixPath, mode: str) -> None:
+    """Put a database in a journal mode."""
+    with contextlib.closing(sqlite3.connect(source)) as opened:
+        assert opened.execute(f"PRAGMA journal_mode = {mode}").fetchone() == (mode,)
+
+
+@contextlib.contextmanager
+def held_open(source: PurePosixPath) -> Iterator[sqlite3.Connection]:
+    """Let somebody have a database open."""
+    with contextlib.closing(sqlite3.connect(source, isolation_level=None)) as opened:
+        opened.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        yield opened
+
+
+def everything(*folders: PurePosixPath) -> dict[str, tuple[int, bytes]]:
+    """All files of some folders, with when they were written; of a -shm only that it is there: readers mark it."""
+    files = [path for folder in folders for path in Path(folder).rglob("*") if path.is_file()]
+    return {
+        str(path): (0, b"") if path.name.endswith("-shm") else (path.stat().st_mtime_ns, path.read_bytes())
+        for path in files
+    }
+
+
+@pytest.mark.parametrize("journal", ["delete", "wal"])
+def test_commits_are_seen_while_there_are_any_and_none_where_there_are_none(
+    look: Look, database: Database, journal: str
+) -> None:
+    set_journal(database.source, journal)
+    assert look().pulse == Pulse(0, 0)
+    with held_open(database.source):
+        assert look().pulse == Pulse(0, 0)
+    with live_writer(Path(database.source), rate=200) as wrote:
+        seen = look()
+    assert wrote["failed"] == 0
+    assert seen.pulse.commits > 0
+    assert (seen.pulse.wal_bytes > 0) == (journal == "wal")
+    assert seen.wal == (journal == "wal")
+    assert (seen.wal_bytes > 0) == (journal == "wal")
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+@pytest.mark.parametrize("journal", ["delete", "wal"])
+def test_nothing_is_written_beside_the_source_or_the_backups(
+    look: Look, database: Database, journal: str, is_open: bool
+) -> None:
+    set_journal(database.source, journal)
+    with held_open(database.source) if is_open else contextlib.nullcontext():
+        before = everything(database.source.parent, database.backup_dir)
+        assert len(before) == (3 if journal == "wal" and is_open else 1)
+        look()
+        assert everything(database.source.parent, database.backup_dir) == before
+
+
+def test_the_size_counts_what_stands_in_the_wal_only(look: Look, database: Database) -> None:
+    set_journal(database.source, "wal")
+    with held_open(database.source) as service:
+        service.execute("PRAGMA wal_autocheckpoint = 0")
+        service.execute("CREATE TABLE more AS SELECT zeroblob(9000000) AS x")
+        assert Path(database.source).stat().st_size < 2_000_000
+        seen = look()
+    assert seen.source_bytes > 9_000_000
+    assert seen.wal_bytes > 9_000_000
+
+
+def test_a_large_wal_before_a_small_file_still_has_a_speed(look: Look, database: Database) -> None:
+    """The sample is taken from the middle of the file, which is not the middle of the database."""
+    set_journal(database.source, "wal")
+    with held_open(database.source) as service:
+        service.execute("PRAGMA wal_autocheckpoint = 0")
+        service.execute("CREATE TABLE more AS SELECT zeroblob(90000000) AS x")
+        assert Path(database.source).stat().st_size < (90_000_000 - SAMPLE_BYTES) // 2
+        assert 0 < look().copy_seconds < float("inf")
+
+
+def test_the_duration_comes_from_earlier_runs_where_there_are_any(look: Look) -> None:
+    first = look()
+    assert first.copy_known_from == "a short read of the source"
+    assert first.copy_seconds >= first.source_bytes / COPY_CEILING
+    runs = [run_record(first.source_bytes / 8, 1, host="local", database="index")]
+    later = look(runs)
+    assert later.copy_known_from == "earlier runs"
+    assert later.copy_seconds == pytest.approx(8, rel=0.01)
+
+
+def test_the_backups_that_are_held_are_counted(look: Look, database: Database) -> None:
+    for name, size in (("backup_2026-01-01_00-00-00.db", 10), ("backup_2026-01-02_00-00-00.db", 20), ("else.db", 40)):
+        Path(database.backup_dir, name).write_bytes(b"x" * size)
+    assert look().backups == (2, 30)
+
+
+def test_a_backup_that_goes_on_is_named(look: Look, database: Database) -> None:
+    assert look().at_work == []
+    with subprocess.Popen(["flock", database.lock, "cat"], stdin=subprocess.PIPE) as backup:
+        wait_until(lambda: look().at_work, "the lock")
+        seen = look().at_work
+        assert backup.pid in [each.pid for each in seen]
+        assert any("flock" in each.command for each in seen)
+        assert decide(replace(WAL, at_work=seen), 5, FLOOR).verdict is Verdict.NO
+        assert backup.stdin
+        backup.stdin.close()
+    assert look().at_work == []  # the lock file is still there; nobody holds it
+
+
+# --- what cannot be looked at ---------------------------------------------------------------------------------------
+
+
+def leave_hot_journal(source: PurePosixPath) -> None:
+    """Let a writer die in the middle of a transaction that has reached the file."""
+    code = """
+import os, sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.executescript("PRAGMA cache_size = 1; BEGIN; UPDATE torrust_torrents SET name = name || hex(randomblob(2000))")
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", code, source], check=True)
+    assert Path(f"{source}-journal").stat().st_size
+
+
+def remove(path: PurePosixPath) -> None:
+    Path(path).unlink()
+
+
+def empty(path: PurePosixPath) -> None:
+    os.truncate(path, 0)
+
+
+def write_text(path: PurePosixPath) -> None:
+    Path(path).write_text("not a database\n" * 100)
+
+
+def leave_wal_alone(path: PurePosixPath) -> None:
+    set_journal(path, "wal")
+    Path(f"{path}-wal").touch()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code", "words"),
+    [
+        (remove, 1, ["there is no", "see the settings: app_dir"]),
+        (empty, 1, ["is not a database", "see the settings"]),
+        (write_text, 1, ["is not a database", "see the settings"]),
+        (leave_hot_journal, 3, ["a journal of a dead writer is beside it", "the service must be started once"]),
+        (leave_wal_alone, 3, ["has a -wal without a -shm", "start its service once"]),
+    ],
+)
+def test_a_source_that_cannot_be_looked_at(
+    look: Look, database: Database, spoil: Callable[[PurePosixPath], None], code: int, words: list[str]
+) -> None:
+    spoil(database.source)
+    before = everything(database.source.parent, database.backup_dir)
+    with pytest.raises(BackupsError) as caught:
+        look()
+    assert caught.value.exit_code == code
+    assert all(each in str(caught.value) for each in [*words, str(database.source)])
+    assert everything(database.source.parent, database.backup_dir) == before
+
+
+def test_a_source_that_stays_locked_could_not_be_looked_at(
+    look: Look, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a sqlite3 that waits for a lock less long than the half minute it is told to."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    real = shlex.quote(shutil.which("sqlite3") or "")
+    (programs / "sqlite3").write_text(f'#!/bin/bash\nexec {real} "${{@/#.timeout 30000/.timeout 50}}"\n')
+    (programs / "sqlite3").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    assert look().source_bytes
+    with held_open(database.source) as service:
+        service.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(BackupsError, match="database is locked") as caught:
+            look()
+    assert caught.value.exit_code == 3
+
+
+def test_a_backup_folder_that_is_missing_could_not_be_looked_at(look: Look, database: Database) -> None:
+    Path(database.backup_dir).rmdir()
+    with pytest.raises(BackupsError, match="No such file") as caught:
+        look()
+    assert caught.value.exit_code == 3
+    assert f"make the folder there: mkdir -m 750 {database.backup_dir}" in str(caught.value)
+    assert not Path(database.backup_dir).exists()
+
+
+def test_an_answer_that_cannot_be_read_could_not_be_looked_at(
+    look: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "df").write_text("#!/bin/sh\necho Verfügbar; echo viel\n")
+    (programs / "df").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    with pytest.raises(BackupsError, match="could not look at the free space: the answer cannot be read") as caught:
+        look()
+    assert caught.value.exit_code == 3
+
+
+# --- as a user calls it ---------------------------------------------------------------------------------------------
+
+Done = subprocess.CompletedProcess[str]
+IMPATIENT = {"INVOKE_WRITER_TIMEOUT": "0 s"}
+
+
+@pytest.fixture
+def tracker(demo: Demo) -> Database:
+    """The throwaway server's tracker database, with the script that backs it up."""
+    found = demo.settings.database("tracker")
+    Path(found.source).parent.mkdir(parents=True)
+    make_tracker(Path(found.source), "delete", 2_000)
+    done = demo.inv("deploy-tracker-backup")
+    assert done.returncode == 0, done.stderr
+    return found
+
+
+def verdict(done: Done) -> Any:
+    """The one JSON object that is all of the standard output."""
+    assert "Traceback" not in done.stderr
+    return json.loads(done.stdout)
+
+
+def test_preflight_ends_with_0_for_care_and_go_and_with_1_for_no(demo: Demo, tracker: Database) -> None:
+    flags = ("preflight", "--database", "tracker", "--json")
+    care = demo.inv(*flags)
+    assert care.returncode == 0, care.stderr
+    assert verdict(care)["verdict"] == "care"
+    assert "preflight (tracker database)" in care.stderr
+    no = demo.inv(*flags, **IMPATIENT)
+    assert (no.returncode, verdict(no)["verdict"]) == (1, "no")
+    space = demo.inv(*flags, INVOKE_FREE_SPACE_FLOOR="1 EB")
+    assert (space.returncode, verdict(space)["verdict"]) == (1, "no")
+    assert "too little space" in verdict(space)["reasons"][0]
+    set_journal(tracker.source, "wal")
+    go = demo.inv(*flags, **IMPATIENT)
+    said = verdict(go)
+    assert (go.returncode, said["verdict"], said["writers_held_seconds"]) == (0, "go", 0)
+
+
+def test_preflight_says_it_in_words_too(demo: Demo, tracker: Database) -> None:
+    done = demo.inv("preflight", "--database", "tracker", **IMPATIENT)
+    assert (done.returncode, done.stderr) == (1, "")
+    for words in ("rollback: writers wait for the whole copy", "no other backup", "./inv enable-wal --host rehearsal"):
+        assert words in done.stdout
+
+
+def test_what_could_not_be_looked_at_is_one_object_too(demo: Demo) -> None:
+    done = demo.inv("preflight", "--database", "tracker", "--json")
+    assert done.returncode == 1
+    assert verdict(done) == {"error": done.stderr.split("\n", 1)[1].rstrip("\n"), "exit_code": 1}
+
+
+def test_a_run_refuses_on_no_and_goes_on_if_told_to(demo: Demo, tracker: Database) -> None:
+    refused = demo.inv("run-tracker-backup", **IMPATIENT)
+    assert refused.returncode == 1
+    assert "the tracker database was not backed up: it would not go well" in refused.stderr
+    assert "every write would wait" in refused.stderr
+    assert "--force" in refused.stderr
+    assert demo.names() == []
+    forced = demo.inv("run-tracker-backup", "--force", **IMPATIENT)
+    assert forced.returncode == 0, forced.stderr
+    assert "preflight: no" in forced.stdout
+    (name,) = demo.names()
+    assert name.startswith("tracker_backup_")
+    assert is_consistent(demo.backups / name)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("writer_timeout", "soon", "'soon' is not a number of seconds such as 5 s"),
+        ("writer_timeout", "-1", "'-1' is not a number of seconds"),
+        ("writer_timeout", "", "'' is not a number of seconds"),
+        ("free_space_floor", "plenty", "'plenty' is not a size such as 512 MB"),
+        ("free_space_floor", "5 boxes", "'5 boxes' is not a size such as 512 MB"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_key(demo: Demo, key: str, value: str, words: str) -> None:
+    variable = f"INVOKE_{key.upper()}"
+    done = demo.inv("preflight", **{variable: value})
+    assert done.returncode == 2
+    assert f"{key} (from {variable}): {words}" in done.stderr
+
+
+def test_a_preflight_s_numbers_are_those_of_its_observation(look: Look) -> None:
+    seen = look()
+    ahead: Preflight = decide(seen, 5.0, FLOOR)
+    assert ahead.needed_bytes == seen.source_bytes + FLOOR
+    assert ahead.rotation_bytes == seen.source_bytes * 24 * KEPT_DAYS
