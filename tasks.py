@@ -180,7 +180,7 @@ def attach(c: Context, host: str | None = None, database: str = "index") -> None
 
 @task
 def stop_backup(c: Context, host: str | None = None, database: str = "index", dry_run: bool = False) -> None:
-    """End a backup that is going on, a task's or cron's, and leave no part of it."""
+    """End a backup that is going on, a task's or cron's, or the check of one, and leave no part of it."""
     from demo_backups import reports, steps
 
     with steps.begin(settings(c), "stop-backup", host, database, reports.console()) as work:
