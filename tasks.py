@@ -40,6 +40,7 @@ HELP = {
     "methods": "with ';' between: " + "cp, fsync; plain .backup; script; VACUUM INTO; and three that were tried",
     "rounds": "how often cp and the script are measured",
     "folder": "where the databases are made: on the disk that is to be measured (default: the temporary folder)",
+    "out": "folder for the numbers and the picture (default: reports; with --full, benchmarks and docs)",
     "pytest": "what to hand to pytest, such as '-k crontab'",
 }
 
@@ -266,6 +267,7 @@ def bench(
     methods: str | None = None,
     rounds: str | None = None,
     folder: str | None = None,
+    out: str | None = None,
 ) -> None:
     """Measure ways to copy a live database, side by side. Ten minutes; --full, the documented one, an hour."""
     import tempfile
@@ -278,6 +280,10 @@ def bench(
     given = {"sizes": sizes, "journals": journals, "rates": rates, "methods": methods, "rounds": rounds}
     grid = live_backup.choose(full, given)
     places = (ROOT / "benchmarks", ROOT / "docs") if full else (ROOT / "reports", ROOT / "reports")
+    if out is not None:
+        places = (live_backup.check_folder("out", out),) * 2
+    if folder is not None:
+        live_backup.check_folder("folder", folder)
     results, picture = places[0] / "live_backup.json", places[1] / "benchmarks.svg"
     with tempfile.TemporaryDirectory(prefix="demo-backups-", dir=folder) as name:
         live_backup.bench(grid, Path(name), results, picture, reports.console())

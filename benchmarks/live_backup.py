@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 SCRIPT = ROOT / "share/bin/tracker-db-backup.sh"
 BYTES_A_ROW = 107
 AS_MANY_AS_IT_CAN = 1_000_000  # commits a second that no writer reaches
+LARGEST = 1e12  # bytes of a database that is made
 ALONE_SECONDS = 5.0  # for which a writer is measured without a backup
 SHELL = ("sqlite3", "-batch", "-init", "/dev/null", "-bail", "-readonly")
 
@@ -494,9 +495,18 @@ def choose(full: bool, given: Mapping[str, str | None]) -> Grid:
             except (ValueError, KeyError) as error:
                 raise SettingsError(f"--{name} {text!r} cannot be measured", advice="see: inv --help bench") from error
     grid = replace(FULL if full else DEFAULT, **changed)
-    if not (all(size >= 1e6 for size in grid.sizes) and all(rate >= 0 for rate in grid.rates) and grid.rounds > 0):
+    sizes_fit = all(1e6 <= size <= LARGEST for size in grid.sizes)
+    rates_fit = all(0 <= rate <= AS_MANY_AS_IT_CAN for rate in grid.rates)
+    if not (sizes_fit and rates_fit and grid.rounds > 0):
         raise SettingsError("there is nothing to measure in that", advice="see: inv --help bench")
     return grid
+
+
+def check_folder(flag: str, name: str) -> Path:
+    """See that a folder can be written before the hour that is to end there; raises SettingsError."""
+    if not (Path(name).is_dir() and os.access(name, os.W_OK)):
+        raise SettingsError(f"--{flag} {name!r} is not a folder that can be written", advice="make it first")
+    return Path(name)
 
 
 def bench(grid: Grid, folder: Path, results: Path, picture: Path, out: Console) -> list[Row]:
