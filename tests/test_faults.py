@@ -408,11 +408,11 @@ def slow(demo: Demo) -> Iterator[Path]:
             os.kill(int(pid.read_text()), signal.SIGKILL)
 
 
-def start(demo: Demo, *arguments: str) -> subprocess.Popen[str]:
+def start(demo: Demo, *arguments: str, **changes: str) -> subprocess.Popen[str]:
     """Start a task in a process group of its own, as a shell does."""
     return subprocess.Popen(
         [INV, "--search-root", ROOT, *arguments],
-        env=dict(demo.environment),
+        env=dict(demo.environment) | changes,
         cwd=demo.environment["HOME"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

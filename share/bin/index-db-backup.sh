@@ -23,11 +23,16 @@ BACKUP_FILE="backup_$(date +%Y-%m-%d_%H-%M-%S).db"
 trap 'rm -f -- "$PART" "$PART-journal"' EXIT
 rm -f -- "$PART" "$PART-journal" # of a run that was killed
 
+SIZE="$(stat -c %s -- "$DATABASE_FILE")"
+
 # Not cp, which copies pages while the service changes them, and not a plain .backup, which starts over at every
 # commit: BEGIN and one read pin a snapshot for the whole copy. Read-only, the source is neither created nor written.
 printed="$(sqlite3 -batch -init /dev/null -bail -readonly "$DATABASE_FILE" \
   ".timeout 30000" "BEGIN" "SELECT 1 FROM sqlite_master LIMIT 0" ".backup --async $PART" 2>&1)" ||
   fail "cannot back up $DATABASE_FILE: ${printed:-sqlite3 ended with status $?}"
+
+# A snapshot keeps its source from shrinking; of one that was cut off meanwhile, sqlite3 copies zeros and says nothing.
+(($(stat -c %s -- "$DATABASE_FILE") >= SIZE)) || fail "$DATABASE_FILE became smaller while it was copied"
 
 # Publish under the final name only what is complete, as readable as its source and no more, and never over another
 # backup: ln fails where mv replaces. One sync here takes the place of those that --async leaves out.

@@ -16,7 +16,7 @@ from .facts import missing_tools_command, parse_sha256, quote, sqlite_ability_co
 from .hosts import Host
 from .settings import Database
 
-TOOLS = ("bash", "sqlite3", "chmod", "date", "env", "find", "flock", "ln", "realpath", "rm", "sync")
+TOOLS = ("bash", "sqlite3", "chmod", "date", "env", "find", "flock", "ln", "realpath", "rm", "stat", "sync")
 
 
 @dataclass(frozen=True)
