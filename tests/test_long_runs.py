@@ -257,26 +257,28 @@ def test_the_folder_of_another_user_is_not_believed(tracker: Demo) -> None:
         told(tracker.inv(task, *flags), COULD_NOT_LOOK, "is another user's")
 
 
+def check_midway(tracker: Demo) -> tuple[subprocess.Popen[str], int]:
+    """Start a verification and stop its integrity check in the middle; returns the task and the process."""
+    for _ in range(20):
+        task = start(tracker, "verify", "--database", "tracker")
+        while task.poll() is None:
+            for pid in copies(tracker):
+                with contextlib.suppress(OSError):
+                    if b"integrity_check" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                        os.kill(pid, signal.SIGSTOP)
+                        return task, pid
+        ended(task)  # it was faster than this test
+    pytest.fail("could not stop the check in the middle")
+
+
 def test_a_long_check_goes_on_too(tracker: Demo) -> None:
     assert tracker.inv("run-tracker-backup").returncode == 0
     (tracker.backups / OLDER).unlink()
-    for _ in range(20):
-        task = start(tracker, "verify", "--database", "tracker")
-        wait_until(lambda task=task: copies(tracker) or task.poll() is not None, "the check")
-        checks = copies(tracker)
-        for pid in checks:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSTOP)
-        running = [pid for pid in checks if b"integrity_check" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        if running:
-            break
-        for pid in checks:
-            os.kill(pid, signal.SIGCONT)
-        ended(task)
+    task, pid = check_midway(tracker)
     os.killpg(task.pid, signal.SIGINT)
     told(ended(task), INTERRUPTED, "detached: the check, once started, goes on", "./inv attach")
     again = start(tracker, "attach", "--database", "tracker")
-    os.kill(running[0], signal.SIGCONT)
+    os.kill(pid, signal.SIGCONT)
     done = ended(again)
     assert done.returncode == 0, done.stderr
     assert "all checks passed" in done.stdout
