@@ -1,4 +1,4 @@
-"""The rehearsal: all of phase 1 for real, and nothing of it left behind, however it ends."""
+"""The rehearsal: each phase for real, and nothing of it left behind, however it ends."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -21,7 +22,7 @@ from demo_backups.hosts import open_host
 from demo_backups.project import ROOT
 from demo_backups.rehearsal import rehearse as module
 from demo_backups.rehearsal import server as server_module
-from demo_backups.rehearsal.rehearse import Play, parse_traffic, rehearse
+from demo_backups.rehearsal.rehearse import Play, parse_rows, parse_traffic, rehearse
 from demo_backups.rehearsal.server import serve
 from demo_backups.settings import Settings
 from demo_backups.steps import Work
@@ -39,6 +40,14 @@ STEPS = [
     "inv disable-index-backup",
 ]
 Done = subprocess.CompletedProcess[str]
+TRACKER_STEPS = [
+    "inv preflight",
+    "inv deploy-tracker-backup",
+    "inv run-tracker-backup",
+    "inv verify --database tracker",
+    "inv list-backups --database tracker",
+]
+TRACKER_WELL = "phase 2 rehearsed: looked ahead, deployed, run, verified. All went well."
 WELL = "phase 1 rehearsed: deployed, run, verified, enabled, run by its crontab line, disabled. All went well."
 
 
@@ -110,6 +119,33 @@ def test_phase_1_from_end_to_end(environment: dict[str, str], journal: str) -> N
     assert [check["passed"] for check in seen["checks"]] == [True] * 5
 
 
+@pytest.mark.parametrize(
+    ("journal", "preflight", "verdict"),
+    [("wal", "WAL: no writer waits", "go"), ("delete", "rollback: writers wait for the whole copy", "care")],
+)
+def test_the_tracker_s_from_end_to_end(environment: dict[str, str], journal: str, preflight: str, verdict: str) -> None:
+    flags = ("--database", "tracker", "--journal", journal, "--traffic", "50", "--rows", "5000")
+    done = Inv(environment)("rehearse", *flags)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert [line[3:] for line in lines if line[:1].isdigit() and line[1:3] == "  "] == TRACKER_STEPS
+    assert "its tracker database: " in lines[1]
+    assert f"{journal} mode, 50 commits a second by another process" in lines[1]
+    assert preflight in done.stdout
+    assert f"\n{verdict}\n" in done.stdout
+    assert f"preflight: {verdict}\n" in done.stdout
+    assert len(re.findall(r"^made .*/tracker_backup_[0-9_-]+\.db, [0-9,]+ bytes, in ", done.stdout, re.MULTILINE)) == 1
+    assert lines.count("all checks passed") == 1
+    assert " 0 failed" in lines[-2]
+    assert lines[-1] == TRACKER_WELL
+
+    seen = record(environment)
+    assert (seen["kind"], seen["database"], seen["exit_status"], seen["error"]) == ("rehearsal", "tracker", 0, None)
+    assert seen["details"]["traffic"]["commits"] > 0
+    assert seen["details"]["traffic"]["failed"] == 0
+    assert [check["passed"] for check in seen["checks"]] == [True] * 5
+
+
 def test_nothing_from_outside_reaches_it(environment: dict[str, str], home: Path) -> None:
     hostile = {
         "INVOKE_HOST": "production",
@@ -164,6 +200,39 @@ def test_other_traffic_is_refused_by_name(text: str) -> None:
         parse_traffic(text)
     assert f"--traffic {text!r} is no number of commits a second" in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(("text", "rows"), [("1", 1), ("500000", 500_000), ("200000000", 200_000_000)])
+def test_rows_are_a_number_of_torrents(text: str, rows: int) -> None:
+    assert parse_rows(text) == rows
+
+
+@pytest.mark.parametrize("text", ["", "many", "0", "-1", "1.5", "1e3", "200000001", "0x10", "1_000", "٣", "²"])
+def test_other_rows_are_refused_by_name(text: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_rows(text)
+    assert f"--rows {text!r} is no number of torrents" in str(caught.value)
+    assert "1 to 200,000,000" in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "words", "advice"),
+    [
+        (("--database", "nonsense"), "--database 'nonsense' cannot be rehearsed", "one of: index, tracker"),
+        (("--database", "tracker", "--journal", "WAL"), "--journal 'WAL' is no journal mode", "one of: wal, delete"),
+        (("--database", "tracker", "--rows", "many"), "--rows 'many' is no number of torrents", "1 to 200,000,000"),
+        (("--database", "tracker", "--traffic", "0"), "--traffic '0' is no number of commits", "more than 0"),
+    ],
+)
+def test_a_wrong_argument_is_told_before_there_is_a_server(
+    environment: dict[str, str], flags: tuple[str, ...], words: str, advice: str
+) -> None:
+    done = Inv(environment)("rehearse", *flags)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert words in done.stderr
+    assert f"  -> {advice}" in done.stderr
+    assert not Path(environment["INVOKE_EVIDENCE_DIR"]).exists()
 
 
 # --- what fails -----------------------------------------------------------------------------------------------------
