@@ -269,7 +269,7 @@ def bench(
     folder: str | None = None,
     out: str | None = None,
 ) -> None:
-    """Measure ways to copy a live database, side by side. Ten minutes; --full, the documented one, an hour."""
+    """Measure ways to copy a live database, side by side. Ten minutes; --full, the documented one, half an hour."""
     import tempfile
 
     sys.path.insert(0, str(ROOT / "benchmarks"))
