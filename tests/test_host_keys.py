@@ -185,3 +185,14 @@ def test_the_printed_command_goes_where_we_went(tmp_path: Path, hop: Hop) -> Non
     assert f"userknownhostsfile {folder}/known" in told
     assert "stricthostkeychecking ask" in told
     assert not hop.user or {f"user {hop.user}", f"port {hop.port}", f"proxyjump {hop.jumps}"} <= set(told)
+
+
+@pytest.mark.parametrize("line", ["@revoked Demo.EXAMPLE GOOD", "@revoked *.Example GOOD"])
+def test_capital_letters_hide_no_revoked_key(tmp_path: Path, line: str) -> None:
+    assert "is marked @revoked" in decide(known(tmp_path, f"demo.example GOOD\n{line}"), GOOD)
+
+
+@pytest.mark.parametrize("line", ["DEMO.example GOOD", "Other,Demo.Example GOOD"])
+def test_the_case_of_a_host_is_no_matter(tmp_path: Path, line: str) -> None:
+    assert decide(known(tmp_path, line), GOOD) == "accepted"
+    assert decide(known(tmp_path, "demo.example GOOD", hostname="DEMO.Example"), GOOD) == "accepted"

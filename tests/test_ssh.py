@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import asyncssh
+import paramiko
 import pytest
 
-from demo_backups import host_keys, ssh
-from demo_backups.errors import COULD_NOT_LOOK, BackupsError
+from demo_backups import host_keys, hosts, ssh
+from demo_backups.errors import COULD_NOT_LOOK, BackupsError, ConnectionLostError
 from demo_backups.rehearsal.server import Server, serve
+from demo_backups.settings import Settings
 
 from .test_host_keys import KEYS, OTHER, with_keys
 from .test_ssh_config import without_ssh
@@ -242,3 +244,60 @@ def test_a_key_in_the_agent_that_identity_agent_names_is_used(server: Server, ag
     change(server, "IdentityAgent none", f"IdentityAgent {agent}")
     change(server, f"{server.folder}/user_key", f"{server.folder}/user_key.pub")
     ssh.connect("rehearsal", server.ssh_config).close()
+
+
+class Deaf(paramiko.ServerInterface):  # type: ignore[misc]
+    """A server that lets everybody in, and then never answers."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.end = threading.Event()
+
+    def check_auth_none(self, username: str) -> int:
+        return paramiko.AUTH_SUCCESSFUL  # type: ignore[no-any-return]
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "none"
+
+    def check_channel_request(self, kind: str, chanid: int) -> int:
+        return paramiko.OPEN_SUCCEEDED  # type: ignore[no-any-return]
+
+    def check_channel_exec_request(self, channel: object, command: bytes) -> bool:
+        self.asked.set()
+        self.end.wait()
+        return False
+
+
+def test_a_server_that_takes_no_command_is_given_up(
+    tmp_path: Path, project_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts, "ANSWER_TIMEOUT", 0.2)
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    key.write_private_key(tmp_path / "key")
+    deaf = Deaf()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        (tmp_path / "known_hosts").write_text(f"[127.0.0.1]:{port} {key.export_public_key().decode()}")
+        config = tmp_path / "config"
+        config.write_text(f"Host deaf\n HostName 127.0.0.1\n Port {port}\n UserKnownHostsFile {tmp_path}/known_hosts\n")
+
+        def serve_one() -> None:
+            transport = paramiko.Transport(listening.accept()[0])
+            transport.add_server_key(paramiko.Ed25519Key.from_private_key_file(str(tmp_path / "key")))
+            transport.start_server(server=deaf, event=threading.Event())
+            deaf.end.wait()
+            transport.close()
+
+        thread = threading.Thread(target=serve_one)
+        thread.start()
+        settings = project_settings.model_copy(update={"host": "deaf", "ssh_config": str(config), "use_sudo": False})
+        try:
+            with (
+                pytest.raises(ConnectionLostError, match="the connection was lost while trying to look"),
+                hosts.open_host(settings) as host,
+            ):
+                host.run("look", "true")
+            assert deaf.asked.is_set()
+        finally:
+            deaf.end.set()
+            thread.join()

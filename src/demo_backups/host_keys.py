@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -43,14 +44,20 @@ def known_keys(hop: Hop, ssh_config: Path | None, options: Mapping[str, str]) ->
     for file, line in _lines(files, hop.alias):
         # One line at a time, since one that cannot be read says nothing about the others (sshd(8)).
         with contextlib.suppress(ValueError):
-            entry = asyncssh.import_known_hosts(line)
+            entry = asyncssh.import_known_hosts(_lower(line))
             for of, into in ((name, keys.trusted), (host, keys.without_port)):
-                trusted, authorities, revoked = asyncssh.match_known_hosts(entry, of, "", None)[:3]
+                trusted, authorities, revoked = asyncssh.match_known_hosts(entry, of.lower(), "", None)[:3]
                 if alias is None or of == name:
                     into.update({key.public_data: file for key in trusted})
                     keys.revoked.update(key.public_data for key in revoked)
                     keys.by_authority |= bool(authorities)
     return keys
+
+
+def _lower(line: str) -> str:
+    """Write the hosts of a line in small letters: OpenSSH matches them so, asyncssh does not. Hashes stay."""
+    hosts = re.match(r"\s*(?:@\S+\s+)?[^|\s@]\S*", line)
+    return hosts[0].lower() + line[hosts.end() :] if hosts else line
 
 
 def _lines(files: Sequence[Path], host: str) -> Iterator[tuple[Path, str]]:

@@ -12,6 +12,7 @@ import io
 import secrets
 import shlex
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from .settings import LOCAL, Settings, check_host
 
 COMMAND_TIMEOUT = 60  # seconds, for a question; what copies or reads a database gets LONG_TIMEOUT
 LONG_TIMEOUT = 3600
+ANSWER_TIMEOUT = 30  # seconds, for the server to take a command, or to give a sign of life
 LARGEST_ARGUMENT = 128 * 1024 - 4096  # bytes; Linux takes 128 KiB for one argument (execve(2), MAX_ARG_STRLEN)
 
 SUDO_ADVICE = "allow it in sudoers, run this task on a terminal, or set use_sudo to false (INVOKE_USE_SUDO=0)"
@@ -251,7 +253,7 @@ def open_host(settings: Settings, name: str | None = None) -> Iterator[Host]:
     if name == LOCAL:
         yield Host(name, _local_context(), settings.use_sudo)
         return
-    from .ssh import connect
+    from .ssh import close, connect
 
     connection = connect(
         name, Path(settings.ssh_config).expanduser() if settings.ssh_config else None, _remote_runner()
@@ -259,7 +261,7 @@ def open_host(settings: Settings, name: str | None = None) -> Iterator[Host]:
     try:
         yield Host(name, connection, settings.use_sudo)
     finally:
-        connection.close()
+        close(connection)
 
 
 def _local_context() -> invoke.Context:
@@ -298,6 +300,17 @@ class _LocalRunner(_GivenUp, invoke.Local):
         raise interrupt
 
 
+@contextlib.contextmanager
+def _at_most(seconds: float, close: Callable[[], object]) -> Iterator[None]:
+    """Bound a wait that Paramiko does not: after so many seconds, close what is waited for, which ends it."""
+    timer = threading.Timer(seconds, close)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def _remote_runner() -> Any:
     import fabric.runners
     import paramiko
@@ -317,14 +330,16 @@ def _remote_runner() -> Any:
 
         def send_start_message(self, command: str) -> None:
             """Send the very bytes: a name of a file need not be UTF-8."""
-            self.channel.exec_command(command.encode("utf-8", "surrogateescape"))
+            with _at_most(ANSWER_TIMEOUT, self.channel.close):
+                self.channel.exec_command(command.encode("utf-8", "surrogateescape"))
 
         def returncode(self) -> Any:
             """The exit status, -1 after a signal; raises EOFError where it was the connection that ended."""
             status = super().returncode()
             if status == -1 and not self.timed_out:
                 # A lost connection looks the same at first. One that answers is there.
-                self.context.transport.global_request("keepalive@openssh.com", wait=True)
+                with _at_most(ANSWER_TIMEOUT, self.context.transport.close):
+                    self.context.transport.global_request("keepalive@openssh.com", wait=True)
                 if not self.context.is_connected:
                     raise EOFError
             return status

@@ -87,6 +87,7 @@ class Login(AuthStrategy):
     def __init__(self, ssh_config: Mapping[str, Any], fabric_config: Any, username: str) -> None:
         super().__init__(ssh_config)
         self.username = username
+        self.host = ssh_config.get("hostname", "")  # named where a password is asked for: a jump host's is another
         self.allowed: list[str] = []
 
     def authenticate(self, transport: Any) -> Any:
@@ -102,7 +103,7 @@ class Login(AuthStrategy):
         if "publickey" in self.allowed:
             yield from self._keys()
         if {"password", "keyboard-interactive"} & set(self.allowed) and sys.stdin.isatty():
-            yield Password(self.username, lambda: ask_secret(f"Password of {self.username}: "))
+            yield Password(self.username, lambda: ask_secret(f"{self.username}@{self.host}'s password: "))
 
     def _keys(self) -> Iterator[AuthSource]:
         default = ["~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa"]

@@ -57,6 +57,15 @@ def _connection(hop: Hop, ssh_config: Path | None, runner: Any, seen: Sequence[s
     command = options.get("proxycommand") or "none"
     if gateway is None and command.lower() != "none":
         gateway = command
+    try:
+        return _opened(hop, ssh_config, runner, config, gateway)
+    except BaseException:
+        close(gateway)
+        raise
+
+
+def _opened(hop: Hop, ssh_config: Path | None, runner: Any, config: paramiko.SSHConfig, gateway: Any) -> Any:
+    options = config.lookup(hop.alias)
     keys = known_keys(hop, ssh_config, options)
     connection = fabric.Connection(
         hop.alias,
@@ -79,9 +88,20 @@ def _connection(hop: Hop, ssh_config: Path | None, runner: Any, seen: Sequence[s
         },
     )
     connection.client.set_missing_host_key_policy(keys)
-    with agent_of(options.get("identityagent")):
-        _open(connection, hop, ssh_config)
+    try:
+        with agent_of(options.get("identityagent")):
+            _open(connection, hop, ssh_config)
+    except BaseException:
+        connection.client.close()
+        raise
     return connection
+
+
+def close(connection: Any) -> None:
+    """Close a connection, and those to the jump hosts before it, which Fabric leaves open."""
+    while isinstance(connection, fabric.Connection):
+        connection.close()
+        connection = connection.gateway
 
 
 def connect_timeout(options: Mapping[str, str]) -> int:

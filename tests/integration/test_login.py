@@ -121,7 +121,7 @@ def test_a_password_is_asked_for_on_a_terminal_only(server: Server) -> None:
     assert done.returncode == 3
     assert "login as torrust refused" in done.stderr
     with server.inv_on_terminal("list-backups") as tty:
-        tty.expect("Password of torrust: ")
+        tty.expect("torrust@127.0.0.1's password: ")
         tty.type(PASSWORD)
         assert tty.end() == 0, tty.shown
         assert PASSWORD not in tty.shown
