@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import base64
+import os
 import random
+import re
+import re
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -19,7 +23,7 @@ from demo_backups.schedule import Job, disable, enable, escape, is_enabled, spli
 from demo_backups.scripts import read_script
 from demo_backups.settings import Settings, validate
 
-from .conftest import ODD_NAMES, SCRIPT
+from .conftest import ODD_NAMES, SCRIPT, wait_until
 
 WHEN = "0  * * * * "
 PATH = "/home/torrust/github/torrust/torrust-demo/share/bin/index-db-backup.sh"
@@ -433,10 +437,99 @@ def test_no_crontab_is_told_from_one_that_cannot_be_read(
     assert words in str(caught.value)
 
 
-def test_a_command_that_is_only_shown_holds_no_content() -> None:
-    shown = schedule.install_command("A=1\n", "SECRET=x\n", payload="<9 bytes, base64>")
-    assert "echo <9 bytes, base64> | base64 -d" in shown
-    assert base64.b64encode(b"SECRET=x\n").decode() not in shown
+def test_a_command_that_is_only_shown_is_for_people() -> None:
+    shown = schedule.install_command("A=1\n", JOB.block + "A=1\n", shown=True)
+    build = f'{{ head -c 0 -- "$old"; echo <{len(JOB.block)} bytes, base64> | base64 -d; tail -c 4 -- "$old"; }}'
+    assert build in shown
+    assert base64.b64encode(JOB.block.encode()).decode() not in shown
+    shown = schedule.install_command(JOB.block + "A=1\n", "A=1\n", shown=True)
+    assert '{ head -c 0 -- "$old"; tail -c 4 -- "$old"; } > "$new"' in shown
+
+
+def test_what_changes_is_all_that_is_sent() -> None:
+    for text in crontabs():
+        old, new = (each.encode("utf-8", "surrogateescape") for each in (text, enable(text, JOB)))
+        for one, other, block in ((old, new, JOB.block.encode()), (new, old, b"")):
+            change = schedule.change(one, other)
+            assert one[: change.start] + change.block + one[len(one) - change.end :] == other
+            # What is put on top may be found a few bytes further down; it is turned round then, and nothing else.
+            assert len(change.block) == len(block)
+            assert change.block in block * 2
+
+
+def test_no_argument_of_a_process_holds_another_line_of_the_crontab(here: Host, crontab: StandIn) -> None:
+    old = "# before\nPASSWORD=a secret\n"
+    crontab.set(old)
+    waits, go = crontab.folder / "waits", crontab.folder / "go"
+    crontab.replace_program(
+        f"[ \"$1\" = -l ] && exec cat '{crontab.table}'\n: > '{waits}'\n"
+        f"until [ -e '{go}' ]; do sleep 0.02; done\ncat \"$1\" > '{crontab.table}'"
+    )
+    with ThreadPoolExecutor(1) as pool:
+        installing = pool.submit(schedule.install, here, old, enable(old, JOB))
+        try:
+            wait_until(waits.exists)
+            seen = [text for text in map(arguments, Path("/proc").glob("[0-9]*")) if b"base64 -d" in text]
+        finally:
+            go.touch()
+        installing.result()
+    assert crontab.get() == JOB.block + old
+    coded = [base64.b64decode(word) for text in seen for word in re.findall(rb"echo (\S+) \| base64 -d", text)]
+    # The job itself is there to be seen: the test looked where it had to.
+    assert any(PATH.encode() in text for text in coded)
+    assert not [text for text in [*seen, *coded] if b"secret" in text or b"PASSWORD" in text]
+
+
+def arguments(process: Path) -> bytes:
+    """The arguments of a process; none where it has ended."""
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_crontab_larger_than_an_argument_can_be_takes_the_job_and_gives_it_back(here: Host, crontab: StandIn) -> None:
+    old = "".join(f"{number % 60} * * * * /usr/bin/job {number}\n" for number in range(10_000))
+    assert len(old) > 300_000
+    crontab.set(old)
+    schedule.install(here, old, enable(old, JOB))
+    assert crontab.get() == JOB.block + old
+    schedule.install(here, JOB.block + old, old)
+    assert crontab.get() == old
+
+
+def test_a_table_that_comes_out_damaged_is_not_installed(here: Host, crontab: StandIn) -> None:
+    crontab.set("A=1\n")
+    (crontab.program.parent / "tail").symlink_to("/bin/true")
+    with pytest.raises(StepError) as caught:
+        schedule.install(here, "A=1\n", JOB.block + "A=1\n")
+    assert caught.value.printed == "it came out damaged"
+    assert crontab.get() == "A=1\n"
+    assert list(crontab.state.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o702, 0o1777])
+def test_a_folder_that_others_can_write_in_is_refused(here: Host, crontab: StandIn, mode: int) -> None:
+    crontab.set("A=1\n")
+    crontab.state.mkdir()
+    crontab.state.chmod(mode)
+    refuses_the_folder(here, crontab)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_folder_of_another_user_is_refused(here: Host, crontab: StandIn) -> None:
+    crontab.set("A=1\n")
+    crontab.state.mkdir(0o755)
+    os.chown(crontab.state, 65534, 65534)
+    refuses_the_folder(here, crontab)
+
+
+def refuses_the_folder(here: Host, crontab: StandIn) -> None:
+    with pytest.raises(StepError, match="could not install the crontab") as caught:
+        schedule.install(here, "A=1\n", JOB.block + "A=1\n")
+    assert caught.value.printed == f"{crontab.state} belongs to another user, or others can write in it"
+    assert crontab.get() == "A=1\n"
+    assert list(crontab.state.iterdir()) == []
 
 
 def test_a_log_that_cannot_be_written_is_refused(here: Host, tmp_path: Path) -> None:

@@ -97,7 +97,8 @@ def start_command(where: str, run: Run, command: str, watched: Sequence[PurePosi
             "rm -f -- status output",
             f"{{ date +%s.%N; printf %s {quote(json.dumps(asdict(run)))}; }} > about.new",
             "mv -- about.new about",
-            f"{' '.join(quote(word) for word in words)} > output 2>&1 < /dev/null",
+            # Appended: who stops the run writes there too, and neither writes over the other.
+            f"{' '.join(quote(word) for word in words)} >> output 2>&1 < /dev/null",
             "cat about",
         ]
     )
@@ -107,7 +108,8 @@ def find_command(where: str) -> str:
     """Ask what a run is; prints nothing where there never was one."""
     return "\n".join(
         [
-            f"if cd -- {where} 2>/dev/null; then {ENTER}; [ ! -e about ] || cat about",
+            f"if cd -- {where} 2>/dev/null; then {ENTER}",
+            "  [ ! -e about ] || { [ -s about ] || { echo 'about is empty' >&2; exit 1; }; cat about; }",
             # What cannot be seen is not what is not there.
             f"elif [ -e {where} ] || {{ [ -e {STATE} ] && [ ! -x {STATE} ]; }}; then",
             f"  echo 'it cannot be entered' >&2; exit {NOT_OURS}; fi",
@@ -144,12 +146,12 @@ def look_command(where: str, growing: PurePosixPath | None, offset: int) -> str:
 
 def parse_look(text: str) -> Look:
     """Look, from what `look_command` printed; raises ValueError."""
-    running, status, size, now, output = text.split("\n", 4)
-    words = status.split()
+    running, end, size, now, output = text.split("\n", 4)
+    status, ended = end.split() or (None, None)
     return Look(
         running=running == "running",
-        status=int(words[0]) if words else None,
-        ended=float(words[1]) if words else None,
+        status=int(status) if status else None,
+        ended=float(ended) if ended else None,
         bytes=int(size) if size else None,
         now=float(now),
         output=output,
@@ -221,7 +223,10 @@ def staying(host: Host, database: Database, kind: str) -> Iterator[None]:
     way = f"come back to it: {come_back(host, database)}; or end it: {come_back(host, database, 'stop-backup')}"
     try:
         yield
-    except (KeyboardInterrupt, InterruptedRunError):
+    except (KeyboardInterrupt, InterruptedRunError, RuntimeError) as error:
+        # A lock that Ctrl-C meets while it is being taken or let go complains of that instead.
+        if isinstance(error, RuntimeError) and not isinstance(error.__context__, KeyboardInterrupt):
+            raise
         raise InterruptedRunError(f"detached: {goes_on}", host=host.name, advice=way) from None
     except ConnectionLostError as error:
         error.advice = f"{goes_on} and this connection. {way[0].upper()}{way[1:]}"

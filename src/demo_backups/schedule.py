@@ -171,22 +171,60 @@ def check_log(host: Host, log: PurePosixPath) -> None:
         )
 
 
-def install_command(old: str | None, new: str | None, payload: str | None = None) -> str:
+@dataclass(frozen=True)
+class Change:
+    """How one content becomes another: that many bytes of its start stay, and of its end; the block goes between."""
+
+    start: int
+    block: bytes
+    end: int
+
+
+def change(old: bytes, new: bytes) -> Change:
+    """Find the difference between two contents."""
+    start = _alike(old, new)
+    end = _alike(old[start:][::-1], new[start:][::-1])
+    return Change(start, new[start : len(new) - end], end)
+
+
+def _alike(one: bytes, other: bytes) -> int:
+    """Count the bytes that two contents have in common at their start."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+def install_command(old: str | None, new: str | None, shown: bool = False) -> str:
     """The command that replaces a crontab: it keeps the old one, and stops if that has changed since it was read.
 
-    `None` is no crontab at all; `payload` stands in for the content where it is only shown.
+    `None` is no crontab at all. Only the difference is in it, since every user of the host can read a command's
+    arguments, and sudo logs them; the other lines come from the crontab that is there. Where the command is only
+    `shown`, words stand for what is coded.
     """
-    before = hashlib.sha256(_bytes(old)).hexdigest()
-    content = payload or base64.b64encode(_bytes(new)).decode()
+    before, after = (hashlib.sha256(_bytes(text)).hexdigest() for text in (old, new))
+    difference = change(_bytes(old), _bytes(new))
+    coded = f"<{len(difference.block):,} bytes, base64>" if shown else base64.b64encode(difference.block).decode()
+    parts = [
+        f'head -c {difference.start} -- "$old"',
+        *([f"echo {coded} | base64 -d"] if difference.block else []),
+        f'tail -c {difference.end} -- "$old"',
+    ]
+    build = [
+        f'{{ {"; ".join(parts)}; }} > "$new"',
+        f'[ "$(sha256sum < "$new")" = "{after}  -" ] || {{ echo "it came out damaged" >&2; exit 1; }}',
+    ]
     return "\n".join(
         [
             f'set -eu; umask 077; mkdir -p -- "{STATE}"; cd -- "{STATE}"',
+            'if [ "$(stat -c %u .)" != "$(id -u)" ] || [ -n "$(find . -prune -perm /022)" ]; then',
+            f'  echo "{STATE} belongs to another user, or others can write in it" >&2; exit 1',
+            "fi",
             "new=$(mktemp ./crontab.new.XXXXXX); old=$(mktemp ./crontab.old.XXXXXX)",
             "trap 'rm -f -- \"$new\" \"$old\"' EXIT; trap 'exit 1' HUP INT TERM",
             'crontab -l > "$old" 2>/dev/null || : > "$old"',
             f'[ "$(sha256sum < "$old")" = "{before}  -" ] || {{ echo "it has changed meanwhile" >&2; exit 1; }}',
+            *([] if new is None else build),
             'sync -- "$old"; mv --force -- "$old" crontab.previous',
-            *(["crontab -r"] if new is None else [f'echo {content} | base64 -d > "$new"; crontab "$new"']),
+            "crontab -r" if new is None else 'crontab "$new"',
         ]
     )
 

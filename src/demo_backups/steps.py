@@ -266,7 +266,7 @@ def disable(work: Work, dry_run: bool = False) -> None:
 def _replace(work: Work, old: str | None, new: str | None, dry_run: bool) -> None:
     if dry_run:
         work.say(schedule.diff(old, new))
-        work.show(schedule.install_command(old, new, payload=f"<{len(new or ''):,} bytes, base64>"))
+        work.show(schedule.install_command(old, new, shown=True))
     else:
         schedule.install(work.host, old, new)
 
