@@ -6,7 +6,6 @@ import base64
 import os
 import random
 import re
-import re
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -468,7 +467,7 @@ def test_no_argument_of_a_process_holds_another_line_of_the_crontab(here: Host, 
     with ThreadPoolExecutor(1) as pool:
         installing = pool.submit(schedule.install, here, old, enable(old, JOB))
         try:
-            wait_until(waits.exists)
+            wait_until(waits.exists, "the new table to be handed to crontab")
             seen = [text for text in map(arguments, Path("/proc").glob("[0-9]*")) if b"base64 -d" in text]
         finally:
             go.touch()
@@ -489,7 +488,7 @@ def arguments(process: Path) -> bytes:
 
 
 def test_a_crontab_larger_than_an_argument_can_be_takes_the_job_and_gives_it_back(here: Host, crontab: StandIn) -> None:
-    old = "".join(f"{number % 60} * * * * /usr/bin/job {number}\n" for number in range(10_000))
+    old = "".join(f"{number % 60} * * * * /usr/bin/job {number}\n" for number in range(11_000))
     assert len(old) > 300_000
     crontab.set(old)
     schedule.install(here, old, enable(old, JOB))
