@@ -1,0 +1,421 @@
+"""Runs that go on by themselves: what is asked of a host, what its answers mean, and runs by its own /bin/sh."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from demo_backups import detached
+from demo_backups.detached import Look, Run, find, follow, look, parse_look, parse_run, start
+from demo_backups.errors import BackupsError, ConnectionLostError, CouldNotLookError, InterruptedRunError, StepError
+from demo_backups.hosts import Host
+from demo_backups.rehearsal.server import processes_at_home
+from demo_backups.settings import Database, Settings
+
+from .conftest import wait_until
+
+RUN = Run("backup", "tracker", "copy", "/db/it's ü.db", 4096, ["old.db"], by="me@laptop")
+
+
+@pytest.fixture
+def database(project_settings: Settings, tmp_path: Path) -> Database:
+    """The tracker database, with a backup folder of the test's own."""
+    backups = tmp_path / "backups"
+    backups.mkdir()
+    return project_settings.model_copy(update={"backup_dir": PurePosixPath(backups)}).database("tracker")
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_on(home: Path) -> Iterator[None]:
+    """Leave no process behind."""
+    yield
+    while left := processes_at_home(home):
+        for pid in left:
+            kill(pid)
+
+
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    """Send a signal to a process that may be gone."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def folder_of(home: Path) -> Path:
+    """The folder of the only run."""
+    (folder,) = (home / ".demo-backups").iterdir()
+    return folder
+
+
+def processes(home: Path, words: str) -> list[int]:
+    """The processes of the test's runs whose command line has these words in it."""
+    found = []
+    for pid in processes_at_home(home):
+        try:
+            line = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+        except OSError:
+            continue
+        if words in line:
+            found.append(pid)
+    return found
+
+
+def end(here: Host, database: Database, run: Run) -> tuple[Look, str]:
+    """Stay with a run to its end; returns the last look and all that it printed."""
+    printed: list[str] = []
+    return follow(here, database, run, printed.append, lambda seen: None), "".join(printed)
+
+
+def says(error: pytest.ExceptionInfo[BackupsError], *words: str) -> None:
+    """Check the words of an error."""
+    for each in words:
+        assert each in str(error.value)
+
+
+# --- what answers mean ----------------------------------------------------------------------------------------------
+
+
+def test_what_describes_a_run_comes_back_as_it_was() -> None:
+    found = parse_run(f"1764023456.25\n{json.dumps(asdict(RUN))}")
+    assert found == Run(**asdict(RUN) | {"started": 1764023456.25})
+    assert found.when == "2025-11-24 22:30:56+00:00"
+
+
+@pytest.mark.parametrize("printed", ["", "\n"])
+def test_no_answer_is_no_run(printed: str) -> None:
+    assert parse_run(printed) is None
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        "garbage",
+        "\0" * 40,
+        "1764023456.25",
+        "1764023456.25\n",
+        "1764023456.25\n{",
+        "1764023456.25\nnull",
+        "1764023456.25\n[1]",
+        '1764023456.25\n"kind"',
+        '1764023456.25\n{"kind": "backup"}',
+        f"1764023456.25\n{json.dumps(asdict(RUN) | {'total': 'much'})}",
+        f"1764023456.25\n{json.dumps(asdict(RUN) | {'more': 1})}",
+        f"yesterday\n{json.dumps(asdict(RUN))}",
+        f"1764023456.25\n{json.dumps(asdict(RUN))[:-9]}",
+    ],
+)
+def test_what_describes_no_run_is_refused(printed: str) -> None:
+    with pytest.raises(ValueError, match="does not describe a run"):
+        parse_run(printed)
+
+
+@pytest.mark.parametrize(
+    ("printed", "seen"),
+    [
+        ("running\n\n4096\n17.5\n", Look(True, None, None, 4096, 17.5, "")),
+        ("running\n\n\n17.5\none\ntwo", Look(True, None, None, None, 17.5, "one\ntwo")),
+        ("ended\n0 16.25\n\n17.5\n", Look(False, 0, 16.25, None, 17.5, "")),
+        ("ended\n143 16.25\n\n17.5\n\n\n", Look(False, 143, 16.25, None, 17.5, "\n\n")),
+        ("ended\n\n\n17.5\n", Look(False, None, None, None, 17.5, "")),
+    ],
+    ids=["copying", "printing", "ended well", "stopped", "killed"],
+)
+def test_a_look_at_a_run(printed: str, seen: Look) -> None:
+    assert parse_look(printed) == seen
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        "",
+        "running\n",
+        "ended\nwell\n\n17.5\n",
+        "ended\n0\n\n17.5\n",
+        "ended\n0 soon\n\n17.5\n",
+        "ended\n0 16.25 9\n\n17.5\n",
+        "ended\n\0\0\n\n17.5\n",
+        "running\n\nlarge\n17.5\n",
+        "running\n\n\nnow\n",
+        "ended\n17.5\nit has no status and no size",
+    ],
+)
+def test_a_look_that_cannot_be_read_is_refused(printed: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - whatever its words
+        parse_look(printed)
+
+
+def test_a_folder_is_of_one_database_one_kind_and_one_place(database: Database, project_settings: Settings) -> None:
+    names = {
+        detached.folder(database, "backup"),
+        detached.folder(database, "check"),
+        detached.folder(project_settings.database("tracker"), "backup"),
+        detached.folder(project_settings.database("index"), "backup"),
+    }
+    assert len(names) == 4
+
+
+# --- a run and its end ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "printed"),
+    [
+        ("echo one; echo two >&2", 0, "one\ntwo\n"),
+        ("printf 'no line end'; exit 7", 7, "no line end"),
+        ("printf 'ünï…\\n'", 0, "ünï…\n"),
+        ("no-such-program 2>/dev/null", 127, ""),
+        ("read -r line || echo 'nobody answers'", 0, "nobody answers\n"),
+    ],
+    ids=["well", "failed", "beyond ASCII", "no program", "no input"],
+)
+def test_a_run_keeps_its_exit_status_and_what_it_printed(
+    here: Host, database: Database, command: str, status: int, printed: str
+) -> None:
+    run = start(here, database, RUN, command)
+    seen, said = end(here, database, run)
+    assert (seen.running, seen.status, said) == (False, status, printed)
+    assert seen.ended is not None
+    assert run.started <= seen.ended <= seen.now
+    again, said_again = end(here, database, run)  # and to whoever asks later
+    assert (again.status, again.ended, said_again) == (seen.status, seen.ended, said)
+
+
+def test_a_command_that_is_killed_is_told_from_one_that_fails(here: Host, database: Database) -> None:
+    seen, printed = end(here, database, start(here, database, RUN, "echo so far; kill -9 $$"))
+    assert seen.status == 128 + signal.SIGKILL
+    assert printed.startswith("so far\n")
+    assert "Killed" in printed
+
+
+def test_a_run_is_found_as_it_was_started(here: Host, database: Database) -> None:
+    assert find(here, database, "backup") is None
+    run = start(here, database, RUN, "true")
+    assert find(here, database, "backup") == run
+    assert (run.subject, run.before, run.by) == (RUN.subject, RUN.before, RUN.by)
+    assert find(here, database, "check") is None
+
+
+def test_nobody_else_can_read_what_is_kept(here: Host, database: Database, home: Path) -> None:
+    end(here, database, start(here, database, RUN, "true"))
+    kept = [home / ".demo-backups", folder_of(home), *folder_of(home).iterdir()]
+    assert {path.name for path in kept[2:]} == {"about", "lock", "output", "status"}
+    assert [path.name for path in kept if path.stat().st_mode & 0o077] == []
+
+
+def test_a_new_run_takes_the_place_of_one_that_has_ended(here: Host, database: Database) -> None:
+    end(here, database, start(here, database, RUN, "echo first; exit 7"))
+    seen, printed = end(here, database, start(here, database, RUN, "echo second"))
+    assert (seen.status, printed) == (0, "second\n")
+
+
+def test_a_look_hands_on_only_what_is_new_and_never_half_a_character(
+    here: Host, database: Database, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    run = start(here, database, RUN, f"printf 'first \\303'; until [ -e '{go}' ]; do sleep 0.01; done; printf '\\274'")
+    printed: list[str] = []
+
+    def progress(seen: Look) -> None:
+        if "".join(printed) == "first ":
+            go.touch()
+
+    follow(here, database, run, printed.append, progress)
+    assert "".join(printed) == "first ü"
+    assert "�" not in printed
+
+
+def test_how_much_is_copied_is_the_size_of_the_part(here: Host, database: Database) -> None:
+    start(here, database, RUN, "sleep 600")
+    assert look(here, database, "backup").bytes is None
+    Path(database.part).write_bytes(b"x" * 5000)
+    assert look(here, database, "backup").bytes == 5000
+
+
+# --- one at a time --------------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_is_refused_and_told_of_the_first(here: Host, database: Database) -> None:
+    first = start(here, database, RUN, "sleep 600")
+    with pytest.raises(StepError) as error:
+        start(here, database, Run("backup", "tracker", "copy", "/db", 1, by="you@desk"), "touch never")
+    says(error, f"a backup of the tracker database is going on, started by me@laptop at {first.when}", "./inv attach")
+    assert find(here, database, "backup") == first
+    start(here, database, Run("check", "tracker", "check", "/db", 1), "true")  # another kind is another matter
+
+
+def test_the_lock_outlives_the_supervisor_for_as_long_as_the_command_goes_on(
+    here: Host, database: Database, home: Path
+) -> None:
+    run = start(here, database, RUN, "sleep 600")
+    (command,) = wait_until(lambda: processes(home, "sleep 600")[:1], "the command")
+    for pid in processes(home, "detached.sh"):
+        kill(pid)
+    wait_until(lambda: not processes(home, "detached.sh"), "the end of the supervisor")
+    assert look(here, database, "backup").running
+    with pytest.raises(StepError) as error:
+        start(here, database, RUN, "true")
+    says(error, "is going on")
+    for pid in processes(home, "sleep 600"):
+        kill(pid)
+    wait_until(lambda: command not in processes(home, "sleep 600"), "the end of the command")
+    seen, _ = end(here, database, run)
+    assert (seen.running, seen.status, seen.ended) == (False, None, None)
+    assert end(here, database, start(here, database, RUN, "true"))[0].status == 0
+
+
+# --- its end from outside -------------------------------------------------------------------------------------------
+
+
+def test_stopping_ends_all_of_it_and_keeps_the_words_and_the_status(here: Host, database: Database, home: Path) -> None:
+    run = start(here, database, RUN, "sleep 601 & sleep 602 | sleep 603; echo never")
+    wait_until(lambda: len(processes(home, "sleep 60")) >= 3, "the command")
+    here.act("stop it", detached.stop_command(database, "backup", "stopped by it's me"))
+    seen, printed = end(here, database, run)
+    assert (seen.status, printed) == (143, "stopped by it's me\n")
+    assert processes(home, "sleep 60") == []
+
+
+def test_a_command_may_tidy_up_after_the_signal_that_stops_it_and_the_status_is_its_own(
+    here: Host, database: Database, home: Path
+) -> None:
+    ready = home / "ready"
+    for _ in range(5):  # the command may end before its supervisor has seen the signal, and after it
+        run = start(here, database, RUN, f"trap 'echo tidy; exit 9' TERM; touch '{ready}'; sleep 600 & wait")
+        wait_until(ready.exists, "the command")
+        here.act("stop it", detached.stop_command(database, "backup", "stopped"))
+        seen, printed = end(here, database, run)
+        assert (seen.status, printed) == (9, "stopped\ntidy\n")
+        ready.unlink()
+
+
+def test_a_run_is_stopped_where_too_little_space_stays_free(here: Host, database: Database, tmp_path: Path) -> None:
+    floor = 2**62
+    run = start(here, database, RUN, "sleep 600", [PurePosixPath("/"), PurePosixPath(tmp_path)], floor)
+    seen, printed = end(here, database, run)
+    assert seen.status == 143
+    assert printed.startswith("stopped: ")
+    assert printed.endswith(f" bytes are free on the disk of /, and {floor} are to stay free\n")
+
+
+def test_a_folder_that_is_gone_is_no_full_disk(here: Host, database: Database, home: Path, tmp_path: Path) -> None:
+    go = home / "go"
+    gone = PurePosixPath(tmp_path / "gone")
+    run = start(here, database, RUN, f"until [ -e '{go}' ]; do sleep 0.01; done", [gone], 1)
+    said = folder_of(home) / "output"
+    wait_until(lambda: "gone" in said.read_text(), "the watch to look")
+    go.touch()
+    assert end(here, database, run)[0].status == 0
+
+
+def test_a_connection_or_a_user_that_leaves_is_told_the_way_back(here: Host, database: Database) -> None:
+    for leaves, raised in (
+        (KeyboardInterrupt(), InterruptedRunError),
+        (ConnectionLostError("lost"), ConnectionLostError),
+    ):
+        with pytest.raises(raised) as error, detached.staying(here, database, "check"):
+            raise leaves
+        says(
+            error,
+            "the check, once started, goes on without this terminal",
+            "./inv attach --host local --database tracker",
+            "./inv stop-backup --host local --database tracker",
+        )
+
+
+# --- a folder that cannot be believed -------------------------------------------------------------------------------
+
+
+def is_empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def is_garbage(path: Path) -> None:
+    path.write_bytes(b"\x00\xff{garbage")
+
+
+def is_missing(path: Path) -> None:
+    path.unlink()
+
+
+def is_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("about", is_empty),
+        ("about", is_garbage),
+        ("about", is_a_folder),
+        ("status", is_empty),
+        ("status", is_garbage),
+        ("output", is_missing),
+        ("output", is_a_folder),
+    ],
+)
+def test_a_damaged_folder_is_named_and_nothing_is_made_of_it(
+    here: Host, database: Database, home: Path, name: str, damage: Callable[[Path], None]
+) -> None:
+    run = start(here, database, RUN, "true")
+    end(here, database, run)
+    damage(folder_of(home) / name)
+
+    def attach() -> None:
+        if found := find(here, database, "backup"):
+            end(here, database, found)
+
+    with pytest.raises(CouldNotLookError) as error:
+        attach()
+    shown = f"~/.demo-backups/{folder_of(home).name}"
+    says(error, f"the folder of this run, {shown}, is damaged", f'rm -r "$HOME"/.demo-backups/{folder_of(home).name}')
+    # What is advised mends it.
+    shutil.rmtree(folder_of(home))
+    assert end(here, database, start(here, database, RUN, "true"))[0].status == 0
+
+
+def test_a_run_without_a_status_was_killed(here: Host, database: Database, home: Path) -> None:
+    end(here, database, start(here, database, RUN, "echo so far"))
+    (folder_of(home) / "status").unlink()
+    seen = look(here, database, "backup")
+    assert (seen.running, seen.status, seen.output) == (False, None, "so far\n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_the_folder_of_another_user_is_not_believed_and_not_written(here: Host, database: Database, home: Path) -> None:
+    end(here, database, start(here, database, RUN, "true"))
+    os.chown(folder_of(home), 65534, 65534)
+    before = {path.name: path.read_bytes() for path in folder_of(home).iterdir()}
+    for do in (
+        lambda: start(here, database, RUN, "true"),
+        lambda: find(here, database, "backup"),
+        lambda: look(here, database, "backup"),
+    ):
+        with pytest.raises(CouldNotLookError) as error:
+            do()
+        says(error, "is another user's: nothing in it is believed", "it belongs to nobody", "rm -r ")
+    with pytest.raises(StepError) as refused:
+        here.act("stop it", detached.stop_command(database, "backup", "stopped"))
+    says(refused, "it belongs to nobody")
+    assert {path.name: path.read_bytes() for path in folder_of(home).iterdir()} == before
+
+
+def test_what_is_there_and_cannot_be_entered_is_not_taken_for_nothing(
+    here: Host, database: Database, home: Path
+) -> None:
+    (home / ".demo-backups").mkdir()
+    place = detached.folder(database, "backup").rpartition("/")[2]
+    (home / ".demo-backups" / place).write_text("a file")
+    with pytest.raises(CouldNotLookError) as error:
+        find(here, database, "backup")
+    says(error, "it cannot be entered")
+    with pytest.raises(StepError) as refused:
+        start(here, database, RUN, "true")
+    says(refused, "the backup could not be started", "exists")
