@@ -26,7 +26,7 @@ watch() {
   done
 }
 
-trap : TERM # and not '', which the command would inherit
+trap : TERM # and not yet '', which the command would inherit
 set -m      # the command is a process group of its own, so that all of it can be stopped
 /bin/sh -c "$command" &
 child=$!
@@ -34,11 +34,9 @@ set +m
 watch "$@" 8>&- &
 watcher=$!
 
-while :; do # a wait is cut short by a signal
-  wait "$child"
-  status=$?
-  kill -0 "$child" 2> /dev/null || break
-done
+trap '' TERM # from here on, nothing cuts short the wait, and the status is the command's own
+wait "$child"
+status=$?
 kill "$watcher" 2> /dev/null
 
 printf '%s %s\n' "$status" "$(date +%s.%N)" > status.new && sync -- status.new && mv -- status.new status
