@@ -119,11 +119,11 @@ def test_what_describes_no_run_is_refused(printed: str) -> None:
 @pytest.mark.parametrize(
     ("printed", "seen"),
     [
-        ("running\n\n4096\n17.5\n", Look(True, None, None, 4096, 17.5, "")),
-        ("running\n\n\n17.5\none\ntwo", Look(True, None, None, None, 17.5, "one\ntwo")),
-        ("ended\n0 16.25\n\n17.5\n", Look(False, 0, 16.25, None, 17.5, "")),
-        ("ended\n143 16.25\n\n17.5\n\n\n", Look(False, 143, 16.25, None, 17.5, "\n\n")),
-        ("ended\n\n\n17.5\n", Look(False, None, None, None, 17.5, "")),
+        ("running\n\n4096\n17.5\n9.5\n", Look(True, None, None, 4096, 17.5, 9.5, "")),
+        ("running\n\n\n17.5\n9.5\none\ntwo", Look(True, None, None, None, 17.5, 9.5, "one\ntwo")),
+        ("ended\n0 16.25\n\n17.5\n9.5\n", Look(False, 0, 16.25, None, 17.5, 9.5, "")),
+        ("ended\n143 16.25\n\n17.5\n9.5\n\n\n", Look(False, 143, 16.25, None, 17.5, 9.5, "\n\n")),
+        ("ended\n\n\n17.5\n9.5\n", Look(False, None, None, None, 17.5, 9.5, "")),
     ],
     ids=["copying", "printing", "ended well", "stopped", "killed"],
 )

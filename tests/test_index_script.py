@@ -583,7 +583,7 @@ def test_of_two_within_one_second_the_first_is_kept(place: Place) -> None:
     assert_failed(
         place,
         done,
-        "backup_2026-01-01_00-00-00.db is there already: made within this very second",
+        "backup_2026-01-01_00-00-00.db is there already: made in this very second",
         ["backup_2026-01-01_00-00-00.db"],
     )
     assert place.backup().read_bytes() == before

@@ -739,3 +739,9 @@ def test_a_start_up_file_of_sqlite3_on_the_server_changes_nothing(
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "integrity_check: ok" in done.stdout
+
+
+def test_a_table_of_statistics_makes_no_difference(there: There) -> None:
+    """`ANALYZE` makes one in the source later; it holds no data."""
+    execute(there.source, "ANALYZE")
+    assert marks(there.verify()) == "+++++"

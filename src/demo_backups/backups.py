@@ -72,12 +72,14 @@ def made(before: Iterable[str], after: Iterable[File], ended: float) -> File | N
 
 def check_run(host: Host, database: Database, run: Run, seen: Look, printed: str) -> File:
     """Return the backup that a run made; raises StepError where it failed, or says it went well and made none."""
+    if seen.status != 0:
+        host.run("clear what it left", clear_command(database), root=True)
     if seen.status is None or seen.ended is None:
         raise StepError(
             f"the backup of the {database.name} database ended without a word: it was killed, or the server went down",
             host=host.name,
             printed=printed,
-            advice="older backups are untouched, and the next run clears what it left",
+            advice="no older backup goes before the new one is on the disk; what it left is cleared",
         )
     if seen.status != 0:
         raise StepError(
@@ -117,7 +119,7 @@ def stop_commands(database: Database, runs: Iterable[str], words: str) -> list[s
 def clear_command(database: Database) -> str:
     """The command that clears what a killed backup has left, unless another one has begun."""
     part, journal, lock = (quote(path) for path in (database.part, f"{database.part}-journal", database.lock))
-    return f"[ ! -e {lock} ] || flock --nonblock {lock} rm -f -- {part} {journal}"
+    return f"[ ! -e {lock} ] || flock --nonblock {lock} rm -f -- {part} {journal} || true"
 
 
 def going_on(host: Host, database: Database) -> tuple[list[str], list[Process]]:
@@ -134,6 +136,8 @@ def stop(host: Host, database: Database, words: str) -> None:
     if not (runs or processes):
         raise StepError(f"no backup of the {database.name} database is going on", host=host.name)
     for command in stop_commands(database, runs, words):
+        if not any(going_on(host, database)):
+            break  # and whoever begins now is somebody else's
         host.act("stop it", command)
         deadline = time.monotonic() + STOP_TIMEOUT
         while any(going_on(host, database)) and time.monotonic() < deadline:

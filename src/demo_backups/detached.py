@@ -62,7 +62,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Look:
-    """A run at one moment: whether it goes on, its exit status once it has ended, and the host's clock.
+    """A run at one moment: which it is, whether it goes on, its exit status once it has ended, and the host's clock.
 
     `bytes` is the size of the file that a backup has copied so far; `output` is what was printed since the last look.
     """
@@ -72,6 +72,7 @@ class Look:
     ended: float | None
     bytes: int | None
     now: float
+    started: float
     output: str
 
 
@@ -96,7 +97,7 @@ def start_command(where: str, run: Run, command: str, watched: Sequence[PurePosi
             f"exec 8> lock; flock --wait 1 8 || exit {BUSY}",
             "rm -f -- status output",
             f"{{ date +%s.%N; printf %s {quote(json.dumps(asdict(run)))}; }} > about.new",
-            "mv -- about.new about",
+            "sync -- about.new; mv -- about.new about",
             # Appended: who stops the run writes there too, and neither writes over the other.
             f"{' '.join(quote(word) for word in words)} >> output 2>&1 < /dev/null",
             "cat about",
@@ -139,6 +140,7 @@ def look_command(where: str, growing: PurePosixPath | None, offset: int) -> str:
             "cat status 2>/dev/null || echo",
             size,
             "date +%s.%N",
+            "head -n 1 about",
             f"tail -c +{offset + 1} -- output",
         ]
     )
@@ -146,7 +148,7 @@ def look_command(where: str, growing: PurePosixPath | None, offset: int) -> str:
 
 def parse_look(text: str) -> Look:
     """Look, from what `look_command` printed; raises ValueError."""
-    running, end, size, now, output = text.split("\n", 4)
+    running, end, size, now, started, output = text.split("\n", 5)
     status, ended = end.split() or (None, None)
     return Look(
         running=running == "running",
@@ -154,6 +156,7 @@ def parse_look(text: str) -> Look:
         ended=float(ended) if ended else None,
         bytes=int(size) if size else None,
         now=float(now),
+        started=float(started),
         output=output,
     )
 
@@ -245,6 +248,12 @@ def follow(
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode  # a look may end in the middle of a character
     while True:
         seen = look(host, database, run.kind, offset)
+        if seen.started != run.started:
+            raise CouldNotLookError(
+                f"another {run.kind} of the {database.name} database has begun since: how this one ended is not kept",
+                host=host.name,
+                advice=f"see what there is: {host.task('list-backups', '--database', database.name)}",
+            )
         printed = seen.output.encode("utf-8", "surrogateescape")
         offset += len(printed)
         echo(decode(printed))

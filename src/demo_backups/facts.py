@@ -137,7 +137,7 @@ def sqlite_command(path: PurePosixPath, *statements: str, immutable: bool = Fals
 SHAPE_STATEMENTS = (
     "PRAGMA page_count",
     "PRAGMA page_size",
-    "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name",
+    "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite~_%' ESCAPE '~' ORDER BY name",
 )
 
 

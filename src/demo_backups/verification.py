@@ -139,7 +139,9 @@ def check_by_itself(
     command = sqlite_command(backup.path, f"PRAGMA {'quick' if quick else 'integrity'}_check", immutable=True)
     with detached.staying(host, database, KIND):
         run = detached.find(host, database, KIND)
-        if not (run and run.command == command and (resume or detached.look(host, database, KIND).running)):
+        # Only of the very file: one that was written since its check has not been checked.
+        same = run and run.command == command and backup.modified.timestamp() <= run.started
+        if not (run and same and (resume or detached.look(host, database, KIND).running)):
             check = detached.Run(KIND, database.name, command, str(backup.path), backup.bytes)
             run = detached.start(host, database, check, command)
         seen, printed = follow(run)
