@@ -40,6 +40,11 @@ def refusal(server: Server, alias: str = "rehearsal") -> BackupsError:
     return caught.value
 
 
+def port(server: Server) -> str:
+    """The port that a server's SSH configuration names."""
+    return server.ssh_config.read_text().split("Port ")[1].split()[0]
+
+
 def change(server: Server, old: str, new: str) -> None:
     """Change the SSH configuration of a server."""
     text = server.ssh_config.read_text()
@@ -301,3 +306,25 @@ def test_a_server_that_takes_no_command_is_given_up(
         finally:
             deaf.end.set()
             thread.join()
+
+
+class NeverSatisfied(paramiko.ServerInterface):  # type: ignore[misc]
+    """A server to which every key is right, and never enough."""
+
+    def check_auth_publickey(self, username: str, key: object) -> int:
+        return paramiko.AUTH_PARTIALLY_SUCCESSFUL  # type: ignore[no-any-return]
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "publickey"
+
+
+def test_a_server_to_which_no_key_is_enough_is_given_up(server: Server, stranger: Callable[[Answer], None]) -> None:
+    def answer(connection: socket.socket) -> None:
+        transport = paramiko.Transport(connection)
+        transport.add_server_key(paramiko.Ed25519Key.from_private_key_file(str(server.folder / "user_key")))
+        transport.start_server(server=NeverSatisfied(), event=threading.Event())
+
+    stranger(answer)
+    name = f"[127.0.0.1]:{port(server)}"
+    server.known_hosts.write_text(f"{name} {(server.folder / 'user_key.pub').read_text()}")
+    assert "the server still wants: publickey" in refusal(server).printed

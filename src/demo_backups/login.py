@@ -13,8 +13,18 @@ from typing import Any
 
 import paramiko
 from paramiko.auth_handler import AuthOnlyHandler
-from paramiko.auth_strategy import AuthSource, AuthStrategy, InMemoryPrivateKey, Password, PrivateKey
+from paramiko.auth_strategy import (
+    AuthFailure,
+    AuthResult,
+    AuthSource,
+    AuthStrategy,
+    InMemoryPrivateKey,
+    Password,
+    PrivateKey,
+)
 from paramiko.common import cMSG_USERAUTH_REQUEST
+
+MOST_FACTORS = 5  # that a server may want one after the other: no server can keep us here for ever
 
 
 def transport(sock: Any, known: Sequence[str] = (), **kwargs: Any) -> paramiko.Transport:
@@ -92,11 +102,20 @@ class Login(AuthStrategy):
 
     def authenticate(self, transport: Any) -> Any:
         """Ask the server what it allows, then try it; raises AuthFailure with all that was tried."""
+        done = AuthResult(self)
         try:
-            return transport.auth_none(self.username)
+            self.allowed = transport.auth_none(self.username)
         except paramiko.BadAuthenticationType as refused:
             self.allowed = refused.allowed_types
-        return super().authenticate(transport)
+        for _ in range(MOST_FACTORS):
+            if not self.allowed:
+                return done
+            try:
+                done += super().authenticate(transport)
+            except AuthFailure as failure:
+                raise AuthFailure(AuthResult(self, [*done, *failure.result])) from failure
+            self.allowed = done[-1].result  # what the server wants as well; to Paramiko's strategy all is done
+        raise AuthFailure(done)
 
     def get_sources(self) -> Iterator[AuthSource]:
         """Yield what to try, in OpenSSH's order (ssh_config(5), PreferredAuthentications and IdentitiesOnly)."""

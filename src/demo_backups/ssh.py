@@ -158,8 +158,13 @@ def tried(error: paramiko.AuthenticationException) -> list[str]:
     result = getattr(error, "result", None)
     if result is None:
         return [str(error)]
-    offered = [f"{_name(each.source)}: {each.result}" for each in result] or ["there was nothing to offer"]
-    return [*offered, f"the server takes: {', '.join(result.strategy.allowed)}"]
+    # A list is what the server wanted beside what it had accepted.
+    accepted = [isinstance(each.result, list) for each in result]
+    offered = [
+        f"{_name(each.source)}: {'accepted' if so else each.result}" for each, so in zip(result, accepted, strict=True)
+    ]
+    wants = "still wants" if any(accepted) else "takes"
+    return [*(offered or ["there was nothing to offer"]), f"the server {wants}: {', '.join(result.strategy.allowed)}"]
 
 
 def _name(source: AuthSource) -> str:

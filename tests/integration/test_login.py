@@ -125,3 +125,25 @@ def test_a_password_is_asked_for_on_a_terminal_only(server: Server) -> None:
         tty.type(PASSWORD)
         assert tty.end() == 0, tty.shown
         assert PASSWORD not in tty.shown
+
+
+@pytest.mark.parametrize("methods", ["publickey,password", "password,publickey"])
+def test_a_server_that_wants_a_key_and_a_password_gets_both(server: Server, methods: str) -> None:
+    sshd = server.machine.sshd("PasswordAuthentication yes", f"AuthenticationMethods {methods}")
+    server.machine.known_hosts.write_text(sshd.known)
+    server.machine.configure(server.machine.alias("demo", sshd))
+    with server.inv_on_terminal("list-backups") as tty:
+        tty.expect("torrust@127.0.0.1's password: ")
+        tty.type(PASSWORD)
+        assert tty.end() == 0, tty.shown
+
+
+def test_without_a_terminal_a_key_that_is_not_enough_is_no_login(server: Server) -> None:
+    sshd = server.machine.sshd("PasswordAuthentication yes", "AuthenticationMethods publickey,password")
+    server.machine.known_hosts.write_text(sshd.known)
+    server.machine.configure(server.machine.alias("demo", sshd))
+    done = server.inv("list-backups")
+    assert done.returncode == 3
+    assert "login as torrust refused" in done.stderr
+    assert f"{server.machine.key}: accepted" in done.stderr
+    assert "the server still wants: password" in done.stderr
