@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import socket
@@ -14,12 +15,14 @@ from typing import Any
 import asyncssh
 import paramiko
 import pytest
+from paramiko.common import cMSG_CHANNEL_SUCCESS
 
 from demo_backups import host_keys, hosts, ssh
 from demo_backups.errors import COULD_NOT_LOOK, BackupsError, ConnectionLostError
 from demo_backups.rehearsal.server import Server, serve
 from demo_backups.settings import Settings
 
+from .conftest import wait_until
 from .test_host_keys import KEYS, OTHER, with_keys
 from .test_ssh_config import without_ssh
 
@@ -254,7 +257,8 @@ def test_a_key_in_the_agent_that_identity_agent_names_is_used(server: Server, ag
 class Deaf(paramiko.ServerInterface):  # type: ignore[misc]
     """A server that lets everybody in, and then never answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, takes_commands: bool) -> None:
+        self.takes_commands = takes_commands
         self.asked = threading.Event()
         self.end = threading.Event()
 
@@ -267,19 +271,34 @@ class Deaf(paramiko.ServerInterface):  # type: ignore[misc]
     def check_channel_request(self, kind: str, chanid: int) -> int:
         return paramiko.OPEN_SUCCEEDED  # type: ignore[no-any-return]
 
-    def check_channel_exec_request(self, channel: object, command: bytes) -> bool:
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        if not self.takes_commands:
+            return self.answer_nothing()
+        # Taken, and over without an exit status: is the connection lost? The client will ask.
+        taken = paramiko.Message()
+        taken.add_byte(cMSG_CHANNEL_SUCCESS)
+        taken.add_int(channel.remote_chanid)
+        channel.transport._send_message(taken)
+        channel.close()
+        return True
+
+    def check_global_request(self, kind: str, message: paramiko.Message) -> bool:
+        return self.answer_nothing()
+
+    def answer_nothing(self) -> bool:
         self.asked.set()
         self.end.wait()
         return False
 
 
-def test_a_server_that_takes_no_command_is_given_up(
-    tmp_path: Path, project_settings: Settings, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("takes_commands", [False, True])
+def test_a_server_that_stops_answering_is_given_up(
+    tmp_path: Path, project_settings: Settings, monkeypatch: pytest.MonkeyPatch, takes_commands: bool
 ) -> None:
     monkeypatch.setattr(hosts, "ANSWER_TIMEOUT", 0.2)
     key = asyncssh.generate_private_key("ssh-ed25519")
     key.write_private_key(tmp_path / "key")
-    deaf = Deaf()
+    deaf = Deaf(takes_commands)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         (tmp_path / "known_hosts").write_text(f"[127.0.0.1]:{port} {key.export_public_key().decode()}")
@@ -328,3 +347,78 @@ def test_a_server_to_which_no_key_is_enough_is_given_up(server: Server, stranger
     name = f"[127.0.0.1]:{port(server)}"
     server.known_hosts.write_text(f"{name} {(server.folder / 'user_key.pub').read_text()}")
     assert "the server still wants: publickey" in refusal(server).printed
+
+
+# --- jump hosts -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def jumps(server: Server) -> Iterator[list[object]]:
+    """Put a jump host before the server; yields the connections that are open there."""
+    seen: list[object] = []
+
+    class Jump(asyncssh.SSHServer):
+        def connection_made(self, conn: object) -> None:
+            seen.append(self)
+            made.append(self)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            seen.remove(self)
+
+        def begin_auth(self, username: str) -> bool:
+            return False
+
+        def connection_requested(self, *where: object) -> bool:
+            return True
+
+    made: list[object] = []
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    async def listen() -> asyncssh.SSHAcceptor:
+        return await asyncssh.listen("127.0.0.1", 0, server_factory=Jump, server_host_keys=[KEYS["GOOD"]])
+
+    acceptor = asyncio.run_coroutine_threadsafe(listen(), loop).result()
+    name = f"[127.0.0.1]:{acceptor.get_port()}"
+    server.known_hosts.write_text(server.known_hosts.read_text() + with_keys(f"{name} GOOD\n"))
+    change(server, "IdentitiesOnly yes", "IdentitiesOnly yes\n    ProxyJump jump")
+    general = f"IdentityAgent none\n UserKnownHostsFile {server.known_hosts}\n"
+    jump = f"Host jump\n HostName 127.0.0.1\n Port {acceptor.get_port()}\n {general}"
+    server.ssh_config.write_text(server.ssh_config.read_text() + jump)
+    try:
+        yield seen
+        assert made
+    finally:
+        loop.call_soon_threadsafe(acceptor.close)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def test_no_connection_to_a_jump_host_outlives_its_task(
+    server: Server, jumps: list[object], project_settings: Settings
+) -> None:
+    update = {"host": "rehearsal", "ssh_config": str(server.ssh_config), "use_sudo": False}
+    for _ in range(3):
+        with hosts.open_host(project_settings.model_copy(update=update)) as host:
+            assert host.run("look", "echo seen").stdout == "seen\n"
+            assert len(jumps) == 1
+        wait_until(lambda: not jumps, "the end of the connection to the jump host", 10)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("User rehearsal", "User rehearsal\n    RevokedHostKeys /etc/hosts"),
+        ("user_key", "no_such_key"),
+        ("ProxyJump jump", "ProxyJump jump,rehearsal"),
+    ],
+    ids=["not honoured", "not logged in", "in a circle"],
+)
+def test_a_jump_host_is_closed_where_the_way_ends_behind_it(
+    server: Server, jumps: list[object], old: str, new: str
+) -> None:
+    change(server, old, new)
+    refusal(server)
+    wait_until(lambda: not jumps, "the end of the connection to the jump host", 10)

@@ -7,6 +7,7 @@ in OpenSSH's order.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shlex
 import socket
@@ -48,20 +49,20 @@ def connect(alias: str, ssh_config: Path | None = None, runner: type[fabric.runn
 
 
 def _connection(hop: Hop, ssh_config: Path | None, runner: Any, seen: Sequence[str], gateway: Any = None) -> Any:
-    if hop.alias in seen:
-        raise SettingsError(f"the jump hosts of {seen[0]} go in a circle: {' -> '.join([*seen, hop.alias])}")
-    config = resolve(hop, ssh_config)
-    options = config.lookup(hop.alias)
-    for jump in parse_jumps(options.get("proxyjump", "none")) if gateway is None else []:
-        gateway = _connection(jump, ssh_config, runner, seen=(*seen, hop.alias), gateway=gateway)
-    command = options.get("proxycommand") or "none"
-    if gateway is None and command.lower() != "none":
-        gateway = command
-    try:
-        return _opened(hop, ssh_config, runner, config, gateway)
-    except BaseException:
-        close(gateway)
-        raise
+    with contextlib.ExitStack() as on_failure:
+        on_failure.callback(lambda: close(gateway))
+        if hop.alias in seen:
+            raise SettingsError(f"the jump hosts of {seen[0]} go in a circle: {' -> '.join([*seen, hop.alias])}")
+        config = resolve(hop, ssh_config)
+        options = config.lookup(hop.alias)
+        for jump in parse_jumps(options.get("proxyjump", "none")) if gateway is None else []:
+            gateway = _connection(jump, ssh_config, runner, seen=(*seen, hop.alias), gateway=gateway)
+        command = options.get("proxycommand") or "none"
+        if gateway is None and command.lower() != "none":
+            gateway = command
+        connection = _opened(hop, ssh_config, runner, config, gateway)
+        on_failure.pop_all()
+        return connection
 
 
 def _opened(hop: Hop, ssh_config: Path | None, runner: Any, config: paramiko.SSHConfig, gateway: Any) -> Any:
