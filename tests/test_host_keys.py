@@ -192,6 +192,27 @@ def test_capital_letters_hide_no_revoked_key(tmp_path: Path, line: str) -> None:
     assert "is marked @revoked" in decide(known(tmp_path, f"demo.example GOOD\n{line}"), GOOD)
 
 
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        "demo.example",
+        "Demo.Example",
+        "DEMO.EXAMPLE,192.0.2.1",
+        "*.EXAMPLE",
+        "*,!DEMO.example",
+        "Other.example",
+        hashed("demo.example"),
+        hashed("Demo.Example"),
+    ],
+)
+@pytest.mark.parametrize("marker", ["", "@revoked "])
+def test_the_hosts_of_a_line_are_those_that_ssh_keygen_finds(tmp_path: Path, marker: str, hosts: str) -> None:
+    keys = known(tmp_path, f"{marker}{hosts} GOOD")
+    command = ["ssh-keygen", "-F", "demo.example", "-f", str(tmp_path / "known_hosts")]
+    found = GOOD in (keys.revoked if marker else keys.trusted)
+    assert found == bool(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
+
+
 @pytest.mark.parametrize("line", ["DEMO.example GOOD", "Other,Demo.Example GOOD"])
 def test_the_case_of_a_host_is_no_matter(tmp_path: Path, line: str) -> None:
     assert decide(known(tmp_path, line), GOOD) == "accepted"
