@@ -10,6 +10,7 @@ import re
 import signal
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -415,3 +416,23 @@ def test_its_settings_say_where_all_is(project_settings: Settings, tmp_path: Pat
     for path in (there.app_dir, there.backup_dir, there.cron_log, there.database("index").source):
         assert PurePosixPath(folder) in path.parents
     assert Path(there.ssh_config or "").parent == folder
+
+
+def test_a_client_that_is_gone_in_the_middle_leaves_the_server_to_end_in_silence(tmp_path: Path) -> None:
+    program = """if True:
+        import gc, pathlib, subprocess, sys, time
+        from demo_backups.rehearsal.server import serve
+        folder = pathlib.Path(sys.argv[1])
+        with serve(folder) as server:
+            prints_much = "head -c 20000000 /dev/zero; touch printed; exec sleep 600"
+            command = ["ssh", "-F", server.ssh_config, "rehearsal", prints_much]
+            with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as client:
+                client.stdout.read(1)
+                client.kill()
+            while not (server.home / "printed").exists():
+                time.sleep(0.01)
+        gc.collect()
+    """
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

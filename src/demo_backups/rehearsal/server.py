@@ -86,10 +86,10 @@ class Server:
         )
         self._processes.add(process)
         try:
-            with contextlib.suppress(OSError, asyncssh.Error):
-                await asyncio.gather(_copy(process.stdout, session.stdout), _copy(process.stderr, session.stderr))
+            await asyncio.gather(_copy(process.stdout, session.stdout), _copy(process.stderr, session.stderr))
             status = await process.wait()
         finally:
+            await process.communicate()  # to the end of its pipes, or they outlive the loop and complain
             self._processes.discard(process)
         with contextlib.suppress(OSError, asyncssh.Error):
             if status < 0:
@@ -121,9 +121,11 @@ def processes_at_home(home: Path) -> list[int]:
 
 
 async def _copy(reader: Any, writer: Any) -> None:
+    """Copy to the end, also when nobody takes it any more: what is left in a pipe keeps it open."""
     while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
+        with contextlib.suppress(OSError, asyncssh.Error):
+            writer.write(data)
+            await writer.drain()
 
 
 @contextlib.contextmanager
