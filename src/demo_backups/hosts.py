@@ -303,7 +303,12 @@ class _LocalRunner(_GivenUp, invoke.Local):
 @contextlib.contextmanager
 def _at_most(seconds: float, close: Callable[[], object]) -> Iterator[None]:
     """Bound a wait that Paramiko does not: after so many seconds, close what is waited for, which ends it."""
-    timer = threading.Timer(seconds, close)
+
+    def give_up() -> None:
+        with contextlib.suppress(*_connection_errors()):  # who waited goes on at once, and may be first to end it all
+            close()
+
+    timer = threading.Timer(seconds, give_up)
     timer.start()
     try:
         yield
