@@ -25,6 +25,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from demo_backups.errors import SettingsError
+from demo_backups.facts import SQLITE
 from demo_backups.project import ROOT
 from demo_backups.rehearsal import writer
 from demo_backups.rehearsal.database import make_tracker
@@ -38,7 +39,7 @@ AS_MANY_AS_IT_CAN = 1_000_000  # commits a second that no writer reaches
 LARGEST = 1e12  # bytes of a database that is made
 ALONE_SECONDS = 5.0  # for which a writer is measured without a backup
 LARGE = 2e9  # bytes
-SHELL = ("sqlite3", "-batch", "-init", "/dev/null", "-bail", "-readonly")
+SHELL = (*SQLITE, "-readonly")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from demo_backups.hosts import Host, open_host
 from demo_backups.project import ROOT, read_project_file
 from demo_backups.rehearsal import writer
 from demo_backups.rehearsal.database import make_index
+from demo_backups.rehearsal.rehearse import settings_of
 from demo_backups.rehearsal.server import Server, serve
 from demo_backups.settings import Database, Settings, load
 
@@ -158,16 +159,7 @@ def demo(tmp_path: Path, home: Path, project_settings: Settings) -> Iterator[Dem
     folder = tmp_path / "server"
     folder.mkdir()
     with serve(folder) as server:
-        settings = project_settings.model_copy(
-            update={
-                "host": "rehearsal",
-                "ssh_config": str(server.ssh_config),
-                "use_sudo": False,
-                "app_dir": PurePosixPath(folder / "app"),
-                "backup_dir": PurePosixPath(folder / "backups"),
-                "cron_log": PurePosixPath(folder / "cron.log"),
-            }
-        )
+        settings = settings_of(server, project_settings)
         names = ("host", "ssh_config", "app_dir", "backup_dir", "cron_log")
         variables = {f"INVOKE_{name.upper()}": str(getattr(settings, name)) for name in names}
         environment = clean_environment(home) | variables | {"INVOKE_USE_SUDO": "0"}

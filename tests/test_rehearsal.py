@@ -410,7 +410,7 @@ def test_its_settings_say_where_all_is(project_settings: Settings, tmp_path: Pat
     folder = tmp_path / "server"
     folder.mkdir()
     with serve(folder) as server:
-        there = module._settings_of(server, project_settings)
+        there = module.settings_of(server, project_settings)
         assert server.folder == folder
     assert there.use_sudo is False
     for path in (there.app_dir, there.backup_dir, there.cron_log, there.database("index").source):

@@ -22,7 +22,6 @@ from demo_backups import detached
 from demo_backups.facts import File, Header, Shape, sqlite_could_not_look
 from demo_backups.hosts import Host, Result
 from demo_backups.project import ROOT
-from demo_backups.rehearsal import writer
 from demo_backups.rehearsal.database import make_index
 from demo_backups.settings import Database, Settings
 from demo_backups.verification import (
@@ -37,7 +36,7 @@ from demo_backups.verification import (
     verify,
 )
 
-from .conftest import INV, SCRIPT, Demo
+from .conftest import INV, SCRIPT, Demo, live_writer
 
 CHECKS = ["created", "size", "integrity", "query", "source"]
 MARKS = {"+": True, "-": False, "?": None}
@@ -619,17 +618,9 @@ def test_a_source_that_is_being_written_to_is_no_hindrance_and_is_none_to_its_wr
     there: There, journal: str
 ) -> None:
     execute(there.source, f"PRAGMA journal_mode = {journal}")
-    with subprocess.Popen(
-        [sys.executable, "-m", writer.__name__, there.source, "200"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as service:
-        assert service.stdout
-        assert service.stdout.readline() == "ready\n"
+    with live_writer(there.source) as last:
         make_backup_again(there)
         seen = verify(there.host, there.database, None, False, 0.1, there.follow)
-        last = json.loads(service.communicate("")[0])
     assert marks(seen) == "+++++"
     assert last["failed"] == 0
     assert sorted(there.source.parent.iterdir()) == [there.source]

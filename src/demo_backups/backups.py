@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 
 from . import detached
-from .detached import Look, Run
+from .detached import BACKUP, KINDS, Look, Run
 from .errors import StepError
 from .facts import (
     CRON_PATH,
@@ -23,8 +23,6 @@ from .facts import (
 from .hosts import Host
 from .settings import Database
 
-KIND = "backup"
-KINDS = (KIND, "check")  # of runs
 STOP_TIMEOUT = 10  # seconds that a backup has to end after a signal, before it gets a stronger one
 
 
@@ -54,7 +52,7 @@ def start_backup(host: Host, database: Database, command: str, total: int, floor
     `total` is the size of the source in bytes. Raises StepError where a backup is going on.
     """
     before = [backup.path.name for backup in list_backups(host, database)]
-    run = Run(KIND, database.name, command, str(database.source), total, before)
+    run = Run(BACKUP, database.name, command, str(database.source), total, before)
     watched = [database.backup_dir, database.source.parent]
     return detached.start(host, database, run, cron_command(command), watched, floor)
 
@@ -136,12 +134,19 @@ def stop(host: Host, database: Database, words: str) -> None:
     if not (runs or processes):
         raise StepError(f"no backup of the {database.name} database is going on", host=host.name)
     for command in stop_commands(database, runs, words):
-        if not any(going_on(host, database)):
-            break  # and whoever begins now is somebody else's
         host.act("stop it", command)
-        deadline = time.monotonic() + STOP_TIMEOUT
-        while any(going_on(host, database)) and time.monotonic() < deadline:
-            time.sleep(detached.SHORTEST_WAIT)
-    if any(going_on(host, database)):
+        if _ends(host, database):
+            break  # and whoever begins now is somebody else's
+    else:
         raise StepError("it did not end", host=host.name, advice="look there: ps -ef | grep -e sqlite3 -e backup")
     host.act("clear what it left", clear_command(database))
+
+
+def _ends(host: Host, database: Database) -> bool:
+    """Wait for the end of all that goes on, STOP_TIMEOUT at most; tell whether it has come."""
+    deadline = time.monotonic() + STOP_TIMEOUT
+    while any(going_on(host, database)):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(detached.SHORTEST_WAIT)
+    return True

@@ -26,6 +26,7 @@ from .settings import Database
 
 T = TypeVar("T")
 
+KINDS = BACKUP, CHECK = "backup", "check"  # of runs
 SUPERVISOR = Path(__file__).with_suffix(".sh")
 STATE = '"$HOME"/.demo-backups'  # a word of the host's shell
 BUSY, NOT_OURS = 75, 77  # sysexits.h: try again later, no permission
@@ -39,7 +40,7 @@ def whoami() -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run is: `kind` is backup or check, `subject` the file that is read, `total` its size in bytes.
+    """What a run is: `kind` is one of KINDS, `subject` the file that is read, `total` its size in bytes.
 
     `before` names the backups that were there when it was started.
     `started` is in seconds since 1970, by the host's clock.
@@ -194,7 +195,7 @@ def find(host: Host, database: Database, kind: str) -> Run | None:
 def look(host: Host, database: Database, kind: str, offset: int = 0) -> Look:
     """Look how a run stands, with what it printed after `offset` bytes; raises CouldNotLookError."""
     where = folder(database, kind)
-    growing = database.part if kind == "backup" else None
+    growing = database.part if kind == BACKUP else None
     result = host.run(f"look how the {kind} goes", look_command(where, growing, offset), root=True)
     return _read(host, where, result, parse_look)
 

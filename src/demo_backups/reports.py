@@ -79,6 +79,8 @@ class Progress:
     def __init__(self, out: Console, run: Run) -> None:
         from rich import progress
 
+        from .detached import BACKUP
+
         self.out, self.run, self.tenths = out, run, 0
         self.bar = progress.Progress(
             progress.TextColumn("{task.description}"),
@@ -90,7 +92,7 @@ class Progress:
                     progress.TimeRemainingColumn(),
                     progress.TextColumn("left, after"),
                 ]
-                if run.kind == "backup"
+                if run.kind == BACKUP
                 else []
             ),
             progress.TimeElapsedColumn(),
@@ -98,7 +100,7 @@ class Progress:
             transient=True,
             disable=not out.is_terminal,
         )
-        self.task = self.bar.add_task(run.kind, total=run.total if run.kind == "backup" else None)
+        self.task = self.bar.add_task(run.kind, total=run.total if run.kind == BACKUP else None)
 
     def __enter__(self) -> Self:
         self.bar.start()

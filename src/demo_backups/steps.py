@@ -127,7 +127,7 @@ def run_command(work: Work, command: str, total: int) -> File:
     `total` is the size of the source in bytes.
     """
     floor = work.settings.free_space_floor
-    with detached.staying(work.host, work.database, backups.KIND):
+    with detached.staying(work.host, work.database, detached.BACKUP):
         return finish_run(work, backups.start_backup(work.host, work.database, command, total, floor))
 
 
@@ -149,7 +149,7 @@ def follow(work: Work, run: detached.Run) -> tuple[detached.Look, str]:
 
         def echo(text: str) -> None:
             printed.append(text)
-            if run.kind == backups.KIND and text:
+            if run.kind == detached.BACKUP and text:
                 work.echo(text)
 
         seen = detached.follow(work.host, work.database, run, echo, progress.show)
@@ -161,7 +161,7 @@ def attach(work: Work) -> verification.Verification | None:
 
     Returns the verification where that run is the check of a backup; raises StepError where there is none.
     """
-    found = [detached.find(work.host, work.database, kind) for kind in (backups.KIND, verification.KIND)]
+    found = [detached.find(work.host, work.database, kind) for kind in detached.KINDS]
     runs = sorted((run for run in found if run), key=lambda run: run.started)
     if not runs:
         raise StepError(
@@ -170,9 +170,9 @@ def attach(work: Work) -> verification.Verification | None:
             advice=f"start one: {work.host.task(f'run-{work.database.name}-backup')}",
         )
     run = runs[-1]
-    work.record.kind = "run" if run.kind == backups.KIND else "verification"
+    work.record.kind = "run" if run.kind == detached.BACKUP else "verification"
     work.say(f"{run.kind} of {run.subject}, started by {run.by} at {run.when}")
-    if run.kind == backups.KIND:
+    if run.kind == detached.BACKUP:
         with detached.staying(work.host, work.database, run.kind):
             finish_run(work, run)
         return None

@@ -27,7 +27,6 @@ from .facts import (
 from .hosts import COMMAND_TIMEOUT, LONG_TIMEOUT, Host, Result
 from .settings import Database
 
-KIND = "check"
 Follow: TypeAlias = Callable[[detached.Run], tuple[detached.Look, str]]  # the last look, and all that was printed
 
 
@@ -137,12 +136,12 @@ def check_by_itself(
 ) -> Result:
     """Start the check of a whole backup, or join the one that is going on, and wait for its end."""
     command = sqlite_command(backup.path, f"PRAGMA {'quick' if quick else 'integrity'}_check", immutable=True)
-    with detached.staying(host, database, KIND):
-        run = detached.find(host, database, KIND)
+    with detached.staying(host, database, detached.CHECK):
+        run = detached.find(host, database, detached.CHECK)
         # Only of the very file: one that was written since its check has not been checked.
         same = run and run.command == command and backup.modified.timestamp() <= run.started
-        if not (run and same and (resume or detached.look(host, database, KIND).running)):
-            check = detached.Run(KIND, database.name, command, str(backup.path), backup.bytes)
+        if not (run and same and (resume or detached.look(host, database, detached.CHECK).running)):
+            check = detached.Run(detached.CHECK, database.name, command, str(backup.path), backup.bytes)
             run = detached.start(host, database, check, command)
         seen, printed = follow(run)
     return Result(seen.status, printed, "") if seen.status == 0 else Result(seen.status, "", printed)

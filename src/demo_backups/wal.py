@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from urllib.parse import quote as percent_encode
 
 from .errors import StepError
-from .facts import beside, existing_command, holders, look_at_header, quote
+from .facts import beside, existing_command, holders, look_at_header, quote, sqlite_command
 from .hosts import Host, Result
 from .settings import Database
 
@@ -38,10 +37,9 @@ and it keeps that size. The mode stays until it is changed back: {undo}"""
 
 
 def mode_command(database: Database, wal: bool) -> str:
-    """The command that changes the journal mode; the database is not created where it is missing (uri.html)."""
-    uri = f"file:{percent_encode(str(database.source))}?mode=rw"
-    words = ["sqlite3", "-batch", "-init", "/dev/null", "-bail", uri, ".timeout 1000"]
-    return " ".join(quote(word) for word in [*words, f"PRAGMA journal_mode={'WAL' if wal else 'DELETE'}"])
+    """The command that changes the journal mode."""
+    pragma = f"PRAGMA journal_mode={'WAL' if wal else 'DELETE'}"
+    return sqlite_command(database.source, pragma, writable=True, wait=1000)
 
 
 def look_at_mode(host: Host, database: Database) -> Mode:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -15,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from demo_backups.project import ROOT
-from demo_backups.rehearsal import writer
 from demo_backups.settings import Database, Settings
 
-from ..conftest import INV, Inv, clean_environment
+from ..conftest import INV, Inv, clean_environment, live_writer
 from .machine import Machine, Sshd, why_not
 from .terminal import Terminal, terminal
 
@@ -75,16 +72,9 @@ class Server:
     @contextmanager
     def live(self) -> Iterator[None]:
         """Let a service commit to the database all the while, 200 times a second; fails if one of its writes does."""
-        command = [sys.executable, "-m", writer.__name__, str(self.source), "200"]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as service:
-            assert service.stdin
-            assert service.stdout
-            assert service.stdout.readline() == "ready\n"
-            try:
-                yield
-            finally:
-                service.stdin.close()
-            assert json.loads(service.stdout.read())["failed"] == 0
+        with live_writer(Path(self.source)) as service:
+            yield
+        assert service["failed"] == 0
 
     def add_backup(self, days: float, content: bytes = b"an old backup") -> str:
         """Put a backup of some days ago into the folder; returns its name."""

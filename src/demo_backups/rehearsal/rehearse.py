@@ -99,7 +99,7 @@ def rehearse(settings: Settings, play: Play, keep: bool, out: Console) -> None:
         folder = Path(name)
         source = _make_places(folder, settings, play)
         with serve(folder) as server, _writer(source, play.traffic) as seen:
-            there = _settings_of(server, settings)
+            there = settings_of(server, settings)
             out.print(f"{ALIAS}: a server on 127.0.0.1 port {server.port}, gone when this ends", soft_wrap=True)
             out.print(
                 f"  its {play.database} database: {reports.size(source.stat().st_size)}, {play.journal} mode, "
@@ -216,7 +216,8 @@ def _make_places(folder: Path, settings: Settings, play: Play) -> Path:
     return source
 
 
-def _settings_of(server: Server, settings: Settings) -> Settings:
+def settings_of(server: Server, settings: Settings) -> Settings:
+    """Change settings to those of a server made for the occasion."""
     places = {name: PurePosixPath(server.folder / name) for name in ("app", "backups", "cron.log")}
     return settings.model_copy(
         update={
