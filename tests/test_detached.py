@@ -255,9 +255,8 @@ def test_the_lock_outlives_the_supervisor_for_as_long_as_the_command_goes_on(
 ) -> None:
     run = start(here, database, RUN, "sleep 600")
     (command,) = wait_until(lambda: processes(home, "sleep 600")[:1], "the command")
-    for pid in processes(home, "detached.sh"):
-        kill(pid)
-    wait_until(lambda: not processes(home, "detached.sh"), "the end of the supervisor")
+    # Its watcher may begin a moment after the command.
+    wait_until(lambda: not [kill(pid) for pid in processes(home, "detached.sh")], "the end of the supervisor")
     assert look(here, database, "backup").running
     with pytest.raises(StepError) as error:
         start(here, database, RUN, "true")
@@ -419,3 +418,18 @@ def test_what_is_there_and_cannot_be_entered_is_not_taken_for_nothing(
     with pytest.raises(StepError) as refused:
         start(here, database, RUN, "true")
     says(refused, "the backup could not be started", "exists")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_ctrl_c_that_python_loses_ends_it_all_the_same(here: Host, database: Database) -> None:
+    run = start(here, database, RUN, "sleep 600")
+
+    class Met:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)  # what is raised in here, Python ignores
+
+    def progress(seen: Look) -> None:
+        Met()
+
+    with pytest.raises(KeyboardInterrupt):
+        follow(here, database, run, lambda text: None, progress)

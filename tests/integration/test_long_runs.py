@@ -182,7 +182,11 @@ def wait_for_term(pid: int) -> None:
     """Wait until a stopped process was sent SIGTERM, which it meets as soon as it goes on."""
 
     def pending() -> bool:
-        lines = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        try:
+            status = Path(f"/proc/{pid}/status").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return True  # it has met it: the system lets a process go on whose group has lost its parent
+        lines = dict(line.split(":\t") for line in status.splitlines())
         return bool(int(lines["ShdPnd"], 16) >> (signal.SIGTERM - 1) & 1)
 
     wait_until(pending, "SIGTERM")
