@@ -255,8 +255,15 @@ def test_the_lock_outlives_the_supervisor_for_as_long_as_the_command_goes_on(
 ) -> None:
     run = start(here, database, RUN, "sleep 600")
     (command,) = wait_until(lambda: processes(home, "sleep 600")[:1], "the command")
-    # Its watcher may begin a moment after the command.
-    wait_until(lambda: not [kill(pid) for pid in processes(home, "detached.sh")], "the end of the supervisor")
+
+    def killed() -> bool:
+        """Kill the supervisor and its watcher, which may begin a moment after the command; tell whether none is left."""
+        left = processes(home, "detached.sh")
+        for pid in left:
+            kill(pid)
+        return not left
+
+    wait_until(killed, "the end of the supervisor")
     assert look(here, database, "backup").running
     with pytest.raises(StepError) as error:
         start(here, database, RUN, "true")
