@@ -257,7 +257,7 @@ def test_the_lock_outlives_the_supervisor_for_as_long_as_the_command_goes_on(
     (command,) = wait_until(lambda: processes(home, "sleep 600")[:1], "the command")
 
     def killed() -> bool:
-        """Kill the supervisor and its watcher, which may begin a moment after the command; tell whether none is left."""
+        """Kill the supervisor and its watcher, which may begin a moment later; tell whether none was left."""
         left = processes(home, "detached.sh")
         for pid in left:
             kill(pid)
@@ -425,18 +425,3 @@ def test_what_is_there_and_cannot_be_entered_is_not_taken_for_nothing(
     with pytest.raises(StepError) as refused:
         start(here, database, RUN, "true")
     says(refused, "the backup could not be started", "exists")
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_ctrl_c_that_python_loses_ends_it_all_the_same(here: Host, database: Database) -> None:
-    run = start(here, database, RUN, "sleep 600")
-
-    class Met:
-        def __del__(self) -> None:
-            os.kill(os.getpid(), signal.SIGINT)  # what is raised in here, Python ignores
-
-    def progress(seen: Look) -> None:
-        Met()
-
-    with pytest.raises(KeyboardInterrupt):
-        follow(here, database, run, lambda text: None, progress)

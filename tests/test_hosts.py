@@ -15,7 +15,14 @@ from pathlib import Path
 import pytest
 
 from demo_backups import hosts, scripts
-from demo_backups.errors import COULD_NOT_LOOK, BackupsError, CouldNotLookError, SettingsError, StepError
+from demo_backups.errors import (
+    COULD_NOT_LOOK,
+    BackupsError,
+    CouldNotLookError,
+    InterruptedRunError,
+    SettingsError,
+    StepError,
+)
 from demo_backups.hosts import Host, open_host
 from demo_backups.settings import Settings
 
@@ -199,6 +206,17 @@ def mortal(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
         assert process.stdout.readline() == "ready\n"
         yield folder / "ssh_config", process
         process.kill()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_ctrl_c_that_python_loses_ends_a_command_all_the_same(either: Host) -> None:
+    class Met:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)  # what is raised in here, Python ignores
+
+    Met()
+    with pytest.raises(InterruptedRunError, match="interrupted while trying to look"):
+        either.run("look", "true")
 
 
 @contextlib.contextmanager

@@ -11,15 +11,12 @@ import contextlib
 import getpass
 import hashlib
 import json
-import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
-from types import FrameType
 from typing import TypeVar
 
 from .errors import ConnectionLostError, CouldNotLookError, InterruptedRunError, StepError
@@ -240,26 +237,6 @@ def staying(host: Host, database: Database, kind: str) -> Iterator[None]:
         raise
 
 
-@contextlib.contextmanager
-def _interrupts() -> Iterator[threading.Event]:
-    """Note every Ctrl-C: Python loses one that meets a callback of its own, such as the end of a weak reference."""
-    noted = threading.Event()
-    before = signal.getsignal(signal.SIGINT)
-    if not callable(before) or threading.current_thread() is not threading.main_thread():
-        yield noted
-        return
-
-    def note(number: int, frame: FrameType | None) -> None:
-        noted.set()
-        before(number, frame)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield noted
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def follow(
     host: Host,
     database: Database,
@@ -270,19 +247,17 @@ def follow(
     """Stay with a run to its end, handing on what it prints and how far it is; return the last look."""
     offset, wait = 0, SHORTEST_WAIT
     decode = codecs.getincrementaldecoder("utf-8")("replace").decode  # a look may end in the middle of a character
-    with _interrupts() as interrupted:
-        while not interrupted.is_set():
-            seen = look(host, database, run.kind, offset)
-            _check_same(host, database, run, seen)
-            printed = seen.output.encode("utf-8", "surrogateescape")
-            offset += len(printed)
-            echo(decode(printed))
-            progress(seen)
-            if not seen.running:
-                return seen
-            time.sleep(wait)
-            wait = min(wait * 1.5, LONGEST_WAIT)
-    raise KeyboardInterrupt
+    while True:
+        seen = look(host, database, run.kind, offset)
+        _check_same(host, database, run, seen)
+        printed = seen.output.encode("utf-8", "surrogateescape")
+        offset += len(printed)
+        echo(decode(printed))
+        progress(seen)
+        if not seen.running:
+            return seen
+        time.sleep(wait)
+        wait = min(wait * 1.5, LONGEST_WAIT)
 
 
 def _check_same(host: Host, database: Database, run: Run, seen: Look) -> None:

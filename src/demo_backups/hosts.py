@@ -11,12 +11,14 @@ import contextlib
 import io
 import secrets
 import shlex
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 import invoke
@@ -70,8 +72,9 @@ class Host:
     `context` is Invoke's Context or Fabric's Connection: the two have one interface.
     """
 
-    def __init__(self, name: str, context: Any, use_sudo: bool) -> None:
+    def __init__(self, name: str, context: Any, use_sudo: bool, interrupted: threading.Event) -> None:
         self.name = name
+        self._interrupted = interrupted
         self.use_sudo = use_sudo
         self._context = context
         self._marker = secrets.token_hex(16)
@@ -170,6 +173,7 @@ class Host:
         """Run it, and turn all that can happen on the way into words."""
         try:
             result = run()
+            self._heed_interrupt()
         except CommandTimedOut as error:
             raise ConnectionLostError(
                 f"could not {what}: no answer within {error.timeout} s", host=self.name, advice=self._still_running
@@ -192,6 +196,11 @@ class Host:
         except _connection_errors() as error:
             raise self._lost(what, str(error)) from error
         return result
+
+    def _heed_interrupt(self) -> None:
+        """Raise a KeyboardInterrupt that Python has lost."""
+        if self._interrupted.is_set():
+            raise KeyboardInterrupt
 
     def _lost(self, what: str, printed: str) -> BackupsError:
         return ConnectionLostError(
@@ -244,24 +253,45 @@ def _connection_errors() -> tuple[type[BaseException], ...]:
 
 
 @contextlib.contextmanager
+def _interrupts() -> Iterator[threading.Event]:
+    """Note every Ctrl-C: Python loses one that meets a callback of its own, such as the end of a weak reference."""
+    noted = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield noted
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.set()
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
 def open_host(settings: Settings, name: str | None = None) -> Iterator[Host]:
     """Open a Host by its name, the settings' own by default; `local` is this machine.
 
     Raises SettingsError and CouldNotLookError.
     """
     name = check_host(name or settings.host)
-    if name == LOCAL:
-        yield Host(name, _local_context(), settings.use_sudo)
-        return
-    from .ssh import close, connect
+    with _interrupts() as interrupted:
+        if name == LOCAL:
+            yield Host(name, _local_context(), settings.use_sudo, interrupted)
+            return
+        from .ssh import close, connect
 
-    connection = connect(
-        name, Path(settings.ssh_config).expanduser() if settings.ssh_config else None, _remote_runner()
-    )
-    try:
-        yield Host(name, connection, settings.use_sudo)
-    finally:
-        close(connection)
+        connection = connect(
+            name, Path(settings.ssh_config).expanduser() if settings.ssh_config else None, _remote_runner()
+        )
+        try:
+            yield Host(name, connection, settings.use_sudo, interrupted)
+        finally:
+            close(connection)
 
 
 def _local_context() -> invoke.Context:
