@@ -185,9 +185,9 @@ def wait_for_term(pid: int) -> None:
         try:
             status = Path(f"/proc/{pid}/status").read_text()
         except (FileNotFoundError, ProcessLookupError):
-            return True  # it has met it: the system lets a process go on whose group has lost its parent
+            return True  # it has met it: the system lets a process go on whose group has lost its parent (setpgid(2))
         lines = dict(line.split(":\t") for line in status.splitlines())
-        return bool(int(lines["ShdPnd"], 16) >> (signal.SIGTERM - 1) & 1)
+        return lines["State"].startswith("Z") or bool(int(lines["ShdPnd"], 16) >> (signal.SIGTERM - 1) & 1)
 
     wait_until(pending, "SIGTERM")
 
