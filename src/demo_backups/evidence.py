@@ -84,13 +84,23 @@ def _status(error: BaseException) -> int:
     return INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
 
 
-def read_all(folder: Path) -> list[Record]:
-    """Read the records of a folder; those that cannot be read are passed over."""
-    records = []
+@dataclass(frozen=True)
+class Damaged:
+    """A file among the records that is none: where it is, and what is wrong with it."""
+
+    path: Path
+    why: str
+
+
+def read_all(folder: Path) -> tuple[list[Record], list[Damaged]]:
+    """Read the records of a folder, the oldest first, and name those that cannot be read."""
+    records, damaged = [], []
     for path in sorted(folder.glob("*.json")):
-        with contextlib.suppress(OSError, ValueError, TypeError):
+        try:
             records.append(Record(**json.loads(path.read_text(encoding="utf-8"))))
-    return records
+        except (OSError, ValueError, TypeError) as error:
+            damaged.append(Damaged(path, str(error)))
+    return records, damaged
 
 
 def write(into: Path, record: Record) -> Path:

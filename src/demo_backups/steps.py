@@ -94,7 +94,7 @@ def look_ahead(work: Work) -> preflight.Preflight:
     """Tell what a backup will do, before it does."""
     settings, database = work.settings, work.database
     runs_a_day = schedule.runs_a_day(database, schedule.PUBLISHED.read_text())
-    records = evidence.read_all(evidence.folder(settings))
+    records, _ = evidence.read_all(evidence.folder(settings))
     sqlite = scripts.check_tools(work.host)
     seen = preflight.observe(work.host, database, sqlite, runs_a_day, records)
     return preflight.decide(seen, settings.writer_timeout, settings.free_space_floor)
