@@ -83,7 +83,12 @@ class Plan:
                 {
                     "name": phase.name,
                     "steps": [
-                        {"name": step.name, "mark": step.mark.value, "optional": step.optional, "observed": step.observed}
+                        {
+                            "name": step.name,
+                            "mark": step.mark.value,
+                            "optional": step.optional,
+                            "observed": step.observed,
+                        }
                         for step in phase.steps
                     ],
                 }
