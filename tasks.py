@@ -23,6 +23,8 @@ HELP = {
     "host": "SSH alias of the server, or 'local' for this machine (default: the setting host)",
     "dry-run": "show what would be changed and run; change nothing",
     "database": "index or tracker (default: index)",
+    "exit-code": "exit 1 where something is to do, else 3 where something is not seen; optional steps do not count",
+    "yes": "do not ask",
     "backup": "file to verify, by its path or its name in the backup folder (default: the newest)",
     "quick": "quick_check in place of integrity_check: faster, and blind to wrong indexes",
     "json": "print one JSON object, and nothing else, on standard output",
@@ -232,6 +234,77 @@ def list_backups(c: Context, host: str | None = None, database: str = "index", j
 
 
 @task
+def plan(c: Context, host: str | None = None, json: bool = False, exit_code: bool = False) -> None:
+    """Show where the release stands: every step of its four phases, its mark, and what was seen of it."""
+    from demo_backups import release, reports
+
+    seen = release.observe(settings(c), host)
+    if json:
+        reports.print_json(seen.as_json())
+    else:
+        out = reports.console()
+        out.print(f"{seen.host}: plan", soft_wrap=True)
+        reports.print_plan(out, seen)
+    _exit(seen.exit_code if exit_code else 0)
+
+
+@task
+def next(c: Context, host: str | None = None, yes: bool = False) -> None:
+    """Do the next step of the release: show its commands, ask, act, and look whether it is done."""
+    from demo_backups import release, reports
+
+    release.do_next(settings(c), host, reports.console(), yes)
+
+
+@task
+def branch(c: Context, dry_run: bool = False) -> None:
+    """Get onto the release's branch: made from the base, unless it is there, here or on the remote."""
+    from demo_backups import release, reports
+
+    release.branch(settings(c), reports.console(), dry_run)
+
+
+def _commit(c: Context, part: str, dry_run: bool) -> None:
+    from demo_backups import release, reports
+
+    release.commit(settings(c), part, reports.console(), dry_run)
+
+
+@task
+def commit_index_backup(c: Context, dry_run: bool = False) -> None:
+    """Commit the index backup script, and nothing else, with the plan's message."""
+    _commit(c, "index", dry_run)
+
+
+@task
+def commit_tracker_backup(c: Context, dry_run: bool = False) -> None:
+    """Commit the tracker backup script, and nothing else, with the plan's message."""
+    _commit(c, "tracker", dry_run)
+
+
+@task
+def commit_docs(c: Context, dry_run: bool = False) -> None:
+    """Commit the documentation, and nothing else, with the plan's message."""
+    _commit(c, "docs", dry_run)
+
+
+@task
+def push(c: Context, dry_run: bool = False) -> None:
+    """Push the release's branch; never by force."""
+    from demo_backups import release, reports
+
+    release.push(settings(c), reports.console(), dry_run)
+
+
+@task
+def open_pr(c: Context, host: str | None = None, dry_run: bool = False) -> None:
+    """Open the pull request, its body made of the evidence; without gh, print the body and where to open it."""
+    from demo_backups import release, reports
+
+    release.open_pr(settings(c), host, reports.console(), dry_run)
+
+
+@task
 def rehearse(
     c: Context,
     database: str = "index",
@@ -247,8 +320,9 @@ def rehearse(
     from demo_backups.rehearsal.rehearse import rehearse as play
     from demo_backups.settings import load
 
-    # Of the environment only the place of the records: nothing else from outside reaches the rehearsal.
-    project = load(PROJECT, PROJECT | {"evidence_dir": c.config.get("evidence_dir")}, environ={})
+    # Of the environment only what is rehearsed and the place of the records: nothing else reaches the rehearsal.
+    given = {"evidence_dir": c.config.get("evidence_dir"), "release": {"repository": settings(c).release.repository}}
+    project = load(PROJECT, PROJECT | given, environ={})
     if svg is not None:
         reports.check_picture(Path(svg))
     out = reports.console(record=svg is not None)

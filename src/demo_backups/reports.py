@@ -21,10 +21,18 @@ if TYPE_CHECKING:
 
     from .detached import Look, Run
     from .facts import File
+    from .plan import Plan
     from .preflight import Preflight
     from .verification import Verification
 
 MARKS = {True: ("passed", "green"), False: ("FAILED", "bold red"), None: ("could not be made", "yellow")}
+MARK_STYLES = {
+    "done": "green",
+    "to do": "bold cyan",
+    "waiting": "dim",
+    "not seen": "yellow",
+    "out of order": "bold red",
+}
 PICTURE_WIDTH = 114  # columns: what a rehearsal's lines and tables need below /tmp
 
 
@@ -169,6 +177,30 @@ def print_backups(out: Console, backups: Sequence[File]) -> None:
             Text(clean(str(each.path))), f"{each.bytes:,}", each.modified.isoformat(sep=" ", timespec="seconds")
         )
     out.print(table)
+
+
+def print_plan(out: Console, plan: Plan) -> None:
+    """Print the plan: each step with its mark and what was seen of it; then what could not be seen, in full."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("step", "mark", "", "what was seen"):
+        table.add_column(column, overflow="fold", no_wrap=column in ("step", "mark"))
+    for number, phase in enumerate(plan.phases, 1):
+        table.add_row(Text(f"Phase {number}: {phase.name}", "bold"))
+        for step in phase.steps:
+            title = f"{step.title} (optional)" if step.optional else step.title
+            mark = Text(step.mark.value, MARK_STYLES[step.mark.value])
+            table.add_row(Text(f"  {step.name}"), mark, Text(title), Text(clean(step.observed)))
+        table.add_section()
+    out.print(table)
+    if plan.notes:
+        out.print(Text(clean("\n".join(plan.notes)), "yellow"))
+    done = sum(step.mark.value == "done" for step in plan.steps)
+    words = f"{done} of {len(plan.steps)} steps done"
+    out.print(Text(f"{words}; next: {plan.next.name} (./inv next)" if plan.next else words))
 
 
 def print_preflight(out: Console, ahead: Preflight) -> None:
