@@ -234,17 +234,23 @@ def list_backups(c: Context, host: str | None = None, database: str = "index", j
 
 
 @task
-def plan(c: Context, host: str | None = None, json: bool = False, exit_code: bool = False) -> None:
+def plan(
+    c: Context, host: str | None = None, json: bool = False, exit_code: bool = False, svg: str | None = None
+) -> None:
     """Show where the release stands: every step of its four phases, its mark, and what was seen of it."""
     from demo_backups import release, reports
 
+    if svg is not None:
+        reports.check_picture(Path(svg))
     seen = release.observe(settings(c), host)
     if json:
         reports.print_json(seen.as_json())
     else:
-        out = reports.console()
+        out = reports.console(record=svg is not None)
         out.print(f"{seen.host}: plan", soft_wrap=True)
         reports.print_plan(out, seen)
+        if svg is not None:
+            reports.save_picture(out, Path(svg), title="./inv plan")
     _exit(seen.exit_code if exit_code else 0)
 
 
