@@ -44,9 +44,9 @@ def test_a_record_says_when_and_in_which_form(tmp_path: Path) -> None:
     write(tmp_path, Record("run", "demo", "index"))
     seen = written(tmp_path)
     assert before <= datetime.fromisoformat(seen["when"]) <= datetime.now(timezone.utc)
-    assert seen["schema"] == 1
+    assert seen["schema"] == 2
     assert {key for key, value in seen.items() if value is None} == (
-        {"script_sha256", "exit_status", "backup", "bytes", "seconds", "error"}
+        {"script_sha256", "exit_status", "backup", "bytes", "created", "seconds", "error"}
     )
 
 
