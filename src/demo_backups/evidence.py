@@ -204,6 +204,8 @@ def _read(path: Path) -> Record:
         raise ValueError(f"schema {schema} is not known: a newer version wrote it")
     if type(schema) is not int or schema < 1:
         raise ValueError(f"schema: must be a number from 1 to {SCHEMA}, not {_short(schema)}")
+    if "when" not in content:  # a new record has a default for it
+        raise ValueError("when: is missing")
     try:
         return _SHAPE.validate_python(content)
     except ValidationError as error:
