@@ -302,6 +302,7 @@ DAMAGED = {
     "no time": (changed(when=...), "when: is missing"),
     "no such time": (changed(when="2024-13-24T20:00:00+00:00"), "when: must be a time with its zone"),
     "no zone": (changed(when="2024-11-24T20:00:00"), "when: must be a time with its zone"),
+    "before all time": (changed(when="0001-01-01T00:00:00+05:00"), "when: must be a time with its zone"),
     "created yesterday": (changed(created="yesterday"), "created: must be a time with its zone"),
     "unknown field": (changed(hots="demo"), "hots: is not a field of a record"),
     "host as number": (changed(host=5), "host: must be a valid string, not 5"),

@@ -42,9 +42,10 @@ ADVICE = "set evidence_dir to a folder that can be {} (INVOKE_EVIDENCE_DIR)"
 def _moment(text: str) -> str:
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
+        zoned = moment.tzinfo is not None and moment.astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        zoned = False
+    if not zoned:
         raise ValueError("must be a time with its zone, as in 2026-01-31T12:00:00+00:00")
     return text
 

@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -217,12 +217,12 @@ def _history_table(records: Sequence[Record]) -> Table:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("when", "host", "database", "kind", "result", "backup", "bytes", "seconds", "who"):
+    for column in ("when (UTC)", "host", "database", "kind", "result", "backup", "bytes", "seconds", "who"):
         table.add_column(column, overflow="fold", justify="right" if column in ("bytes", "seconds") else "left")
     for each in records:
         result, style = outcome(each)
         words = [
-            datetime.fromisoformat(each.when).isoformat(sep=" ", timespec="seconds"),
+            f"{datetime.fromisoformat(each.when).astimezone(timezone.utc):%Y-%m-%d %H:%M:%S}",
             each.host,
             each.database,
             each.kind,
