@@ -23,6 +23,8 @@ HELP = {
     "host": "SSH alias of the server, or 'local' for this machine (default: the setting host)",
     "dry-run": "show what would be changed and run; change nothing",
     "database": "index or tracker (default: index)",
+    "history --host": "what was done on this host only (default: on all)",
+    "history --database": "index or tracker (default: both)",
     "exit-code": "exit 1 where something is to do, else 3 where something is not seen; optional steps do not count",
     "yes": "do not ask",
     "backup": "file to verify, by its path or its name in the backup folder (default: the newest)",
@@ -75,8 +77,10 @@ def task(body: Callable[..., None]) -> Any:
         except KeyboardInterrupt:
             raise Exit("interrupted", INTERRUPTED) from None
 
-    flags = [name.replace("_", "-") for name in inspect.signature(body).parameters]
-    return invoke.task(told, help={flag: HELP[flag] for flag in flags if flag in HELP}, auto_shortflags=False)
+    task_name, *flags = (name.replace("_", "-") for name in (body.__name__, *inspect.signature(body).parameters))
+    # A flag whose default is another one in this task is explained for it.
+    words = {flag: HELP.get(f"{task_name} --{flag}", HELP.get(flag)) for flag in flags}
+    return invoke.task(told, help={flag: each for flag, each in words.items() if each}, auto_shortflags=False)
 
 
 def settings(c: Context) -> Settings:
@@ -231,6 +235,26 @@ def list_backups(c: Context, host: str | None = None, database: str = "index", j
             reports.print_json(reports.backups_as_json(work.host.name, database, backups))
         else:
             reports.print_backups(out, backups)
+
+
+@task
+def history(c: Context, host: str | None = None, database: str | None = None, json: bool = False) -> None:
+    """List what was done and what it showed, the newest first, from the records here; it connects to nothing."""
+    from demo_backups import evidence, reports
+    from demo_backups.settings import check_host
+
+    given = settings(c)
+    if host is not None:
+        check_host(host)
+    if database is not None:
+        given.database(database)
+    folder = evidence.folder(given)
+    records, damaged = evidence.read_all(folder)
+    chosen = evidence.choose(reversed(records), host, database)
+    if json:
+        reports.print_json(reports.history_as_json(chosen, damaged))
+    else:
+        reports.print_history(reports.console(), chosen, len(records), damaged, folder)
 
 
 @task
