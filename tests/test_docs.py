@@ -30,6 +30,7 @@ BACKUPS = ROOT / "docs/backups.md"
 PLAN = ROOT / "docs/release-plan.md"
 SETTINGS = ROOT / "docs/settings.md"
 PICTURE = ROOT / "docs/rehearsal.svg"
+ARCHITECTURE = ROOT / "docs/architecture.svg"
 DOCS = [README, ROOT / "AGENTS.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 # What the quick start says and the tests do not run, with the reason.
@@ -379,6 +380,25 @@ def test_the_exit_codes_of_the_plan_s_page_are_those_of_the_code() -> None:
     assert [int(row[0]) for row in rows] == [0, FAILED, WRONG_INPUT, COULD_NOT_LOOK, INTERRUPTED]
 
 
+def test_the_architecture_names_every_module_and_no_other() -> None:
+    named = set(re.findall(r"[\w/*]+\.(?:py|sh)\b|\b\w+/(?=<)", ARCHITECTURE.read_text()))
+    sources = ROOT / "src/demo_backups"
+    there = {path.name for path in sources.iterdir() if path.suffix in (".py", ".sh") and path.name != "__init__.py"}
+    packages = {f"{path.parent.name}/" for path in sources.glob("*/__init__.py")}
+    assert named == there | packages | {"tasks.py", "share/bin/*.sh"}
+
+
+def test_the_architecture_s_rows_import_downwards() -> None:
+    """A module stands above those that it imports, or in their row."""
+    words = re.findall(r'<text class="name" x="\d+" y="(\d+)">([^<]+)</text>', ARCHITECTURE.read_text())
+    rows = {name: int(y) for y, names in words for name in names.split(" · ") if name.endswith(".py")}
+    for name, row in rows.items():
+        path = ROOT / ("tasks.py" if name == "tasks.py" else f"src/demo_backups/{name}")
+        for line in re.findall(r"^from \.(\w*) import (.+)$", path.read_text(), re.MULTILINE) if path.exists() else []:
+            for imported in [line[0]] if line[0] else line[1].split(", "):
+                assert row <= rows.get(f"{imported}.py", row), (name, imported)
+
+
 # --- links and names ------------------------------------------------------------------------------------------------
 
 
@@ -388,7 +408,7 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-LOADS = re.compile(r"url\((?!#)|href|@import|@font-face")  # what makes a picture ask another server
+LOADS = re.compile(r"url\((?!#)|href(?!=\"#)|@import|@font-face")  # what makes a picture ask another server
 LINKS = [
     pytest.param(doc, link, id=f"{doc.name} {link}")
     for doc in DOCS
@@ -405,14 +425,15 @@ def test_every_link_within_the_docs_leads_somewhere(doc: Path, link: str) -> Non
     assert not anchor or anchor in anchors(target.read_text())
 
 
-@pytest.mark.parametrize("doc", [*DOCS, PICTURE, ROOT / "invoke.yaml"], ids=lambda path: path.name)
+@pytest.mark.parametrize("doc", [*DOCS, PICTURE, ARCHITECTURE, ROOT / "invoke.yaml"], ids=lambda path: path.name)
 def test_no_page_names_a_place_on_the_machine_it_was_written_on(doc: Path) -> None:
     text = doc.read_text().replace("/home/torrust/", "").replace("/tmp/demo-backups-", "")
     assert re.findall(r"/(?:root|home|work|Users|tmp|mnt|opt|srv)/\S+", text) == []
 
 
-def test_the_picture_loads_nothing() -> None:
-    assert LOADS.findall(PICTURE.read_text()) == []
+@pytest.mark.parametrize("picture", sorted((ROOT / "docs").glob("*.svg")), ids=lambda path: path.name)
+def test_a_picture_loads_nothing(picture: Path) -> None:
+    assert LOADS.findall(picture.read_text()) == []
 
 
 def test_a_rehearsal_draws_all_that_it_prints_within_the_picture(inv: Inv, tmp_path: Path) -> None:
