@@ -87,9 +87,6 @@ class Record:
     integrity_check: list[str] = field(default_factory=list)
     error: str | None = None
     details: dict[str, Any] = field(default_factory=dict)
-    who: str = ""
-    commands: list[str] = field(default_factory=list)
-    created: str | None = None
 
     @property
     def passed(self) -> bool | None:
