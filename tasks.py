@@ -17,6 +17,7 @@ from demo_backups.errors import FAILED, INTERRUPTED, BackupsError, SettingsError
 from demo_backups.project import ROOT, read_project_file
 
 if TYPE_CHECKING:
+    from demo_backups.plan import Plan
     from demo_backups.settings import Settings
 
 HELP = {
@@ -41,6 +42,8 @@ HELP = {
     "rounds": "how often cp and the script are measured",
     "folder": "where the databases are made: on the disk that is to be measured (default: the temporary folder)",
     "out": "folder for the numbers and the picture (default: reports; with --full, benchmarks and docs)",
+    "open": "show it in the browser",
+    "format": "html, the page reports/index.html; or markdown, on standard output, for a pull request",
     "pytest": "what to hand to pytest, such as '-k crontab'",
 }
 
@@ -98,6 +101,15 @@ def _run(c: Context, database: str, host: str | None, dry_run: bool, force: bool
     kind = None if dry_run else "run"
     with steps.begin(settings(c), f"run-{database}-backup", host, database, reports.console(), kind) as work:
         steps.run(work, dry_run, force)
+
+
+def _look_at_plan(known: Settings, host: str | None) -> Plan:
+    from demo_backups import evidence
+    from demo_backups.plan import Plan
+    from demo_backups.settings import check_host
+
+    _, damaged = evidence.read_all(evidence.folder(known))
+    return Plan(check_host(known.host if host is None else host), [], [f"{each.path}: {each.why}" for each in damaged])
 
 
 def _exit(code: int) -> None:
@@ -229,6 +241,26 @@ def list_backups(c: Context, host: str | None = None, database: str = "index", j
             reports.print_json(reports.backups_as_json(work.host.name, database, backups))
         else:
             reports.print_backups(out, backups)
+
+
+@task
+def report(c: Context, host: str | None = None, open: bool = False, format: str = "html") -> None:
+    """Make a page of the plan, the last verifications and the records: reports/index.html, which loads nothing."""
+    from datetime import datetime, timezone
+
+    from demo_backups import evidence, pages, reports
+
+    pages.check_format(format)
+    known = settings(c)
+    plan = _look_at_plan(known, host)
+    records, _ = evidence.read_all(evidence.folder(known))
+    page = pages.look(plan, records, known.databases, datetime.now(timezone.utc))
+    if format == pages.MARKDOWN:
+        sys.stdout.buffer.write(pages.markdown(page).encode())
+        return
+    place = ROOT / "reports/index.html"
+    reports.save_page(pages.html(page), place)
+    print(reports.open_page(place) if open else f"the report is {place}")
 
 
 @task

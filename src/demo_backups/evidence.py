@@ -39,6 +39,9 @@ class Record:
     integrity_check: list[str] = field(default_factory=list)
     error: str | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    who: str = ""
+    commands: list[str] = field(default_factory=list)
+    created: str | None = None
 
 
 def folder(settings: Settings) -> Path:

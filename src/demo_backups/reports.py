@@ -8,11 +8,12 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from .errors import SettingsError
+from .errors import SettingsError, StepError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,6 +62,36 @@ def save_picture(out: Console, path: Path, title: str) -> None:
     picture.print(Text.from_ansi(out.export_text(styles=True).rstrip()), overflow="fold")
     svg = re.sub(r"@font-face \{.*?\}\s*", "", picture.export_svg(title=title), flags=re.DOTALL)
     path.write_text(svg, encoding="utf-8")
+
+
+def save_page(text: str, place: Path) -> None:
+    """Write a page whole or not at all: beside its place, then renamed; raises StepError."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=place.parent, prefix=".", delete=False, encoding="utf-8") as part:
+            try:
+                part.write(text)
+                part.close()
+                Path(part.name).chmod(0o644)
+                Path(part.name).replace(place)
+            except BaseException:
+                Path(part.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise StepError(
+            f"the report could not be written to {place}",
+            printed=str(error),
+            advice=f"make {place.parent} a folder that you can write to, on a disk with space",
+        ) from error
+
+
+def open_page(place: Path) -> str:
+    """Show a page in the browser; return what is to be said of that."""
+    import webbrowser
+
+    if webbrowser.open(place.as_uri()):
+        return f"the report is {place}"
+    return f"the report is {place}: no browser was found here, open it in one"
 
 
 def size(count: int) -> str:

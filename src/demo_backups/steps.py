@@ -225,6 +225,7 @@ def verify(
     work.record.bytes = seen.backup.bytes if seen.backup else None
     work.record.checks = [asdict(check) for check in seen.checks]
     work.record.integrity_check = seen.integrity
+    work.record.details["source_bytes"] = seen.source_bytes
     work.record.exit_status = seen.exit_code
     return seen
 

@@ -114,7 +114,7 @@ def rehearse(settings: Settings, play: Play, keep: bool, out: Console) -> None:
                     record.exit_status = record.seconds = None  # of the whole, not of the last step
             if keep:
                 _keep(out, there, play.database)
-        record.details = {
+        record.details |= {
             "journal": play.journal,
             "asked_commits_per_second": play.traffic,
             "traffic": {k: v for k, v in asdict(seen).items() if k != "words"},
