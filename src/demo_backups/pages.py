@@ -240,7 +240,7 @@ def _over_time(
     if not told:
         return Plot(name, title, f"No {kind} has been recorded yet.", [], [])
     shown = [Series(each.name, each.points[-POINTS:]) for each in series]
-    words = " ".join(_summary(each, say) for each in told)
+    words = "\n".join(_summary(each, say) for each in told)
     rows = sorted(((when, each.name, value) for each in shown for when, value in each.points), reverse=True)
     table = [[minute(when), of, exactly(value)] for when, of, value in rows]
     return Plot(name, title, words, ["When", "Of", kind.capitalize()], table, Chart(name, shown, say))
@@ -249,16 +249,14 @@ def _over_time(
 def _summary(series: Series, say: Callable[[float], str]) -> str:
     """Say what a line shows, for who cannot see it."""
     (first, _), (last, latest) = series.points[0], series.points[-1]
-    name = series.name.capitalize()
-    if len(series.points) == 1:
-        return f"{name}: {say(latest)}, seen once, at {minute(last)}."
     values = [value for _, value in series.points]
-    between = f"{say(min(values))} to {say(max(values))}" if min(values) < max(values) else "always the same"
-    shown = f"; the latest {POINTS} are shown" if len(values) > POINTS else ""
-    return (
-        f"{name}: {between}, seen {len(values)} times from {minute(first)} to {minute(last)}, "
-        f"the latest {say(latest)}{shown}."
-    )
+    count = len(values)
+    if count == 1:
+        return f"{series.name.capitalize()}: {say(latest)}, seen once, on {last:%Y-%m-%d}."
+    between = f"{say(min(values))} to {say(max(values))}, the latest" if min(values) < max(values) else "always"
+    shown = f"; the latest {POINTS} are shown" if count > POINTS else ""
+    when = f"seen {count:,} times, {first:%Y-%m-%d} to {last:%Y-%m-%d}"
+    return f"{series.name.capitalize()}: {between} {say(latest)} ({when}{shown})."
 
 
 def _by_day(name: str, title: str, records: list[Record]) -> Plot:
@@ -299,7 +297,7 @@ def short_size(count: float) -> str:
     for unit, name in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
         if count >= unit:
             return f"{count / unit:.3g} {name}" if count < 999.5 * unit else f"{count / unit:,.0f} {name}"
-    return f"{count:g} bytes"
+    return f"{count:g} bytes" if count else "0"
 
 
 def duration(seconds: float) -> str:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-WIDTH, HEIGHT, TEXT = 5.0, 2.9, 12  # inches and points, of which SVG makes its own units: 72 to the inch
+WIDTH, HEIGHT, TEXT = 4.3, 2.7, 12  # inches and points, of which SVG makes its own units: 72 to the inch
 TICKS = 5
-# What each series looks like: the page's variable, and the marker of its points or the hatch of its bars, since colour
+MARKED = 30  # points: of more, only the line is drawn
+# What each series looks like: the variable of the page, and its line and marker or the hatch of its bars, since colour
 # alone says nothing to some.
-LINES = (("--plot-1", "o"), ("--plot-2", "^"))
-BARS = (("--good", ""), ("--bad", "////"), ("--care", "...."))
+LINES = (("--plot-1", "-o"), ("--plot-2", "--^"))
+BARS = (("--good", ""), ("--bad", "////"), ("--care", "----"))
 # Matplotlib wants colours that it knows: these stand for the page's own until the SVG is written.
 STAND_INS = {
     variable: f"#0102{number:02d}"
@@ -58,6 +59,15 @@ def draw(chart: Chart) -> str:
         axes = figure.add_subplot()
         (_bars if chart.bars else _lines)(axes, chart.series)
         _dress(axes, chart)
+        figure.legend(
+            loc="outside upper left",
+            ncols=len(chart.series),
+            frameon=False,
+            labelcolor=STAND_INS["--ink"],
+            fontsize=TEXT - 1,
+            handlelength=1.6,
+            columnspacing=1.2,
+        )
         svg = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(svg, format="svg", transparent=True, metadata=nothing)
@@ -65,18 +75,13 @@ def draw(chart: Chart) -> str:
 
 
 def _lines(axes: Axes, series: Sequence[Series]) -> None:
-    for (variable, marker), each in zip(LINES, series, strict=False):
+    for (variable, look), each in zip(LINES, series, strict=True):
+        if not each.points:
+            continue
         times: list[Any] = [when for when, _ in each.points]  # Matplotlib's types know of no dates
-        size = 5 if len(times) < 60 else 2
-        axes.plot(
-            times,
-            [value for _, value in each.points],
-            color=STAND_INS[variable],
-            marker=marker,
-            markersize=size,
-            linewidth=1.2,
-            label=each.name,
-        )
+        style = look if len(times) <= MARKED else look[:-1]
+        values = [value for _, value in each.points]
+        axes.plot(times, values, style, color=STAND_INS[variable], markersize=5, linewidth=1.4, label=each.name)
     times = sorted(when for each in series for when, _ in each.points)
     margin = (times[-1] - times[0]) * 0.04 or timedelta(hours=12)  # a single point stands in the middle
     start: Any = times[0] - margin
@@ -86,7 +91,9 @@ def _lines(axes: Axes, series: Sequence[Series]) -> None:
 
 def _bars(axes: Axes, series: Sequence[Series]) -> None:
     below: dict[datetime, float] = {}
-    for (variable, hatch), each in zip(BARS, series, strict=False):
+    for (variable, hatch), each in zip(BARS, series, strict=True):
+        if not each.points:
+            continue
         days: list[Any] = [day for day, _ in each.points]
         axes.bar(
             days,
@@ -105,7 +112,7 @@ def _bars(axes: Axes, series: Sequence[Series]) -> None:
 
 
 def _dress(axes: Axes, chart: Chart) -> None:
-    """Axes that begin at nothing, few ticks, no frame, and the names of the series above."""
+    """Axes that begin at nothing, few ticks, and no frame."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -115,7 +122,7 @@ def _dress(axes: Axes, chart: Chart) -> None:
     axes.xaxis.set_major_locator(ticks)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(ticks))  # type: ignore[no-untyped-call]
     axes.set_ylim(0, max(value for value in _tops(chart)) * 1.08 or 1)
-    axes.yaxis.set_major_locator(MaxNLocator(TICKS - 1, integer=chart.bars))
+    axes.yaxis.set_major_locator(MaxNLocator(TICKS - 1, integer=chart.bars, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: chart.say(value)))
     axes.tick_params(colors=STAND_INS["--muted"], length=0, pad=6)
     axes.xaxis.get_offset_text().set_color(STAND_INS["--muted"])
@@ -124,16 +131,6 @@ def _dress(axes: Axes, chart: Chart) -> None:
     axes.spines[:].set_visible(False)
     axes.spines["bottom"].set_visible(True)
     axes.spines["bottom"].set_color(STAND_INS["--muted"])
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=len(BARS),
-        frameon=False,
-        labelcolor=STAND_INS["--ink"],
-        borderaxespad=0.2,
-        handlelength=1.4,
-        columnspacing=1.2,
-    )
 
 
 def _tops(chart: Chart) -> list[float]:
