@@ -17,13 +17,16 @@ from demo_backups.errors import FAILED, INTERRUPTED, BackupsError, SettingsError
 from demo_backups.project import ROOT, read_project_file
 
 if TYPE_CHECKING:
-    from demo_backups.plan import Plan
     from demo_backups.settings import Settings
 
 HELP = {
     "host": "SSH alias of the server, or 'local' for this machine (default: the setting host)",
     "dry-run": "show what would be changed and run; change nothing",
     "database": "index or tracker (default: index)",
+    "history --host": "what was done on this host only (default: on all)",
+    "history --database": "index or tracker (default: both)",
+    "exit-code": "exit 1 where something is to do, else 3 where something is not seen; optional steps do not count",
+    "yes": "do not ask",
     "backup": "file to verify, by its path or its name in the backup folder (default: the newest)",
     "quick": "quick_check in place of integrity_check: faster, and blind to wrong indexes",
     "json": "print one JSON object, and nothing else, on standard output",
@@ -76,8 +79,10 @@ def task(body: Callable[..., None]) -> Any:
         except KeyboardInterrupt:
             raise Exit("interrupted", INTERRUPTED) from None
 
-    flags = [name.replace("_", "-") for name in inspect.signature(body).parameters]
-    return invoke.task(told, help={flag: HELP[flag] for flag in flags if flag in HELP}, auto_shortflags=False)
+    task_name, *flags = (name.replace("_", "-") for name in (body.__name__, *inspect.signature(body).parameters))
+    # A flag whose default is another one in this task is explained for it.
+    words = {flag: HELP.get(f"{task_name} --{flag}", HELP.get(flag)) for flag in flags}
+    return invoke.task(told, help={flag: each for flag, each in words.items() if each}, auto_shortflags=False)
 
 
 def settings(c: Context) -> Settings:
@@ -101,15 +106,6 @@ def _run(c: Context, database: str, host: str | None, dry_run: bool, force: bool
     kind = None if dry_run else "run"
     with steps.begin(settings(c), f"run-{database}-backup", host, database, reports.console(), kind) as work:
         steps.run(work, dry_run, force)
-
-
-def _look_at_plan(known: Settings, host: str | None) -> Plan:
-    from demo_backups import evidence
-    from demo_backups.plan import Plan
-    from demo_backups.settings import check_host
-
-    _, damaged = evidence.read_all(evidence.folder(known))
-    return Plan(check_host(known.host if host is None else host), [], [f"{each.path}: {each.why}" for each in damaged])
 
 
 def _exit(code: int) -> None:
@@ -244,19 +240,111 @@ def list_backups(c: Context, host: str | None = None, database: str = "index", j
 
 
 @task
+def history(c: Context, host: str | None = None, database: str | None = None, json: bool = False) -> None:
+    """List what was done and what it showed, the newest first, from the records here; it connects to nothing."""
+    from demo_backups import evidence, reports
+    from demo_backups.settings import check_host
+
+    given = settings(c)
+    if host is not None:
+        check_host(host)
+    if database is not None:
+        given.database(database)
+    folder = evidence.folder(given)
+    records, damaged = evidence.read_all(folder)
+    chosen = evidence.choose(reversed(records), host, database)
+    if json:
+        reports.print_json(reports.history_as_json(chosen, damaged))
+    else:
+        reports.print_history(reports.console(), chosen, len(records), damaged, folder)
+
+
+@task
+def plan(
+    c: Context, host: str | None = None, json: bool = False, exit_code: bool = False, svg: str | None = None
+) -> None:
+    """Show where the release stands: every step of its four phases, its mark, and what was seen of it."""
+    from demo_backups import release, reports
+
+    if svg is not None:
+        reports.check_picture(Path(svg))
+    seen = release.observe(settings(c), host)
+    if json:
+        reports.print_json(seen.as_json())
+    else:
+        out = reports.console(record=svg is not None)
+        out.print(f"{seen.host}: plan", soft_wrap=True)
+        reports.print_plan(out, seen)
+        if svg is not None:
+            reports.save_picture(out, Path(svg), title="./inv plan")
+    _exit(seen.exit_code if exit_code else 0)
+
+
+@task
+def next(c: Context, host: str | None = None, yes: bool = False) -> None:
+    """Do the next step of the release: show its commands, ask, act, and look whether it is done."""
+    from demo_backups import release, reports
+
+    release.do_next(settings(c), host, reports.console(), yes)
+
+
+@task
+def branch(c: Context, dry_run: bool = False) -> None:
+    """Get onto the release's branch: made from the base, unless it is there, here or on the remote."""
+    from demo_backups import release, reports
+
+    release.branch(settings(c), reports.console(), dry_run)
+
+
+def _commit(c: Context, part: str, dry_run: bool) -> None:
+    from demo_backups import release, reports
+
+    release.commit(settings(c), part, reports.console(), dry_run)
+
+
+@task
+def commit_index_backup(c: Context, dry_run: bool = False) -> None:
+    """Commit the index backup script, and nothing else, with the plan's message."""
+    _commit(c, "index", dry_run)
+
+
+@task
+def commit_tracker_backup(c: Context, dry_run: bool = False) -> None:
+    """Commit the tracker backup script, and nothing else, with the plan's message."""
+    _commit(c, "tracker", dry_run)
+
+
+@task
+def commit_docs(c: Context, dry_run: bool = False) -> None:
+    """Commit the documentation, and nothing else, with the plan's message."""
+    _commit(c, "docs", dry_run)
+
+
+@task
+def push(c: Context, dry_run: bool = False) -> None:
+    """Push the release's branch; never by force."""
+    from demo_backups import release, reports
+
+    release.push(settings(c), reports.console(), dry_run)
+
+
+@task
+def open_pr(c: Context, host: str | None = None, dry_run: bool = False) -> None:
+    """Open the pull request, its body made of the evidence; without gh, print the body and where to open it."""
+    from demo_backups import release, reports
+
+    release.open_pr(settings(c), host, reports.console(), dry_run)
+
+
+@task
 def report(c: Context, host: str | None = None, open: bool = False, format: str = "html") -> None:
     """Make a page of the plan, the last verifications and the records: reports/index.html, which loads nothing."""
-    from datetime import datetime, timezone
-
-    from demo_backups import evidence, pages, reports
+    from demo_backups import pages, release, reports
 
     pages.check_format(format)
-    known = settings(c)
-    plan = _look_at_plan(known, host)
-    records, _ = evidence.read_all(evidence.folder(known))
-    page = pages.look(plan, records, known.databases, datetime.now(timezone.utc))
+    page = release.look_at_all(settings(c), host)
     if format == pages.MARKDOWN:
-        sys.stdout.buffer.write(pages.markdown(page).encode())
+        reports.print_text(pages.markdown(page))
         return
     place = ROOT / "reports/index.html"
     reports.save_page(pages.html(page), place)
@@ -279,8 +367,9 @@ def rehearse(
     from demo_backups.rehearsal.rehearse import rehearse as play
     from demo_backups.settings import load
 
-    # Of the environment only the place of the records: nothing else from outside reaches the rehearsal.
-    project = load(PROJECT, PROJECT | {"evidence_dir": c.config.get("evidence_dir")}, environ={})
+    # Of the environment only what is rehearsed and the place of the records: nothing else reaches the rehearsal.
+    given = {"evidence_dir": c.config.get("evidence_dir"), "release": {"repository": settings(c).release.repository}}
+    project = load(PROJECT, PROJECT | given, environ={})
     if svg is not None:
         reports.check_picture(Path(svg))
     out = reports.console(record=svg is not None)

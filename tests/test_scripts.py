@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -23,6 +24,7 @@ from .conftest import ODD_NAMES, SCRIPT
 
 NEW = b"#!/bin/sh\necho new\n"
 OLD = b"#!/bin/sh\necho old\n"
+SINCE = datetime(2026, 11, 24, 20, tzinfo=timezone.utc)
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 ODD_FOLDERS = pytest.mark.parametrize("name", ["bin", *ODD_NAMES.values()], ids=["usual", *ODD_NAMES])
@@ -157,13 +159,13 @@ def test_the_index_script_has_the_paths_of_the_settings_built_in(project_setting
     ("there", "needed"), [(None, True), (OLD, True), (b"", True), (NEW + b"\n", True), (NEW, False)]
 )
 def test_deploying_is_needed_where_the_content_differs(script: Script, there: bytes | None, needed: bool) -> None:
-    deployed = None if there is None else Deployed("755", "root:root", there)
+    deployed = None if there is None else Deployed("755", there, SINCE)
     assert Push(script, PurePosixPath("/x"), deployed).needed is needed
 
 
 def test_the_difference_is_shown_as_diff_shows_it(script: Script) -> None:
     target = PurePosixPath("/srv/x.sh")
-    assert Push(script, target, Deployed("755", "root:root", OLD)).diff().splitlines() == [
+    assert Push(script, target, Deployed("755", OLD, SINCE)).diff().splitlines() == [
         "--- /srv/x.sh (there)",
         "+++ index-db-backup.sh (here)",
         "@@ -1,2 +1,2 @@",
@@ -172,11 +174,11 @@ def test_the_difference_is_shown_as_diff_shows_it(script: Script) -> None:
         "+echo new",
     ]
     assert Push(script, target, None).diff().splitlines()[0] == "--- /dev/null"
-    assert Push(script, target, Deployed("755", "root:root", NEW)).diff() == ""
+    assert Push(script, target, Deployed("755", NEW, SINCE)).diff() == ""
 
 
 def test_bytes_that_are_no_text_are_shown_all_the_same(script: Script) -> None:
-    assert "-\ufffd" in Push(script, PurePosixPath("/x"), Deployed("755", "root:root", b"\xff\n")).diff()
+    assert "-\ufffd" in Push(script, PurePosixPath("/x"), Deployed("755", b"\xff\n", SINCE)).diff()
 
 
 @ODD_FOLDERS
@@ -188,7 +190,8 @@ def test_the_script_on_the_host_is_seen_as_it_is(here: Host, tmp_path: Path, scr
     script_of(target, b"\x00\xff\r\n" * 30, 0o4750)
     seen = plan_push(here, database, script).there
     assert seen is not None
-    assert (seen.mode, seen.owner, seen.content) == ("4750", f"{target.owner()}:{target.group()}", b"\x00\xff\r\n" * 30)
+    assert (seen.mode, seen.content) == ("4750", b"\x00\xff\r\n" * 30)
+    assert seen.since.timestamp() == pytest.approx(target.stat().st_ctime, abs=1e-5)
 
 
 def _with_script(target: Path) -> Database:
@@ -223,7 +226,7 @@ def test_a_script_that_cannot_be_seen_is_no_missing_one(
 def test_a_script_whose_mode_would_not_let_it_run_is_not_replaced(
     here: Host, script: Script, mode: str, refused: bool
 ) -> None:
-    change = Push(script, PurePosixPath("/it's/x.sh"), Deployed(mode, "root:root", OLD))
+    change = Push(script, PurePosixPath("/it's/x.sh"), Deployed(mode, OLD, SINCE))
     if not refused:
         check_push(here, change)
         return
@@ -304,7 +307,7 @@ def test_what_comes_damaged_is_not_put_there_and_leaves_nothing(
 ) -> None:
     if there is not None:
         script_of(place.target, there)
-    change = Push(script, PurePosixPath(place.target), Deployed("755", "", there) if there else None)
+    change = Push(script, PurePosixPath(place.target), Deployed("755", there, SINCE) if there else None)
     command = change.command(payload=payload or "''")
     done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode != 0
@@ -315,7 +318,7 @@ def test_what_comes_damaged_is_not_put_there_and_leaves_nothing(
 
 def test_a_folder_in_its_place_is_refused_and_nothing_is_put_into_it(place: Place, script: Script) -> None:
     place.target.mkdir()
-    for there in (None, Deployed("755", "", OLD)):
+    for there in (None, Deployed("755", OLD, SINCE)):
         command = Push(script, PurePosixPath(place.target), there).command()
         assert subprocess.run(["/bin/sh", "-c", command], capture_output=True, check=False).returncode != 0
         assert list(place.target.iterdir()) == []

@@ -100,11 +100,20 @@ WRONG = [
     ("databases", "index", "must be a section of databases, not 'index'"),
     ("databases.index", None, "must be a section of settings, not None"),
     ("databases.index", "sqlite3.db", "must be a section of settings, not 'sqlite3.db'"),
-    ("databases.index.file", "/abs.db", "'/abs.db' is not a path below app_dir"),
-    ("databases.index.file", "../x.db", "'../x.db' is not a path below app_dir"),
-    ("databases.index.file", ".", "'.' is not a path below app_dir"),
+    ("databases.index.file", "/abs.db", "'/abs.db' is not a relative path"),
+    ("databases.index.file", "../x.db", "'../x.db' is not a relative path"),
+    ("databases.index.file", ".", "'.' is not a relative path"),
     ("databases.index.script", 7, "must be text, not 7"),
-    ("databases.index.script", "a/../../b.sh", "'a/../../b.sh' is not a path below app_dir"),
+    ("databases.index.script", "a/../../b.sh", "'a/../../b.sh' is not a relative path"),
+    ("release.branch", "-x", "'-x' is no name that git allows"),
+    ("release.branch", "a b", "'a b' is no name that git allows"),
+    ("release.remote", "a:b", "'a:b' is no name that git allows"),
+    ("release.docs", "", "is empty"),
+    ("release.docs", "''", "is empty"),
+    ("release.docs", "a ../b", "'../b' is not a relative path"),
+    ("release.docs", "it's", '"it\'s" is no list of paths: No closing quotation'),
+    ("release.repository", "~nobody-here/x", "'~nobody-here/x' begins with the home of a user who is not here"),
+    ("release.commits.docs", "two\nlines", "holds a control character: 'two\\nlines'"),
     ("databases.index.backup_prefix", "back*", "'back*' is not made of letters, digits, '_' and '-'"),
     ("databases.index.backup_prefix", "-n", "'-n' is not made of letters, digits, '_' and '-'"),
     ("databases.index.backup_prefix", "a/b", "'a/b' is not made of letters, digits, '_' and '-'"),
@@ -232,9 +241,18 @@ def test_every_setting_can_come_from_the_environment(merge: Callable[..., Settin
         INVOKE_DATABASES_INDEX_BACKUP_PREFIX="i_",
         INVOKE_DATABASES_INDEX_QUERY="SELECT 2",
         INVOKE_DATABASES_TRACKER_QUERY="SELECT 3",
+        INVOKE_RELEASE_REPOSITORY="/srv/checkout",
+        INVOKE_RELEASE_REMOTE="upstream",
+        INVOKE_RELEASE_BASE="develop",
+        INVOKE_RELEASE_BRANCH="86-x",
+        INVOKE_RELEASE_TITLE="Another",
+        INVOKE_RELEASE_COMMITS_INDEX="feat: i",
+        INVOKE_RELEASE_COMMITS_TRACKER="feat: t",
+        INVOKE_RELEASE_COMMITS_DOCS="docs: d",
+        INVOKE_RELEASE_DOCS="README.md 'docs/a b.md'",
     )
     values = seen.model_dump(mode="json")
-    databases = values.pop("databases")
+    databases, release = values.pop("databases"), values.pop("release")
     assert values == {
         "host": "other",
         "ssh_config": "/tmp/config",
@@ -254,6 +272,17 @@ def test_every_setting_can_come_from_the_environment(merge: Callable[..., Settin
         "query": "SELECT 2",
     }
     assert databases["tracker"] == as_shipped()["databases"]["tracker"] | {"query": "SELECT 3"}
+    assert release == {
+        "repository": "/srv/checkout",
+        "remote": "upstream",
+        "base": "develop",
+        "branch": "86-x",
+        "title": "Another",
+        "commits": {"index": "feat: i", "tracker": "feat: t", "docs": "docs: d"},
+        "docs": ["README.md", "docs/a b.md"],
+    }
+    assert seen.repository == Path("/srv/checkout")
+    assert seen.database("index").local_script == Path("/srv/checkout/bin/x.sh")
 
 
 @pytest.mark.parametrize(("word", "value"), [("0", False), ("1", True)])

@@ -52,9 +52,14 @@ def parse_files(output: str) -> list[File]:
     files = []
     for line in output.split("\0")[:-1]:
         seconds, offset, size, kind, path = line.split(" ", 4)
-        zone = timezone(timedelta(hours=int(offset[:3]), minutes=int(offset[0] + offset[3:5])))
-        files.append(File(PurePosixPath(path), int(size), datetime.fromtimestamp(float(seconds), zone), kind))
+        files.append(File(PurePosixPath(path), int(size), parse_time(seconds, offset), kind))
     return files
+
+
+def parse_time(seconds: str, offset: str) -> datetime:
+    """A time, from seconds since 1970 and an offset such as +0130, as `find` prints them."""
+    zone = timezone(timedelta(hours=int(offset[:3]), minutes=int(offset[0] + offset[3:5])))
+    return datetime.fromtimestamp(float(seconds), zone)
 
 
 def look_at_file(host: Host, path: PurePosixPath) -> File | None:

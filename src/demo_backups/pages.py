@@ -122,7 +122,7 @@ def moment(text: str) -> datetime:
 
 def judge(plan: Plan, databases: Iterable[Evidence], any_record: bool) -> tuple[str, Tone]:
     """Say in one sentence how it stands, and with which tone."""
-    bad = [each for each in databases if each.last and not each.elsewhere and passed(each.last) is False]
+    bad = [each for each in databases if each.last and not each.elsewhere and each.last.passed is False]
     steps = [step for step in plan.steps if not step.optional]
     marks = Counter(step.mark for step in steps)
     parts = [f"the last verification of the {each.database} database failed" for each in bad]
@@ -145,18 +145,12 @@ def _standing(plan: Plan, marks: Counter[Mark], count: int) -> tuple[list[str], 
     if marks[Mark.NOT_SEEN]:
         words.append(f"{marks[Mark.NOT_SEEN]} could not be seen")
     words = [", ".join(words)]
-    following = next((step.title for step in plan.steps if step.mark is Mark.TO_DO and not step.optional), None)
-    if following:
-        words.append(f"next: {following}")
+    if plan.next:
+        phase = next(phase.name for phase in plan.phases if plan.next in phase.steps)
+        words.append(f"next: {plan.next.title} ({phase})")
     elif marks[Mark.WAITING]:
         words.append("the next ones wait for others")
     return words, Tone.BAD if marks[Mark.OUT_OF_ORDER] else Tone.CARE
-
-
-def passed(record: Record) -> bool | None:
-    """False if a check of a record failed, else None if one could not be made, else True."""
-    results = [check["passed"] for check in record.checks]
-    return False if False in results else None if None in results else True
 
 
 def result(record: Record) -> tuple[str, Tone]:
@@ -182,7 +176,7 @@ def result(record: Record) -> tuple[str, Tone]:
 
 def verdict_of(record: Record) -> tuple[str, str, Tone]:
     """The symbol, the words and the tone of a verification."""
-    symbol, _, tone = RESULTS[passed(record)]
+    symbol, _, tone = RESULTS[record.passed]
     return symbol, result(record)[0], tone
 
 
@@ -310,16 +304,18 @@ def duration(seconds: float) -> str:
     return " ".join(f"{count} {unit}" for count, unit in parts if count)
 
 
-def cut(text: str) -> str:
-    """Bound a text from a server; one that ends in words of its own says what was left out."""
-    left = len(text) - CHARACTERS
-    return f"{text[:CHARACTERS]} … and {left:,} characters more" if left > 0 else text
+def cut(text: str, characters: int = CHARACTERS) -> str:
+    """Bound a text from a server, as it is shown."""
+    text = clean(text)
+    left = len(text) - characters
+    return f"{text[:characters]} … and {left:,} characters more" if left > 0 else text
 
 
-def collected(lines: Sequence[str]) -> str:
+def collected(lines: Sequence[str], most: int = LINES, characters: int = CHARACTERS) -> str:
     """Put lines that were collected below each other, bounded."""
-    left = len(lines) - LINES
-    return "\n".join([*map(cut, lines[:LINES]), *([f"… and {left:,} lines more"] if left > 0 else [])])
+    left = len(lines) - most
+    more = [f"… and {left:,} lines more"] if left > 0 else []
+    return "\n".join([*(cut(line, characters) for line in lines[:most]), *more])
 
 
 # --- the two forms --------------------------------------------------------------------------------------------------

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from datetime import datetime
+from typing import Any, TypeAlias, TypeVar
 
-F = TypeVar("F")
+from .errors import COULD_NOT_LOOK, FAILED
+from .evidence import Record
+from .facts import File
+from .repository import Here, PullRequest, There
+from .scripts import Deployed, Script
+from .settings import LOCAL, ReleaseSettings
+
+T = TypeVar("T")
 
 
 class Mark(enum.Enum):
@@ -18,6 +26,62 @@ class Mark(enum.Enum):
     WAITING = "waiting"
     NOT_SEEN = "not seen"
     OUT_OF_ORDER = "out of order"
+
+
+# --- facts ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """A fact that could not be had, and why: in a few words, and in all that is to be said of it."""
+
+    why: str
+    error: str
+
+
+Seen: TypeAlias = T | Unseen
+
+
+@dataclass(frozen=True)
+class OnHost:
+    """What is on the host for a database: its script, its backups, the newest first, and its job.
+
+    `enabled` tells whether the published job is in the crontab; None where none is published.
+    """
+
+    script: Seen[Deployed | None]
+    backups: Seen[list[File]]
+    enabled: Seen[bool | None]
+
+
+@dataclass(frozen=True)
+class DatabaseFacts:
+    """What is known of a database: its script here (None: none that could run), and what that has of the old way."""
+
+    script: Script | None
+    flaws: list[str]
+    there: OnHost
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that a plan rests on.
+
+    `files` are those of each commit, `docs` says of each file of the documentation what it lacks (None: nothing).
+    """
+
+    host: str
+    release: ReleaseSettings
+    files: dict[str, tuple[str, ...]]
+    databases: dict[str, DatabaseFacts]
+    docs: dict[str, str | None]
+    records: Seen[list[Record]]
+    here: Seen[Here]
+    there: Seen[There]
+    pull_request: Seen[PullRequest | None]
+
+
+# --- steps ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -33,14 +97,255 @@ class Observed:
 
 
 @dataclass(frozen=True)
-class Step(Generic[F]):
+class Step:
     """One step: the names of those that come before it, and how it is seen in the facts."""
 
     name: str
     title: str
-    needs: tuple[str, ...]
-    see: Callable[[F], Observed]
+    see: Callable[[Facts], Observed]
+    needs: tuple[str, ...] = ()
     optional: bool = False
+
+
+def _branch(facts: Facts) -> Observed:
+    here, there, name = facts.here, facts.there, facts.release.branch
+    if isinstance(here, Unseen):
+        return Observed(None, here.why)
+    if _merged(facts):
+        return Observed(True, "merged")
+    if here.branch is None:
+        on_remote = isinstance(there, There) and there.branch
+        return Observed(False, f"only on {facts.release.remote}" if on_remote else f"there is no branch {name}")
+    if here.current != name:
+        return Observed(False, f"{here.current or 'a commit without a branch'} is checked out")
+    return Observed(True, "checked out")
+
+
+def _script(database: str) -> Callable[[Facts], Observed]:
+    def see(facts: Facts) -> Observed:
+        flaws = facts.databases[database].flaws
+        return Observed(not flaws, "; ".join(flaws) or "uses .backup, no cp; variables are quoted")
+
+    return see
+
+
+def _tested(database: str) -> Callable[[Facts], Observed]:
+    """A rehearsal, or a verification on this machine, of this very script, that passed."""
+
+    def see(facts: Facts) -> Observed:
+        script = facts.databases[database].script
+        if script is None:
+            return Observed(False, "there is no script that could run")
+        if isinstance(facts.records, Unseen):
+            return Observed(None, facts.records.why)
+        ours = [
+            record
+            for record in facts.records
+            if (record.database, record.script_sha256) == (database, script.sha256)
+            and (record.kind == "rehearsal" or (record.kind == "verification" and record.host == LOCAL))
+        ]
+        if not ours:
+            return Observed(False, f"this very script ({script.sha256[:12]}) was not tried here")
+        if not _passed(ours[-1]):
+            return Observed(False, f"the last {ours[-1].kind} failed ({_when(ours[-1])})")
+        return Observed(True, f"{ours[-1].kind} passed ({_when(ours[-1])})")
+
+    return see
+
+
+def _deployed(database: str) -> Callable[[Facts], Observed]:
+    def see(facts: Facts) -> Observed:
+        script, there = facts.databases[database].script, facts.databases[database].there.script
+        if isinstance(there, Unseen):
+            return Observed(None, there.why)
+        if there is None:
+            return Observed(False, "there is no script there")
+        if script is None or there.sha256 != script.sha256:
+            return Observed(False, f"another script is there ({there.sha256[:12]})")
+        return Observed(True, f"this very script ({there.sha256[:12]}), since {there.since:%Y-%m-%d %H:%M:%S}")
+
+    return see
+
+
+def _made(facts: Facts, database: str) -> Seen[list[File]]:
+    """The backups on the host that this very script made there, the newest first.
+
+    Both times, the script's and a backup's, are by the clock of the host, so that it does not matter how that is set.
+    """
+    script, there = facts.databases[database].script, facts.databases[database].there
+    if isinstance(there.script, Unseen):
+        return there.script
+    if isinstance(there.backups, Unseen):
+        return there.backups
+    if script is None or there.script is None or there.script.sha256 != script.sha256:
+        return []
+    since = there.script.since
+    return [file for file in there.backups if file.modified >= since]
+
+
+def _run(database: str) -> Callable[[Facts], Observed]:
+    def see(facts: Facts) -> Observed:
+        made = _made(facts, database)
+        if isinstance(made, Unseen):
+            return Observed(None, made.why)
+        if not made:
+            return Observed(False, "no backup there is of this script")
+        return Observed(True, f"{made[0].path.name}, {made[0].bytes:,} bytes")
+
+    return see
+
+
+def _verified(database: str) -> Callable[[Facts], Observed]:
+    """A verification that passed, of the newest backup. Where cron makes new ones, one that is there will do."""
+
+    def see(facts: Facts) -> Observed:
+        made = _made(facts, database)
+        if isinstance(made, Unseen):
+            return Observed(None, made.why)
+        if isinstance(facts.records, Unseen):
+            return Observed(None, facts.records.why)
+        if not made:
+            return Observed(False, "no backup there is of this script")
+        candidates = made if facts.databases[database].there.enabled is True else made[:1]
+        for file in candidates:
+            record = next((each for each in reversed(facts.records) if _is_of(each, facts.host, database, file)), None)
+            if record:
+                words = "passed" if _passed(record) else "FAILED"
+                return Observed(_passed(record), f"{file.path.name}: {words} ({_when(record)})")
+        return Observed(False, f"{made[0].path.name} is not verified")
+
+    return see
+
+
+def _is_of(record: Record, host: str, database: str, file: File) -> bool:
+    """Tell whether a record is of the verification of this very file."""
+    same = (record.kind, record.host, record.database) == ("verification", host, database)
+    written = record.created is None or datetime.fromisoformat(record.created) == file.modified  # older ones do not say
+    return same and (record.backup, record.bytes) == (str(file.path), file.bytes) and written
+
+
+def _passed(record: Record) -> bool:
+    return record.exit_status == 0 and bool(record.checks) and all(each["passed"] is True for each in record.checks)
+
+
+def _when(record: Record) -> str:
+    return record.when[:16].replace("T", " ")
+
+
+def _enabled(database: str) -> Callable[[Facts], Observed]:
+    def see(facts: Facts) -> Observed:
+        enabled = facts.databases[database].there.enabled
+        if isinstance(enabled, Unseen):
+            return Observed(None, enabled.why)
+        return Observed(bool(enabled), "in the crontab" if enabled else "not in the crontab")
+
+    return see
+
+
+def _committed(part: str) -> Callable[[Facts], Observed]:
+    def see(facts: Facts) -> Observed:
+        if isinstance(facts.here, Unseen):
+            return Observed(None, facts.here.why)
+        commit = facts.here.commits.get(getattr(facts.release.commits, part))
+        if commit is None:
+            return Observed(False, "not committed")
+        changed = [file for file in facts.files[part] if file in facts.here.changed]
+        return Observed(not changed, f"changed since {commit}: {', '.join(changed)}" if changed else commit)
+
+    return see
+
+
+def _docs(facts: Facts) -> Observed:
+    lacking = [f"{file} {lacks}" for file, lacks in facts.docs.items() if lacks]
+    return Observed(not lacking, "; ".join(lacking) or f"{', '.join(facts.docs)} tell of .backup")
+
+
+def _pushed(facts: Facts) -> Observed:
+    remote = facts.release.remote
+    if _merged(facts):
+        return Observed(True, "merged")
+    if isinstance(facts.here, Unseen):
+        return Observed(None, facts.here.why)
+    if isinstance(facts.there, Unseen):
+        return Observed(None, facts.there.why)
+    if facts.there.url is None:
+        return Observed(False, f"there is no remote {remote}")
+    if facts.there.branch is None:
+        return Observed(False, f"not on {remote}")
+    same = facts.there.branch == facts.here.branch
+    return Observed(same, f"on {remote}" if same else f"what is on {remote} is not what is here")
+
+
+def _opened(facts: Facts) -> Observed:
+    request = facts.pull_request
+    if isinstance(request, Unseen):
+        return Observed(None, request.why)
+    if request is None:
+        return Observed(False, "there is no pull request")
+    return Observed(request.state != "closed", f"{request.url} ({request.state})")
+
+
+def _reviewed(facts: Facts) -> Observed:
+    request = facts.pull_request
+    if isinstance(request, Unseen):
+        return Observed(None, request.why)
+    if request is None:
+        return Observed(False, "there is no pull request")
+    words = {"approved": "approved", "changes": "changes are asked for", "none": "no review yet"}[request.review]
+    done = request.state == "merged" or request.review == "approved"
+    return Observed(done, words, held=request.review == "none")
+
+
+def _is_merged(facts: Facts) -> Observed:
+    base = facts.release.base
+    if _merged(facts):
+        return Observed(True, f"merged into {base}")
+    if isinstance(facts.there, Unseen):
+        return Observed(None, facts.there.why)
+    if facts.there.merged is None and isinstance(facts.pull_request, Unseen):
+        return Observed(None, f"{base} on {facts.release.remote} is newer than here: git fetch {facts.release.remote}")
+    return Observed(False, f"not in {base}")
+
+
+def _merged(facts: Facts) -> bool:
+    """Tell whether the release is seen to be in its base: by its commits, or by what became of the pull request."""
+    there, request = facts.there, facts.pull_request
+    return bool(
+        (isinstance(there, There) and there.merged) or (isinstance(request, PullRequest) and request.state == "merged")
+    )
+
+
+PHASES = {
+    "Index database": [
+        Step("branch", "Make the branch", _branch),
+        Step("index-script", "Replace cp in the index script", _script("index")),
+        Step("index-test", "Try it here", _tested("index"), ("index-script",)),
+        Step("index-deploy", "Put it on the server", _deployed("index"), ("index-test",)),
+        Step("index-run", "Run it there", _run("index"), ("index-deploy",)),
+        Step("index-verify", "Verify what it made", _verified("index"), ("index-run",)),
+        Step("index-enable", "Enable it in the crontab", _enabled("index"), ("index-verify",)),
+        Step("index-commit", "Commit it", _committed("index"), ("branch", "index-enable")),
+    ],
+    "Tracker database": [
+        Step("tracker-script", "Replace cp in the tracker script", _script("tracker")),
+        Step("tracker-deploy", "Put it on the server", _deployed("tracker"), ("tracker-script", "index-verify"), True),
+        Step("tracker-test", "Run it there and verify", _verified("tracker"), ("tracker-deploy",), True),
+        Step("tracker-commit", "Commit it", _committed("tracker"), ("tracker-script", "index-commit")),
+    ],
+    "Documentation": [
+        Step("docs", "Update the documentation", _docs),
+        Step("docs-commit", "Commit it", _committed("docs"), ("docs", "tracker-commit")),
+    ],
+    "Pull request": [
+        Step("push", "Push the branch", _pushed, ("docs-commit",)),
+        Step("open-pr", "Open the pull request", _opened, ("push",)),
+        Step("review", "Address what reviewers say", _reviewed, ("open-pr",)),
+        Step("merge", "Merge it", _is_merged, ("review",)),
+    ],
+}
+
+
+# --- the plan -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -64,50 +369,69 @@ class Phase:
 
 @dataclass(frozen=True)
 class Plan:
-    """The plan as it stands for a host; `damaged` names the records that could not be read."""
+    """The plan as it stands for a host; `notes` say in full what could not be seen, and which records are damaged."""
 
     host: str
     phases: list[Phase]
-    damaged: list[str]
+    notes: list[str]
 
     @property
     def steps(self) -> list[Marked]:
         """All steps, in order."""
         return [step for phase in self.phases for step in phase.steps]
 
+    @property
+    def next(self) -> Marked | None:
+        """The first step that is to do and not optional."""
+        return next((step for step in self.steps if step.mark is Mark.TO_DO and not step.optional), None)
+
+    @property
+    def exit_code(self) -> int:
+        """1 where something is to do, else 3 where something is not seen, else 0; optional steps do not count."""
+        marks = {step.mark for step in self.steps if not step.optional}
+        return FAILED if Mark.TO_DO in marks else COULD_NOT_LOOK if Mark.NOT_SEEN in marks else 0
+
+    def step(self, name: str) -> Marked:
+        """Look a step up by its name."""
+        return next(step for step in self.steps if step.name == name)
+
     def as_json(self) -> dict[str, Any]:
         """The object that `inv plan --json` prints."""
-        return {
-            "host": self.host,
-            "phases": [
-                {
-                    "name": phase.name,
-                    "steps": [
-                        {
-                            "name": step.name,
-                            "mark": step.mark.value,
-                            "optional": step.optional,
-                            "observed": step.observed,
-                        }
-                        for step in phase.steps
-                    ],
-                }
-                for phase in self.phases
-            ],
-        }
+        return {"host": self.host, "phases": [{"name": phase.name, "steps": _as_json(phase)} for phase in self.phases]}
 
 
-def decide(steps: Sequence[Step[F]], facts: F) -> list[Marked]:
+def _as_json(phase: Phase) -> list[dict[str, Any]]:
+    return [
+        {"name": step.name, "mark": step.mark.value, "optional": step.optional, "observed": step.observed}
+        for step in phase.steps
+    ]
+
+
+def make_plan(facts: Facts, damaged: Iterable[str] = ()) -> Plan:
+    """Mark all steps; `damaged` are words on each record that could not be read."""
+    steps = [step for phase in PHASES.values() for step in phase]
+    marks = decide(steps, facts)
+    phases = [Phase(name, [marks[step.name] for step in of_phase]) for name, of_phase in PHASES.items()]
+    return Plan(facts.host, phases, [*dict.fromkeys(_unseen(facts)), *damaged])
+
+
+def _unseen(facts: Facts) -> Iterator[str]:
+    on_host = (fact for each in facts.databases.values() for fact in vars(each.there).values())
+    for fact in (facts.records, *on_host, facts.here, facts.there, facts.pull_request):
+        if isinstance(fact, Unseen):
+            yield fact.error
+
+
+def decide(steps: Sequence[Step], facts: Facts) -> dict[str, Marked]:
     """Mark every step from what was observed; steps come in dependency order.
 
     One that is done before another that it needs is out of order; not where that other could not be seen.
     """
-    marks: dict[str, Mark] = {}
-    marked = []
+    marked: dict[str, Marked] = {}
     for step in steps:
         seen = step.see(facts)
-        marks[step.name] = _mark(seen, [marks[name] for name in step.needs])
-        marked.append(Marked(step.name, step.title, marks[step.name], step.optional, seen.words))
+        mark = _mark(seen, [marked[name].mark for name in step.needs])
+        marked[step.name] = Marked(step.name, step.title, mark, step.optional, seen.words)
     return marked
 
 

@@ -10,7 +10,9 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TextIO
 
 from .errors import SettingsError, StepError
@@ -21,11 +23,20 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .detached import Look, Run
+    from .evidence import Damaged, Record
     from .facts import File
+    from .plan import Plan
     from .preflight import Preflight
     from .verification import Verification
 
 MARKS = {True: ("passed", "green"), False: ("FAILED", "bold red"), None: ("could not be made", "yellow")}
+MARK_STYLES = {
+    "done": "green",
+    "to do": "bold cyan",
+    "waiting": "dim",
+    "not seen": "yellow",
+    "out of order": "bold red",
+}
 PICTURE_WIDTH = 114  # columns: what a rehearsal's lines and tables need below /tmp
 
 
@@ -102,6 +113,12 @@ def size(count: int) -> str:
 def print_json(value: Any) -> None:
     """Print one JSON object on standard output."""
     print(json.dumps(value, indent=2))
+
+
+def print_text(text: str) -> None:
+    """Print text as it is, for another program: in UTF-8, whatever the terminal has."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode())
 
 
 class Progress:
@@ -200,6 +217,92 @@ def print_backups(out: Console, backups: Sequence[File]) -> None:
             Text(clean(str(each.path))), f"{each.bytes:,}", each.modified.isoformat(sep=" ", timespec="seconds")
         )
     out.print(table)
+
+
+def outcome(record: Record) -> tuple[str, str]:
+    """Say in a few words what a record shows, and in which style: its checks where they say it, else how it ended."""
+    if record.checks and (record.exit_status == 0 or not record.passed):
+        return MARKS[record.passed]
+    if record.exit_status is None:
+        return "how it ended is not known", "yellow"
+    return f"exit status {record.exit_status}", "green" if record.exit_status == 0 else "bold red"
+
+
+def history_as_json(records: Sequence[Record], damaged: Sequence[Damaged]) -> dict[str, Any]:
+    """Make the object that `inv history --json` prints; docs/evidence.md has the fields of a record."""
+    return {
+        "records": [asdict(record) for record in records],
+        "damaged": [{"file": str(each.path), "why": each.why} for each in damaged],
+    }
+
+
+def print_history(
+    out: Console, records: Sequence[Record], there: int, damaged: Sequence[Damaged], folder: Path
+) -> None:
+    """Print a table of records, or that there is none, and name those that could not be read.
+
+    `there` is how many the folder holds, the chosen ones and the others.
+    """
+    from rich.text import Text
+
+    if records:
+        out.print(_history_table(records))
+    elif there:
+        out.print(Text(clean(f"no such record among the {there:,} in {folder}")), soft_wrap=True)
+    elif not damaged:
+        words = "every deploy, run, attach, verification and rehearsal leaves one"
+        out.print(Text(clean(f"there are no records in {folder} yet: {words}")), soft_wrap=True)
+    for each in damaged:
+        out.print(Text(clean(f"passed over: {each.path}: {each.why}"), "yellow"), soft_wrap=True)
+
+
+def _history_table(records: Sequence[Record]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("when (UTC)", "host", "database", "kind", "result", "backup", "bytes", "seconds", "who"):
+        table.add_column(column, overflow="fold", justify="right" if column in ("bytes", "seconds") else "left")
+    for each in records:
+        result, style = outcome(each)
+        words = [
+            f"{datetime.fromisoformat(each.when).astimezone(timezone.utc):%Y-%m-%d %H:%M:%S}",
+            each.host,
+            each.database,
+            each.kind,
+            result,
+            PurePosixPath(each.backup or "").name,
+            "" if each.bytes is None else f"{each.bytes:,}",
+            "" if each.seconds is None else f"{each.seconds:,.1f}",
+            each.who,
+        ]
+        table.add_row(*(Text(clean(word), style if word is result else "") for word in words))
+    return table
+
+
+def print_plan(out: Console, plan: Plan) -> None:
+    """Print the plan: each step with its mark and what was seen of it; then what could not be seen, in full."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("step", "mark", "", "what was seen"):
+        table.add_column(column, overflow="fold", no_wrap=column in ("step", "mark"))
+    for number, phase in enumerate(plan.phases, 1):
+        table.add_row(Text(f"Phase {number}: {phase.name}", "bold"))
+        for step in phase.steps:
+            title = f"{step.title} (optional)" if step.optional else step.title
+            mark = Text(step.mark.value, MARK_STYLES[step.mark.value])
+            table.add_row(Text(f"  {step.name}"), mark, Text(title), Text(clean(step.observed)))
+        table.add_section()
+    out.print(table)
+    if plan.notes:
+        out.print(Text(clean("\n".join(plan.notes)), "yellow"))
+    done = sum(step.mark.value == "done" for step in plan.steps)
+    words = f"{done} of {len(plan.steps)} steps done"
+    out.print(Text(f"{words}; next: {plan.next.name} (./inv next)" if plan.next else words))
 
 
 def print_preflight(out: Console, ahead: Preflight) -> None:

@@ -9,10 +9,11 @@ import os
 import re
 import subprocess
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 
 from .errors import CouldNotLookError, StepError
-from .facts import missing_tools_command, parse_sha256, quote, sqlite_ability_command
+from .facts import missing_tools_command, parse_sha256, parse_time, quote, sqlite_ability_command
 from .hosts import Host
 from .settings import Database
 
@@ -41,11 +42,14 @@ class Script:
 
 @dataclass(frozen=True)
 class Deployed:
-    """The script that stands on the host: its mode in octal, its owner and group, its content."""
+    """The script that stands on the host: its mode in octal, its content.
+
+    `since` is when it was put there, by the clock of the host: the change of its inode, which a renamed file has too.
+    """
 
     mode: str
-    owner: str
     content: bytes
+    since: datetime
 
     @property
     def sha256(self) -> str:
@@ -101,12 +105,69 @@ class Push:
             ]
         )
 
+    def shown_command(self) -> str:
+        """The command, with words in place of the content."""
+        return self.command(payload=f"<{len(self.script.content):,} bytes of {self.script.path.name}, base64>")
+
+
+def flaws(text: str) -> list[str]:
+    """Name what the text of a script has of the old way: no `.backup`, a `cp`, variables that are not quoted.
+
+    As far as a reader sees it who knows quotes, comments and `$(...)`; ShellCheck (SC2086) sees more.
+    """
+    code, bare = _split(text)
+    words = re.sub(r"\[\[.*?\]\]|\(\(.*?\)\)|(?:(?<=\s)|^)\w+=\S*", "", bare, flags=re.DOTALL | re.MULTILINE)
+    unquoted = re.findall(r"\$\{?\w+\}?", words)
+    return [
+        *([] if re.search(r"\bsqlite3\s.*\.backup\s", code, re.DOTALL) else ["does not use sqlite3's .backup"]),
+        *(
+            ["uses cp"]
+            if re.search(r"(?:^|[;&|(){!]|\b(?:then|do|else|sudo)\s)\s*(?:\S*/)?cp\s", bare, re.MULTILINE)
+            else []
+        ),
+        *([f"not quoted: {', '.join(dict.fromkeys(unquoted))}"] if unquoted else []),
+    ]
+
+
+_BARE = re.compile(r"""\\.|'[^']*'|(?<![^\s;&|()])\#[^\n]*|\$\(|.""", re.DOTALL)
+_QUOTED = re.compile(r"""\\.|\$\(|.""", re.DOTALL)
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Return a shell script's code without comments, and what of it is not within quotes.
+
+    What a `$(...)` within double quotes runs is code again, as in a shell.
+    """
+    code, bare, within, place = "", "", [""], 0
+    while place < len(text):
+        quoted = within[-1] == '"'
+        match = (_QUOTED if quoted else _BARE).match(text, place)
+        assert match  # each ends in "."
+        token, place = match[0], match.end()
+        if token.startswith("#") and not quoted:
+            continue
+        code += token
+        if token == '"':
+            within.pop() if quoted else within.append(token)
+            bare += "" if quoted else '""'
+        elif token == "$(" or (token == "(" and not quoted):
+            within.append("(")
+            bare += token
+        elif not quoted:
+            bare += "''" if token.startswith("'") else token
+            if token == ")" and within[-1] == "(":
+                within.pop()
+    return code, bare
+
 
 def read_script(path: Path) -> Script:
     """Read a script of this checkout; raises StepError where it could not run on a server."""
     if not path.is_file():
         raise StepError(f"there is no script {path}", advice="restore it: git checkout -- share/bin")
-    script = Script(path, path.read_bytes())
+    try:
+        script = Script(path, path.read_bytes())
+    except OSError as error:
+        raise StepError(f"{path} cannot be read", printed=str(error)) from error
     if b"\r" in script.content:
         raise StepError(
             f"{path} has Windows line ends (CRLF): bash would not run it",
@@ -144,18 +205,23 @@ def check_tools(host: Host) -> str:
 
 def plan_push(host: Host, database: Database, script: Script) -> Push:
     """Look at the script that stands on the host, and say what deploying this one would change."""
+    return Push(script, database.script, look_there(host, database))
+
+
+def look_there(host: Host, database: Database) -> Deployed | None:
+    """Look at a database's script on the host; None where there is none. Raises CouldNotLookError."""
     target = quote(database.script)
     # The folder first: in one that cannot be entered, every file would seem to be missing.
     look = (
         f"cd -- {quote(database.script.parent)} && if [ -e {target} ]; then"
-        f" stat -L -c '%a %U:%G' -- {target} && base64 -w 0 -- {target}; fi"
+        f" find -L {target} -maxdepth 0 -printf '%m %C@ %Tz\\n' && base64 -w 0 -- {target}; fi"
     )
     advice = f"is app_dir right? The script goes into {database.script.parent}, which must be there"
     answer = host.ask(f"look at {database.script}", look, advice=advice).splitlines()
     if not answer:
-        return Push(script, database.script, None)
-    mode, owner = answer[0].split(" ", 1)
-    return Push(script, database.script, Deployed(mode, owner, base64.b64decode(answer[1]) if len(answer) > 1 else b""))
+        return None
+    mode, seconds, offset = answer[0].split()
+    return Deployed(mode, base64.b64decode(answer[1]) if len(answer) > 1 else b"", parse_time(seconds, offset))
 
 
 def check_push(host: Host, push: Push) -> None:
@@ -170,7 +236,7 @@ def check_push(host: Host, push: Push) -> None:
 
 def push(host: Host, change: Push) -> None:
     """Put the script in its place and look that it stands there; raises StepError."""
-    host.act(f"put {change.script.path.name} in its place", change.command())
+    host.act(f"put {change.script.path.name} in its place", change.command(), shown=change.shown_command())
     if sha256_there(host, change.target) != change.script.sha256:
         raise StepError(
             f"{change.target} is not what was put there",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -41,7 +42,7 @@ def _absolute(value: Any) -> PurePosixPath:
 def _relative(value: Any) -> PurePosixPath:
     path = PurePosixPath(_text(value))
     if path.is_absolute() or ".." in path.parts or not path.name:
-        raise ValueError(f"{value!r} is not a path below app_dir")
+        raise ValueError(f"{value!r} is not a relative path")
     return path
 
 
@@ -50,6 +51,26 @@ def _here(text: str) -> str:
         Path(text).expanduser()
     except RuntimeError as error:
         raise ValueError(f"{text!r} begins with the home of a user who is not here") from error
+    return text
+
+
+def _paths(value: Any) -> tuple[str, ...]:
+    """Split a list of paths as a shell does, so that it can come from the environment too."""
+    text = _text(value)
+    try:
+        paths = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"{value!r} is no list of paths: {error}") from error
+    if not paths:
+        raise ValueError("names no file")
+    for path in paths:
+        _relative(path)
+    return tuple(paths)
+
+
+def _name_of_git(text: str) -> str:
+    if not re.fullmatch(r"[^-\s][^\s~^:?*\[\\]*", text):
+        raise ValueError(f"{text!r} is no name that git allows")
     return text
 
 
@@ -88,6 +109,8 @@ RelativePath = Annotated[PurePosixPath, BeforeValidator(_relative)]
 HerePath = Annotated[Text, AfterValidator(_here)]
 Share = Annotated[float, BeforeValidator(_share)]
 Seconds = Annotated[float, BeforeValidator(_seconds)]
+Paths = Annotated[tuple[str, ...], BeforeValidator(_paths)]
+GitName = Annotated[Text, AfterValidator(_name_of_git)]
 
 
 class _Model(BaseModel):
@@ -101,6 +124,26 @@ class DatabaseSettings(_Model):
     script: RelativePath
     backup_prefix: Annotated[Text, AfterValidator(_prefix)]
     query: Annotated[Text, AfterValidator(_query)]
+
+
+class CommitSettings(_Model):
+    """The settings below `release.commits`: the message of each commit."""
+
+    index: Text
+    tracker: Text
+    docs: Text
+
+
+class ReleaseSettings(_Model):
+    """The settings below `release`."""
+
+    repository: HerePath | None
+    remote: GitName
+    base: GitName
+    branch: GitName
+    title: Text
+    commits: CommitSettings
+    docs: Paths
 
 
 @dataclass(frozen=True)
@@ -140,17 +183,27 @@ class Settings(_Model):
     free_space_floor: ByteSize
     evidence_dir: HerePath
     databases: dict[str, DatabaseSettings]
+    release: ReleaseSettings
+
+    @property
+    def repository(self) -> Path:
+        """The checkout that is being released: this one, unless the setting names another."""
+        return ROOT / Path(self.release.repository or "").expanduser()
+
+    def given(self, name: str) -> DatabaseSettings:
+        """Look up what is set for a database; raises SettingsError for a name that is not in the settings."""
+        if name not in self.databases:
+            raise SettingsError(f"no database {name!r} in the settings; there are: {', '.join(self.databases)}")
+        return self.databases[name]
 
     def database(self, name: str) -> Database:
         """Look a database up; raises SettingsError for a name that is not in the settings."""
-        if name not in self.databases:
-            raise SettingsError(f"no database {name!r} in the settings; there are: {', '.join(self.databases)}")
-        given = self.databases[name]
+        given = self.given(name)
         return Database(
             name=name,
             source=self.app_dir / given.file,
             script=self.app_dir / given.script,
-            local_script=ROOT / given.script,
+            local_script=self.repository / given.script,
             backup_dir=self.backup_dir,
             backup_prefix=given.backup_prefix,
             query=given.query,

@@ -70,10 +70,10 @@ def parse_rows(text: str) -> int:
 class Play:
     """What is rehearsed: a database's steps, at so many commits a second, in a journal mode; `rows` of the tracker."""
 
-    database: str
-    traffic: float
-    journal: str
-    rows: int
+    database: str = "index"
+    traffic: float = 200
+    journal: str = "delete"
+    rows: int = 500_000
 
 
 def parse_play(database: str, traffic: str, journal: str, rows: str) -> Play:

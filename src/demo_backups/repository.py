@@ -1,0 +1,371 @@
+"""The git checkout being released: its branch, commits, push and pull request, by git and the GitHub CLI themselves."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from .errors import CouldNotLookError, SettingsError, StepError
+from .hosts import Result
+from .settings import ReleaseSettings, Settings
+
+TIMEOUT = 60  # seconds, for what goes over the network; a push gets PUSH_TIMEOUT
+PUSH_TIMEOUT = 600
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A git checkout, and the release that is made in it."""
+
+    path: Path
+    release: ReleaseSettings
+
+    def run(self, *words: str, timeout: int = TIMEOUT, given: str | None = None) -> Result:
+        """Run git or gh in the checkout; `given` goes to its standard input.
+
+        Nothing is asked where there is no terminal. Raises CouldNotLookError where it is not installed or gives no
+        answer in time.
+        """
+        try:
+            done = subprocess.run(
+                words,
+                cwd=self.path,
+                env=_environment(),
+                input=given,
+                stdin=subprocess.DEVNULL if given is None else None,
+                capture_output=True,
+                text=True,
+                encoding="utf-8",
+                errors="surrogateescape",
+                timeout=timeout,
+                check=False,
+            )
+        except FileNotFoundError as error:
+            raise CouldNotLookError(
+                f"{words[0]} is not installed", advice="install it. Debian and Ubuntu: sudo apt install " + words[0]
+            ) from error
+        except subprocess.TimeoutExpired as error:
+            raise CouldNotLookError(f"no answer within {timeout} s: {shlex.join(words)}") from error
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    def ask(self, *words: str, timeout: int = TIMEOUT) -> str:
+        """Ask git something; raises CouldNotLookError unless it answers."""
+        result = self.run("git", *words, timeout=timeout)
+        if not result.ok:
+            raise CouldNotLookError(f"could not look: {shlex.join(['git', *words])}", printed=result.printed)
+        return result.stdout
+
+
+def _environment() -> dict[str, str]:
+    # Of the repository that a hook or another tool is at work in, nothing.
+    kept = {
+        name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
+    }
+    terminal = {} if os.isatty(0) else {"GIT_TERMINAL_PROMPT": "0"}
+    return kept | {"LC_ALL": "C.UTF-8", "GH_PROMPT_DISABLED": "1", "NO_COLOR": "1"} | terminal
+
+
+def open_checkout(settings: Settings) -> Checkout:
+    """Find the checkout that is released; raises SettingsError where it is none, CouldNotLookError without git."""
+    path = settings.repository
+    advice = "set release.repository (INVOKE_RELEASE_REPOSITORY) to the top of the checkout that is released"
+    if not path.is_dir():
+        raise SettingsError(f"there is no folder {path}", advice=advice)
+    checkout = Checkout(path, settings.release)
+    top = checkout.run("git", "rev-parse", "--show-toplevel")
+    if top.ok and Path(top.stdout.rstrip("\n")).samefile(path):
+        return checkout
+    if top.ok or "not a git repository" in top.stderr:
+        raise SettingsError(f"{path} is not the top of a git repository", printed=top.printed, advice=advice)
+    raise CouldNotLookError(f"git does not read {path}", printed=top.printed)
+
+
+def part(settings: Settings, name: str) -> tuple[tuple[str, ...], str]:
+    """The files of a commit of the release (`index`, `tracker`, `docs`), and its message."""
+    files = settings.release.docs if name == "docs" else (str(settings.given(name).script),)
+    return files, str(getattr(settings.release.commits, name))
+
+
+# --- what is here ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Here:
+    """What the checkout says: the branch it is on (None: a commit without one), and what is committed.
+
+    `branch` is the commit of the release's branch, None where there is none. `commits` are the subjects on it,
+    or on the base where it is not there, each with its commit. `changed` are the files of the release that differ from
+    what is committed there.
+    """
+
+    current: str | None
+    branch: str | None
+    commits: Mapping[str, str]
+    changed: frozenset[str]
+
+
+def look_here(checkout: Checkout, files: Iterable[str]) -> Here:
+    """Look at the checkout, and at those of its files that the release has; raises CouldNotLookError."""
+    current = checkout.run("git", "symbolic-ref", "--quiet", "--short", "HEAD")
+    branch = _commit(checkout, f"refs/heads/{checkout.release.branch}")
+    base = branch or _commit(checkout, _base(checkout))
+    changed = frozenset(file for file in files if _there(checkout, base, file) != _here(checkout, file))
+    return Here(current.stdout.strip() or None, branch, subjects(checkout, base) if base else {}, changed)
+
+
+def subjects(checkout: Checkout, commit: str) -> dict[str, str]:
+    """The subjects of the commits that lead to one, each with the newest commit that has it, in short."""
+    lines = checkout.ask("log", "--format=%h %s", commit, "--").splitlines()
+    return {subject: short for short, _, subject in (line.partition(" ") for line in reversed(lines))}
+
+
+def _commit(checkout: Checkout, name: str | None) -> str | None:
+    """The commit that a name stands for, None where git knows none."""
+    found = checkout.run("git", "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}") if name else None
+    return found.stdout.strip() if found and found.ok else None
+
+
+def _base(checkout: Checkout) -> str | None:
+    """The reference of the base branch: the one here, else the one last seen on the remote."""
+    release = checkout.release
+    names = (f"refs/heads/{release.base}", f"refs/remotes/{release.remote}/{release.base}")
+    return next((name for name in names if _commit(checkout, name)), None)
+
+
+def _there(checkout: Checkout, commit: str | None, file: str) -> tuple[str, str] | None:
+    """Mode and object of a file as committed."""
+    listed = checkout.ask("ls-tree", "-z", commit, "--", file) if commit else ""
+    mode, _, rest = listed.partition(" blob ")
+    return (mode, rest.split("\t")[0]) if rest else None
+
+
+def _here(checkout: Checkout, file: str) -> tuple[str, str] | None:
+    """Mode and object of a file of the work tree, as they would be committed."""
+    path = checkout.path / file
+    if not path.is_file():
+        return None
+    mode = "100755" if os.access(path, os.X_OK) else "100644"
+    return mode, checkout.ask("hash-object", f"--path={file}", "--", file).strip()
+
+
+# --- what is on the remote ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class There:
+    """What the remote says: its address (None: there is no such remote), and its commits of branch and base.
+
+    `merged` tells whether all commits of the release are on its base; None where that commit is not here.
+    """
+
+    url: str | None
+    branch: str | None = None
+    merged: bool | None = False
+
+
+def look_there(checkout: Checkout) -> There:
+    """Ask the remote; raises CouldNotLookError where it cannot be asked."""
+    release = checkout.release
+    url = checkout.run("git", "remote", "get-url", "--", release.remote)
+    if not url.ok:
+        return There(None)
+    names = [f"refs/heads/{name}" for name in (release.branch, release.base)]
+    answer = checkout.ask("ls-remote", "--", release.remote, *names)
+    branch, base = ({ref: sha for sha, ref in (line.split("\t") for line in answer.splitlines())}.get(n) for n in names)
+    merged: bool | None = False
+    if base:
+        messages = set(release.commits.model_dump().values())
+        merged = messages <= set(subjects(checkout, base)) if _commit(checkout, base) else None
+    return There(url.stdout.strip(), branch, merged)
+
+
+# --- the pull request -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PullRequest:
+    """The pull request of the branch: `state` is open, closed or merged; `review` is approved, changes or none."""
+
+    url: str
+    state: str
+    review: str
+
+
+_ASKED = ("url", "state", "reviewDecision", "latestReviews")
+
+
+def look_at_pull_request(checkout: Checkout) -> PullRequest | None:
+    """Ask GitHub for the branch's pull request; None where there is none. Raises CouldNotLookError."""
+    result = checkout.run("gh", "pr", "view", checkout.release.branch, "--json", ",".join(_ASKED))
+    if result.ok:
+        return parse_pull_request(result.stdout)
+    if "no pull requests found" in result.stderr:
+        return None
+    raise CouldNotLookError("gh cannot ask GitHub", printed=result.printed, advice="gh auth status")
+
+
+def parse_pull_request(printed: str) -> PullRequest:
+    """A pull request, from what `gh pr view --json` printed (cli.github.com/manual/gh_pr_view).
+
+    GitHub makes a decision only where the repository asks for reviews; elsewhere the latest of each reviewer count.
+    """
+    try:
+        seen = json.loads(printed)
+        latest = {review["state"] for review in seen["latestReviews"]}
+        decision = seen["reviewDecision"] or next(
+            (state for state in ("CHANGES_REQUESTED", "APPROVED") if state in latest), ""
+        )
+        review = {"APPROVED": "approved", "CHANGES_REQUESTED": "changes"}.get(decision, "none")
+        return PullRequest(str(seen["url"]), str(seen["state"]).lower(), review)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CouldNotLookError("what gh says of the pull request cannot be read", printed=printed[:500]) from error
+
+
+def compare_address(checkout: Checkout) -> str | None:
+    """The page on which GitHub opens a pull request by hand; None where the remote's address is not one of GitHub."""
+    release, url = checkout.release, look_there(checkout).url or ""
+    match = re.fullmatch(r"(?:https://(?:[^@/]*@)?|ssh://git@|git@)github\.com[:/]([\w.-]+/[\w.-]+?)(?:\.git)?/?", url)
+    names = f"{quote(release.base)}...{quote(release.branch)}"
+    return f"https://github.com/{match[1]}/compare/{names}?expand=1" if match else None
+
+
+# --- what is done ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a step would do: commands, to be run in order, and the words to say when they are done.
+
+    Without commands there is nothing to do, and the words say why.
+    """
+
+    what: str
+    done: str
+    commands: list[list[str]] = field(default_factory=list)
+    advice: str = ""
+    timeout: int = TIMEOUT
+    given: str | None = None  # to their standard input
+
+
+def make(checkout: Checkout, change: Change) -> None:
+    """Do it, to the first command that fails; raises StepError."""
+    for words in change.commands:
+        result = checkout.run(*words, timeout=change.timeout, given=change.given)
+        if not result.ok:
+            raise StepError(
+                f"could not {change.what}: {shlex.join(words)}", printed=result.printed, advice=change.advice
+            )
+
+
+def plan_branch(checkout: Checkout) -> Change:
+    """Say how to get onto the release's branch: it is made from the base, unless it is there, here or on the remote."""
+    release = checkout.release
+    what, here = f"get onto the branch {release.branch}", look_here(checkout, ())
+    if here.current == release.branch:
+        return Change(what, f"on the branch {release.branch} already: nothing to do")
+    advice = "commit or stash what is in the way (git status), and do this again"
+    if here.branch:
+        return Change(what, f"on the branch {release.branch}", [["git", "switch", "--", release.branch]], advice)
+    remote = f"{release.remote}/{release.branch}"
+    try:
+        is_there = look_there(checkout).branch
+    except CouldNotLookError:
+        is_there = None  # a push will tell: it is refused where the two do not go together
+    if is_there:
+        fetch = f"+refs/heads/{release.branch}:refs/remotes/{remote}"
+        commands = [
+            ["git", "fetch", "--", release.remote, fetch],
+            ["git", "switch", "--create", release.branch, "--track", remote],
+        ]
+        return Change(what, f"on the branch {release.branch}, as it is on {release.remote}", commands, advice)
+    base = _base(checkout)
+    if base is None:
+        raise StepError(
+            f"there is no branch {release.base} to start from, neither here nor on {release.remote}",
+            advice=f"git fetch {release.remote}, or set release.base",
+        )
+    commands = [["git", "switch", "--no-track", "--create", release.branch, base]]
+    return Change(what, f"on the branch {release.branch}, made from {release.base}", commands, advice)
+
+
+def plan_commit(checkout: Checkout, files: Iterable[str], message: str) -> Change:
+    """Say how to commit the files of a step and nothing else; raises StepError where that could not go well."""
+    release, files = checkout.release, list(files)
+    here = look_here(checkout, files)
+    if here.current != release.branch:
+        raise StepError(
+            f"{here.current or 'a commit without a branch'} is checked out, not {release.branch}", advice="./inv branch"
+        )
+    missing = [file for file in files if not (checkout.path / file).is_file()]
+    if missing:
+        raise StepError(f"there is no {', '.join(missing)} in {checkout.path}")
+    names = shlex.join(files)
+    if not here.changed:
+        if message in here.commits:
+            return Change("commit", f"committed already ({here.commits[message]}): nothing to do")
+        raise StepError(
+            f"{names}: committed already, but not as {message!r}",
+            advice="give the commit that message (git rebase --interactive), or change it in release.commits",
+        )
+    staged = checkout.ask("diff", "--cached", "--name-only", "-z").split("\0")[:-1]
+    others = [file for file in staged if file not in files]
+    if others:
+        raise StepError(
+            "other files are staged, and this commit is not theirs",
+            printed="\n".join(others),
+            advice=f"git restore --staged -- {shlex.join(others)}",
+        )
+    commands = [
+        ["git", "add", "--intent-to-add", "--", *files],  # a new file has no name yet that a commit could take
+        ["git", "commit", "--quiet", f"--message={message}", "--", *files],
+    ]
+    return Change("commit", f"committed: {message} ({names})", commands)
+
+
+def plan_push(checkout: Checkout) -> Change:
+    """Say how to push the branch; raises StepError where there is none, or no remote; never by force."""
+    release = checkout.release
+    here, there = look_here(checkout, ()), look_there(checkout)
+    if here.branch is None:
+        raise StepError(f"there is no branch {release.branch}", advice="./inv branch")
+    if there.url is None:
+        raise StepError(
+            f"there is no remote {release.remote!r}",
+            advice=f"git remote add {release.remote} URL, or set release.remote",
+        )
+    if here.branch == there.branch:
+        return Change("push", f"{release.remote} has it already ({here.branch[:7]}): nothing to do")
+    reference = f"refs/heads/{release.branch}"
+    return Change(
+        "push",
+        f"pushed {release.branch} to {release.remote}",
+        [["git", "push", "--quiet", "--set-upstream", "--", release.remote, f"{reference}:{reference}"]],
+        advice="if somebody else pushed to it, take that in first: "
+        f"git pull --rebase {release.remote} {shlex.quote(release.branch)}",
+        timeout=PUSH_TIMEOUT,
+    )
+
+
+def check_pushed(checkout: Checkout) -> None:
+    """See that the branch is on the remote as it is here; raises StepError where it is not."""
+    here, there = look_here(checkout, ()), look_there(checkout)
+    if here.branch is None or here.branch != there.branch:
+        raise StepError(
+            f"{checkout.release.branch} is not on {checkout.release.remote} as it is here", advice="./inv push"
+        )
+
+
+def plan_pull_request(checkout: Checkout) -> Change:
+    """Say how to open the pull request; its body is given later. Raises CouldNotLookError where `gh` cannot look."""
+    release, request = checkout.release, look_at_pull_request(checkout)
+    if request and request.state != "closed":
+        return Change("open the pull request", f"{request.url} ({request.state}): nothing to do")
+    words = ["gh", "pr", "create", "--base", release.base, "--head", release.branch, "--title", release.title]
+    return Change("open the pull request", "opened the pull request", [[*words, "--body-file", "-"]])
