@@ -116,7 +116,7 @@ def rehearse(settings: Settings, play: Play, keep: bool, out: Console) -> None:
                 # Written again at the end, with what the writer did; the plan can rest on it until then.
                 evidence.write(evidence.folder(settings), replace(record, exit_status=0))
                 _keep(out, there, play.database)
-        record.details = {
+        record.details |= {
             "journal": play.journal,
             "asked_commits_per_second": play.traffic,
             "traffic": {k: v for k, v in asdict(seen).items() if k != "words"},
