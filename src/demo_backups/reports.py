@@ -8,13 +8,14 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TextIO
 
-from .errors import SettingsError
+from .errors import SettingsError, StepError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -74,6 +75,36 @@ def save_picture(out: Console, path: Path, title: str) -> None:
     path.write_text(svg, encoding="utf-8")
 
 
+def save_page(text: str, place: Path) -> None:
+    """Write a page whole or not at all: beside its place, then renamed; raises StepError."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=place.parent, prefix=".", delete=False, encoding="utf-8") as part:
+            try:
+                part.write(text)
+                part.close()
+                Path(part.name).chmod(0o644)
+                Path(part.name).replace(place)
+            except BaseException:
+                Path(part.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise StepError(
+            f"the report could not be written to {place}",
+            printed=str(error),
+            advice=f"make {place.parent} a folder that you can write to, on a disk with space",
+        ) from error
+
+
+def open_page(place: Path) -> str:
+    """Show a page in the browser; return what is to be said of that."""
+    import webbrowser
+
+    if webbrowser.open(place.as_uri()):
+        return f"the report is {place}"
+    return f"the report is {place}: no browser was found here, open it in one"
+
+
 def size(count: int) -> str:
     """Write a number of bytes for people, exactly."""
     return f"{count:,} bytes"
@@ -82,6 +113,12 @@ def size(count: int) -> str:
 def print_json(value: Any) -> None:
     """Print one JSON object on standard output."""
     print(json.dumps(value, indent=2))
+
+
+def print_text(text: str) -> None:
+    """Print text as it is, for another program: in UTF-8, whatever the terminal has."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode())
 
 
 class Progress:
