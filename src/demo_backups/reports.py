@@ -288,14 +288,14 @@ def print_plan(out: Console, plan: Plan) -> None:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("step", "mark", "", "what was seen"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("step", "mark"))
+    for column in ("step", "mark", "what was seen"):
+        table.add_column(column, overflow="fold", no_wrap=column != "what was seen")
     for number, phase in enumerate(plan.phases, 1):
         table.add_row(Text(f"Phase {number}: {phase.name}", "bold"))
         for step in phase.steps:
-            title = f"{step.title} (optional)" if step.optional else step.title
+            name = f"  {step.name}{' (optional)' if step.optional else ''}"
             mark = Text(step.mark.value, MARK_STYLES[step.mark.value])
-            table.add_row(Text(f"  {step.name}"), mark, Text(title), Text(clean(step.observed)))
+            table.add_row(Text(name), mark, Text(clean(step.observed)))
         table.add_section()
     out.print(table)
     if plan.notes:
