@@ -106,12 +106,12 @@ def at_work(host: Host, database: Database) -> list[Process]:
 def stop_commands(database: Database, runs: Iterable[str], words: str) -> list[str]:
     """The commands that end what goes on: `runs` are the kinds of run, and cron's backup has the script's lock only.
 
-    The second is for what the first did not end.
+    The second is for what the first did not end: a process that was just being made, or that heeds no SIGTERM.
     """
     lock = quote(database.lock)
     gentle, hard = (f"[ ! -e {lock} ] || {signal_holders_command(lock, signal)}" for signal in ("TERM", "KILL"))
-    told = [f"( {detached.stop_command(database, kind, words)} )" for kind in runs]
-    return ["\n".join([*told, gentle]), hard]
+    told, again = ([f"( {detached.stop_command(database, kind, said)} )" for kind in runs] for said in (words, ""))
+    return ["\n".join([*told, gentle]), "\n".join([*again, hard])]
 
 
 def clear_command(database: Database) -> str:

@@ -226,8 +226,11 @@ def holders_command(path: PurePosixPath) -> str:
 
 
 def signal_holders_command(file: str, signal: str) -> str:
-    """Send a signal to every process that has a file open; the file comes as a word of the host's shell."""
-    return _for_holders(file, f"kill -s {signal} $pid 2>/dev/null || true")
+    """Send a signal to every process that has a file open, one that is stopped (SIGSTOP) too.
+
+    The file comes as a word of the host's shell.
+    """
+    return _for_holders(file, f"kill -s {signal} $pid 2>/dev/null && kill -s CONT $pid 2>/dev/null || true")
 
 
 def parse_holders(output: str) -> list[Process]:
