@@ -19,7 +19,8 @@ from .hosts import Host, task_command
 from .settings import Database
 from .verification import look_at_source
 
-SAMPLE_SECONDS = 0.5  # between the two looks at the counters of commits
+LOOKS = "1 2 3 4 5"  # pairs of looks at the counters of commits, each pair as close as can be
+PAUSE_SECONDS = 0.1  # after each pair
 SAMPLE_BYTES = 64 * 1024 * 1024  # of the source that are read to see how fast its disk is
 # Copying a page is one read and one write of 4 KiB: bytes a second that no copy was seen to exceed by much, however
 # fast its disk (docs/benchmarks.md). It stands in until a first run says how fast this server is.
@@ -157,29 +158,45 @@ def parse_disks(output: str) -> list[Disk]:
 
 
 def pulse_command(source: PurePosixPath, wal: bool) -> str:
-    """Ask twice for the counters that every commit moves; it takes no lock.
+    """Ask again and again for the counters that every commit moves; it takes no lock.
 
-    In WAL mode the `-shm` counts commits and frames (walformat.html, section 2.1: iChange, mxFrame), in this machine's
-    byte order; otherwise the database's header counts commits (fileformat2.html, section 1.3.6), highest byte first.
+    In WAL mode the `-shm` has commits, frames and salts (walformat.html, section 2.1: iChange, mxFrame, aSalt), in this
+    machine's byte order; otherwise the database's header counts commits (fileformat2.html, section 1.3.6), highest
+    byte first.
     """
     look = (
-        f"od -An -v -tu4 -j8 -N12 -- {quote(f'{source}-shm')} 2>/dev/null || echo 0 0 0"
+        f"od -An -v -w32 -tu4 -j8 -N32 -- {quote(f'{source}-shm')} 2>/dev/null || echo 0 0 0 0 0 0 0 0"
         if wal
         else f"od -An -v --endian=big -tu4 -j24 -N4 -- {quote(source)}"
     )
-    return f"date +%s.%N; {look}; sleep {SAMPLE_SECONDS}; date +%s.%N; {look}"
+    look = f"date +%s.%N; {look}"
+    return f"for pair in {LOOKS}; do {look}; {look}; sleep {PAUSE_SECONDS}; done; {look}"
 
 
 def parse_pulse(output: str, page_size: int) -> Pulse:
-    """Pulse, from what `pulse_command` printed, and the size of a page in bytes."""
-    first, before, last, after = output.splitlines()
-    seconds = float(last) - float(first)
-    moved = [int(b) - int(a) for a, b in zip(before.split(), after.split(), strict=True)]
-    # The counter wraps around. What has gone back, as in a -shm that was made anew in between, says nothing.
-    commits = forward / seconds if (forward := moved[0] % 2**32) < 2**31 else 0.0
-    # The WAL starts anew now and then, and its frames count from 0 again; it does not while a snapshot is pinned.
-    frames = max(0, moved[2]) / seconds if len(moved) > 2 else 0.0
-    return Pulse(commits, frames * (page_size + WAL_FRAME_HEADER))
+    """Pulse, from what `pulse_command` printed, and the size of a page in bytes; raises ValueError."""
+    lines = output.splitlines()
+    looks = [[int(word) for word in line.split()] for line in lines[1::2]]
+    if len(lines) % 2 or {len(look) for look in looks} not in ({1}, {8}):
+        raise ValueError("these are no counters")
+    seconds = float(lines[-2]) - float(lines[0])
+    if seconds <= 0:
+        raise ValueError("the clock was put back")
+    commits = steady = frames = since = 0
+    for before, after in zip(looks, looks[1:], strict=False):
+        # The counter wraps around. What has gone back, as in a -shm that was made anew in between, says nothing.
+        forward = (after[0] - before[0]) % 2**32
+        made = forward if forward < 2**31 else 0
+        commits += made
+        if after[6:] == before[6:]:
+            steady += made
+            frames += max(0, after[2] - before[2]) if len(after) > 1 else 0
+        elif made:
+            # A WAL that begins anew has other salts, and counts its frames from 0 (walformat.html, section 1.2).
+            since += after[2]
+    # While a snapshot is pinned it cannot begin anew: then all commits append as much as those did that were seen to.
+    written = max(frames + since, frames * commits / steady if steady else 0)
+    return Pulse(commits / seconds, written / seconds * (page_size + WAL_FRAME_HEADER))
 
 
 def read_speed_command(source: PurePosixPath, size: int) -> str:
