@@ -11,6 +11,7 @@ import sqlite3
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -425,7 +426,8 @@ def test_the_growth_of_the_wal_is_not_underestimated_where_it_begins_anew_all_th
     """Against what a commit of the same writer appends while a snapshot is pinned."""
     set_journal(database.source, "wal")
     with live_writer(Path(database.source), rate=100_000):
-        seen = look().pulse
+        with checkpoints(database.source):
+            seen = look().pulse
         with held_open(database.source) as reader:
             reader.execute("BEGIN")
             reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -433,6 +435,25 @@ def test_the_growth_of_the_wal_is_not_underestimated_where_it_begins_anew_all_th
             end = wait_until(lambda: (now := shm(database.source))[0] > start[0] + 1000 and now, "1,000 commits")
     appended = (end[1] - start[1]) * FRAME / (end[0] - start[0])
     assert seen.wal_bytes / seen.commits > 0.8 * appended
+
+
+@contextlib.contextmanager
+def checkpoints(source: PurePosixPath) -> Iterator[None]:
+    """Write the WAL back into its database again and again, so that the next commit begins it anew."""
+    end = threading.Event()
+
+    def write_back() -> None:
+        with contextlib.closing(sqlite3.connect(source)) as opened:
+            while not end.wait(0.02):
+                opened.execute("PRAGMA wal_checkpoint")
+
+    thread = threading.Thread(target=write_back)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
 
 
 def shm(source: PurePosixPath) -> tuple[int, int]:

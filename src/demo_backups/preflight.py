@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 from pathlib import PurePosixPath
 from statistics import median
 from typing import Any
@@ -183,7 +184,7 @@ def parse_pulse(output: str, page_size: int) -> Pulse:
     if seconds <= 0:
         raise ValueError("the clock was put back")
     commits = steady = frames = since = 0
-    for before, after in zip(looks, looks[1:], strict=False):
+    for before, after in pairwise(looks):
         # The counter wraps around. What has gone back, as in a -shm that was made anew in between, says nothing.
         forward = (after[0] - before[0]) % 2**32
         made = forward if forward < 2**31 else 0
