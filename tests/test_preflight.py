@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 from demo_backups import schedule
-from demo_backups.errors import BackupsError
+from demo_backups.backups import going_on, is_at_work_unseen, stop
+from demo_backups.errors import BackupsError, CouldNotLookError
 from demo_backups.evidence import Record
 from demo_backups.facts import Process
 from demo_backups.hosts import Host
@@ -46,7 +47,7 @@ from demo_backups.preflight import (
 from demo_backups.rehearsal.database import make_index, make_tracker
 from demo_backups.settings import Database, Settings
 
-from .conftest import Demo, is_consistent, live_writer, wait_until
+from .conftest import NOBODY, Demo, is_consistent, live_writer, root_only, wait_until
 
 # --- the verdict: pure ----------------------------------------------------------------------------------------------
 
@@ -60,8 +61,11 @@ ROLLBACK = Observed(
     wal_bytes=0,
     backup_disk=Disk("/", 10**9),
     source_disk=Disk("/", 10**9),
+    state_disk=Disk("/", 10**9),
     pulse=Pulse(200.0, 0.0),
     at_work=[],
+    at_work_unseen=False,
+    leaves_files=False,
     copy_seconds=2.0,
     copy_known_from="earlier runs",
     backups=(3, 150_000),
@@ -73,7 +77,7 @@ RUNNING = [Process(12, "root", "sqlite3 -batch"), Process(13, "torrust", "bash")
 
 def on_one(seen: Observed, free: int) -> Observed:
     """Put the source and its backups on one file system."""
-    return replace(seen, backup_disk=Disk("/", free), source_disk=Disk("/", free))
+    return replace(seen, backup_disk=Disk("/", free), source_disk=Disk("/", free), state_disk=Disk("/", free))
 
 
 def on_two(seen: Observed, backups: int, source: int) -> Observed:
@@ -85,12 +89,19 @@ def on_two(seen: Observed, backups: int, source: int) -> Observed:
     ("seen", "verdict", "reasons"),
     [
         # Writers: in rollback mode they wait for the whole copy, and give up after 5 s.
-        (ROLLBACK, Verdict.CARE, ["writes wait for the copy, about 2.0 s; writers give up after 5 s"]),
+        (
+            ROLLBACK,
+            Verdict.CARE,
+            ["writes wait for the copy, about 2.0 s; writers give up after 5 s; while one waits, new readers wait too"],
+        ),
         (replace(ROLLBACK, copy_seconds=5.0), Verdict.CARE, ["writes wait for the copy, about 5.0 s"]),
         (
             replace(ROLLBACK, copy_seconds=5.1),
             Verdict.NO,
-            ["every write would wait for about 5.1 s, and writers give up after 5 s: put the database in WAL mode"],
+            [
+                "every write would wait for about 5.1 s, and writers give up after 5 s; while one waits, new readers "
+                "wait too: put the database in WAL mode"
+            ],
         ),
         (WAL, Verdict.GO, []),
         (replace(WAL, copy_seconds=3600.0), Verdict.GO, []),
@@ -105,7 +116,27 @@ def on_two(seen: Observed, backups: int, source: int) -> Observed:
         (on_two(WAL, 51_000, 18_999), Verdict.NO, ["too little space on /data, where the source is: 1 bytes more"]),
         (on_two(WAL, 51_000 - 7, 19_000 - 8), Verdict.NO, ["/mnt/backups: 7 bytes", "/data, where the source is: 8 b"]),
         (on_two(ROLLBACK, 51_000, 999), Verdict.NO, ["/data, where the source is: 1 bytes", "writes wait"]),
+        # What the run prints, and how it ended, is kept somewhere too.
+        (replace(on_two(WAL, 51_000, 19_000), state_disk=Disk("/root", 1_000)), Verdict.GO, []),
+        (
+            replace(on_two(WAL, 51_000, 19_000), state_disk=Disk("/root", 999)),
+            Verdict.NO,
+            ["too little space on /root, where the run is kept: 1 bytes more"],
+        ),
+        (replace(on_two(WAL, 51_000, 19_000), state_disk=Disk("/data", 19_000)), Verdict.GO, []),  # the floor once
+        # What would be left beside an idle database could stop its service.
+        (
+            replace(WAL, leaves_files=True),
+            Verdict.NO,
+            ["a -wal and a -shm beside the source that its service could not write"],
+        ),
         # One at a time.
+        (
+            replace(WAL, at_work_unseen=True),
+            Verdict.NO,
+            ["a backup of it is going on, by somebody whose processes may not be seen from here"],
+        ),
+        (replace(WAL, at_work=RUNNING[:1], at_work_unseen=True), Verdict.NO, ["going on: process 12 of root"]),
         (
             replace(WAL, at_work=RUNNING),
             Verdict.NO,
@@ -192,7 +223,8 @@ def test_df_of_this_machine_can_be_read(tmp_path: Path) -> None:
         check=True,
     )
     found = parse_disks(done.stdout)
-    assert [disk.mount for disk in found][1:] == ["/proc"]
+    assert [disk.mount for disk in found][1:2] == ["/proc"]
+    assert len(found) == 3  # and the home directory's
     assert found[0].free > 0
 
 
@@ -427,7 +459,7 @@ def test_the_growth_of_the_wal_is_not_underestimated_where_it_begins_anew_all_th
     set_journal(database.source, "wal")
     with live_writer(Path(database.source), rate=100_000):
         with checkpoints(database.source):
-            seen = look().pulse
+            seen = min((look().pulse for _ in range(3)), key=lambda pulse: pulse.wal_bytes / pulse.commits)
         with held_open(database.source) as reader:
             reader.execute("BEGIN")
             reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -523,6 +555,58 @@ def test_a_backup_that_goes_on_is_named(look: Look, database: Database) -> None:
         assert backup.stdin
         backup.stdin.close()
     assert look().at_work == []  # the lock file is still there; nobody holds it
+
+
+@pytest.fixture
+def theirs(database: Database, public: Path) -> Database:
+    """Root's WAL database, and a folder for its backups, that any user may read and write by their modes."""
+    source, backups = public / "sqlite3.db", public / "backups"
+    set_journal(database.source, "wal")
+    shutil.copy(database.source, source)
+    source.chmod(0o666)
+    backups.mkdir()
+    backups.chmod(0o777)
+    return replace(database, source=PurePosixPath(source), backup_dir=PurePosixPath(backups))
+
+
+@root_only
+def test_a_backup_that_would_leave_files_that_the_service_could_not_write_is_told(
+    here: Host, theirs: Database, as_nobody: None
+) -> None:
+    def seen() -> Observed:
+        return observe(here, theirs, "3.40.1", 24, ())
+
+    ahead = decide(seen(), 5, FLOOR)
+    assert (ahead.verdict, len(ahead.reasons)) == (Verdict.NO, 1)
+    assert "INVOKE_USE_SUDO=1" in ahead.reasons[0]
+    assert {path.name for path in Path(theirs.source).parent.iterdir()} == {"sqlite3.db", "backups"}
+    with held_open(theirs.source):  # its service is up, and has made them
+        assert not seen().leaves_files
+    os.chown(theirs.source, NOBODY, NOBODY)
+    assert not seen().leaves_files
+    os.chown(theirs.source, 0, 0)
+    set_journal(theirs.source, "delete")
+    assert not seen().leaves_files
+
+
+@root_only
+def test_a_backup_of_another_user_is_told_where_its_processes_may_not_be_seen(
+    here: Host, theirs: Database, as_nobody: None
+) -> None:
+    with held_open(theirs.source), subprocess.Popen(["flock", theirs.lock, "cat"], stdin=subprocess.PIPE) as backup:
+        wait_until(lambda: is_at_work_unseen(here, theirs), "the lock")
+        seen = observe(here, theirs, "3.40.1", 24, ())
+        assert seen.at_work == []
+        assert decide(seen, 5, FLOOR).verdict is Verdict.NO
+        for do in (lambda: going_on(here, theirs), lambda: stop(here, theirs, "stopped")):
+            with pytest.raises(CouldNotLookError, match="by somebody whose processes may not be seen") as caught:
+                do()
+            assert "INVOKE_USE_SUDO=1" in str(caught.value)
+        assert backup.poll() is None
+        assert backup.stdin
+        backup.stdin.close()
+    assert not is_at_work_unseen(here, theirs)  # the lock file is still there; nobody holds it
+    assert going_on(here, theirs) == ([], [])
 
 
 # --- what cannot be looked at ---------------------------------------------------------------------------------------

@@ -28,7 +28,8 @@ T = TypeVar("T")
 
 KINDS = BACKUP, CHECK = "backup", "check"  # of runs
 SUPERVISOR = Path(__file__).with_suffix(".sh")
-STATE = '"$HOME"/.demo-backups'  # a word of the host's shell
+HOME = '"$HOME"'  # words of the host's shell
+STATE = f"{HOME}/.demo-backups"
 BUSY, NOT_OURS = 75, 77  # sysexits.h: try again later, no permission
 SHORTEST_WAIT, LONGEST_WAIT = 0.05, 1.0  # seconds between two looks at a run
 
