@@ -312,7 +312,8 @@ def print_preflight(out: Console, ahead: Preflight) -> None:
     from rich.text import Text
 
     seen = ahead.seen
-    journal = "WAL: no writer waits" if seen.wal else "rollback: writers wait for the whole copy"
+    rollback = "rollback: writers wait for the whole copy, and new readers for as long as a writer waits"
+    journal = "WAL: no writer waits" if seen.wal else rollback
     rows = {
         "journal": journal,
         "source": f"{size(seen.source_bytes)}, and a WAL of {size(seen.wal_bytes)}",
@@ -338,4 +339,7 @@ def print_preflight(out: Console, ahead: Preflight) -> None:
         table.add_row(Text(name), Text(clean(words)))
     out.print(table)
     style = {"go": "bold green", "care": "yellow", "no": "bold red"}[ahead.verdict.value]
-    out.print(Text(clean("\n".join([ahead.verdict.value, *(f"  {reason}" for reason in ahead.reasons)])), style))
+    out.print(
+        Text(clean("\n".join([ahead.verdict.value, *(f"  {reason}" for reason in ahead.reasons)])), style),
+        soft_wrap=True,
+    )
