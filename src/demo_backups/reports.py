@@ -288,14 +288,14 @@ def print_plan(out: Console, plan: Plan) -> None:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("step", "mark", "", "what was seen"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("step", "mark"))
+    for column in ("step", "mark", "what was seen"):
+        table.add_column(column, overflow="fold", no_wrap=column != "what was seen")
     for number, phase in enumerate(plan.phases, 1):
         table.add_row(Text(f"Phase {number}: {phase.name}", "bold"))
         for step in phase.steps:
-            title = f"{step.title} (optional)" if step.optional else step.title
+            name = f"  {step.name}{' (optional)' if step.optional else ''}"
             mark = Text(step.mark.value, MARK_STYLES[step.mark.value])
-            table.add_row(Text(f"  {step.name}"), mark, Text(title), Text(clean(step.observed)))
+            table.add_row(Text(name), mark, Text(clean(step.observed)))
         table.add_section()
     out.print(table)
     if plan.notes:
@@ -312,7 +312,8 @@ def print_preflight(out: Console, ahead: Preflight) -> None:
     from rich.text import Text
 
     seen = ahead.seen
-    journal = "WAL: no writer waits" if seen.wal else "rollback: writers wait for the whole copy"
+    rollback = "rollback: writers wait for the whole copy, and new readers for as long as a writer waits"
+    journal = "WAL: no writer waits" if seen.wal else rollback
     rows = {
         "journal": journal,
         "source": f"{size(seen.source_bytes)}, and a WAL of {size(seen.wal_bytes)}",
@@ -338,4 +339,7 @@ def print_preflight(out: Console, ahead: Preflight) -> None:
         table.add_row(Text(name), Text(clean(words)))
     out.print(table)
     style = {"go": "bold green", "care": "yellow", "no": "bold red"}[ahead.verdict.value]
-    out.print(Text(clean("\n".join([ahead.verdict.value, *(f"  {reason}" for reason in ahead.reasons)])), style))
+    out.print(
+        Text(clean("\n".join([ahead.verdict.value, *(f"  {reason}" for reason in ahead.reasons)])), style),
+        soft_wrap=True,
+    )
