@@ -324,6 +324,24 @@ def test_backing_up_and_checking_by_hand_as_the_docs_say(journal: str, tmp_path:
 # --- tables that name what is in the code ---------------------------------------------------------------------------
 
 
+def test_the_backups_strategy_is_that_of_the_settings_the_scripts_and_the_published_crontab() -> None:
+    page, settings = BACKUPS.read_text(), read_project_file()
+    rows = {row[0]: row[1:] for row in table(section(page, "Strategy"))}
+    databases = settings["databases"].values()
+    assert [code(cell) for cell in rows["By what"]] == [[each["script"]] for each in databases]
+    [where] = [row for row in rows if settings["backup_dir"] in row]
+    names = [[f"{each['backup_prefix']}YYYY-MM-DD_HH-MM-SS.db"] for each in databases]
+    assert [code(cell) for cell in rows[where]] == names
+    crontab = (ROOT / "share/container/default/config/crontab.conf").read_text()
+    hourly = ["every hour" in cell for cell in rows["How often"]]
+    assert [bool(re.search(rf"^0 +\* \* \* \* .*/{each['script']} ", crontab, re.M)) for each in databases] == hourly
+    assert "`find -mtime +7`" in section(page, "Retention")
+    for each in databases:
+        assert re.search(
+            rf"^find .*'{each['backup_prefix']}\*\.db' -mtime \+7 -delete$", (ROOT / each["script"]).read_text(), re.M
+        )
+
+
 def test_the_five_checks_of_the_docs_are_those_that_are_made(demo: Demo) -> None:
     seen = json.loads(demo.inv("verify", "--json").stdout)
     rows = table(section(BACKUPS.read_text(), "Checking one"))
