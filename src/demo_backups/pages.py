@@ -361,13 +361,13 @@ def _environment(autoescape: bool) -> Environment:
 
 def markdown_text(text: str) -> str:
     """Make words that are no markup of GitHub's Markdown, in one line: they call nobody and link to nothing."""
-    escaped = re.sub(r"([\\`*_{}\[\]<>&|~])", r"\\\1", " ".join(clean(text).split()))
+    escaped = re.sub(r"([\\`*_{}\[\]<>&|~#])", r"\\\1", " ".join(clean(text).split()))
     return re.sub(r"([@#])(?=\w)", r"\1&#8203;", escaped)
 
 
 def markdown_code(text: str) -> str:
-    """Make a code span, also for a cell of a table, that nothing in it can end."""
-    text = " ".join(clean(text).split()).replace("|", "\\|")
+    """Make a code span that nothing in it can end; not for a cell of a table, which a '|' ends even there."""
+    text = " ".join(clean(text).split())
     if not text:
         return ""
     fence = "`" * (_longest_run(text) + 1)

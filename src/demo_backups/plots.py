@@ -47,7 +47,7 @@ class Chart:
 
 
 def draw(chart: Chart) -> str:
-    """Draw a chart as an `svg` element without a size of its own; equal charts give equal text."""
+    """Draw a chart as an `svg` element without a size or a name of its own; equal charts give equal text."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -148,11 +148,11 @@ def _inline(svg: str, name: str) -> str:
     """Make part of a page of a file: names that clash with no other plot's, the page's colours and its letters."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>\s*|<style.*?</style>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", r"<svg \1>", svg, count=1)
+    svg = re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", r'<svg aria-hidden="true" \1>', svg, count=1)
     svg = svg.replace("xlink:href", "href")
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
     svg = re.sub(r" font-family: [^;\"]*;", "", svg)
-    svg = re.sub(r"\s*\n\s*", " ", svg)
+    svg = re.sub(r"\s*\n\s*", " ", svg).strip()
     for variable, colour in STAND_INS.items():
         svg = svg.replace(colour, f"var({variable})")
     return svg
