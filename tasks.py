@@ -23,6 +23,8 @@ HELP = {
     "host": "SSH alias of the server, or 'local' for this machine (default: the setting host)",
     "dry-run": "show what would be changed and run; change nothing",
     "database": "index or tracker (default: index)",
+    "history --host": "what was done on this host only (default: on all)",
+    "history --database": "index or tracker (default: both)",
     "exit-code": "exit 1 where something is to do, else 3 where something is not seen; optional steps do not count",
     "yes": "do not ask",
     "backup": "file to verify, by its path or its name in the backup folder (default: the newest)",
@@ -43,6 +45,8 @@ HELP = {
     "rounds": "how often cp and the script are measured",
     "folder": "where the databases are made: on the disk that is to be measured (default: the temporary folder)",
     "out": "folder for the numbers and the picture (default: reports; with --full, benchmarks and docs)",
+    "open": "show it in the browser",
+    "format": "html, the page reports/index.html; or markdown, on standard output, for a pull request",
     "pytest": "what to hand to pytest, such as '-k crontab'",
 }
 
@@ -75,8 +79,10 @@ def task(body: Callable[..., None]) -> Any:
         except KeyboardInterrupt:
             raise Exit("interrupted", INTERRUPTED) from None
 
-    flags = [name.replace("_", "-") for name in inspect.signature(body).parameters]
-    return invoke.task(told, help={flag: HELP[flag] for flag in flags if flag in HELP}, auto_shortflags=False)
+    task_name, *flags = (name.replace("_", "-") for name in (body.__name__, *inspect.signature(body).parameters))
+    # A flag whose default is another one in this task is explained for it.
+    words = {flag: HELP.get(f"{task_name} --{flag}", HELP.get(flag)) for flag in flags}
+    return invoke.task(told, help={flag: each for flag, each in words.items() if each}, auto_shortflags=False)
 
 
 def settings(c: Context) -> Settings:
@@ -234,17 +240,43 @@ def list_backups(c: Context, host: str | None = None, database: str = "index", j
 
 
 @task
-def plan(c: Context, host: str | None = None, json: bool = False, exit_code: bool = False) -> None:
+def history(c: Context, host: str | None = None, database: str | None = None, json: bool = False) -> None:
+    """List what was done and what it showed, the newest first, from the records here; it connects to nothing."""
+    from demo_backups import evidence, reports
+    from demo_backups.settings import check_host
+
+    given = settings(c)
+    if host is not None:
+        check_host(host)
+    if database is not None:
+        given.database(database)
+    folder = evidence.folder(given)
+    records, damaged = evidence.read_all(folder)
+    chosen = evidence.choose(reversed(records), host, database)
+    if json:
+        reports.print_json(reports.history_as_json(chosen, damaged))
+    else:
+        reports.print_history(reports.console(), chosen, len(records), damaged, folder)
+
+
+@task
+def plan(
+    c: Context, host: str | None = None, json: bool = False, exit_code: bool = False, svg: str | None = None
+) -> None:
     """Show where the release stands: every step of its four phases, its mark, and what was seen of it."""
     from demo_backups import release, reports
 
+    if svg is not None:
+        reports.check_picture(Path(svg))
     seen = release.observe(settings(c), host)
     if json:
         reports.print_json(seen.as_json())
     else:
-        out = reports.console()
+        out = reports.console(record=svg is not None)
         out.print(f"{seen.host}: plan", soft_wrap=True)
         reports.print_plan(out, seen)
+        if svg is not None:
+            reports.save_picture(out, Path(svg), title="./inv plan")
     _exit(seen.exit_code if exit_code else 0)
 
 
@@ -302,6 +334,21 @@ def open_pr(c: Context, host: str | None = None, dry_run: bool = False) -> None:
     from demo_backups import release, reports
 
     release.open_pr(settings(c), host, reports.console(), dry_run)
+
+
+@task
+def report(c: Context, host: str | None = None, open: bool = False, format: str = "html") -> None:
+    """Make a page of the plan, the last verifications and the records: reports/index.html, which loads nothing."""
+    from demo_backups import pages, release, reports
+
+    pages.check_format(format)
+    page = release.look_at_all(settings(c), host)
+    if format == pages.MARKDOWN:
+        reports.print_text(pages.markdown(page))
+        return
+    place = ROOT / "reports/index.html"
+    reports.save_page(pages.html(page), place)
+    print(reports.open_page(place) if open else f"the report is {place}")
 
 
 @task

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import getpass
 import json
-from dataclasses import asdict, replace
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import MISSING, asdict, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -12,9 +17,11 @@ import pytest
 
 from demo_backups import evidence
 from demo_backups.errors import CouldNotLookError, SettingsError, StepError
-from demo_backups.evidence import Record, recording, write
+from demo_backups.evidence import Record, choose, read_all, recording, write
 from demo_backups.project import ROOT
 from demo_backups.settings import Settings
+
+from .test_docs import blocks, code, table
 
 
 def record(**changes: Any) -> Record:
@@ -44,9 +51,9 @@ def test_a_record_says_when_and_in_which_form(tmp_path: Path) -> None:
     write(tmp_path, Record("run", "demo", "index"))
     seen = written(tmp_path)
     assert before <= datetime.fromisoformat(seen["when"]) <= datetime.now(timezone.utc)
-    assert seen["schema"] == 1
+    assert seen["schema"] == 2
     assert {key for key, value in seen.items() if value is None} == (
-        {"script_sha256", "exit_status", "backup", "bytes", "seconds", "error"}
+        {"script_sha256", "exit_status", "backup", "bytes", "created", "seconds", "error"}
     )
 
 
@@ -184,3 +191,224 @@ def test_a_folder_that_goes_away_meanwhile_does_not_hide_what_went_wrong(
 def test_the_folder_is_tried_without_a_trace(tmp_path: Path) -> None:
     with recording(tmp_path / "evidence", record()):
         assert list((tmp_path / "evidence").iterdir()) == []
+
+
+def test_who_did_it_is_recorded(tmp_path: Path) -> None:
+    with recording(tmp_path, record()):
+        pass
+    assert written(tmp_path)["who"] == f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be a user without a name")
+def test_a_user_without_a_name_is_known_by_the_number() -> None:
+    words = ["setpriv", "--reuid=54321", "--bounding-set=-all", sys.executable, "-c"]
+    program = "from demo_backups.detached import whoami; print(whoami())"
+    without = {
+        name: value for name, value in os.environ.items() if name not in ("LOGNAME", "USER", "LNAME", "USERNAME")
+    }
+    done = subprocess.run([*words, program], env=without, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == f"54321@{socket.gethostname()}\n", done.stderr
+
+
+# --- read again -----------------------------------------------------------------------------------------------------
+
+CHECK = {"name": "size", "passed": None, "detail": "ünï \udcff\n"}
+FULL = record(
+    who="me@here",
+    script_sha256="ab" * 32,
+    commands=["echo \udcff", "true"],
+    exit_status=0,
+    backup="/b/\udcff.db",
+    bytes=5,
+    created="2024-11-24T20:00:00+05:30",
+    seconds=7.5,
+    checks=[{"name": "size", "passed": None, "detail": "ünï \udcff\n"}],
+    integrity_check=["ok"],
+    error="what \udcff",
+    details={"a": [1.5], "b": {"c": None}},
+)
+# As the first version wrote it.
+SCHEMA_1 = """{
+  "kind": "verification",
+  "host": "demo",
+  "database": "index",
+  "when": "2024-11-24T20:00:00.123456+00:00",
+  "schema": 1,
+  "script_sha256": "597064330babc080a24a92737873a57e8df25c6c7e04583e14a87b943ac621e7",
+  "exit_status": 1,
+  "backup": "/home/torrust/backups/backup_2024-11-24_20-00-00.db",
+  "bytes": 2301952,
+  "seconds": 3,
+  "checks": [{"name": "size", "passed": false, "detail": "it is empty"}],
+  "integrity_check": ["ok"],
+  "error": null,
+  "details": {}
+}
+"""
+
+
+@pytest.mark.parametrize("given", [record(), FULL], ids=["least", "full"])
+def test_what_is_written_is_read_again(tmp_path: Path, given: Record) -> None:
+    write(tmp_path, given)
+    assert read_all(tmp_path) == ([given], [])
+
+
+def test_a_record_of_schema_1_is_read(tmp_path: Path) -> None:
+    (tmp_path / "old.json").write_text(SCHEMA_1)
+    ((seen,), damaged) = read_all(tmp_path)
+    assert damaged == []
+    assert (seen.schema, seen.who, seen.commands, seen.created) == (1, "", [], None)
+    assert asdict(seen) == asdict(Record("", "", "")) | json.loads(SCHEMA_1)
+
+
+def test_records_are_read_the_oldest_first_whatever_their_files_and_zones(tmp_path: Path) -> None:
+    for name, when in {
+        "b": "2024-11-24T20:30:00+02:00",
+        "a": "2024-11-24T20:00:00+00:00",
+        "c": "2024-11-24T19:00:00+00:00",
+    }.items():
+        write(tmp_path, record(when=when)).rename(tmp_path / f"{name}.json")
+    assert [each.when[11:13] for each in read_all(tmp_path)[0]] == ["20", "19", "20"]
+    assert read_all(tmp_path)[0][0].when.endswith("+02:00")
+
+
+def changed(**changes: Any) -> bytes:
+    """A record with other values, as a file has it; one that is `...` is left out."""
+    values = asdict(FULL) | changes
+    return json.dumps({name: value for name, value in values.items() if value is not ...}).encode()
+
+
+DAMAGED = {
+    "half-written": (changed()[:200], "it is not whole, or not JSON: "),
+    "cut after the brace": (changed()[:-1], "it is not whole, or not JSON: "),
+    "followed by something": (changed() + b"{}", "it is not whole, or not JSON: "),
+    "empty": (b"", "it is empty"),
+    "zeros after a power cut": (bytes(500), "it is not whole, or not JSON: "),
+    "not UTF-8": (changed().replace(b"me@here", b"m\xff@here"), "it is not UTF-8 text: "),
+    "a list": (b"[1]", "it is not a JSON object"),
+    "null": (b"null", "it is not a JSON object"),
+    "too deep": (b'{"details":' + b"[" * 100_000, "it is nested too deeply"),
+    "no number": (changed(seconds=float("nan")), "it is not JSON: NaN is no number there"),
+    "a number that is too large": (
+        changed(seconds=0.25).replace(b"0.25", b"1e999"),
+        "seconds: must be a finite number",
+    ),
+    "a newer schema": (changed(schema=3, more="x"), "schema 3 is not known: a newer version wrote it"),
+    "no schema": (changed(schema=...), "schema: must be a number from 1 to 2, not None"),
+    "schema as text": (changed(schema="2"), "schema: must be a number from 1 to 2, not '2'"),
+    "schema as truth": (changed(schema=True), "schema: must be a number from 1 to 2, not True"),
+    "schema 0": (changed(schema=0), "schema: must be a number from 1 to 2, not 0"),
+    "no host": (changed(host=...), "host: is missing"),
+    "no time": (changed(when=...), "when: is missing"),
+    "no such time": (changed(when="2024-13-24T20:00:00+00:00"), "when: must be a time with its zone"),
+    "no zone": (changed(when="2024-11-24T20:00:00"), "when: must be a time with its zone"),
+    "before all time": (changed(when="0001-01-01T00:00:00+05:00"), "when: must be a time with its zone"),
+    "created yesterday": (changed(created="yesterday"), "created: must be a time with its zone"),
+    "unknown field": (changed(hots="demo"), "hots: is not a field of a record"),
+    "host as number": (changed(host=5), "host: must be a valid string, not 5"),
+    "bytes as text": (changed(bytes="5"), "bytes: must be a valid integer, not '5'"),
+    "bytes as truth": (changed(bytes=True), "bytes: must be a valid integer, not True"),
+    "seconds as text": (changed(seconds="1.5"), "seconds: must be a valid number, not '1.5'"),
+    "exit status as fraction": (changed(exit_status=0.0), "exit_status: must be a valid integer, not 0.0"),
+    "commands as text": (changed(commands="ls"), "commands: must be a valid list, not 'ls'"),
+    "command as number": (changed(commands=["ls", 5]), "commands.1: must be a valid string, not 5"),
+    "checks as object": (changed(checks={"size": True}), "checks: must be a valid list, not {'size': True}"),
+    "check as text": (changed(checks=["size"]), "checks.0: must be a valid dictionary, not 'size'"),
+    "check without result": (changed(checks=[{"name": "size", "detail": ""}]), "checks.0.passed: is missing"),
+    "check with 1": (changed(checks=[CHECK, CHECK | {"passed": 1}]), "checks.1.passed: must be a valid boolean, not 1"),
+    "check with more": (changed(checks=[CHECK | {"x": 1}]), "checks.0.x: is not a field of a record"),
+    "long": (changed(bytes="5" * 100_000), "bytes: must be a valid integer, not '555555"),
+}
+
+
+@pytest.mark.parametrize(("content", "why"), DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_record_is_named_with_what_is_wrong_and_passed_over(tmp_path: Path, content: bytes, why: str) -> None:
+    place = tmp_path / "2024-11-24T21-00-00_run_demo_index.json"
+    place.write_bytes(content)
+    write(tmp_path, FULL)
+    records, (damaged,) = read_all(tmp_path)
+    assert records == [FULL]
+    assert damaged.path == place
+    assert damaged.why.startswith(why)
+    assert len(damaged.why) < 200
+
+
+def test_what_is_no_file_is_named_and_waited_for_by_nobody(tmp_path: Path) -> None:
+    (tmp_path / "folder.json").mkdir()
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "round.json").symlink_to("round.json")
+    (tmp_path / "gone.json").symlink_to("nowhere")
+    records, damaged = read_all(tmp_path)
+    assert records == []
+    assert {each.path.name: each.why for each in damaged} == dict.fromkeys(
+        ["folder.json", "gone.json", "pipe.json", "round.json"], "it is not a regular file"
+    )
+
+
+def test_what_is_hidden_or_no_json_is_passed_over_in_silence(tmp_path: Path) -> None:
+    for name in (".tmpx1y2", ".half.json", "notes.txt", "old.json~"):
+        (tmp_path / name).write_text("{")
+    assert read_all(tmp_path) == ([], [])
+
+
+def test_a_folder_that_is_missing_has_no_records(tmp_path: Path) -> None:
+    assert read_all(tmp_path / "a/b") == ([], [])
+
+
+def test_a_folder_that_cannot_be_read_is_not_an_empty_one(tmp_path: Path) -> None:
+    (tmp_path / "gone").symlink_to("not-mounted")
+    for folder in (in_the_way(tmp_path), tmp_path / "file", tmp_path / "gone"):
+        with pytest.raises(CouldNotLookError, match=f"the records in {folder} cannot be read") as caught:
+            read_all(folder)
+        assert caught.value.printed
+        assert "evidence_dir" in caught.value.advice
+
+
+@pytest.mark.parametrize(
+    ("host", "database", "chosen"),
+    [(None, None, "abcd"), ("demo", None, "ab"), (None, "tracker", "bd"), ("demo", "tracker", "b"), ("dem", None, "")],
+)
+def test_records_are_chosen_by_host_and_database(host: str | None, database: str | None, chosen: str) -> None:
+    places = {"a": ("demo", "index"), "b": ("demo", "tracker"), "c": ("demo2", "index"), "d": ("Demo", "tracker")}
+    given = [record(who=name, host=where, database=what) for name, (where, what) in places.items()]
+    assert [each.who for each in choose(given, host, database)] == list(chosen)
+
+
+# --- the page about them --------------------------------------------------------------------------------------------
+
+PAGE = (ROOT / "docs/evidence.md").read_text()
+
+
+def test_the_page_has_every_field_with_its_default_and_its_schema_and_no_other() -> None:
+    rows = {code(row[0])[0]: row for row in table(PAGE)}
+    assert list(rows) == [each.name for each in fields(Record)]
+    first = json.loads(SCHEMA_1)
+    for each in fields(Record):
+        _, kind, form, default, since, meaning = rows[each.name]
+        assert kind, each.name
+        assert meaning, each.name
+        assert form or each.name in ("exit_status", "error", "details"), each.name
+        assert int(since) == (1 if each.name in first else 2), each.name
+        known = each.default if each.default is not MISSING else MISSING
+        if each.default_factory is not MISSING:
+            known = each.default_factory()
+        required = known is MISSING or each.name in ("when", "schema")
+        assert code(default) == ([] if required else [json.dumps(known)]), each.name
+
+
+def test_the_page_says_the_schema_that_is_written() -> None:
+    assert f"This is schema {evidence.SCHEMA}." in PAGE
+
+
+def test_the_page_s_example_is_a_record(tmp_path: Path) -> None:
+    (example,) = blocks(PAGE, "json")
+    (tmp_path / "example.json").write_text(example)
+    ((seen,), damaged) = read_all(tmp_path)
+    assert damaged == []
+    assert json.loads(example) == asdict(seen)
+    assert list(json.loads(example)) == list(asdict(seen))
+
+
+def test_the_page_s_name_of_a_file_is_one_that_is_given(tmp_path: Path) -> None:
+    given = Record("verification", "demo", "index", when="2026-01-31T12:00:00.123456+00:00")
+    assert f"`{write(tmp_path, given).name}`" in PAGE

@@ -71,6 +71,24 @@ def test_a_command_says_what_it_says(either: Host, command: str, status: int | N
     assert done.ok == (status == 0)
 
 
+def test_what_was_run_is_kept_once_each_in_order_with_words_for_what_is_long(here: Host) -> None:
+    assert here.commands == []
+    here.run("try", "echo a")
+    here.act("try", "echo secret", shown="echo <6 bytes>")
+    here.run("try", "exit 3", root=True)
+    here.ask("try", "echo a")
+    assert here.commands == ["echo a", "echo <6 bytes>", "exit 3"]
+    here.run("try", ": " + "x" * 50_000)
+    assert here.commands[3:] == [": " + "x" * 1998 + "... <50,002 characters in all>"]
+
+
+def test_only_so_many_commands_are_kept(here: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "MOST_KEPT", 3)
+    for number in (1, 2, 3, 1, 4, 5):
+        here.run("try", f": {number}")
+    assert here.commands == [": 1", ": 2", ": 3", "<more than 3 commands>"]
+
+
 def test_a_missing_program_is_no_lost_connection(either: Host) -> None:
     done = either.run("try", "no-such-program")
     assert done.status == 127

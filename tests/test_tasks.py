@@ -31,7 +31,7 @@ ON_A_HOST = [
     "stop-backup",
     "verify",
 ]
-TASKS = sorted([*ON_A_HOST, "bench", "rehearse", "test"])
+TASKS = sorted([*ON_A_HOST, "bench", "history", "rehearse", "test"])
 CHANGING = [name for name in ON_A_HOST if name.endswith("-backup") or name == "enable-wal"]
 
 Done = subprocess.CompletedProcess[str]
@@ -88,7 +88,7 @@ def test_the_help_of_a_task_explains_each_of_its_flags(inv: Inv, task: str) -> N
     for line in flags.splitlines()[1:]:
         assert re.match(r"  --[a-z][a-z-]+(=\w+)?\s{2,}\S|\s{10,}\S", line) or re.match(r"  --", line), line
         assert not re.match(r"\s+-\w\b", line), f"a flag of one letter: {line}"
-    assert ("--host=STRING" in flags) is (task in ON_A_HOST)
+    assert ("--host=STRING" in flags) is (task in [*ON_A_HOST, "history"])
     assert ("--dry-run" in flags) is (task in CHANGING)  # all that changes something can be looked at first
     named = re.findall(r"^  --([a-z-]+)", flags, re.MULTILINE)
     explained = re.findall(r"^  --([a-z-]+)(?:=\w+)?[ \n]+(?!--)\S", flags, re.MULTILINE)

@@ -11,6 +11,7 @@ import contextlib
 import getpass
 import hashlib
 import json
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,8 +35,12 @@ SHORTEST_WAIT, LONGEST_WAIT = 0.05, 1.0  # seconds between two looks at a run
 
 
 def whoami() -> str:
-    """Say who the maintainer is, for the others."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    """Say who the maintainer is, for the others: user@machine; a user without a name by its number."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # OSError from Python 3.13 on
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
 
 
 @dataclass(frozen=True)
@@ -88,16 +93,24 @@ def folder(database: Database, kind: str) -> str:
 ENTER = f'[ -O . ] || {{ echo "it belongs to $(stat -c %U .)" >&2; exit {NOT_OURS}; }}'
 
 
-def start_command(where: str, run: Run, command: str, watched: Sequence[PurePosixPath], floor: int) -> str:
-    """The command that starts a run and prints what `find_command` would; exits BUSY where one is going on already."""
-    words = ["setsid", "--fork", "bash", "-c", SUPERVISOR.read_text(), SUPERVISOR.name, str(floor), command]
+def start_command(
+    where: str, run: Run, command: str, watched: Sequence[PurePosixPath], floor: int, shown: bool = False
+) -> str:
+    """The command that starts a run and prints what `find_command` would; exits BUSY where one is going on already.
+
+    Where it is only `shown`, words stand for the supervisor and for what is kept of the run.
+    """
+    supervisor, about = SUPERVISOR.read_text(), json.dumps(asdict(run))
+    if shown:
+        supervisor, about = (f"<{len(supervisor):,} bytes of {SUPERVISOR.name}>", f"<{len(about):,} bytes of JSON>")
+    words = ["setsid", "--fork", "bash", "-c", supervisor, SUPERVISOR.name, str(floor), command]
     words += [str(path) for path in watched]
     return "\n".join(
         [
             f"set -eu; umask 077; mkdir -p -- {where}; cd -- {where}; {ENTER}",
             f"exec 8> lock; flock --wait 1 8 || exit {BUSY}",
             "rm -f -- status output",
-            f"{{ date +%s.%N; printf %s {quote(json.dumps(asdict(run)))}; }} > about.new",
+            f"{{ date +%s.%N; printf %s {quote(about)}; }} > about.new",
             "sync -- about.new; mv -- about.new about",
             # Appended: who stops the run writes there too, and neither writes over the other.
             f"{' '.join(quote(word) for word in words)} >> output 2>&1 < /dev/null",
@@ -170,7 +183,12 @@ def start(
 ) -> Run:
     """Start a run; raises StepError where one of its kind is going on, or where it cannot be started."""
     where = folder(database, run.kind)
-    result = host.run(f"start the {run.kind}", start_command(where, run, command, watched, floor), root=True)
+    result = host.run(
+        f"start the {run.kind}",
+        start_command(where, run, command, watched, floor),
+        root=True,
+        shown=start_command(where, run, command, watched, floor, shown=True),
+    )
     if result.status == BUSY:
         going = find(host, database, run.kind)
         since = f", started by {going.by} at {going.when}" if going else ""
@@ -196,7 +214,12 @@ def look(host: Host, database: Database, kind: str, offset: int = 0) -> Look:
     """Look how a run stands, with what it printed after `offset` bytes; raises CouldNotLookError."""
     where = folder(database, kind)
     growing = database.part if kind == BACKUP else None
-    result = host.run(f"look how the {kind} goes", look_command(where, growing, offset), root=True)
+    result = host.run(
+        f"look how the {kind} goes",
+        look_command(where, growing, offset),
+        root=True,
+        shown=look_command(where, growing, 0),  # kept once, however often it is asked
+    )
     return _read(host, where, result, parse_look)
 
 

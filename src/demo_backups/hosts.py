@@ -29,6 +29,7 @@ from .settings import LOCAL, Settings, check_host
 
 COMMAND_TIMEOUT = 60  # seconds, for a question; what copies or reads a database gets LONG_TIMEOUT
 LONG_TIMEOUT = 3600
+LONGEST_KEPT, MOST_KEPT = 2000, 100  # characters of a command, and commands, that are kept for the record
 ANSWER_TIMEOUT = 30  # seconds, for the server to take a command, or to give a sign of life
 LARGEST_ARGUMENT = 128 * 1024 - 4096  # bytes; Linux takes 128 KiB for one argument (execve(2), MAX_ARG_STRLEN)
 
@@ -70,24 +71,29 @@ class Host:
     """A server, or this machine, on which commands are run.
 
     `context` is Invoke's Context or Fabric's Connection: the two have one interface.
+    `commands` is what was run, for the record: each command once, in order.
     """
 
     def __init__(self, name: str, context: Any, use_sudo: bool, interrupted: threading.Event) -> None:
         self.name = name
         self._interrupted = interrupted
         self.use_sudo = use_sudo
+        self.commands: list[str] = []
         self._context = context
         self._marker = secrets.token_hex(16)
         self._prefix: str | None = None
         self._password: str | None = None
         context.config.sudo.prompt = f"[{self._marker}] "
 
-    def run(self, what: str, command: str, *, root: bool = False, timeout: int = COMMAND_TIMEOUT) -> Result:
+    def run(
+        self, what: str, command: str, *, root: bool = False, timeout: int = COMMAND_TIMEOUT, shown: str = ""
+    ) -> Result:
         """Run a POSIX shell command and wait for it, `timeout` seconds at most.
 
         `what` says in an error what was tried ("list the backups"). With `root`, and `use_sudo` in the settings, root
-        runs it. Raises CouldNotLookError where the command did not start, ConnectionLostError where it gave no answer
-        in time or was cut off, and InterruptedRunError after Ctrl-C.
+        runs it. The record has the command, or what is `shown` in its stead. Raises CouldNotLookError where the command
+        did not start, ConnectionLostError where it gave no answer in time or was cut off, and InterruptedRunError after
+        Ctrl-C.
         """
         # Whatever the login shell prints before the marker is not the command's.
         script = f"echo {self._marker}; echo {self._marker} >&2; exec </dev/null; LC_ALL=C; export LC_ALL\n{command}"
@@ -100,6 +106,7 @@ class Host:
             if self._password is not None:
                 run = self._sudo
         streams = io.StringIO(), io.StringIO()
+        self._keep(shown or command)
         result = self._started(
             what,
             lambda: run(
@@ -157,12 +164,20 @@ class Host:
         """The command with which a task is done on this host."""
         return task_command(name, self.name, *flags)
 
-    def act(self, what: str, command: str, *, root: bool = True) -> str:
+    def act(self, what: str, command: str, *, root: bool = True, shown: str = "") -> str:
         """Run a command that changes something; raises StepError unless it succeeds."""
-        result = self.run(what, command, root=root)
+        result = self.run(what, command, root=root, shown=shown)
         if not result.ok:
             raise StepError(f"could not {what}", host=self.name, printed=result.printed, advice=self._advice(result))
         return result.stdout
+
+    def _keep(self, command: str) -> None:
+        if len(command) > LONGEST_KEPT:
+            command = f"{command[:LONGEST_KEPT]}... <{len(command):,} characters in all>"
+        if len(self.commands) >= MOST_KEPT:
+            command = f"<more than {MOST_KEPT} commands>"
+        if command not in self.commands:
+            self.commands.append(command)
 
     def _advice(self, result: Result) -> str:
         if "Permission denied" in result.stderr and not self.use_sudo:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeAlias, TypeVar
 
 from .errors import COULD_NOT_LOOK, FAILED
@@ -219,7 +220,7 @@ def _verified(database: str) -> Callable[[Facts], Observed]:
 def _is_of(record: Record, host: str, database: str, file: File) -> bool:
     """Tell whether a record is of the verification of this very file."""
     same = (record.kind, record.host, record.database) == ("verification", host, database)
-    written = record.created in (None, file.modified.isoformat())  # older records do not say
+    written = record.created is None or datetime.fromisoformat(record.created) == file.modified  # older ones do not say
     return same and (record.backup, record.bytes) == (str(file.path), file.bytes) and written
 
 

@@ -8,11 +8,14 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TextIO
 
-from .errors import SettingsError
+from .errors import SettingsError, StepError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .detached import Look, Run
+    from .evidence import Damaged, Record
     from .facts import File
     from .plan import Plan
     from .preflight import Preflight
@@ -71,6 +75,36 @@ def save_picture(out: Console, path: Path, title: str) -> None:
     path.write_text(svg, encoding="utf-8")
 
 
+def save_page(text: str, place: Path) -> None:
+    """Write a page whole or not at all: beside its place, then renamed; raises StepError."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=place.parent, prefix=".", delete=False, encoding="utf-8") as part:
+            try:
+                part.write(text)
+                part.close()
+                Path(part.name).chmod(0o644)
+                Path(part.name).replace(place)
+            except BaseException:
+                Path(part.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise StepError(
+            f"the report could not be written to {place}",
+            printed=str(error),
+            advice=f"make {place.parent} a folder that you can write to, on a disk with space",
+        ) from error
+
+
+def open_page(place: Path) -> str:
+    """Show a page in the browser; return what is to be said of that."""
+    import webbrowser
+
+    if webbrowser.open(place.as_uri()):
+        return f"the report is {place}"
+    return f"the report is {place}: no browser was found here, open it in one"
+
+
 def size(count: int) -> str:
     """Write a number of bytes for people, exactly."""
     return f"{count:,} bytes"
@@ -79,6 +113,12 @@ def size(count: int) -> str:
 def print_json(value: Any) -> None:
     """Print one JSON object on standard output."""
     print(json.dumps(value, indent=2))
+
+
+def print_text(text: str) -> None:
+    """Print text as it is, for another program: in UTF-8, whatever the terminal has."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode())
 
 
 class Progress:
@@ -177,6 +217,68 @@ def print_backups(out: Console, backups: Sequence[File]) -> None:
             Text(clean(str(each.path))), f"{each.bytes:,}", each.modified.isoformat(sep=" ", timespec="seconds")
         )
     out.print(table)
+
+
+def outcome(record: Record) -> tuple[str, str]:
+    """Say in a few words what a record shows, and in which style: its checks where they say it, else how it ended."""
+    if record.checks and (record.exit_status == 0 or not record.passed):
+        return MARKS[record.passed]
+    if record.exit_status is None:
+        return "how it ended is not known", "yellow"
+    return f"exit status {record.exit_status}", "green" if record.exit_status == 0 else "bold red"
+
+
+def history_as_json(records: Sequence[Record], damaged: Sequence[Damaged]) -> dict[str, Any]:
+    """Make the object that `inv history --json` prints; docs/evidence.md has the fields of a record."""
+    return {
+        "records": [asdict(record) for record in records],
+        "damaged": [{"file": str(each.path), "why": each.why} for each in damaged],
+    }
+
+
+def print_history(
+    out: Console, records: Sequence[Record], there: int, damaged: Sequence[Damaged], folder: Path
+) -> None:
+    """Print a table of records, or that there is none, and name those that could not be read.
+
+    `there` is how many the folder holds, the chosen ones and the others.
+    """
+    from rich.text import Text
+
+    if records:
+        out.print(_history_table(records))
+    elif there:
+        out.print(Text(clean(f"no such record among the {there:,} in {folder}")), soft_wrap=True)
+    elif not damaged:
+        words = "every deploy, run, attach, verification and rehearsal leaves one"
+        out.print(Text(clean(f"there are no records in {folder} yet: {words}")), soft_wrap=True)
+    for each in damaged:
+        out.print(Text(clean(f"passed over: {each.path}: {each.why}"), "yellow"), soft_wrap=True)
+
+
+def _history_table(records: Sequence[Record]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("when (UTC)", "host", "database", "kind", "result", "backup", "bytes", "seconds", "who"):
+        table.add_column(column, overflow="fold", justify="right" if column in ("bytes", "seconds") else "left")
+    for each in records:
+        result, style = outcome(each)
+        words = [
+            f"{datetime.fromisoformat(each.when).astimezone(timezone.utc):%Y-%m-%d %H:%M:%S}",
+            each.host,
+            each.database,
+            each.kind,
+            result,
+            PurePosixPath(each.backup or "").name,
+            "" if each.bytes is None else f"{each.bytes:,}",
+            "" if each.seconds is None else f"{each.seconds:,.1f}",
+            each.who,
+        ]
+        table.add_row(*(Text(clean(word), style if word is result else "") for word in words))
+    return table
 
 
 def print_plan(out: Console, plan: Plan) -> None:

@@ -231,7 +231,7 @@ def install_command(old: str | None, new: str | None, shown: bool = False) -> st
 
 def install(host: Host, old: str | None, new: str | None) -> None:
     """Replace the crontab and look that the new one is in force; raises StepError, and then the old one still is."""
-    host.act("install the crontab", install_command(old, new))
+    host.act("install the crontab", install_command(old, new), shown=install_command(old, new, shown=True))
     if _bytes(read_crontab(host)) != _bytes(new):
         raise StepError(
             "the crontab in force is not the one that was installed",

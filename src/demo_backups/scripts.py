@@ -105,6 +105,10 @@ class Push:
             ]
         )
 
+    def shown_command(self) -> str:
+        """The command, with words in place of the content."""
+        return self.command(payload=f"<{len(self.script.content):,} bytes of {self.script.path.name}, base64>")
+
 
 def flaws(text: str) -> list[str]:
     """Name what the text of a script has of the old way: no `.backup`, a `cp`, variables that are not quoted.
@@ -241,7 +245,7 @@ def check_push(host: Host, push: Push) -> None:
 
 def push(host: Host, change: Push) -> None:
     """Put the script in its place and look that it stands there; raises StepError."""
-    host.act(f"put {change.script.path.name} in its place", change.command())
+    host.act(f"put {change.script.path.name} in its place", change.command(), shown=change.shown_command())
     if sha256_there(host, change.target) != change.script.sha256:
         raise StepError(
             f"{change.target} is not what was put there",

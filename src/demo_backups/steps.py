@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,10 @@ class Work:
     database: Database
     record: evidence.Record
     out: Console
+
+    def __post_init__(self) -> None:
+        # One and the same list: however this ends, the record has what was run.
+        self.record.commands = self.host.commands
 
     def say(self, text: str) -> None:
         """Print words that may come from a server."""
@@ -69,7 +73,7 @@ def deploy(work: Work, dry_run: bool = False) -> None:
         return
     if dry_run:
         work.say(change.diff())
-        work.show(change.command(payload=f"<{len(script.content):,} bytes of {script.path.name}, base64>"))
+        work.show(change.shown_command())
         return
     scripts.push(work.host, change)
     kept = f"; the old one is {change.target.name}.previous" if change.there else ""
@@ -137,9 +141,14 @@ def finish_run(work: Work, run: detached.Run) -> File:
     seconds = (seen.ended or seen.now) - run.started
     work.record.exit_status, work.record.seconds = seen.status, round(seconds, 3)
     made = backups.check_run(work.host, work.database, run, seen, printed)
-    work.record.backup, work.record.bytes = str(made.path), made.bytes
+    _note_backup(work.record, made.path, made)
     work.say(f"made {made.path}, {reports.size(made.bytes)}, in {seconds:.1f} s")
     return made
+
+
+def _note_backup(record: evidence.Record, path: PurePosixPath | None, file: File | None) -> None:
+    record.backup = str(path) if path else None
+    record.bytes, record.created = (file.bytes, file.modified.isoformat()) if file else (None, None)
 
 
 def follow(work: Work, run: detached.Run) -> tuple[detached.Look, str]:
@@ -221,10 +230,10 @@ def verify(
     tolerance = work.settings.size_tolerance
     seen = verification.verify(work.host, work.database, path, quick, tolerance, lambda run: follow(work, run), resume)
     work.record.script_sha256 = scripts.sha256_there(work.host, work.database.script)
-    work.record.backup = str(seen.path) if seen.path else None
-    work.record.bytes = seen.backup.bytes if seen.backup else None
-    work.record.checks = [asdict(check) for check in seen.checks]
+    _note_backup(work.record, seen.path, seen.backup)
+    work.record.checks = [{"name": each.name, "passed": each.passed, "detail": each.detail} for each in seen.checks]
     work.record.integrity_check = seen.integrity
+    work.record.details["source_bytes"] = seen.source_bytes
     work.record.exit_status = seen.exit_code
     return seen
 

@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -113,8 +113,10 @@ def rehearse(settings: Settings, play: Play, keep: bool, out: Console) -> None:
                 finally:
                     record.exit_status = record.seconds = None  # of the whole, not of the last step
             if keep:
+                # Written again at the end, with what the writer did; the plan can rest on it until then.
+                evidence.write(evidence.folder(settings), replace(record, exit_status=0))
                 _keep(out, there, play.database)
-        record.details = {
+        record.details |= {
             "journal": play.journal,
             "asked_commits_per_second": play.traffic,
             "traffic": {k: v for k, v in asdict(seen).items() if k != "words"},
