@@ -624,7 +624,9 @@ def ways_to_be_merged() -> Iterator[Change]:
     yield both(request("merged", "approved"), fact("there", UNSEEN))
 
 
-@pytest.mark.parametrize("way", ways_to_be_merged(), ids=["by its commits", "by the pull request", "remote unseen"])
+@pytest.mark.parametrize(
+    "way", list(ways_to_be_merged()), ids=["by its commits", "by the pull request", "remote unseen"]
+)
 @pytest.mark.parametrize("branch", [None, "a" * 40], ids=["branch deleted", "branch kept"])
 def test_a_release_that_is_merged_has_its_branch_and_its_push(facts: Facts, way: Change, branch: str | None) -> None:
     plan = make_plan(way(here(current="main", branch=branch)(facts)))
