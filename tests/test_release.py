@@ -18,11 +18,13 @@ from typing import Any
 import pytest
 
 from demo_backups import evidence, release, reports
+from demo_backups.errors import StepError
 from demo_backups.evidence import Record
 from demo_backups.plan import Plan
 from demo_backups.project import ROOT
 from demo_backups.rehearsal.database import make_tracker
 from demo_backups.rehearsal.server import ALIAS
+from demo_backups.scripts import read_script
 from demo_backups.settings import Settings
 
 from .conftest import INV, Demo
@@ -102,7 +104,7 @@ class Release:
 
     def note(self, kind: str, **changes: Any) -> None:
         """Leave a record of something that passed."""
-        sha256 = release.scripts.read_script(self.script).sha256
+        sha256 = read_script(self.script).sha256
         record = Record(kind, ALIAS, "index", script_sha256=sha256, exit_status=0)
         record.checks = [{"name": "size", "passed": True, "detail": ""}]
         evidence.write(self.evidence, replace(record, **changes))
@@ -213,12 +215,11 @@ def test_next_walks_the_plan_from_its_start_until_only_the_network_is_missing(on
         **{"open-pr": "not seen", "review": "not seen", "merge": "waiting"},
     }
     names = on_its_way.settings.release
-    log = repository.git("log", "--format=%n%s", "--name-only", f"main..{names.branch}", at=repository.remote)
-    assert [entry.split("\n") for entry in log.strip().replace("\n\n", "\n").split("\n\n")] == [
-        [*part.split("\n")]
-        for part in [
-            "\n".join([names.commits.docs, *DOCS, names.commits.tracker, SCRIPTS[1], names.commits.index, SCRIPTS[0]])
-        ]
+    log = repository.git("log", "--format=%s", "--name-only", f"main..{names.branch}", at=repository.remote)
+    assert [line for line in log.splitlines() if line] == [
+        *(names.commits.docs, *DOCS),
+        *(names.commits.tracker, SCRIPTS[1]),
+        *(names.commits.index, SCRIPTS[0]),
     ]
     assert (demo.server.home / "crontab").read_text().count(str(demo.database.script)) == 1
     assert Path(demo.database.script).read_bytes() == (ROOT / SCRIPTS[0]).read_bytes()
@@ -316,7 +317,7 @@ def test_on_this_machine_next_does_the_same(on_its_way: Release, monkeypatch: py
     ids=["no", "nothing", "end", "yes"],
 )
 def test_on_a_terminal_it_asks_first(on_its_way: Release, typed: str, code: int, words: str, branch: str) -> None:
-    command = [INV, "--search-root", ROOT, "--no-dedupe", "next"]
+    command: list[str | Path] = [INV, "--search-root", ROOT, "--no-dedupe", "next"]
     with terminal(command, on_its_way.demo.environment) as user:
         user.expect("git switch")
         user.expect("do it? [y/N]")
@@ -361,7 +362,7 @@ def test_what_is_done_by_hand_is_left_to_hands(on_its_way: Release, file: str, t
     on_its_way.note("rehearsal")
     on_its_way.do(*PHASE_1_THERE, "index-commit", "tracker-commit")
     (on_its_way.repository.path / file).write_text(text)
-    with pytest.raises(release.StepError) as caught:
+    with pytest.raises(StepError) as caught:
         release.do_next(on_its_way.settings, ALIAS, reports.console(io.StringIO()), yes=True)
     assert caught.value.tried == f"{step} is done by hand"
     assert seen in caught.value.printed
