@@ -45,6 +45,8 @@ HELP = {
     "rounds": "how often cp and the script are measured",
     "folder": "where the databases are made: on the disk that is to be measured (default: the temporary folder)",
     "out": "folder for the numbers and the picture (default: reports; with --full, benchmarks and docs)",
+    "open": "show it in the browser",
+    "format": "html, the page reports/index.html; or markdown, on standard output, for a pull request",
     "pytest": "what to hand to pytest, such as '-k crontab'",
 }
 
@@ -332,6 +334,21 @@ def open_pr(c: Context, host: str | None = None, dry_run: bool = False) -> None:
     from demo_backups import release, reports
 
     release.open_pr(settings(c), host, reports.console(), dry_run)
+
+
+@task
+def report(c: Context, host: str | None = None, open: bool = False, format: str = "html") -> None:
+    """Make a page of the plan, the last verifications and the records: reports/index.html, which loads nothing."""
+    from demo_backups import pages, release, reports
+
+    pages.check_format(format)
+    page = release.look_at_all(settings(c), host)
+    if format == pages.MARKDOWN:
+        reports.print_text(pages.markdown(page))
+        return
+    place = ROOT / "reports/index.html"
+    reports.save_page(pages.html(page), place)
+    print(reports.open_page(place) if open else f"the report is {place}")
 
 
 @task

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,14 +30,14 @@ class ReleaseRepository:
 
     path: Path
     remote: Path
-    environment: Mapping[str, str] = field(repr=False)
+    environment: dict[str, str] = field(repr=False)
 
     def git(self, *words: str, at: Path | None = None) -> str:
         """Run git in the checkout, or elsewhere; return what it prints. It must go well."""
         done = subprocess.run(
             ["git", *words],
             cwd=at or self.path,
-            env=os.environ | dict(self.environment),
+            env={name: value for name, value in os.environ.items() if not name.startswith("GIT_")} | self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

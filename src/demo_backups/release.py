@@ -7,12 +7,14 @@ import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from . import backups, evidence, pages, plan, reports, repository, schedule, scripts, steps
 from .errors import BackupsError, CouldNotLookError, InterruptedRunError, StepError
 from .hosts import Host, open_host, task_command
+from .pages import Page
 from .plan import DatabaseFacts, Facts, Mark, OnHost, Plan, Seen, Unseen
 from .rehearsal.rehearse import Play, rehearse
 from .scripts import Deployed, Script
@@ -62,6 +64,14 @@ def observe(settings: Settings, name: str | None = None) -> Plan:
     )
     damaged = [] if isinstance(records, Unseen) else records[1]
     return plan.make_plan(facts, [f"passed over, not a record: {each.path} ({each.why})" for each in damaged])
+
+
+def look_at_all(settings: Settings, name: str | None = None) -> Page:
+    """Look afresh at the plan, for a host, and at the records: what the report shows; raises SettingsError."""
+    seen = observe(settings, name)
+    records = look(lambda: evidence.read_all(evidence.folder(settings))[0])  # unreadable: the plan's notes say so
+    known = [] if isinstance(records, Unseen) else records
+    return pages.look(seen, known, settings.databases, datetime.now(timezone.utc))
 
 
 def _lacks(doc: Path) -> str | None:
@@ -149,9 +159,7 @@ def open_pr(settings: Settings, name: str | None, out: Console, dry_run: bool = 
     if isinstance(change, repository.Change) and not change.commands:
         _make(checkout, change, out, dry_run)
         return
-    seen = observe(settings, name)
-    records = look(lambda: evidence.read_all(evidence.folder(settings))[0])
-    body = reports.clean(pages.markdown(seen, [] if isinstance(records, Unseen) else records))
+    body = pages.markdown(look_at_all(settings, name))
     if dry_run or isinstance(change, Unseen):
         out.print(body, soft_wrap=True)
     if isinstance(change, Unseen):

@@ -8,13 +8,14 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TextIO
 
-from .errors import SettingsError
+from .errors import SettingsError, StepError
 from .hosts import task_command
 
 if TYPE_CHECKING:
@@ -75,6 +76,36 @@ def save_picture(out: Console, path: Path, title: str) -> None:
     path.write_text(svg, encoding="utf-8")
 
 
+def save_page(text: str, place: Path) -> None:
+    """Write a page whole or not at all: beside its place, then renamed; raises StepError."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=place.parent, prefix=".", delete=False, encoding="utf-8") as part:
+            try:
+                part.write(text)
+                part.close()
+                Path(part.name).chmod(0o644)
+                Path(part.name).replace(place)
+            except BaseException:
+                Path(part.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise StepError(
+            f"the report could not be written to {place}",
+            printed=str(error),
+            advice=f"make {place.parent} a folder that you can write to, on a disk with space",
+        ) from error
+
+
+def open_page(place: Path) -> str:
+    """Show a page in the browser; return what is to be said of that."""
+    import webbrowser
+
+    if webbrowser.open(place.as_uri()):
+        return f"the report is {place}"
+    return f"the report is {place}: no browser was found here, open it in one"
+
+
 def size(count: int) -> str:
     """Write a number of bytes for people, exactly."""
     return f"{count:,} bytes"
@@ -83,6 +114,12 @@ def size(count: int) -> str:
 def print_json(value: Any) -> None:
     """Print one JSON object on standard output."""
     print(json.dumps(value, indent=2))
+
+
+def print_text(text: str) -> None:
+    """Print text as it is, for another program: in UTF-8, whatever the terminal has."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode())
 
 
 class Progress:
@@ -252,14 +289,14 @@ def print_plan(out: Console, plan: Plan) -> None:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("step", "mark", "", "what was seen"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("step", "mark"))
+    for column in ("step", "mark", "what was seen"):
+        table.add_column(column, overflow="fold", no_wrap=column != "what was seen")
     for number, phase in enumerate(plan.phases, 1):
         table.add_row(Text(f"Phase {number}: {phase.name}", "bold"))
         for step in phase.steps:
-            title = f"{step.title} (optional)" if step.optional else step.title
+            name = f"  {step.name}{' (optional)' if step.optional else ''}"
             mark = Text(step.mark.value, MARK_STYLES[step.mark.value])
-            table.add_row(Text(f"  {step.name}"), mark, Text(title), Text(clean(step.observed)))
+            table.add_row(Text(name), mark, Text(clean(step.observed)))
         table.add_section()
     out.print(table)
     if plan.notes:
@@ -280,7 +317,8 @@ def print_preflight(out: Console, ahead: Preflight) -> None:
     from rich.text import Text
 
     seen = ahead.seen
-    journal = "WAL: no writer waits" if seen.wal else "rollback: writers wait for the whole copy"
+    rollback = "rollback: writers wait for the whole copy, and new readers for as long as a writer waits"
+    journal = "WAL: no writer waits" if seen.wal else rollback
     rows = {
         "journal": journal,
         "source": f"{size(seen.source_bytes)}, and a WAL of {size(seen.wal_bytes)}",
@@ -306,4 +344,7 @@ def print_preflight(out: Console, ahead: Preflight) -> None:
         table.add_row(Text(name), Text(clean(words)))
     out.print(table)
     style = {"go": "bold green", "care": "yellow", "no": "bold red"}[ahead.verdict.value]
-    out.print(Text(clean("\n".join([ahead.verdict.value, *(f"  {reason}" for reason in ahead.reasons)])), style))
+    out.print(
+        Text(clean("\n".join([ahead.verdict.value, *(f"  {reason}" for reason in ahead.reasons)])), style),
+        soft_wrap=True,
+    )

@@ -233,6 +233,7 @@ def verify(
     _note_backup(work.record, seen.path, seen.backup)
     work.record.checks = [{"name": each.name, "passed": each.passed, "detail": each.detail} for each in seen.checks]
     work.record.integrity_check = seen.integrity
+    work.record.details["source_bytes"] = seen.source_bytes
     work.record.exit_status = seen.exit_code
     return seen
 
