@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TextIO
 
 from .errors import SettingsError, StepError
+from .hosts import task_command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -302,7 +303,11 @@ def print_plan(out: Console, plan: Plan) -> None:
         out.print(Text(clean("\n".join(plan.notes)), "yellow"))
     done = sum(step.mark.value == "done" for step in plan.steps)
     words = f"{done} of {len(plan.steps)} steps done"
-    out.print(Text(f"{words}; next: {plan.next.name} (./inv next)" if plan.next else words))
+    if plan.next:
+        words += f"; next: {plan.next.name} ({task_command('next', plan.host)})"
+    elif plan.exit_code:
+        words += "; what is next cannot be seen"
+    out.print(Text(words))
 
 
 def print_preflight(out: Console, ahead: Preflight) -> None:
