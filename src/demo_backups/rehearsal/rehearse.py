@@ -262,6 +262,8 @@ def _keep(out: Console, there: Settings, database: str) -> None:
         "INVOKE_APP_DIR": there.app_dir,
         "INVOKE_BACKUP_DIR": there.backup_dir,
         "INVOKE_CRON_LOG": there.cron_log,
+        "INVOKE_EVIDENCE_DIR": evidence.folder(there),
+        "INVOKE_RELEASE_REPOSITORY": there.repository,
     }
     lines = [f"export {name}={shlex.quote(str(value))}" for name, value in variables.items()]
     words = [
@@ -269,6 +271,7 @@ def _keep(out: Console, there: Settings, database: str) -> None:
         "",
         *lines,
         f"./inv verify --database {database}",
+        "./inv plan",
         "",
     ]
     out.print("\n".join(words), soft_wrap=True)
