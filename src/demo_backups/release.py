@@ -245,7 +245,7 @@ ACTIONS = {
     "index-deploy": _on_host("deploy-index-backup", "index", steps.deploy, "deploy"),
     "index-run": _on_host("run-index-backup", "index", steps.run, "run"),
     "index-verify": Action("verify", _verify, has_dry_run=False),
-    "index-enable": _on_host("enable-index-backup", "index", steps.enable),
+    "index-enable": _on_host("enable-index-backup", "index", steps.enable, "enable"),
     "index-commit": _in_git("commit-index-backup", _commit("index")),
     "tracker-commit": _in_git("commit-tracker-backup", _commit("tracker")),
     "docs-commit": _in_git("commit-docs", _commit("docs")),

@@ -251,7 +251,7 @@ def print_history(
     elif there:
         out.print(Text(clean(f"no such record among the {there:,} in {folder}")), soft_wrap=True)
     elif not damaged:
-        words = "every deploy, run, attach, verification and rehearsal leaves one"
+        words = "every task that changes something on a host, every verification and rehearsal leaves one"
         out.print(Text(clean(f"there are no records in {folder} yet: {words}")), soft_wrap=True)
     for each in damaged:
         out.print(Text(clean(f"passed over: {each.path}: {each.why}"), "yellow"), soft_wrap=True)
