@@ -328,6 +328,7 @@ STEPS: list[tuple[Change, str, Mark, str]] = [
     (on_host("index", backups=UNSEEN), "index-run", NOT_SEEN, "cannot connect"),
     (on_host("index", backups=[]), "index-run", TO_DO, "no backup there is of this script"),
     (on_host("index", script=None), "index-run", WAITING, "no backup there is of this script"),
+    (on_host("index", script=Deployed("755", b"old", SINCE)), "index-run", WAITING, "no backup there is of this"),
     (records(), "index-run", OUT_OF_ORDER, "backup_2026-11-24_20-05-00.db"),
     (on_host("index", script=UNSEEN), "index-run", NOT_SEEN, "cannot connect"),
     (lambda facts: facts, "index-run", DONE, "backup_2026-11-24_20-05-00.db, 4,096 bytes"),
