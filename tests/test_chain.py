@@ -333,6 +333,7 @@ def test_what_was_done_is_recorded(demo: Demo) -> None:
     assert (verified["kind"], verified["backup"], verified["exit_status"]) == ("verification", ran["backup"], 0)
     assert [check["passed"] for check in verified["checks"]] == [True] * 5
     assert verified["integrity_check"] == ["ok"]
+    assert verified["details"] == {"source_bytes": demo.source.stat().st_size}
     assert deployed["script_sha256"] == ran["script_sha256"] == verified["script_sha256"]
     assert all(each["seconds"] >= 0 and each["error"] is None for each in (deployed, ran, verified))
 

@@ -285,9 +285,9 @@ def test_the_same_numbers_give_the_same_picture_whatever_the_user_s_own_matplotl
 
     first = drawn(*history(40))
     monkeypatch.setitem(mpl.rcParams, "svg.fonttype", "path")
-    monkeypatch.setitem(mpl.rcParams, "font.size", 30)
+    monkeypatch.setitem(mpl.rcParams, "ytick.labelsize", 30)
     assert drawn(*history(40)) == first
-    assert mpl.rcParams["font.size"] == 30
+    assert mpl.rcParams["ytick.labelsize"] == 30  # and it is left as it was
 
 
 @pytest.mark.parametrize("count", [2, 14, 40, 1000])
@@ -365,7 +365,7 @@ def test_what_comes_from_elsewhere_breaks_no_table_and_no_fence_and_calls_nobody
     )
     text = pages.markdown(look(record, plan=plan))
     assert {len(cells(line)) for line in text.splitlines() if line.startswith("| ") and line != "| d |"} == {3}
-    outside = re.sub(r"^(`{3,})text\n.*?\n\1$", "", text, flags=re.MULTILINE | re.DOTALL)
+    outside = re.sub(r"^(`{3,})text\n.*?\n\1`*$", "", text, flags=re.MULTILINE | re.DOTALL)
     assert "`````" not in outside
     plain = re.sub(r"(?<![\\`])(`+)(?!`).*?(?<!`)\1(?!`)", "", outside)  # without code
     assert re.findall(r"(?<!\\)<(?!details>|/details>|summary>|/summary>)", plain) == []
@@ -403,6 +403,17 @@ def test_markdown_stays_below_what_github_takes_however_much_was_collected() -> 
     assert len(text) < 65_536
     assert "… and 460 lines more" in text
     assert "characters more" in text
+
+
+def test_the_page_stays_small_however_much_was_collected() -> None:
+    long = "\x1b" * 1_000_000
+    made = [{"name": "size", "passed": False, "detail": long}] * 5
+    records = [unreachable(number, error=long) for number in range(60)]
+    records.append(verification(61, checks=made, integrity_check=[long] * 300, commands=[long] * 300, error=long))
+    text = pages.html(look(*records))
+    assert len(text) < 2_000_000
+    assert "… and 100 lines more" in text
+    assert "… and 3,998,000 characters more" in text
 
 
 def test_broken_bytes_and_control_characters_are_written_out_in_both_forms() -> None:

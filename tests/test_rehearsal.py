@@ -116,6 +116,7 @@ def test_phase_1_from_end_to_end(environment: dict[str, str], journal: str) -> N
     seen = record(environment)
     assert (seen["kind"], seen["exit_status"], seen["error"]) == ("rehearsal", 0, None)
     assert seen["details"]["journal"] == journal
+    assert seen["details"]["source_bytes"] > 0
     assert seen["details"]["traffic"]["commits"] > 0
     assert [check["passed"] for check in seen["checks"]] == [True] * 5
 

@@ -348,7 +348,7 @@ def test_a_table_stays_a_table_at_every_width(width: int, show: Show) -> None:
 
 def test_the_keyboard_reaches_all_that_opens_or_scrolls_and_shows_where_it_is(show: Show) -> None:
     tab = show(FULL).tab
-    tab.evaluate("document.querySelectorAll('[tabindex=\"0\"], summary, a').forEach((e, n) => e.dataset.number = n)")
+    tab.evaluate("document.querySelectorAll('pre, .scroll, summary, a').forEach((e, n) => e.dataset.number = n)")
     wanted = set(tab.evaluate("[...document.querySelectorAll('[data-number]')].map(e => e.dataset.number)"))
     reached: list[str] = []
     for _ in range(3 * len(wanted)):
