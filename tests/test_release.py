@@ -298,7 +298,7 @@ def test_on_this_machine_next_does_the_same(on_its_way: Release, monkeypatch: py
         assert before.next.name == step
         release.do_next(on_its_way.settings, "local", reports.console(io.StringIO()), yes=True)
         assert marks(on_its_way.plan("local"))[step] == "done"
-    # The same machine by its other name: what is there is the same, and who verified it as `local` did not do so for it.
+    # The same machine by its other name: what is there is the same, and a verification is of one name.
     there = marks(on_its_way.plan(ALIAS))
     assert (there["index-run"], there["index-verify"], there["index-enable"]) == ("done", "to do", "out of order")
 
