@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from .errors import ConnectionLostError, CouldNotLookError, InterruptedRunError, StepError
-from .facts import quote, signal_holders_command
+from .facts import HOME, STATE, quote, signal_holders_command
 from .hosts import Host, Result
 from .settings import Database
 
@@ -29,8 +29,6 @@ T = TypeVar("T")
 
 KINDS = BACKUP, CHECK = "backup", "check"  # of runs
 SUPERVISOR = Path(__file__).with_suffix(".sh")
-HOME = '"$HOME"'  # words of the host's shell
-STATE = f"{HOME}/.demo-backups"
 BUSY, NOT_OURS = 75, 77  # sysexits.h: try again later, no permission
 SHORTEST_WAIT, LONGEST_WAIT = 0.05, 1.0  # seconds between two looks at a run
 
@@ -335,4 +333,4 @@ def _check_folder(host: Host, where: str, result: Result) -> None:
 
 
 def _shown(where: str) -> str:
-    return where.replace('"$HOME"', "~")
+    return where.replace(HOME, "~")

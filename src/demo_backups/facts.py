@@ -13,6 +13,8 @@ from urllib.parse import quote as percent_encode
 from .errors import CouldNotLookError, StepError
 from .hosts import Host, Result
 
+HOME = '"$HOME"'  # words of the host's shell
+STATE = f"{HOME}/.demo-backups"  # how the last runs went, and the crontab as it was before
 CRON_PATH = "/usr/bin:/bin"  # of a job in a crontab that sets none (crontab(5))
 
 

@@ -13,10 +13,9 @@ from statistics import median
 from typing import Any
 
 from .backups import at_work, is_at_work_unseen, list_backups
-from .detached import HOME
 from .errors import FAILED, CouldNotLookError
 from .evidence import Record
-from .facts import Process, beside, look_at_file, look_at_header, may_make_files, quote
+from .facts import HOME, Process, beside, look_at_file, look_at_header, may_make_files, quote
 from .hosts import Host, task_command
 from .settings import Database
 from .verification import how_to_open, look_at_shape, look_beside

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from .errors import CouldNotLookError, StepError
-from .facts import quote
+from .facts import HOME, STATE, quote
 from .hosts import Host
 from .project import ROOT
 from .scripts import Script
 from .settings import Database, Settings
 
 PUBLISHED = ROOT / "share/container/default/config/crontab.conf"
-STATE = "$HOME/.demo-backups"  # on the host: the crontab as it was before
 
 
 @dataclass(frozen=True)
@@ -214,9 +213,9 @@ def install_command(old: str | None, new: str | None, shown: bool = False) -> st
     ]
     return "\n".join(
         [
-            f'set -eu; umask 077; mkdir -p -- "{STATE}"; cd -- "{STATE}"',
+            f"set -eu; umask 077; mkdir -p -- {STATE}; cd -- {STATE}",
             'if [ "$(stat -c %u .)" != "$(id -u)" ] || [ -n "$(find . -prune -perm /022)" ]; then',
-            f'  echo "{STATE} belongs to another user, or others can write in it" >&2; exit 1',
+            '  echo "$PWD belongs to another user, or others can write in it" >&2; exit 1',
             "fi",
             "new=$(mktemp ./crontab.new.XXXXXX); old=$(mktemp ./crontab.old.XXXXXX)",
             "trap 'rm -f -- \"$new\" \"$old\"' EXIT; trap 'exit 1' HUP INT TERM",
@@ -236,7 +235,7 @@ def install(host: Host, old: str | None, new: str | None) -> None:
         raise StepError(
             "the crontab in force is not the one that was installed",
             host=host.name,
-            advice=f"compare: crontab -l, and {STATE}/crontab.previous there",
+            advice=f"compare: crontab -l, and {STATE.replace(HOME, '~')}/crontab.previous there",
         )
 
 

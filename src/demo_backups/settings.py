@@ -55,10 +55,9 @@ def _here(text: str) -> str:
 
 
 def _paths(value: Any) -> tuple[str, ...]:
-    """Split a list of paths as a shell does, so that it can come from the environment too."""
-    text = _text(value)
+    """Take a list of paths, or split one line of them as a shell does, since only text can come from the environment."""
     try:
-        paths = shlex.split(text)
+        paths = list(value) if isinstance(value, (list, tuple)) else shlex.split(_text(value))
     except ValueError as error:
         raise ValueError(f"{value!r} is no list of paths: {error}") from error
     if not paths:
