@@ -297,7 +297,7 @@ def _say_that_nothing_is_to_do(seen: Plan, out: Console) -> None:
     words = [f"{step.name} {step.mark.value}: {step.observed}" for step in left]
     unseen = [step.name for step in left if step.mark is Mark.NOT_SEEN]
     if unseen:
-        by_hand = f"; or open it by hand, with what {ACTIONS['open-pr'].command(seen.host)} prints"
+        by_hand = f"; or open the pull request by hand, with what {ACTIONS['open-pr'].command(seen.host)} prints"
         raise CouldNotLookError(
             "what is next cannot be seen",
             host=seen.host,
