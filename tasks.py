@@ -192,7 +192,8 @@ def stop_backup(c: Context, host: str | None = None, database: str = "index", dr
     """End a backup that is going on, a task's or cron's, or the check of one, and leave no part of it."""
     from demo_backups import reports, steps
 
-    with steps.begin(settings(c), "stop-backup", host, database, reports.console()) as work:
+    kind = None if dry_run else "stop-backup"
+    with steps.begin(settings(c), "stop-backup", host, database, reports.console(), kind) as work:
         steps.stop_backup(work, dry_run)
 
 
@@ -203,7 +204,8 @@ def enable_wal(
     """Put the live database in WAL mode, in which a backup holds no writer back."""
     from demo_backups import reports, steps
 
-    with steps.begin(settings(c), "enable-wal", host, database, reports.console()) as work:
+    kind = None if dry_run else "enable-wal"
+    with steps.begin(settings(c), "enable-wal", host, database, reports.console(), kind) as work:
         steps.enable_wal(work, undo, dry_run)
 
 
@@ -212,7 +214,8 @@ def enable_index_backup(c: Context, host: str | None = None, dry_run: bool = Fal
     """Put the hourly index backup into the server's crontab; the rest of it stays as it is."""
     from demo_backups import reports, steps
 
-    with steps.begin(settings(c), "enable-index-backup", host, "index", reports.console()) as work:
+    kind = None if dry_run else "enable"
+    with steps.begin(settings(c), "enable-index-backup", host, "index", reports.console(), kind) as work:
         steps.enable(work, dry_run)
 
 
@@ -221,7 +224,8 @@ def disable_index_backup(c: Context, host: str | None = None, dry_run: bool = Fa
     """Take the hourly index backup out of the server's crontab again, as it was before."""
     from demo_backups import reports, steps
 
-    with steps.begin(settings(c), "disable-index-backup", host, "index", reports.console()) as work:
+    kind = None if dry_run else "disable"
+    with steps.begin(settings(c), "disable-index-backup", host, "index", reports.console(), kind) as work:
         steps.disable(work, dry_run)
 
 

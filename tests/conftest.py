@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from demo_backups.hosts import Host, open_host
+from demo_backups.hosts import Host, Result, open_host
 from demo_backups.project import ROOT, read_project_file
 from demo_backups.rehearsal import writer
 from demo_backups.rehearsal.database import make_index
@@ -109,6 +111,31 @@ def here(project_settings: Settings, home: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("HOME", str(home))
     with open_host(project_settings.model_copy(update={"use_sudo": False}), "local") as opened:
         yield opened
+
+
+NOBODY = 65534
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user, and give files to one")
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that any user can come to, unlike pytest's own."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        yield folder
+
+
+@pytest.fixture
+def as_nobody(public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands be run as nobody, whose home is the public folder."""
+    run = Host.run
+
+    def run_as_nobody(self: Host, what: str, command: str, **options: Any) -> Result:
+        words = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "sh", "-c", command]
+        return run(self, what, f"HOME={shlex.quote(str(public))} {shlex.join(words)}", **options)
+
+    monkeypatch.setattr(Host, "run", run_as_nobody)
 
 
 @pytest.fixture

@@ -338,5 +338,9 @@ def test_what_was_done_is_recorded(demo: Demo) -> None:
     assert all(each["seconds"] >= 0 and each["error"] is None for each in (deployed, ran, verified))
 
     ok(demo.inv("deploy-index-backup", "run-index-backup", "--dry-run"))
-    ok(demo.inv("list-backups", "enable-index-backup"))
-    assert record(demo)["kind"] == "deploy"  # nothing else that is done leaves one
+    ok(demo.inv("list-backups", "preflight"))
+    assert record(demo)["kind"] == "deploy"  # what only looks leaves none
+    for kind in ("enable", "disable"):
+        ok(demo.inv(f"{kind}-index-backup"))
+        assert record(demo)["kind"] == kind
+        assert "crontab" in record(demo)["commands"][-1]

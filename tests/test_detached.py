@@ -67,6 +67,14 @@ def processes(home: Path, words: str) -> list[int]:
     return found
 
 
+def name_of(pid: int) -> str:
+    """The name of a process's program; nothing where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
+    except OSError:
+        return ""
+
+
 def end(here: Host, database: Database, run: Run) -> tuple[Look, str]:
     """Stay with a run to its end; returns the last look and all that it printed."""
     printed: list[str] = []
@@ -281,7 +289,7 @@ def test_the_lock_outlives_the_supervisor_for_as_long_as_the_command_goes_on(
 
 def test_stopping_ends_all_of_it_and_keeps_the_words_and_the_status(here: Host, database: Database, home: Path) -> None:
     run = start(here, database, RUN, "sleep 601 & sleep 602 | sleep 603; echo never")
-    wait_until(lambda: len(processes(home, "sleep 60")) >= 3, "the command")
+    wait_until(lambda: sum(name_of(pid) == "sleep" for pid in processes(home, "sleep 60")) == 3, "the command")
     here.act("stop it", detached.stop_command(database, "backup", "stopped by it's me"))
     seen, printed = end(here, database, run)
     assert (seen.status, printed) == (143, "stopped by it's me\n")
@@ -310,14 +318,31 @@ def test_a_run_is_stopped_where_too_little_space_stays_free(here: Host, database
     assert printed.endswith(f" bytes are free on the disk of /, and {floor} are to stay free\n")
 
 
-def test_a_folder_that_is_gone_is_no_full_disk(here: Host, database: Database, home: Path, tmp_path: Path) -> None:
-    go = home / "go"
+def test_the_disk_that_the_run_itself_is_kept_on_is_watched_too(here: Host, database: Database, home: Path) -> None:
+    seen, printed = end(here, database, start(here, database, RUN, "sleep 600", [], 2**62))
+    assert seen.status == 143
+    assert f" bytes are free on the disk of {folder_of(home)}, and " in printed
+
+
+def test_a_disk_that_cannot_be_seen_is_not_taken_for_one_with_space(
+    here: Host, database: Database, tmp_path: Path
+) -> None:
     gone = PurePosixPath(tmp_path / "gone")
-    run = start(here, database, RUN, f"until [ -e '{go}' ]; do sleep 0.01; done", [gone], 1)
-    said = folder_of(home) / "output"
-    wait_until(lambda: "gone" in said.read_text(), "the watch to look")
-    go.touch()
-    assert end(here, database, run)[0].status == 0
+    run = start(here, database, RUN, "sleep 600", [PurePosixPath(tmp_path), gone], 1)
+    seen, printed = end(here, database, run)
+    assert seen.status == 143
+    assert "No such file or directory" in printed
+    assert printed.endswith(f"stopped: how much is free on the disk of {gone} cannot be seen\n")
+
+
+def test_a_command_that_is_stopped_by_a_signal_can_be_ended_too(here: Host, database: Database, home: Path) -> None:
+    run = start(here, database, RUN, "exec sleep 600")
+    (pid,) = wait_until(lambda: processes(home, "sleep 600")[:1], "the command")
+    kill(pid, signal.SIGSTOP)
+    wait_until(lambda: ") T " in Path(f"/proc/{pid}/stat").read_text(), "the signal")
+    here.act("stop it", detached.stop_command(database, "backup", "stopped by me"))
+    seen, printed = end(here, database, run)
+    assert (seen.status, printed) == (143, "stopped by me\n")
 
 
 def test_a_connection_or_a_user_that_leaves_is_told_the_way_back(here: Host, database: Database) -> None:
@@ -385,6 +410,22 @@ def test_a_damaged_folder_is_named_and_nothing_is_made_of_it(
     # What is advised mends it.
     shutil.rmtree(folder_of(home))
     assert end(here, database, start(here, database, RUN, "true"))[0].status == 0
+
+
+@pytest.mark.parametrize("name", ["about", "status", "output"])
+@pytest.mark.parametrize("damage", [is_garbage, is_empty, is_a_folder])
+def test_whether_a_run_goes_on_is_asked_of_its_lock_alone(
+    here: Host, database: Database, home: Path, name: str, damage: Callable[[Path], None]
+) -> None:
+    assert not detached.is_going_on(here, database, "backup")
+    run = start(here, database, RUN, "sleep 600")
+    (folder_of(home) / name).touch()
+    damage(folder_of(home) / name)
+    assert detached.is_going_on(here, database, "backup")
+    with pytest.raises(StepError, match="a backup of the tracker database is going on"):
+        start(here, database, run, "true")
+    here.act("stop it", detached.stop_command(database, "backup", "stopped"))
+    wait_until(lambda: not detached.is_going_on(here, database, "backup"), "its end")
 
 
 def test_a_run_without_a_status_was_killed(here: Host, database: Database, home: Path) -> None:

@@ -19,14 +19,18 @@ from invoke.loader import FilesystemLoader
 from invoke.parser.context import to_flag
 from invoke.program import Program
 
+from demo_backups import plan, release
 from demo_backups.errors import COULD_NOT_LOOK, FAILED, INTERRUPTED, WRONG_INPUT
 from demo_backups.project import ROOT, read_project_file
 
 from .conftest import SCRIPT, Demo, Inv, clean_environment, is_consistent
 
 README = ROOT / "README.md"
+BACKUPS = ROOT / "docs/backups.md"
+PLAN = ROOT / "docs/release-plan.md"
 SETTINGS = ROOT / "docs/settings.md"
 PICTURE = ROOT / "docs/rehearsal.svg"
+ARCHITECTURE = ROOT / "docs/architecture.svg"
 DOCS = [README, ROOT / "AGENTS.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 # What the quick start says and the tests do not run, with the reason.
@@ -228,7 +232,7 @@ def test_what_is_not_run_of_the_quick_start_is_what_ci_runs() -> None:
 
 
 @pytest.mark.parametrize("journal", ["wal", "delete"])
-def test_restoring_by_hand_as_the_readme_says(journal: str, tmp_path: Path, home: Path) -> None:
+def test_restoring_by_hand_as_the_docs_say(journal: str, tmp_path: Path, home: Path) -> None:
     app, backups = tmp_path / "app", tmp_path / "backups"
     live = app / "storage/index/lib/database/sqlite3.db"
     live.parent.mkdir(parents=True)
@@ -255,7 +259,7 @@ def test_restoring_by_hand_as_the_readme_says(journal: str, tmp_path: Path, home
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    copy, swap = blocks(section(README.read_text(), "Restoring, by hand"))
+    copy, swap = blocks(section(BACKUPS.read_text(), "Restoring, by hand"))
     assert follow(copy) == "ok\n"
     # The service stops as one that dies does: a -wal is left, and belongs to the old database only.
     left = {path: path.read_bytes() for path in live.parent.iterdir() if path.name != "sqlite3.db.new"}
@@ -275,18 +279,78 @@ def test_restoring_by_hand_as_the_readme_says(journal: str, tmp_path: Path, home
     replaced.close()
 
 
+PUBLISHED_APP, PUBLISHED_BACKUPS = "/home/torrust/github/torrust/torrust-demo", "/home/torrust/backups"
+
+
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_backing_up_and_checking_by_hand_as_the_docs_say(journal: str, tmp_path: Path, home: Path) -> None:
+    app, backups = tmp_path / "app", tmp_path / "backups"
+    live = app / "storage/index/lib/database/sqlite3.db"
+    live.parent.mkdir(parents=True)
+    backups.mkdir()
+    service = sqlite3.connect(live)
+    service.execute(f"PRAGMA journal_mode = {journal}")
+    service.executescript(
+        "CREATE TABLE torrust_torrents (torrent_id, info_hash); INSERT INTO torrust_torrents VALUES (7, 'abc')"
+    )
+    (app / "share/bin").mkdir(parents=True)
+    (app / "share/bin" / SCRIPT.name).symlink_to(SCRIPT)
+    with_paths = f"DATABASE_FILE={live} BACKUP_DIR={backups} {app}/share/bin/"
+    _, by_script, by_one_line = blocks(section(BACKUPS.read_text(), "Making one"))
+    _, by_hand = blocks(section(BACKUPS.read_text(), "Checking one"))
+
+    def follow(block: str, name: str) -> str:
+        text = re.sub(r"^sudo( -s$)? ?", "", block, flags=re.MULTILINE).replace("backup_2026-01-31_12-00-00.db", name)
+        text = text.replace(PUBLISHED_APP, str(app)).replace(PUBLISHED_BACKUPS, str(backups))
+        done = run(f"set -e\n{text.replace(f'{app}/share/bin/', with_paths)}", backups, home)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    assert follow(by_script, "") == ""
+    assert follow(by_one_line, "") == ""
+    made = sorted(path.name for path in backups.glob("*.db"))
+    assert len(made) == 2
+    before = {path for folder in (backups, live.parent) for path in folder.iterdir()}
+    for name in made:
+        listed, ok, row, size, tables, *of_source = follow(by_hand, name).splitlines()
+        assert listed.split()[-1] == name
+        assert (ok, row, tables) == ("ok", "7|abc", "torrust_torrents")
+        assert listed.split()[4] == size == str((backups / name).stat().st_size)
+        assert of_source == [size, tables]
+    assert {path for folder in (backups, live.parent) for path in folder.iterdir()} == before
+    service.close()
+
+
 # --- tables that name what is in the code ---------------------------------------------------------------------------
 
 
-def test_the_readme_s_five_checks_are_those_that_are_made(demo: Demo) -> None:
+def test_the_backups_strategy_is_that_of_the_settings_the_scripts_and_the_published_crontab() -> None:
+    page, settings = BACKUPS.read_text(), read_project_file()
+    rows = {row[0]: row[1:] for row in table(section(page, "Strategy"))}
+    databases = settings["databases"].values()
+    assert [code(cell) for cell in rows["By what"]] == [[each["script"]] for each in databases]
+    [where] = [row for row in rows if settings["backup_dir"] in row]
+    names = [[f"{each['backup_prefix']}YYYY-MM-DD_HH-MM-SS.db"] for each in databases]
+    assert [code(cell) for cell in rows[where]] == names
+    crontab = (ROOT / "share/container/default/config/crontab.conf").read_text()
+    hourly = ["every hour" in cell for cell in rows["How often"]]
+    assert [bool(re.search(rf"^0 +\* \* \* \* .*/{each['script']} ", crontab, re.M)) for each in databases] == hourly
+    assert "`find -mtime +7`" in section(page, "Retention")
+    for each in databases:
+        assert re.search(
+            rf"^find .*'{each['backup_prefix']}\*\.db' -mtime \+7 -delete$", (ROOT / each["script"]).read_text(), re.M
+        )
+
+
+def test_the_five_checks_of_the_docs_are_those_that_are_made(demo: Demo) -> None:
     seen = json.loads(demo.inv("verify", "--json").stdout)
-    rows = table(section(README.read_text(), "The five checks"))
+    rows = table(section(BACKUPS.read_text(), "Checking one"))
     assert [code(row[0])[0] for row in rows] == [check["name"] for check in seen["checks"]]
 
 
-def test_every_line_that_the_readme_gives_a_reason_for_is_in_the_script() -> None:
+def test_every_line_that_the_docs_give_a_reason_for_is_in_the_script() -> None:
     script = SCRIPT.read_text()
-    for row in table(section(README.read_text(), "The script, and why it is longer than one line")):
+    for row in table(section(BACKUPS.read_text(), "The method")):
         for words in code(row[0]):
             assert re.search(rf"(?<![\w-]){re.escape(words)}(?!\w)", script), words
 
@@ -301,8 +365,56 @@ def test_every_message_that_the_readme_explains_is_one_that_can_come() -> None:
 
 
 def test_the_readme_s_exit_codes_are_those_of_the_code() -> None:
-    rows = table(section(README.read_text(), "Tasks").split("is all that goes")[1])
+    rows = table(section(README.read_text(), "Tasks").split("object is all that goes")[1])
     assert [int(row[0]) for row in rows] == [0, FAILED, WRONG_INPUT, COULD_NOT_LOOK, INTERRUPTED]
+
+
+@pytest.mark.parametrize(("number", "name"), [*enumerate(plan.PHASES, 1)])
+def test_the_steps_of_the_plan_s_page_are_those_of_the_plan(number: int, name: str) -> None:
+    rows = table(section(PLAN.read_text(), f"Phase {number}: {name}"))
+    steps = [(step.name, step.title + " (optional)" * step.optional, [*step.needs]) for step in plan.PHASES[name]]
+    assert [(code(row[0])[0], row[1], code(row[2])) for row in rows] == steps
+    for row in rows:
+        step, by = code(row[0])[0], row[3]
+        if step in release.ACTIONS:
+            assert by == f"`./inv {release.ACTIONS[step].task}`"
+        else:
+            assert by.startswith("hand")
+            assert (by == "hand") == (step in release.BY_HAND)
+
+
+def test_the_plan_s_page_has_as_many_steps_as_it_says() -> None:
+    words = f"{sum(len(steps) for steps in plan.PHASES.values())} steps"
+    assert words in PLAN.read_text()
+    assert words in section(README.read_text(), "The release plan")
+
+
+def test_the_marks_of_the_plan_s_page_are_those_of_the_plan() -> None:
+    assert [row[0] for row in table(section(PLAN.read_text(), "The marks"))] == [mark.value for mark in plan.Mark]
+
+
+def test_the_exit_codes_of_the_plan_s_page_are_those_of_the_code() -> None:
+    rows = table(section(PLAN.read_text(), "Exit codes"))
+    assert [int(row[0]) for row in rows] == [0, FAILED, WRONG_INPUT, COULD_NOT_LOOK, INTERRUPTED]
+
+
+def test_the_architecture_names_every_module_and_no_other() -> None:
+    named = set(re.findall(r"[\w/*]+\.(?:py|sh)\b|\b\w+/(?=<)", ARCHITECTURE.read_text()))
+    sources = ROOT / "src/demo_backups"
+    there = {path.name for path in sources.iterdir() if path.suffix in (".py", ".sh") and path.name != "__init__.py"}
+    packages = {f"{path.parent.name}/" for path in sources.glob("*/__init__.py")}
+    assert named == there | packages | {"tasks.py", "share/bin/*.sh"}
+
+
+def test_the_architecture_s_rows_import_downwards() -> None:
+    """A module stands above those that it imports, or in their row."""
+    words = re.findall(r'<text class="name" x="\d+" y="(\d+)">([^<]+)</text>', ARCHITECTURE.read_text())
+    rows = {name: int(y) for y, names in words for name in names.split(" · ") if name.endswith(".py")}
+    for name, row in rows.items():
+        path = ROOT / ("tasks.py" if name == "tasks.py" else f"src/demo_backups/{name}")
+        for line in re.findall(r"^from \.(\w*) import (.+)$", path.read_text(), re.MULTILINE) if path.exists() else []:
+            for imported in [line[0]] if line[0] else line[1].split(", "):
+                assert row <= rows.get(f"{imported}.py", row), (name, imported)
 
 
 # --- links and names ------------------------------------------------------------------------------------------------
@@ -314,7 +426,7 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-LOADS = re.compile(r"url\((?!#)|href|@import|@font-face")  # what makes a picture ask another server
+LOADS = re.compile(r"url\((?!#)|href(?!=\"#)|@import|@font-face")  # what makes a picture ask another server
 LINKS = [
     pytest.param(doc, link, id=f"{doc.name} {link}")
     for doc in DOCS
@@ -331,14 +443,15 @@ def test_every_link_within_the_docs_leads_somewhere(doc: Path, link: str) -> Non
     assert not anchor or anchor in anchors(target.read_text())
 
 
-@pytest.mark.parametrize("doc", [*DOCS, PICTURE, ROOT / "invoke.yaml"], ids=lambda path: path.name)
+@pytest.mark.parametrize("doc", [*DOCS, PICTURE, ARCHITECTURE, ROOT / "invoke.yaml"], ids=lambda path: path.name)
 def test_no_page_names_a_place_on_the_machine_it_was_written_on(doc: Path) -> None:
     text = doc.read_text().replace("/home/torrust/", "").replace("/tmp/demo-backups-", "")
     assert re.findall(r"/(?:root|home|work|Users|tmp|mnt|opt|srv)/\S+", text) == []
 
 
-def test_the_picture_loads_nothing() -> None:
-    assert LOADS.findall(PICTURE.read_text()) == []
+@pytest.mark.parametrize("picture", sorted((ROOT / "docs").glob("*.svg")), ids=lambda path: path.name)
+def test_a_picture_loads_nothing(picture: Path) -> None:
+    assert LOADS.findall(picture.read_text()) == []
 
 
 def test_a_rehearsal_draws_all_that_it_prints_within_the_picture(inv: Inv, tmp_path: Path) -> None:

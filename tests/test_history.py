@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -13,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from demo_backups import detached, reports
+from demo_backups import detached, reports, steps
 from demo_backups.evidence import CheckSeen, Record, read_all, write
+from demo_backups.hosts import Host
 from demo_backups.project import ROOT
 
 from .conftest import INV, SCRIPT, Demo, Inv
@@ -270,12 +272,35 @@ def test_a_host_that_is_not_reached_was_asked_nothing(inv: Inv, folder: Path) ->
     assert (seen.host, seen.commands, seen.who) == ("nowhere.invalid", [], detached.whoami())
 
 
-def test_a_crontab_travels_in_no_record(demo: Demo, folder: Path) -> None:
-    """A rehearsal's record has the commands of all its steps, also those that change the crontab."""
-    done = demo.inv("rehearse")
+def test_a_run_that_is_followed_is_recorded_without_every_look_at_it(demo: Demo, folder: Path) -> None:
+    script = Path(demo.database.script)
+    script.write_text("#!/bin/sh\nfor word in a b c; do echo $word; sleep 0.3; done; exit 3\n")
+    script.chmod(0o755)
+    assert demo.inv("run-index-backup").returncode == 1
+    ((run,), _) = read_all(folder)
+    assert run.exit_status == 3
+    assert len([command for command in run.commands if "tail -c +" in command]) == 1
+
+
+def test_no_other_line_of_a_crontab_is_recorded(demo: Demo, host: Host) -> None:
+    crontab = demo.server.home / "crontab"
+    crontab.write_text("0 0 * * * /bin/login --with=a-secret\n")
+    work = steps.Work(host, demo.settings, demo.database, record(), reports.console(io.StringIO()))
+    steps.deploy(work)
+    steps.enable(work)
+    steps.disable(work)
+    assert "a-secret" in crontab.read_text()
+    commands = work.record.commands
+    assert len([command for command in commands if 'crontab "$new"' in command and "bytes, base64>" in command]) == 1
+    assert "a-secret" not in json.dumps(commands)
+
+
+def test_a_rehearsal_s_record_has_what_its_steps_ran(inv: Inv, folder: Path) -> None:
+    done = inv("rehearse")
     assert done.returncode == 0, done.stdout + done.stderr
     ((seen,), _) = read_all(folder)
-    (install,) = (command for command in seen.commands if 'crontab "$new"' in command)
-    assert "bytes, base64>" in install
+    for words in ("base64>", "setsid", "PRAGMA integrity_check", 'crontab "$new"', "crontab -r"):
+        assert any(words in command for command in seen.commands), words
     assert seen.created
+    assert seen.who == detached.whoami()
     assert len(json.dumps(seen.commands)) < 20_000

@@ -573,7 +573,16 @@ def test_killed_after_the_backup_got_its_name_the_next_run_leaves_that_backup_al
     assert place.hidden() == [".backup.lock"]
 
 
-def test_of_two_within_one_second_the_first_is_kept(place: Place) -> None:
+def test_of_two_within_one_second_the_later_gets_the_name_of_the_next(place: Place) -> None:
+    with place.dates("2026-01-01_00-00-00", "2026-01-01_00-00-00", "2026-01-01_00-00-01"):
+        for _ in range(2):
+            done = place.run()
+            assert (done.returncode, done.stderr) == (0, "")
+    assert place.visible() == ["backup_2026-01-01_00-00-00.db", "backup_2026-01-01_00-00-01.db"]
+    assert all(is_consistent(place.folder / name) for name in place.visible())
+
+
+def test_a_name_that_stays_taken_is_left_to_its_backup(place: Place) -> None:
     with place.dates("2026-01-01_00-00-00"):
         assert place.run().returncode == 0
         before = place.backup().read_bytes()
@@ -583,7 +592,7 @@ def test_of_two_within_one_second_the_first_is_kept(place: Place) -> None:
     assert_failed(
         place,
         done,
-        "backup_2026-01-01_00-00-00.db is there already: made in this very second",
+        "backup_2026-01-01_00-00-00.db is there already: has the clock been put back?",
         ["backup_2026-01-01_00-00-00.db"],
     )
     assert place.backup().read_bytes() == before

@@ -8,8 +8,10 @@ import os
 import shlex
 import shutil
 import sqlite3
+import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -18,7 +20,8 @@ from typing import Any
 import pytest
 
 from demo_backups import schedule
-from demo_backups.errors import BackupsError
+from demo_backups.backups import going_on, is_at_work_unseen, stop
+from demo_backups.errors import BackupsError, CouldNotLookError
 from demo_backups.evidence import Record
 from demo_backups.facts import Process
 from demo_backups.hosts import Host
@@ -44,7 +47,7 @@ from demo_backups.preflight import (
 from demo_backups.rehearsal.database import make_index, make_tracker
 from demo_backups.settings import Database, Settings
 
-from .conftest import Demo, is_consistent, live_writer, wait_until
+from .conftest import NOBODY, Demo, is_consistent, live_writer, root_only, wait_until
 
 # --- the verdict: pure ----------------------------------------------------------------------------------------------
 
@@ -58,8 +61,11 @@ ROLLBACK = Observed(
     wal_bytes=0,
     backup_disk=Disk("/", 10**9),
     source_disk=Disk("/", 10**9),
+    state_disk=Disk("/", 10**9),
     pulse=Pulse(200.0, 0.0),
     at_work=[],
+    at_work_unseen=False,
+    leaves_files=False,
     copy_seconds=2.0,
     copy_known_from="earlier runs",
     backups=(3, 150_000),
@@ -71,7 +77,7 @@ RUNNING = [Process(12, "root", "sqlite3 -batch"), Process(13, "torrust", "bash")
 
 def on_one(seen: Observed, free: int) -> Observed:
     """Put the source and its backups on one file system."""
-    return replace(seen, backup_disk=Disk("/", free), source_disk=Disk("/", free))
+    return replace(seen, backup_disk=Disk("/", free), source_disk=Disk("/", free), state_disk=Disk("/", free))
 
 
 def on_two(seen: Observed, backups: int, source: int) -> Observed:
@@ -83,12 +89,19 @@ def on_two(seen: Observed, backups: int, source: int) -> Observed:
     ("seen", "verdict", "reasons"),
     [
         # Writers: in rollback mode they wait for the whole copy, and give up after 5 s.
-        (ROLLBACK, Verdict.CARE, ["writes wait for the copy, about 2.0 s; writers give up after 5 s"]),
+        (
+            ROLLBACK,
+            Verdict.CARE,
+            ["writes wait for the copy, about 2.0 s; writers give up after 5 s; while one waits, new readers wait too"],
+        ),
         (replace(ROLLBACK, copy_seconds=5.0), Verdict.CARE, ["writes wait for the copy, about 5.0 s"]),
         (
             replace(ROLLBACK, copy_seconds=5.1),
             Verdict.NO,
-            ["every write would wait for about 5.1 s, and writers give up after 5 s: put the database in WAL mode"],
+            [
+                "every write would wait for about 5.1 s, and writers give up after 5 s; while one waits, new readers "
+                "wait too: put the database in WAL mode"
+            ],
         ),
         (WAL, Verdict.GO, []),
         (replace(WAL, copy_seconds=3600.0), Verdict.GO, []),
@@ -103,7 +116,27 @@ def on_two(seen: Observed, backups: int, source: int) -> Observed:
         (on_two(WAL, 51_000, 18_999), Verdict.NO, ["too little space on /data, where the source is: 1 bytes more"]),
         (on_two(WAL, 51_000 - 7, 19_000 - 8), Verdict.NO, ["/mnt/backups: 7 bytes", "/data, where the source is: 8 b"]),
         (on_two(ROLLBACK, 51_000, 999), Verdict.NO, ["/data, where the source is: 1 bytes", "writes wait"]),
+        # What the run prints, and how it ended, is kept somewhere too.
+        (replace(on_two(WAL, 51_000, 19_000), state_disk=Disk("/root", 1_000)), Verdict.GO, []),
+        (
+            replace(on_two(WAL, 51_000, 19_000), state_disk=Disk("/root", 999)),
+            Verdict.NO,
+            ["too little space on /root, where the run is kept: 1 bytes more"],
+        ),
+        (replace(on_two(WAL, 51_000, 19_000), state_disk=Disk("/data", 19_000)), Verdict.GO, []),  # the floor once
+        # What would be left beside an idle database could stop its service.
+        (
+            replace(WAL, leaves_files=True),
+            Verdict.NO,
+            ["a -wal and a -shm beside the source that its service could not write"],
+        ),
         # One at a time.
+        (
+            replace(WAL, at_work_unseen=True),
+            Verdict.NO,
+            ["a backup of it is going on, by somebody whose processes may not be seen from here"],
+        ),
+        (replace(WAL, at_work=RUNNING[:1], at_work_unseen=True), Verdict.NO, ["going on: process 12 of root"]),
         (
             replace(WAL, at_work=RUNNING),
             Verdict.NO,
@@ -190,17 +223,25 @@ def test_df_of_this_machine_can_be_read(tmp_path: Path) -> None:
         check=True,
     )
     found = parse_disks(done.stdout)
-    assert [disk.mount for disk in found][1:] == ["/proc"]
+    assert [disk.mount for disk in found][1:2] == ["/proc"]
+    assert len(found) == 3  # and the home directory's
     assert found[0].free > 0
 
 
-def pulse(before: str, after: str) -> str:
-    """What was printed by the two looks, half a second apart."""
-    return f"1764021234.250000000\n{before}\n1764021234.750000000\n{after}\n"
+def pulse(*looks: str) -> str:
+    """What was printed by some looks, the last half a second after the first."""
+    times = [1764021234.25 + 0.5 * number / max(len(looks) - 1, 1) for number in range(len(looks))]
+    return "".join(f"{time:.9f}\n{look}\n" for time, look in zip(times, looks, strict=True))
+
+
+def counters(commits: int, frames: int, salt: int = 7) -> str:
+    """What od prints of a -shm."""
+    return f" {commits:10}  268435457 {frames:10}       1024 2231123123 4123123123 {salt:10} 3141592653"
 
 
 FRAME = 4096 + WAL_FRAME_HEADER
 TOP = 2**32 - 1
+NO_SHM = "0 0 0 0 0 0 0 0"
 
 
 @pytest.mark.parametrize(
@@ -210,13 +251,14 @@ TOP = 2**32 - 1
         ("       1204", "       1204", 0, 0),
         (f" {TOP - 5}", "          4", 20, 0),  # the counter has wrapped around
         ("       1204", "          1", 0, 0),  # another file in its place
-        ("       1204   268435457        310", "       1304   268435457        610", 200, 600 * FRAME),
-        ("       1204   268435457        310", "       1204   268435457        310", 0, 0),
-        (f" {TOP - 5}   268435457        310", "          4   268435457        320", 20, 20 * FRAME),
-        ("       1204   268435457        990", "       1304   268435457         20", 200, 0),  # the WAL began anew
-        ("       9204   268435457        990", "          3   268435457          6", 0, 0),  # the -shm was made anew
-        ("0 0 0", "0 0 0", 0, 0),  # nobody has it open: there is no -shm
-        ("0 0 0", "          2   268435457          8", 4, 16 * FRAME),
+        (counters(1204, 310), counters(1304, 610), 200, 600 * FRAME),
+        (counters(1204, 310), counters(1204, 310), 0, 0),
+        (counters(TOP - 5, 310), counters(4, 320), 20, 20 * FRAME),
+        (counters(1204, 990), counters(1304, 20, salt=8), 200, 40 * FRAME),  # the WAL began anew: it was this at least
+        (counters(1204, 10), counters(1304, 20, salt=8), 200, 40 * FRAME),  # also where it has come further since
+        (counters(9204, 990), counters(3, 6, salt=9), 0, 0),  # the -shm was made anew
+        (NO_SHM, NO_SHM, 0, 0),  # nobody has it open
+        (NO_SHM, counters(2, 8), 4, 16 * FRAME),
     ],
 )
 def test_the_pulse_is_how_far_the_counters_moved(before: str, after: str, commits: float, wal_bytes: float) -> None:
@@ -224,14 +266,41 @@ def test_the_pulse_is_how_far_the_counters_moved(before: str, after: str, commit
 
 
 def test_the_wal_grows_by_whole_pages() -> None:
-    assert parse_pulse(pulse("0 0 0", "1 0 1"), 65536).wal_bytes == 2 * (65536 + WAL_FRAME_HEADER)
+    assert parse_pulse(pulse(counters(0, 0), counters(1, 1)), 65536).wal_bytes == 2 * (65536 + WAL_FRAME_HEADER)
 
 
 @pytest.mark.parametrize(
-    "printed", ["", pulse("", ""), pulse("12", "12 0 3"), pulse("twelve", "13"), "1\n2\n3\n4\n5\n"]
+    ("looks", "frames"),
+    [
+        # 100 commits; the 20 between which the WAL did not begin anew wrote 3 frames each.
+        ([counters(100, 930), counters(110, 960), counters(190, 50, salt=8), counters(200, 80, salt=8)], 300),
+        ([counters(100, 930), counters(110, 960), counters(190, 50, salt=9), counters(200, 80, salt=9)], 300),
+        # One large transaction since it began anew is more than the small ones before tell.
+        ([counters(100, 930), counters(110, 960), counters(111, 5000, salt=8)], 5030),
+        ([counters(100, 10), counters(110, 40), counters(120, 70), counters(130, 100)], 90),
+    ],
+)
+def test_the_growth_is_reckoned_from_what_commits_append_while_the_wal_does_not_begin_anew(
+    looks: list[str], frames: int
+) -> None:
+    assert parse_pulse(pulse(*looks), 4096).wal_bytes == pytest.approx(2 * frames * FRAME)
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        "",
+        pulse("", ""),
+        pulse("12", NO_SHM),
+        pulse("12 3", "12 3"),
+        pulse("twelve", "13"),
+        "1\n2\n3\n4\n5\n",
+        "2\n7\n1\n8\n",  # the clock was put back
+        pulse("12"),
+    ],
 )
 def test_a_pulse_that_cannot_be_read_is_an_error(printed: str) -> None:
-    with pytest.raises((ValueError, IndexError)):
+    with pytest.raises(ValueError):  # noqa: PT011 - whatever its words
         parse_pulse(printed, 4096)
 
 
@@ -383,6 +452,48 @@ def test_commits_are_seen_while_there_are_any_and_none_where_there_are_none(
     assert (seen.wal_bytes > 0) == (journal == "wal")
 
 
+def test_the_growth_of_the_wal_is_not_underestimated_where_it_begins_anew_all_the_time(
+    look: Look, database: Database
+) -> None:
+    """Against what a commit of the same writer appends while a snapshot is pinned."""
+    set_journal(database.source, "wal")
+    with live_writer(Path(database.source), rate=100_000):
+        with checkpoints(database.source):
+            seen = min((look().pulse for _ in range(3)), key=lambda pulse: pulse.wal_bytes / pulse.commits)
+        with held_open(database.source) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            start = wait_until(lambda: shm(database.source), "the counters")
+            end = wait_until(lambda: (now := shm(database.source))[0] > start[0] + 1000 and now, "1,000 commits")
+    appended = (end[1] - start[1]) * FRAME / (end[0] - start[0])
+    assert seen.wal_bytes / seen.commits > 0.8 * appended
+
+
+@contextlib.contextmanager
+def checkpoints(source: PurePosixPath) -> Iterator[None]:
+    """Write the WAL back into its database again and again, so that the next commit begins it anew."""
+    end = threading.Event()
+
+    def write_back() -> None:
+        with contextlib.closing(sqlite3.connect(source)) as opened:
+            while not end.wait(0.02):
+                opened.execute("PRAGMA wal_checkpoint")
+
+    thread = threading.Thread(target=write_back)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
+
+
+def shm(source: PurePosixPath) -> tuple[int, int]:
+    """Commits and frames, as the -shm counts them."""
+    commits, _, frames = struct.unpack("=3I", Path(f"{source}-shm").read_bytes()[8:20])
+    return commits, frames
+
+
 @pytest.mark.parametrize("is_open", [False, True])
 @pytest.mark.parametrize("journal", ["delete", "wal"])
 def test_nothing_is_written_beside_the_source_or_the_backups(
@@ -444,6 +555,58 @@ def test_a_backup_that_goes_on_is_named(look: Look, database: Database) -> None:
         assert backup.stdin
         backup.stdin.close()
     assert look().at_work == []  # the lock file is still there; nobody holds it
+
+
+@pytest.fixture
+def theirs(database: Database, public: Path) -> Database:
+    """Root's WAL database, and a folder for its backups, that any user may read and write by their modes."""
+    source, backups = public / "sqlite3.db", public / "backups"
+    set_journal(database.source, "wal")
+    shutil.copy(database.source, source)
+    source.chmod(0o666)
+    backups.mkdir()
+    backups.chmod(0o777)
+    return replace(database, source=PurePosixPath(source), backup_dir=PurePosixPath(backups))
+
+
+@root_only
+def test_a_backup_that_would_leave_files_that_the_service_could_not_write_is_told(
+    here: Host, theirs: Database, as_nobody: None
+) -> None:
+    def seen() -> Observed:
+        return observe(here, theirs, "3.40.1", 24, ())
+
+    ahead = decide(seen(), 5, FLOOR)
+    assert (ahead.verdict, len(ahead.reasons)) == (Verdict.NO, 1)
+    assert "INVOKE_USE_SUDO=1" in ahead.reasons[0]
+    assert {path.name for path in Path(theirs.source).parent.iterdir()} == {"sqlite3.db", "backups"}
+    with held_open(theirs.source):  # its service is up, and has made them
+        assert not seen().leaves_files
+    os.chown(theirs.source, NOBODY, NOBODY)
+    assert not seen().leaves_files
+    os.chown(theirs.source, 0, 0)
+    set_journal(theirs.source, "delete")
+    assert not seen().leaves_files
+
+
+@root_only
+def test_a_backup_of_another_user_is_told_where_its_processes_may_not_be_seen(
+    here: Host, theirs: Database, as_nobody: None
+) -> None:
+    with held_open(theirs.source), subprocess.Popen(["flock", theirs.lock, "cat"], stdin=subprocess.PIPE) as backup:
+        wait_until(lambda: is_at_work_unseen(here, theirs), "the lock")
+        seen = observe(here, theirs, "3.40.1", 24, ())
+        assert seen.at_work == []
+        assert decide(seen, 5, FLOOR).verdict is Verdict.NO
+        for do in (lambda: going_on(here, theirs), lambda: stop(here, theirs, "stopped")):
+            with pytest.raises(CouldNotLookError, match="by somebody whose processes may not be seen") as caught:
+                do()
+            assert "INVOKE_USE_SUDO=1" in str(caught.value)
+        assert backup.poll() is None
+        assert backup.stdin
+        backup.stdin.close()
+    assert not is_at_work_unseen(here, theirs)  # the lock file is still there; nobody holds it
+    assert going_on(here, theirs) == ([], [])
 
 
 # --- what cannot be looked at ---------------------------------------------------------------------------------------

@@ -381,13 +381,18 @@ def in_another_terminal(exports: list[str], environment: dict[str, str]) -> Call
 def test_keep_stays_until_ctrl_c_and_says_how_to_reach_it(environment: dict[str, str]) -> None:
     with started(environment, "--keep") as process:
         exports = [line for line in read_until(process, "./inv verify") if line.startswith("export ")]
-        names = ("HOST", "SSH_CONFIG", "USE_SUDO", "APP_DIR", "BACKUP_DIR", "CRON_LOG")
+        names = ["HOST", "SSH_CONFIG", "USE_SUDO", "APP_DIR", "BACKUP_DIR", "CRON_LOG"]
+        names += ["EVIDENCE_DIR", "RELEASE_REPOSITORY"]
         assert [line.split("=")[0] for line in exports] == [f"export INVOKE_{name}" for name in names]
         inv = in_another_terminal(exports, environment)
         done = inv("enable-index-backup", "run-index-backup", "verify", "disable-index-backup")
         assert done.returncode == 0, done.stdout + done.stderr
         assert "all checks passed" in done.stdout
         assert json.loads(inv("list-backups", "--json").stdout)["host"] == "rehearsal"
+        seen = [step for phase in json.loads(inv("plan", "--json").stdout)["phases"] for step in phase["steps"]]
+        marks = {step["name"]: step["mark"] for step in seen}
+        names = ["index-test", "index-deploy", "index-run", "index-verify"]
+        assert [marks[name] for name in names] == ["done"] * len(names)  # the rehearsal counts while it is kept
 
         os.killpg(process.pid, signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)

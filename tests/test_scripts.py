@@ -420,3 +420,202 @@ def test_the_programs_that_are_looked_for_are_all_that_the_script_calls(tmp_path
     done = subprocess.run([SCRIPT], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert len(list(folders["backups"].glob("backup_*.db"))) == 1
+
+
+# --- what a script has of the old way -------------------------------------------------------------------------------
+
+BACKUP = 'sqlite3 -batch "$DATABASE_FILE" ".backup $PART"\n'
+OF_THE_OLD_KIND = """#!/bin/bash
+# Back the database up.
+DATABASE_FILE="/srv/database.db"
+BACKUP_FILE="/srv/backups/backup_$(date +%Y-%m-%d_%H-%M-%S).db"
+cp $DATABASE_FILE "$BACKUP_FILE"
+find /srv/backups -type f -name "backup_*.db" -mtime +7 -exec rm -f {} \\;
+"""
+
+
+@pytest.mark.parametrize("path", sorted(SCRIPT.parent.glob("*.sh")), ids=lambda path: path.name)
+def test_the_scripts_of_this_checkout_have_nothing_of_the_old_way(path: Path) -> None:
+    assert scripts.flaws(path.read_text()) == []
+
+
+def test_a_script_of_the_old_kind_has_all_of_the_old_way() -> None:
+    assert scripts.flaws(OF_THE_OLD_KIND) == ["does not use sqlite3's .backup", "uses cp", "not quoted: $DATABASE_FILE"]
+
+
+@pytest.mark.parametrize(
+    ("code", "uses"),
+    [
+        (BACKUP, True),
+        ("sqlite3 a.db '.backup b.db'\n", True),
+        ("if ! sqlite3 a.db \\\n  '.timeout 5000' '.backup b.db'; then exit 1; fi\n", True),
+        ("printed=\"$(sqlite3 a.db '.backup b.db')\"\n", True),
+        ("sqlite3 a.db <<EOF\n.timeout 5000\n.backup b.db\nEOF\n", True),
+        ("", False),
+        ("# sqlite3 a.db '.backup b.db'\n", False),
+        ("sqlite3 a.db 'VACUUM INTO ...'\n# not .backup b.db\n", False),
+        ("PART=.backup.part\nsqlite3 a.db .dump\n", False),
+        ("PART=a.backup \nsqlite3 a.db .dump\n", False),
+        ("mysqlite3 a.db '.backup b.db'\n", False),
+    ],
+)
+def test_a_script_uses_backup_where_sqlite3_is_told_so(code: str, uses: bool) -> None:
+    assert ("does not use sqlite3's .backup" not in scripts.flaws(code)) == uses
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "cp a b",
+        "  cp a b",
+        "\tcp a b",
+        "/bin/cp a b",
+        "/usr/bin/cp --reflink a b",
+        "\\cp a b",
+        "sudo cp a b",
+        "sudo -n cp a b",
+        "command cp a b",
+        "exec cp a b",
+        "nice cp a b",
+        "env cp a b",
+        "LC_ALL=C cp a b",
+        "time cp a b",
+        "true && cp a b",
+        "true&&cp a b",
+        "false || cp a b",
+        "true; cp a b",
+        "if true; then cp a b; fi",
+        "if true; then :; else cp a b; fi",
+        "if cp a b; then :; fi",
+        "while ! cp a b; do :; done",
+        "for x in 1 2; do cp a b; done",
+        "until cp a b; do :; done",
+        "( cp a b )",
+        "(cp a b)",
+        "{ cp a b; }",
+        "case x in x) cp a b ;; esac",
+        "echo a | xargs cp -t b",
+        "find . -name a -exec cp {} b \\;",
+        "printed=$(cp a b 2>&1)",
+        'printed="$(cp a b 2>&1)"',
+        'printed="$( cp a b 2>&1 )"',
+        'fail "it said: $(cp "$A" "$B")"',
+        "printed=`cp a b`",
+        "cp \\\n  a b",
+        "sudo \\\n  cp a b",
+        'echo "it\'s"; cp a b',
+        "echo 'say \"no'; cp a b",
+        'echo \\" ; cp a b',
+        "echo a#b; cp a b",
+        'echo "${#A}"; cp a b',
+        "echo $#; cp a b",
+        "# it's\ncp a b\n# it's",
+        "cat <<EOF\nit's here\nEOF\ncp a b # it's",
+    ],
+)
+def test_cp_is_seen_wherever_a_shell_would_run_it(code: str) -> None:
+    assert "uses cp" in scripts.flaws(BACKUP + code + "\n")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "# cp a b",
+        "true # cp a b",
+        "true; # cp a b",
+        "  # Not cp, which copies pages. cp a b",
+        "echo 'cp a b'",
+        'echo "cp a b"',
+        'echo "; cp a b"',
+        'fail "use no; cp a b"',
+        "echo 'two\ncp a b\nlines'",
+        'echo "two\ncp a b\nlines"',
+        'echo "\\$(cp a b)"',
+        "echo '$(cp a b)'",
+        "scp a b:",
+        "xcp a b",
+        "cp.sh a b",
+        "./cp2 a b",
+        "rm -f cp",
+        "command -v cp > /dev/null",
+        "cpio -o < a > b",
+        "cat <<EOF\ncp a b\nEOF",
+        "cat <<'END'\ncp a b\nEND",
+        "cat <<-END\n\tcp a b\n\tEND",
+        ' cat <<"END" > b || exit\ncp a b\nEND',
+    ],
+)
+def test_cp_is_not_seen_where_a_shell_would_not_run_it(code: str) -> None:
+    assert scripts.flaws(BACKUP + code + "\n") == []
+
+
+@pytest.mark.parametrize(
+    ("code", "names"),
+    [
+        ("rm $A", "$A"),
+        ("rm ${A}", "${A}"),
+        ("rm $A $B $A", "$A, $B"),
+        ("rm -- $1", "$1"),
+        ("rm -- $@", "$@"),
+        ("rm a$A", "$A"),
+        ("rm a/${A}.db", "${A}"),
+        ('rm "$A"/$B', "$B"),
+        ("rm \"$A\"$B'$C'", "$B"),
+        ("A=$(rm $B)", "$B"),
+        ('A="$(rm $B)"', "$B"),
+        ('A="$(rm "$(echo $B)")"', "$B"),
+        ("A=1 rm $B", "$B"),
+        ("A=$B; rm $C", "$C"),
+        ("if [ -e $A ]; then :; fi", "$A"),
+        ("[[ -e $A ]] && rm $B", "$B"),
+        ("((A > 1)) && rm $B", "$B"),
+        ("rm a#$A", "$A"),
+        ("echo > $A", "$A"),
+        ("for A in $B; do :; done", "$B"),
+    ],
+)
+def test_a_variable_that_is_not_quoted_is_named(code: str, names: str) -> None:
+    assert scripts.flaws(BACKUP + code + "\n") == [f"not quoted: {names}"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'rm "$A"',
+        'rm "${A}"',
+        'rm "${A:-b}"',
+        'rm "a/$A.db"',
+        'rm -- "$@"',
+        "rm '$A'",
+        "rm \\$A",
+        "# rm $A",
+        "true # rm $A",
+        "A=$B",
+        "A=${B}",
+        "  A=$B",
+        "A=$B/c.db",
+        "export A=$B",
+        "true;A=$B",
+        "(A=$B)",
+        "[[ -e $A ]]",
+        "[[ $A == b && $B == c ]] || exit",
+        "[[ $A ==\n b ]]",
+        "((A > $B))",
+        "A=$((B + $C))",
+        'A="$((B + $C))"',
+        'echo "$(rm "$A")"',
+        'echo "$(echo "$(rm "$A")")"',
+        "case $A in b) ;; esac",
+        "exit $?",
+        "(($# == 2))",
+        "cat <<EOF\n$A\nEOF",
+        'sqlite3 "$A" <<-EOF\n\t.backup $PART\n\tEOF',
+    ],
+)
+def test_a_variable_is_not_named_where_it_is_one_word_already(code: str) -> None:
+    assert scripts.flaws(BACKUP + code + "\n") == []
+
+
+@pytest.mark.parametrize("text", ["", "'", '"', '"$(', "$(", "(", ")", "#", "\\", "<<EOF", "<<EOF\n", '")'])
+def test_a_script_that_ends_in_the_middle_is_read_all_the_same(text: str) -> None:
+    assert scripts.flaws(text) == ["does not use sqlite3's .backup"]

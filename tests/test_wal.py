@@ -6,12 +6,10 @@ import contextlib
 import getpass
 import io
 import os
-import shlex
 import shutil
 import sqlite3
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -26,7 +24,7 @@ from demo_backups.hosts import Host, Result
 from demo_backups.rehearsal.database import make_tracker
 from demo_backups.settings import Database, Settings
 
-from .conftest import ODD_NAMES, Demo, is_consistent, live_writer, wait_until
+from .conftest import NOBODY, ODD_NAMES, Demo, is_consistent, live_writer, root_only, wait_until
 
 THREE = ["sqlite3.db", "sqlite3.db-shm", "sqlite3.db-wal"]
 
@@ -278,10 +276,6 @@ def test_a_mode_that_did_not_last_is_told(place: Place) -> None:
         wal.check_mode(place.host, place.database, wal=False)
 
 
-NOBODY = 65534
-root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")
-
-
 @root_only
 def test_files_of_another_owner_than_the_database_s_are_told(place: Place) -> None:
     with held(place.source, "PRAGMA journal_mode = WAL", "DELETE FROM keys"):
@@ -301,31 +295,13 @@ def test_what_root_makes_belongs_to_the_owner_of_the_database(place: Place) -> N
     assert owners == {(NOBODY, NOBODY)}
 
 
-@pytest.fixture
-def public() -> Iterator[Path]:
-    """A folder that any user can come to, unlike pytest's own."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o777)
-        yield folder
-
-
 @root_only
-def test_without_sudo_the_database_of_another_user_is_left_alone(
-    place: Place, public: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_sudo_the_database_of_another_user_is_left_alone(place: Place, public: Path, as_nobody: None) -> None:
     """As a user who may write it, by its mode, and whose -wal and -shm its service could not."""
     source = public / "sqlite3.db"
     shutil.copy(place.source, source)
     source.chmod(0o666)
     theirs = replace(place, database=replace(place.database, source=PurePosixPath(source)))
-    run = Host.run
-
-    def as_nobody(self: Host, what: str, command: str, **options: Any) -> Result:
-        words = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "sh", "-c", command]
-        return run(self, what, shlex.join(words), **options)
-
-    monkeypatch.setattr(Host, "run", as_nobody)
     before = source.read_bytes()
     words = theirs.refused()
     assert f"{source} is another user's, and its service could not write the files that this would make" in words

@@ -20,8 +20,9 @@ cd -- "$BACKUP_DIR"
 # One run at a time. sqlite3 inherits the lock, so it outlives a killed script for as long as the copy does.
 exec 9> "$PWD/.tracker_backup.lock"
 flock --nonblock 9 || fail "another run is at work in $BACKUP_DIR"
-BACKUP_FILE="tracker_backup_$(date +%Y-%m-%d_%H-%M-%S).db"
-[[ ! -e "$BACKUP_FILE" ]] || fail "$PWD/$BACKUP_FILE is there already: made in this very second, or the clock was put back"
+choose_name() { BACKUP_FILE="tracker_backup_$(date +%Y-%m-%d_%H-%M-%S).db" && [[ ! -e "$BACKUP_FILE" ]]; }
+# Where it is taken by a run of this very second, or of the same one an hour ago when summer time ended, the next is free.
+choose_name || { sleep 1 && choose_name; } || fail "$PWD/$BACKUP_FILE is there already: has the clock been put back?"
 trap 'rm -f -- "$PART" "$PART-journal"' EXIT
 rm -f -- "$PART" "$PART-journal" # of a run that was killed
 

@@ -8,13 +8,14 @@ from collections.abc import Iterable
 
 from . import detached
 from .detached import BACKUP, KINDS, Look, Run
-from .errors import StepError
+from .errors import CouldNotLookError, StepError
 from .facts import (
     CRON_PATH,
     File,
     Process,
     files_command,
     holders,
+    locked_command,
     look_at_file,
     parse_files,
     quote,
@@ -103,15 +104,24 @@ def at_work(host: Host, database: Database) -> list[Process]:
     return holders(host, database.lock) if look_at_file(host, database.lock) else []
 
 
+def is_at_work_unseen(host: Host, database: Database) -> bool:
+    """Tell whether a backup goes on none of whose processes can be seen: only root sees what others have open."""
+
+    def locked() -> bool:
+        return host.ask(f"see whether {database.lock} is held", locked_command(database.lock)) == "yes\n"
+
+    return locked() and not at_work(host, database) and locked()
+
+
 def stop_commands(database: Database, runs: Iterable[str], words: str) -> list[str]:
     """The commands that end what goes on: `runs` are the kinds of run, and cron's backup has the script's lock only.
 
-    The second is for what the first did not end.
+    The second is for what the first did not end: a process that was just being made, or that heeds no SIGTERM.
     """
     lock = quote(database.lock)
     gentle, hard = (f"[ ! -e {lock} ] || {signal_holders_command(lock, signal)}" for signal in ("TERM", "KILL"))
-    told = [f"( {detached.stop_command(database, kind, words)} )" for kind in runs]
-    return ["\n".join([*told, gentle]), hard]
+    told, again = ([f"( {detached.stop_command(database, kind, said)} )" for kind in runs] for said in (words, ""))
+    return ["\n".join([*told, gentle]), "\n".join([*again, hard])]
 
 
 def clear_command(database: Database) -> str:
@@ -121,8 +131,18 @@ def clear_command(database: Database) -> str:
 
 
 def going_on(host: Host, database: Database) -> tuple[list[str], list[Process]]:
-    """See which kinds of run go on, and which processes back the database up, cron's too."""
-    return [kind for kind in KINDS if detached.is_going_on(host, database, kind)], at_work(host, database)
+    """See which kinds of run go on, and which processes back the database up, cron's too.
+
+    Raises CouldNotLookError where all that goes on cannot be seen.
+    """
+    runs, processes = [kind for kind in KINDS if detached.is_going_on(host, database, kind)], at_work(host, database)
+    if not (runs or processes) and is_at_work_unseen(host, database):
+        raise CouldNotLookError(
+            f"a backup of the {database.name} database is going on, by somebody whose processes may not be seen",
+            host=host.name,
+            advice="only root sees those of others: set use_sudo to true (INVOKE_USE_SUDO=1), or ask who started it",
+        )
+    return runs, processes
 
 
 def stop(host: Host, database: Database, words: str) -> None:

@@ -29,7 +29,8 @@ T = TypeVar("T")
 
 KINDS = BACKUP, CHECK = "backup", "check"  # of runs
 SUPERVISOR = Path(__file__).with_suffix(".sh")
-STATE = '"$HOME"/.demo-backups'  # a word of the host's shell
+HOME = '"$HOME"'  # words of the host's shell
+STATE = f"{HOME}/.demo-backups"
 BUSY, NOT_OURS = 75, 77  # sysexits.h: try again later, no permission
 SHORTEST_WAIT, LONGEST_WAIT = 0.05, 1.0  # seconds between two looks at a run
 
@@ -121,10 +122,20 @@ def start_command(
 
 def find_command(where: str) -> str:
     """Ask what a run is; prints nothing where there never was one."""
+    return _if_there(where, "[ ! -e about ] || { [ -s about ] || { echo 'about is empty' >&2; exit 1; }; cat about; }")
+
+
+def going_on_command(where: str) -> str:
+    """Ask whether a run is going on: its lock alone says so."""
+    return _if_there(where, "[ ! -e lock ] || flock --nonblock --shared lock true || echo running")
+
+
+def _if_there(where: str, ask: str) -> str:
+    """Ask in the folder of a run; prints nothing where there is none."""
     return "\n".join(
         [
             f"if cd -- {where} 2>/dev/null; then {ENTER}",
-            "  [ ! -e about ] || { [ -s about ] || { echo 'about is empty' >&2; exit 1; }; cat about; }",
+            f"  {ask}",
             # What cannot be seen is not what is not there.
             f"elif [ -e {where} ] || {{ [ -e {STATE} ] && [ ! -x {STATE} ]; }}; then",
             f"  echo 'it cannot be entered' >&2; exit {NOT_OURS}; fi",
@@ -190,7 +201,9 @@ def start(
         shown=start_command(where, run, command, watched, floor, shown=True),
     )
     if result.status == BUSY:
-        going = find(host, database, run.kind)
+        going = None
+        with contextlib.suppress(CouldNotLookError):  # it goes on, whatever is kept of it
+            going = find(host, database, run.kind)
         since = f", started by {going.by} at {going.when}" if going else ""
         raise StepError(
             f"a {run.kind} of the {database.name} database is going on{since}",
@@ -293,14 +306,17 @@ def _check_same(host: Host, database: Database, run: Run, seen: Look) -> None:
 
 
 def is_going_on(host: Host, database: Database, kind: str) -> bool:
-    """Tell whether a run of a kind is going on; raises CouldNotLookError."""
-    return find(host, database, kind) is not None and look(host, database, kind).running
+    """Tell whether a run of a kind is going on, whatever is kept of it; raises CouldNotLookError."""
+    where = folder(database, kind)
+    result = host.run(f"look for a {kind}", going_on_command(where), root=True)
+    return _read(host, where, result, lambda printed: printed == "running\n")
 
 
-def stop_command(database: Database, kind: str, words: str) -> str:
-    """The command that tells a run to end, and keeps some words with what it printed."""
+def stop_command(database: Database, kind: str, words: str = "") -> str:
+    """The command that tells a run to end, and keeps some words, if there are any, with what it printed."""
     end = signal_holders_command("lock", "TERM")
-    return f"cd -- {folder(database, kind)} && {ENTER}; echo {quote(words)} >> output; {end}"
+    kept = f"echo {quote(words)} >> output; " if words else ""
+    return f"cd -- {folder(database, kind)} && {ENTER}; {kept}{end}"
 
 
 def come_back(host: Host, database: Database, task: str = "attach") -> str:

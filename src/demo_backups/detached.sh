@@ -4,8 +4,9 @@
 #   detached.sh FLOOR COMMAND [FOLDER]...
 #
 # Runs in the run's own folder, with its lock on file descriptor 8 and its output going to a file there. The command
-# is stopped when less than FLOOR bytes are free on the disk of a FOLDER (for others than root), and by a SIGTERM to all
-# that hold the lock, which this script outlives. At the end, `status` holds the exit status and the time in seconds.
+# is stopped when less than FLOOR bytes are free on the disk of a FOLDER or of its own (for others than root), when that
+# cannot be seen, and by a SIGTERM to all that hold the lock, which this script outlives. At the end, `status` holds the
+# exit status and the time in seconds.
 set -uo pipefail
 floor="$1" command="$2"
 shift 2
@@ -13,12 +14,17 @@ shift 2
 free() { stat --file-system --format='%a %S' -- "$1" | { read -r blocks size && echo $((blocks * size)); }; }
 
 watch() {
-  local left
+  local left why
   while sleep 1 && kill -0 -- "-$child" 2> /dev/null; do
     for folder in "$@"; do
-      left="$(free "$folder")"
-      if ((${left:-floor} < floor)); then
-        echo "stopped: $left bytes are free on the disk of $folder, and $floor are to stay free"
+      why=""
+      if ! left="$(free "$folder")"; then
+        why="how much is free on the disk of ${folder/#./$PWD} cannot be seen"
+      elif ((left < floor)); then
+        why="$left bytes are free on the disk of ${folder/#./$PWD}, and $floor are to stay free"
+      fi
+      if [[ -n "$why" ]]; then
+        echo "stopped: $why"
         kill -- "-$child"
         return
       fi
@@ -31,7 +37,7 @@ set -m      # the command is a process group of its own, so that all of it can b
 /bin/sh -c "$command" &
 child=$!
 set +m
-watch "$@" 8>&- &
+watch "$@" . 8>&- &
 watcher=$!
 
 trap '' TERM # from here on, nothing cuts short the wait, and the status is the command's own

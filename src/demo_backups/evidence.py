@@ -40,14 +40,12 @@ ADVICE = "set evidence_dir to a folder that can be {} (INVOKE_EVIDENCE_DIR)"
 
 
 def _moment(text: str) -> str:
-    try:
+    with contextlib.suppress(ValueError, OverflowError):
         moment = datetime.fromisoformat(text)
-        zoned = moment.tzinfo is not None and moment.astimezone(timezone.utc)
-    except (ValueError, OverflowError):
-        zoned = False
-    if not zoned:
-        raise ValueError("must be a time with its zone, as in 2026-01-31T12:00:00+00:00")
-    return text
+        if moment.tzinfo:
+            moment.astimezone(timezone.utc)  # every reader can say it in its own zone
+            return text
+    raise ValueError("must be a time with its zone, as in 2026-01-31T12:00:00+00:00")
 
 
 Moment = Annotated[str, AfterValidator(_moment)]

@@ -165,6 +165,19 @@ def parse_shape(output: str) -> Shape:
     return Shape(int(pages) * int(page_size), frozenset(tables))
 
 
+def may_make_files_command(source: PurePosixPath) -> str:
+    """Ask whether what SQLite makes beside a database could be written by its service too.
+
+    Root's get the owner of the database, and its owner's are the owner's; any other user's are that user's own.
+    """
+    return f'if [ "$(id -u)" = 0 ] || [ -O {quote(source)} ]; then echo yes; else echo no; fi'
+
+
+def may_make_files(host: Host, source: PurePosixPath) -> bool:
+    """Tell whether what SQLite makes beside a database could be written by its service too."""
+    return host.ask("see whose the database is", may_make_files_command(source)) == "yes\n"
+
+
 # --- programs -------------------------------------------------------------------------------------------------------
 
 
@@ -231,8 +244,24 @@ def holders_command(path: PurePosixPath) -> str:
 
 
 def signal_holders_command(file: str, signal: str) -> str:
-    """Send a signal to every process that has a file open; the file comes as a word of the host's shell."""
-    return _for_holders(file, f"kill -s {signal} $pid 2>/dev/null || true")
+    """Send a signal to every process that has a file open, one that is stopped (SIGSTOP) too.
+
+    The file comes as a word of the host's shell.
+    """
+    return _for_holders(file, f"kill -s {signal} $pid 2>/dev/null && kill -s CONT $pid 2>/dev/null || true")
+
+
+def locked_command(path: PurePosixPath) -> str:
+    """Ask whether somebody holds a lock on a file; the kernel tells every user of it (proc(5), /proc/locks)."""
+    major, minor = "device >> 8 & 0xfff", "device & 0xff | device >> 12 & 0xfff00"  # makedev(3)
+    return "\n".join(
+        [
+            f"[ -e {quote(path)} ] || {{ echo no; exit; }}",
+            f"set -e; device=$(stat -c %d -- {quote(path)}); inode=$(stat -c %i -- {quote(path)})",
+            f'name=$(printf %02x:%02x:%s $(({major})) $(({minor})) "$inode"); locks=$(cat /proc/locks)',
+            'case "$locks" in *" $name "*) echo yes ;; *) echo no ;; esac',
+        ]
+    )
 
 
 def parse_holders(output: str) -> list[Process]:

@@ -248,7 +248,8 @@ def _committed(part: str) -> Callable[[Facts], Observed]:
             return Observed(None, facts.here.why)
         commit = facts.here.commits.get(getattr(facts.release.commits, part))
         if commit is None:
-            return Observed(False, "not committed")
+            merged = _merged(facts)  # as one commit, of another name
+            return Observed(merged, "merged" if merged else "not committed")
         changed = [file for file in facts.files[part] if file in facts.here.changed]
         return Observed(not changed, f"changed since {commit}: {', '.join(changed)}" if changed else commit)
 

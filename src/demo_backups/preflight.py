@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 from pathlib import PurePosixPath
 from statistics import median
 from typing import Any
 
-from .backups import at_work, list_backups
+from .backups import at_work, is_at_work_unseen, list_backups
+from .detached import HOME
 from .errors import FAILED, CouldNotLookError
 from .evidence import Record
-from .facts import Process, beside, look_at_file, look_at_header, quote
+from .facts import Process, beside, look_at_file, look_at_header, may_make_files, quote
 from .hosts import Host, task_command
 from .settings import Database
-from .verification import look_at_source
+from .verification import how_to_open, look_at_shape, look_beside
 
-SAMPLE_SECONDS = 0.5  # between the two looks at the counters of commits
+LOOKS = "1 2 3 4 5"  # pairs of looks at the counters of commits, each pair as close as can be
+PAUSE_SECONDS = 0.1  # after each pair
 SAMPLE_BYTES = 64 * 1024 * 1024  # of the source that are read to see how fast its disk is
 # Copying a page is one read and one write of 4 KiB: bytes a second that no copy was seen to exceed by much, however
 # fast its disk (docs/benchmarks.md). It stands in until a first run says how fast this server is.
 COPY_CEILING = 300e6
 EARLIER_RUNS = 5  # that the expected duration is taken from
 WAL_FRAME_HEADER = 24  # bytes (fileformat2.html, section 4.1)
+# A writer that waits to commit keeps new readers out too (lockingv3.html, section 3: PENDING).
+READERS = "; while one waits, new readers wait too"
 KEPT_DAYS = 8  # -mtime +7 deletes what is at least eight whole days old (find(1))
 
 
@@ -55,7 +60,11 @@ class Pulse:
 
 @dataclass(frozen=True)
 class Observed:
-    """What was seen on the host. Sizes in bytes, durations in seconds; `backups` are count and bytes of those held."""
+    """What was seen on the host. Sizes in bytes, durations in seconds; `backups` are count and bytes of those held.
+
+    `state_disk` is the one that the run itself is kept on. `at_work_unseen` tells of a backup whose processes may not
+    be seen, and `leaves_files` that this one would leave files beside the source that its service could not write.
+    """
 
     host: str
     database: str
@@ -65,8 +74,11 @@ class Observed:
     wal_bytes: int
     backup_disk: Disk
     source_disk: Disk
+    state_disk: Disk
     pulse: Pulse
     at_work: Sequence[Process]
+    at_work_unseen: bool
+    leaves_files: bool
     copy_seconds: float
     copy_known_from: str
     backups: tuple[int, int]
@@ -117,37 +129,54 @@ def decide(seen: Observed, writer_timeout: float, floor: int) -> Preflight:
     """Tell what a backup will do, from what was seen; sizes in bytes, durations in seconds."""
     held = 0.0 if seen.wal else seen.copy_seconds
     growth = math.ceil(seen.pulse.wal_bytes * seen.copy_seconds)
-    needed = seen.source_bytes + floor
-    same_disk = seen.backup_disk.mount == seen.source_disk.mount
     no, care = [], []
     way = task_command("enable-wal", seen.host, "--database", seen.database)
     if held > writer_timeout:
         no.append(
-            f"every write would wait for about {held:.1f} s, and writers give up after {writer_timeout:g} s: "
+            f"every write would wait for about {held:.1f} s, and writers give up after {writer_timeout:g} s{READERS}: "
             f"put the database in WAL mode ({way}), or stop its service first"
         )
     elif held:
-        care.append(f"writes wait for the copy, about {held:.1f} s; writers give up after {writer_timeout:g} s")
-    short = needed + (growth if same_disk else 0) - seen.backup_disk.free
-    if short > 0:
-        no.append(f"too little space on {seen.backup_disk.mount}: {short:,} bytes more are needed")
-    short = growth + floor - seen.source_disk.free
-    if not same_disk and short > 0:
-        no.append(f"too little space on {seen.source_disk.mount}, where the source is: {short:,} bytes more are needed")
+        care.append(
+            f"writes wait for the copy, about {held:.1f} s; writers give up after {writer_timeout:g} s{READERS}"
+        )
+    no += _too_little_space(seen, growth, floor)
+    if seen.leaves_files:
+        no.append(
+            "it would leave a -wal and a -shm beside the source that its service could not write, since nobody has it "
+            "open and it is another user's: set use_sudo to true (INVOKE_USE_SUDO=1), or start its service first"
+        )
     if seen.at_work:
         who = ", ".join(f"process {each.pid} of {each.user}" for each in seen.at_work)
         no.append(f"a backup of it is going on: {who}")
+    elif seen.at_work_unseen:
+        no.append("a backup of it is going on, by somebody whose processes may not be seen from here")
     verdict = Verdict.NO if no else Verdict.CARE if care else Verdict.GO
     rotation = seen.source_bytes * seen.runs_a_day * KEPT_DAYS
-    return Preflight(seen, held, needed, growth, rotation, verdict, [*no, *care])
+    return Preflight(seen, held, seen.source_bytes + floor, growth, rotation, verdict, [*no, *care])
+
+
+def _too_little_space(seen: Observed, growth: int, floor: int) -> Iterator[str]:
+    """Name the disks with too little space: what is asked of one by several is asked together, and the floor once."""
+    places = (
+        (seen.backup_disk, seen.source_bytes, ""),
+        (seen.source_disk, growth, ", where the source is"),
+        (seen.state_disk, 0, ", where the run is kept"),
+    )
+    mounts = dict.fromkeys(disk.mount for disk, _, _ in places)
+    for mount in mounts:
+        here = [place for place in places if place[0].mount == mount]
+        (disk, _, where), asked = here[0], sum(count for _, count, _ in here)
+        if (short := asked + floor - disk.free) > 0:
+            yield f"too little space on {mount}{where}: {short:,} bytes more are needed"
 
 
 # --- commands and parsers -------------------------------------------------------------------------------------------
 
 
 def disks_command(*paths: PurePosixPath) -> str:
-    """Ask for the file systems that some paths are on."""
-    return f"df -B1 --output=avail,target -- {' '.join(quote(path) for path in paths)}"
+    """Ask for the file systems that some paths are on, and the home directory last."""
+    return f"df -B1 --output=avail,target -- {' '.join(quote(path) for path in paths)} {HOME}"
 
 
 def parse_disks(output: str) -> list[Disk]:
@@ -157,29 +186,45 @@ def parse_disks(output: str) -> list[Disk]:
 
 
 def pulse_command(source: PurePosixPath, wal: bool) -> str:
-    """Ask twice for the counters that every commit moves; it takes no lock.
+    """Ask again and again for the counters that every commit moves; it takes no lock.
 
-    In WAL mode the `-shm` counts commits and frames (walformat.html, section 2.1: iChange, mxFrame), in this machine's
-    byte order; otherwise the database's header counts commits (fileformat2.html, section 1.3.6), highest byte first.
+    In WAL mode the `-shm` has commits, frames and salts (walformat.html, section 2.1: iChange, mxFrame, aSalt), in this
+    machine's byte order; otherwise the database's header counts commits (fileformat2.html, section 1.3.6), highest
+    byte first.
     """
     look = (
-        f"od -An -v -tu4 -j8 -N12 -- {quote(f'{source}-shm')} 2>/dev/null || echo 0 0 0"
+        f"od -An -v -w32 -tu4 -j8 -N32 -- {quote(f'{source}-shm')} 2>/dev/null || echo 0 0 0 0 0 0 0 0"
         if wal
         else f"od -An -v --endian=big -tu4 -j24 -N4 -- {quote(source)}"
     )
-    return f"date +%s.%N; {look}; sleep {SAMPLE_SECONDS}; date +%s.%N; {look}"
+    look = f"date +%s.%N; {look}"
+    return f"for pair in {LOOKS}; do {look}; {look}; sleep {PAUSE_SECONDS}; done; {look}"
 
 
 def parse_pulse(output: str, page_size: int) -> Pulse:
-    """Pulse, from what `pulse_command` printed, and the size of a page in bytes."""
-    first, before, last, after = output.splitlines()
-    seconds = float(last) - float(first)
-    moved = [int(b) - int(a) for a, b in zip(before.split(), after.split(), strict=True)]
-    # The counter wraps around. What has gone back, as in a -shm that was made anew in between, says nothing.
-    commits = forward / seconds if (forward := moved[0] % 2**32) < 2**31 else 0.0
-    # The WAL starts anew now and then, and its frames count from 0 again; it does not while a snapshot is pinned.
-    frames = max(0, moved[2]) / seconds if len(moved) > 2 else 0.0
-    return Pulse(commits, frames * (page_size + WAL_FRAME_HEADER))
+    """Pulse, from what `pulse_command` printed, and the size of a page in bytes; raises ValueError."""
+    lines = output.splitlines()
+    looks = [[int(word) for word in line.split()] for line in lines[1::2]]
+    if len(lines) % 2 or {len(look) for look in looks} not in ({1}, {8}):
+        raise ValueError("these are no counters")
+    seconds = float(lines[-2]) - float(lines[0])
+    if seconds <= 0:
+        raise ValueError("the clock was put back")
+    commits = steady = frames = since = 0
+    for before, after in pairwise(looks):
+        # The counter wraps around. What has gone back, as in a -shm that was made anew in between, says nothing.
+        forward = (after[0] - before[0]) % 2**32
+        made = forward if forward < 2**31 else 0
+        commits += made
+        if after[6:] == before[6:]:
+            steady += made
+            frames += max(0, after[2] - before[2]) if len(after) > 1 else 0
+        elif made:
+            # A WAL that begins anew has other salts, and counts its frames from 0 (walformat.html, section 1.2).
+            since += after[2]
+    # While a snapshot is pinned it cannot begin anew: then all commits append as much as those did that were seen to.
+    written = max(frames + since, frames * commits / steady if steady else 0)
+    return Pulse(commits / seconds, written / seconds * (page_size + WAL_FRAME_HEADER))
 
 
 def read_speed_command(source: PurePosixPath, size: int) -> str:
@@ -219,8 +264,8 @@ def observe(host: Host, database: Database, sqlite: str, runs_a_day: int, record
     """Look at all that decides how a backup will go; raises CouldNotLookError. Nothing is written."""
     source = database.source
     held = list_backups(host, database)
-    header = look_at_header(host, source)
-    shape, _ = look_at_source(host, database)
+    header, beside_it = look_at_header(host, source), look_beside(host, source)
+    shape = look_at_shape(host, source, header, beside_it)
     if isinstance(shape, str):
         raise CouldNotLookError(shape, host=host.name, advice="is its service up? Without an answer nothing is started")
     wal_file = look_at_file(host, *beside(source, "-wal"))
@@ -243,8 +288,12 @@ def observe(host: Host, database: Database, sqlite: str, runs_a_day: int, record
         wal_bytes=wal_file.bytes if wal_file else 0,
         backup_disk=disks[0],
         source_disk=disks[1],
+        state_disk=disks[2],
         pulse=pulse,
         at_work=at_work(host, database),
+        at_work_unseen=is_at_work_unseen(host, database),
+        # Opened plainly, as the script does, it would get what is left alone by opening it as immutable.
+        leaves_files=how_to_open(header, beside_it) is True and not may_make_files(host, source),
         copy_seconds=shape.bytes / speed,
         copy_known_from=known_from,
         backups=(len(held), sum(each.bytes for each in held)),

@@ -164,10 +164,11 @@ def open_pr(settings: Settings, name: str | None, out: Console, dry_run: bool = 
         out.print(body, soft_wrap=True)
     if isinstance(change, Unseen):
         address = repository.compare_address(checkout)
+        where = address or "where, cannot be told: the address of the remote is not one of github.com"
         raise CouldNotLookError(
-            f"the pull request was not opened: {change.why}",
+            "the pull request was not opened",
             printed=change.error,
-            advice=f"open it with the text above: {address or 'the remote is no address of GitHub'}",
+            advice=f"see to that, or open it by hand, with the text above: {where}",
         )
     _make(checkout, replace(change, given=body), out, dry_run)
 
@@ -244,7 +245,7 @@ ACTIONS = {
     "index-deploy": _on_host("deploy-index-backup", "index", steps.deploy, "deploy"),
     "index-run": _on_host("run-index-backup", "index", steps.run, "run"),
     "index-verify": Action("verify", _verify, has_dry_run=False),
-    "index-enable": _on_host("enable-index-backup", "index", steps.enable),
+    "index-enable": _on_host("enable-index-backup", "index", steps.enable, "enable"),
     "index-commit": _in_git("commit-index-backup", _commit("index")),
     "tracker-commit": _in_git("commit-tracker-backup", _commit("tracker")),
     "docs-commit": _in_git("commit-docs", _commit("docs")),
@@ -293,10 +294,18 @@ def do_next(settings: Settings, name: str | None, out: Console, yes: bool) -> No
 
 def _say_that_nothing_is_to_do(seen: Plan, out: Console) -> None:
     left = [step for step in seen.steps if step.mark is not Mark.DONE and not step.optional]
-    if any(step.mark is Mark.NOT_SEEN for step in left):
-        raise CouldNotLookError("what is next cannot be seen", host=seen.host, printed="\n".join(seen.notes))
     words = [f"{step.name} {step.mark.value}: {step.observed}" for step in left]
-    out.print(reports.clean("\n".join(["nothing is to do", *words])), soft_wrap=True)
+    unseen = [step.name for step in left if step.mark is Mark.NOT_SEEN]
+    if unseen:
+        by_hand = f"; or open it by hand, with what {ACTIONS['open-pr'].command(seen.host)} prints"
+        raise CouldNotLookError(
+            "what is next cannot be seen",
+            host=seen.host,
+            printed="\n".join([*words, *seen.notes]),
+            advice=f"see to that, and do this again{by_hand if unseen[0] == 'open-pr' else ''}",
+        )
+    first = "nothing is to do now" if left else "nothing is to do: the release is done"
+    out.print(reports.clean("\n".join([first, *words])), soft_wrap=True)
 
 
 def _confirm(yes: bool) -> None:
@@ -305,5 +314,10 @@ def _confirm(yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise StepError("nothing was done: there is no terminal to ask on", advice="say --yes to do it all the same")
-    if input("do it? [y/N] ").strip().lower() not in ("y", "yes"):
+    try:
+        answer = input("do it? [y/N] ")
+    except EOFError:  # Ctrl-D
+        answer = ""
+        print()
+    if answer.strip().lower() not in ("y", "yes"):
         raise StepError("nothing was done")

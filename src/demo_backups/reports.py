@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TextIO
 
 from .errors import SettingsError, StepError
+from .hosts import task_command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -250,7 +251,7 @@ def print_history(
     elif there:
         out.print(Text(clean(f"no such record among the {there:,} in {folder}")), soft_wrap=True)
     elif not damaged:
-        words = "every deploy, run, attach, verification and rehearsal leaves one"
+        words = "every task that changes something on a host, every verification and rehearsal leaves one"
         out.print(Text(clean(f"there are no records in {folder} yet: {words}")), soft_wrap=True)
     for each in damaged:
         out.print(Text(clean(f"passed over: {each.path}: {each.why}"), "yellow"), soft_wrap=True)
@@ -288,21 +289,25 @@ def print_plan(out: Console, plan: Plan) -> None:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("step", "mark", "", "what was seen"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("step", "mark"))
+    for column in ("step", "mark", "what was seen"):
+        table.add_column(column, overflow="fold", no_wrap=column != "what was seen")
     for number, phase in enumerate(plan.phases, 1):
         table.add_row(Text(f"Phase {number}: {phase.name}", "bold"))
         for step in phase.steps:
-            title = f"{step.title} (optional)" if step.optional else step.title
+            name = f"  {step.name}{' (optional)' if step.optional else ''}"
             mark = Text(step.mark.value, MARK_STYLES[step.mark.value])
-            table.add_row(Text(f"  {step.name}"), mark, Text(title), Text(clean(step.observed)))
+            table.add_row(Text(name), mark, Text(clean(step.observed)))
         table.add_section()
     out.print(table)
     if plan.notes:
         out.print(Text(clean("\n".join(plan.notes)), "yellow"))
     done = sum(step.mark.value == "done" for step in plan.steps)
     words = f"{done} of {len(plan.steps)} steps done"
-    out.print(Text(f"{words}; next: {plan.next.name} (./inv next)" if plan.next else words))
+    if plan.next:
+        words += f"; next: {plan.next.name} ({task_command('next', plan.host)})"
+    elif plan.exit_code:
+        words += "; what is next cannot be seen"
+    out.print(Text(words))
 
 
 def print_preflight(out: Console, ahead: Preflight) -> None:
@@ -312,7 +317,8 @@ def print_preflight(out: Console, ahead: Preflight) -> None:
     from rich.text import Text
 
     seen = ahead.seen
-    journal = "WAL: no writer waits" if seen.wal else "rollback: writers wait for the whole copy"
+    rollback = "rollback: writers wait for the whole copy, and new readers for as long as a writer waits"
+    journal = "WAL: no writer waits" if seen.wal else rollback
     rows = {
         "journal": journal,
         "source": f"{size(seen.source_bytes)}, and a WAL of {size(seen.wal_bytes)}",
@@ -338,4 +344,7 @@ def print_preflight(out: Console, ahead: Preflight) -> None:
         table.add_row(Text(name), Text(clean(words)))
     out.print(table)
     style = {"go": "bold green", "care": "yellow", "no": "bold red"}[ahead.verdict.value]
-    out.print(Text(clean("\n".join([ahead.verdict.value, *(f"  {reason}" for reason in ahead.reasons)])), style))
+    out.print(
+        Text(clean("\n".join([ahead.verdict.value, *(f"  {reason}" for reason in ahead.reasons)])), style),
+        soft_wrap=True,
+    )

@@ -51,6 +51,8 @@ class Checkout:
             raise CouldNotLookError(
                 f"{words[0]} is not installed", advice="install it. Debian and Ubuntu: sudo apt install " + words[0]
             ) from error
+        except OSError as error:
+            raise CouldNotLookError(f"{words[0]} cannot be run", printed=str(error)) from error
         except subprocess.TimeoutExpired as error:
             raise CouldNotLookError(f"no answer within {timeout} s: {shlex.join(words)}") from error
         return Result(done.returncode, done.stdout, done.stderr)
@@ -141,9 +143,14 @@ def _base(checkout: Checkout) -> str | None:
 
 def _there(checkout: Checkout, commit: str | None, file: str) -> tuple[str, str] | None:
     """Mode and object of a file as committed."""
-    listed = checkout.ask("ls-tree", "-z", commit, "--", file) if commit else ""
+    listed = checkout.ask("ls-tree", "-z", commit, "--", _pathspec(file)) if commit else ""
     mode, _, rest = listed.partition(" blob ")
     return (mode, rest.split("\t")[0]) if rest else None
+
+
+def _pathspec(file: str) -> str:
+    """A file as a word of git that stands for nothing else, whatever its name (gitglossary(7), pathspec)."""
+    return f":(literal){file}" if re.search(r"^:|[*?\[\\]", file) else file
 
 
 def _here(checkout: Checkout, file: str) -> tuple[str, str] | None:
@@ -172,9 +179,8 @@ class There:
 
 def look_there(checkout: Checkout) -> There:
     """Ask the remote; raises CouldNotLookError where it cannot be asked."""
-    release = checkout.release
-    url = checkout.run("git", "remote", "get-url", "--", release.remote)
-    if not url.ok:
+    release, url = checkout.release, _url(checkout)
+    if url is None:
         return There(None)
     names = [f"refs/heads/{name}" for name in (release.branch, release.base)]
     answer = checkout.ask("ls-remote", "--", release.remote, *names)
@@ -183,7 +189,13 @@ def look_there(checkout: Checkout) -> There:
     if base:
         messages = set(release.commits.model_dump().values())
         merged = messages <= set(subjects(checkout, base)) if _commit(checkout, base) else None
-    return There(url.stdout.strip(), branch, merged)
+    return There(url, branch, merged)
+
+
+def _url(checkout: Checkout) -> str | None:
+    """The address of the remote, None where there is no such remote."""
+    result = checkout.run("git", "remote", "get-url", "--", checkout.release.remote)
+    return result.stdout.strip() if result.ok else None
 
 
 # --- the pull request -----------------------------------------------------------------------------------------------
@@ -230,7 +242,7 @@ def parse_pull_request(printed: str) -> PullRequest:
 
 def compare_address(checkout: Checkout) -> str | None:
     """The page on which GitHub opens a pull request by hand; None where the remote's address is not one of GitHub."""
-    release, url = checkout.release, look_there(checkout).url or ""
+    release, url = checkout.release, _url(checkout) or ""
     match = re.fullmatch(r"(?:https://(?:[^@/]*@)?|ssh://git@|git@)github\.com[:/]([\w.-]+/[\w.-]+?)(?:\.git)?/?", url)
     names = f"{quote(release.base)}...{quote(release.branch)}"
     return f"https://github.com/{match[1]}/compare/{names}?expand=1" if match else None
@@ -282,7 +294,7 @@ def plan_branch(checkout: Checkout) -> Change:
         fetch = f"+refs/heads/{release.branch}:refs/remotes/{remote}"
         commands = [
             ["git", "fetch", "--", release.remote, fetch],
-            ["git", "switch", "--create", release.branch, "--track", remote],
+            ["git", "switch", "--no-track", "--create", release.branch, f"refs/remotes/{remote}"],
         ]
         return Change(what, f"on the branch {release.branch}, as it is on {release.remote}", commands, advice)
     base = _base(checkout)
@@ -320,11 +332,12 @@ def plan_commit(checkout: Checkout, files: Iterable[str], message: str) -> Chang
         raise StepError(
             "other files are staged, and this commit is not theirs",
             printed="\n".join(others),
-            advice=f"git restore --staged -- {shlex.join(others)}",
+            advice=f"git restore --staged -- {shlex.join(map(_pathspec, others))}",
         )
+    paths = [_pathspec(file) for file in files]
     commands = [
-        ["git", "add", "--intent-to-add", "--", *files],  # a new file has no name yet that a commit could take
-        ["git", "commit", "--quiet", f"--message={message}", "--", *files],
+        ["git", "add", "--intent-to-add", "--", *paths],  # a new file has no name yet that a commit could take
+        ["git", "commit", "--quiet", f"--message={message}", "--", *paths],
     ]
     return Change("commit", f"committed: {message} ({names})", commands)
 

@@ -115,20 +115,29 @@ def flaws(text: str) -> list[str]:
 
     As far as a reader sees it who knows quotes, comments and `$(...)`; ShellCheck (SC2086) sees more.
     """
-    code, bare = _split(text)
-    words = re.sub(r"\[\[.*?\]\]|\(\(.*?\)\)|(?:(?<=\s)|^)\w+=\S*", "", bare, flags=re.DOTALL | re.MULTILINE)
-    unquoted = re.findall(r"\$\{?\w+\}?", words)
+    code, bare = _split(_HERE_DOCUMENT.sub(r"\g<start>", text))
+    typed = "".join(match["body"] for match in _HERE_DOCUMENT.finditer(text))  # what a shell does not split
+    unquoted = re.findall(r"\$\{?\w+\}?|\$@", _ASSIGNMENT.sub("", _ONE_WORD.sub("", bare)))
     return [
-        *([] if re.search(r"\bsqlite3\s.*\.backup\s", code, re.DOTALL) else ["does not use sqlite3's .backup"]),
-        *(
-            ["uses cp"]
-            if re.search(r"(?:^|[;&|(){!]|\b(?:then|do|else|sudo)\s)\s*(?:\S*/)?cp\s", bare, re.MULTILINE)
-            else []
-        ),
+        *([] if re.search(r"\bsqlite3\s.*\.backup\s", code + typed, re.DOTALL) else ["does not use sqlite3's .backup"]),
+        *(["uses cp"] if _CP.search(bare) else []),
         *([f"not quoted: {', '.join(dict.fromkeys(unquoted))}"] if unquoted else []),
     ]
 
 
+_HERE_DOCUMENT = re.compile(
+    r"""(?P<start>(?<!<)<<-?[ \t]*(?P<quote>["']?)(?P<end>\w+)(?P=quote)[^\n]*\n)(?P<body>.*?^)\t*(?P=end)$""",
+    re.DOTALL | re.MULTILINE,
+)
+_ONE_WORD = re.compile(r"\[\[.*?\]\]|\(\(.*?\)\)|\bcase\s+\S+\s+in\b", re.DOTALL)  # in these nothing is split
+_ASSIGNMENT = re.compile(r"(?:(?<=[\s;&|(])|^)\w+=\S*", re.MULTILINE)
+_CP = re.compile(
+    r"""(?:^|[;&|(){!`]|\s\w+=\S*\s|^\w+=\S*\s
+    |(?:\b(?:then|do|else|elif|if|while|until|time|exec|command|nice|ionice|env|sudo|xargs)|\s-exec)
+        (?:\s+-(?!v\b)\S+)*\s)  # command -v cp only asks where it is
+    \s*\\?(?:\S*/)?cp\s""",
+    re.MULTILINE | re.VERBOSE,
+)
 _BARE = re.compile(r"""\\.|'[^']*'|(?<![^\s;&|()])\#[^\n]*|\$\(|.""", re.DOTALL)
 _QUOTED = re.compile(r"""\\.|\$\(|.""", re.DOTALL)
 
@@ -154,7 +163,7 @@ def _split(text: str) -> tuple[str, str]:
             within.append("(")
             bare += token
         elif not quoted:
-            bare += "''" if token.startswith("'") else token
+            bare += "''" if token.startswith("'") or token == "\\$" else token
             if token == ")" and within[-1] == "(":
                 within.pop()
     return code, bare

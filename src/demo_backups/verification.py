@@ -159,10 +159,21 @@ def look_at_source(host: Host, database: Database) -> tuple[Shape | str, int | N
     header = host.run(f"read the header of {source}", header_command(source), root=True)
     if not header.ok:
         return f"the source {source} cannot be read: {header.printed}", None
+    shape = look_at_shape(host, source, parse_header(header.stdout), look_beside(host, source))
+    return shape, shape.bytes if isinstance(shape, Shape) else None
+
+
+def look_beside(host: Host, source: PurePosixPath) -> list[str]:
+    """See which of `-wal` and `-shm` are beside a database."""
     there = host.ask(f"look beside {source}", existing_command(beside(source, "-wal", "-shm"))).splitlines()
-    opened = how_to_open(parse_header(header.stdout), [path.removeprefix(str(source)) for path in there])
+    return [path.removeprefix(str(source)) for path in there]
+
+
+def look_at_shape(host: Host, source: PurePosixPath, header: Header | None, beside_it: list[str]) -> Shape | str:
+    """Ask SQLite for the shape of a live source, leaving nothing beside it; words where it cannot be had."""
+    opened = how_to_open(header, beside_it)
     if isinstance(opened, str):
-        return f"the source {source} {opened}", None
+        return f"the source {source} {opened}"
     result = host.run(
         f"ask SQLite about {source}", sqlite_command(source, *SHAPE_STATEMENTS, immutable=opened), root=True
     )
@@ -172,9 +183,8 @@ def look_at_source(host: Host, database: Database) -> tuple[Shape | str, int | N
             if result.status == 8
             else ""
         )
-        return f"the source {source} cannot be opened read-only{started} ({result.printed})", None
-    shape = parse_shape(result.stdout)
-    return shape, shape.bytes
+        return f"the source {source} cannot be opened read-only{started} ({result.printed})"
+    return parse_shape(result.stdout)
 
 
 def how_to_open(header: Header | None, beside_it: list[str]) -> bool | str:

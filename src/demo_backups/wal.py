@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from .errors import StepError
-from .facts import beside, existing_command, holders, look_at_header, quote, sqlite_command
+from .facts import beside, existing_command, holders, look_at_header, may_make_files, quote, sqlite_command
 from .hosts import Host, Result
 from .settings import Database
 
@@ -54,8 +54,7 @@ def look_at_mode(host: Host, database: Database) -> Mode:
 
 def check_owner(host: Host, database: Database) -> None:
     """Refuse to make files that the service could not write: only root or the owner may. Raises StepError."""
-    owner = f'[ "$(id -u)" = 0 ] || [ -O {quote(database.source)} ]'
-    if not host.run("see whose the database is", owner, root=True).ok:
+    if not may_make_files(host, database.source):
         raise StepError(
             f"{database.source} is another user's, and its service could not write the files that this would make",
             host=host.name,

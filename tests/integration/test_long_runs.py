@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from demo_backups import wal
+from demo_backups.errors import StepError
+from demo_backups.hosts import open_host
 from demo_backups.project import ROOT
 from demo_backups.rehearsal.database import make_tracker
 from demo_backups.settings import Database
@@ -365,7 +368,7 @@ def test_a_run_that_is_killed_on_the_server_is_told_as_such(tracker: Tracker) ->
                     os.kill(pid, signal.SIGKILL)
         told(ended(task), 1, "ended without a word: it was killed, or the server went down")
         told(tracker.inv("attach"), 1, "ended without a word: it was killed")
-    tracker.left(made=0, part=True)
+    tracker.left(made=0)
     told(tracker.inv("run-tracker-backup"), 0)
     tracker.left(made=1)
 
@@ -402,3 +405,105 @@ def test_a_disk_that_is_full_in_the_middle_fails_the_run(tracker: Tracker) -> No
         told(ended(task), 1, "the backup of the tracker database failed", "full")
     (tracker.backups / ".filler").unlink()
     tracker.left(made=0)
+
+
+# --- the state folder -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def state(tracker: Tracker) -> Path:
+    """The folder in which a run of root's was kept that has ended well; its backup is gone again."""
+    told(tracker.inv("run-tracker-backup"), 0)
+    for name in tracker.made():
+        (tracker.backups / name).unlink()
+    tracker.expired = tracker._add(days=9)
+    (folder,) = (tracker.machine.folder / "root/.demo-backups").glob("tracker-backup-*")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["about", "status"])
+def test_a_damaged_state_folder_is_named_and_stands_in_no_new_run_s_way(
+    tracker: Tracker, state: Path, name: str
+) -> None:
+    (state / name).write_bytes(b"\x00\xff{")
+    told(tracker.inv("attach"), 3, f"the folder of this run, ~/.demo-backups/{state.name}, is damaged", "rm -r ")
+    told(tracker.inv("stop-backup"), 1, "no backup of the tracker database is going on")
+    tracker.left(made=0)
+    told(tracker.inv("run-tracker-backup"), 0)
+    tracker.left(made=1)
+
+
+def test_a_run_whose_folder_is_damaged_meanwhile_is_found_at_work_and_stopped(tracker: Tracker) -> None:
+    with held(tracker) as (task, pid):
+        (state,) = (tracker.machine.folder / "root/.demo-backups").glob("tracker-backup-*")
+        (state / "about").write_text("{")
+        told(ended(task), 3, "is damaged")
+        told(tracker.inv("run-tracker-backup", "--force"), 1, "a backup of the tracker database is going on")
+        stop = tracker.start("stop-backup")
+        wait_for_term(pid)
+        go_on(pid)
+        told(ended(stop), 0, "stopped; nothing of it is left")
+    tracker.left(made=0)
+
+
+def test_a_state_folder_of_another_user_is_not_believed_and_nothing_is_started(tracker: Tracker, state: Path) -> None:
+    tracker.machine.own(state)
+    before = {path.name: path.read_bytes() for path in state.iterdir()}
+    for task in ("attach", "stop-backup", "run-tracker-backup"):
+        told(tracker.inv(task), 3, "is another user's: nothing in it is believed", "it belongs to torrust")
+    assert {path.name: path.read_bytes() for path in state.iterdir()} == before
+    tracker.left(made=0)
+
+
+# --- WAL mode while the database is in use --------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def transaction(tracker: Tracker) -> Iterator[Task]:
+    """Let a service on the server keep a transaction open; closing its standard input ends it."""
+    service = subprocess.Popen(
+        [*tracker.machine.enter, "sqlite3", "-batch", str(tracker.database.source)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert service.stdin
+    assert service.stdout
+    with service:
+        service.stdin.write("BEGIN IMMEDIATE;\n.shell echo held\n")
+        service.stdin.flush()
+        assert service.stdout.readline() == "held\n"
+        yield service
+
+
+@pytest.fixture
+def rollback(tracker: Tracker) -> Tracker:
+    """The same with the database in rollback mode, as published."""
+    told(tracker.inv("enable-wal", "--undo"), 0)
+    return tracker
+
+
+def test_wal_mode_waits_for_an_open_transaction_and_comes_when_that_ends(rollback: Tracker) -> None:
+    with transaction(rollback) as service:
+        task = rollback.start("enable-wal")
+        wait_until(lambda: rollback.shells("journal_mode"), "the first try")
+        assert service.stdin
+        service.stdin.close()
+        told(ended(task), 0, "is in WAL mode now")
+    rollback.left(made=0)
+
+
+def test_wal_mode_is_given_up_where_a_transaction_stays_open(
+    rollback: Tracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wal, "LONGEST_TRY", 0.5)
+    before = rollback.source.read_bytes()
+    with transaction(rollback), open_host(rollback.server.settings) as host:
+        with pytest.raises(StepError, match="stayed locked") as error:
+            wal.change_mode(host, rollback.database, wal=True)
+        assert f"of root: sqlite3 -batch {rollback.database.source}" in str(error.value)
+        assert "nothing has changed" in str(error.value)
+        assert not wal.look_at_mode(host, rollback.database).wal
+        assert rollback.source.read_bytes() == before
+    told(rollback.inv("enable-wal"), 0, "is in WAL mode now")
+    rollback.left(made=0)

@@ -11,16 +11,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .. import evidence, reports, schedule, steps
 from ..errors import InterruptedRunError, SettingsError, StepError
-from ..facts import File
 from ..hosts import open_host
 from ..settings import Settings
 from . import writer
@@ -113,6 +110,8 @@ def rehearse(settings: Settings, play: Play, keep: bool, out: Console) -> None:
                 finally:
                     record.exit_status = record.seconds = None  # of the whole, not of the last step
             if keep:
+                # Written again at the end, with what the writer did; the plan can rest on it until then.
+                evidence.write(evidence.folder(settings), replace(record, exit_status=0))
                 _keep(out, there, play.database)
         record.details |= {
             "journal": play.journal,
@@ -147,10 +146,9 @@ def _play_index(work: steps.Work) -> str:
     before = schedule.read_crontab(work.host)
     step = _numbered(work)
     step("inv deploy-index-backup", steps.deploy)
-    made = step("inv run-index-backup", steps.run)
+    step("inv run-index-backup", steps.run)
     step("inv verify", _verify)
     step("inv enable-index-backup", steps.enable)
-    _wait_for_a_new_second(made)
     step("cron: the enabled line, once", _run_enabled_line)
     step("inv verify", _verify)
     step("inv list-backups", _list)
@@ -191,12 +189,6 @@ def _run_enabled_line(work: steps.Work) -> None:
     split = schedule.split_line(line)
     assert split is not None  # it was made by schedule.job
     steps.run_command(work, schedule.unescape(split[1]), Path(work.database.source).stat().st_size)
-
-
-def _wait_for_a_new_second(made: File) -> None:
-    """Wait until a backup would get another name: names have seconds, and a name that is taken is refused."""
-    while datetime.now().replace(microsecond=0).timestamp() <= made.modified.timestamp():
-        time.sleep(0.05)
 
 
 def _make_places(folder: Path, settings: Settings, play: Play) -> Path:
@@ -270,6 +262,8 @@ def _keep(out: Console, there: Settings, database: str) -> None:
         "INVOKE_APP_DIR": there.app_dir,
         "INVOKE_BACKUP_DIR": there.backup_dir,
         "INVOKE_CRON_LOG": there.cron_log,
+        "INVOKE_EVIDENCE_DIR": evidence.folder(there),
+        "INVOKE_RELEASE_REPOSITORY": there.repository,
     }
     lines = [f"export {name}={shlex.quote(str(value))}" for name, value in variables.items()]
     words = [
@@ -277,6 +271,7 @@ def _keep(out: Console, there: Settings, database: str) -> None:
         "",
         *lines,
         f"./inv verify --database {database}",
+        "./inv plan",
         "",
     ]
     out.print("\n".join(words), soft_wrap=True)

@@ -1,0 +1,885 @@
+"""The checkout being released: real git, a bare remote beside it, and a stand-in for the GitHub CLI."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from invoke.config import Config
+from rich.console import Console
+
+from demo_backups import release, reports, repository
+from demo_backups.errors import BackupsError, CouldNotLookError, StepError
+from demo_backups.project import ROOT, read_project_file
+from demo_backups.repository import Checkout, Here, PullRequest, There
+from demo_backups.settings import Settings, load
+
+from .conftest import Inv
+
+BRANCH = "85-use-sqlite-backup-command-instead-of-cp-for-database-backups"
+INDEX, TRACKER = "share/bin/index-db-backup.sh", "share/bin/tracker-db-backup.sh"
+MESSAGES = {
+    "index": "feat: use sqlite .backup for index database backups",
+    "tracker": "feat: use sqlite .backup for tracker database backups",
+    "docs": "docs: update backup documentation for sqlite .backup command",
+}
+OF_THE_OLD_KIND = """#!/bin/bash
+DATABASE_FILE="/srv/{name}.db"
+BACKUP_FILE="/srv/backups/{name}_$(date +%Y-%m-%d_%H-%M-%S).db"
+cp $DATABASE_FILE "$BACKUP_FILE"
+"""
+# Nothing of what is configured on this machine plays a part.
+GIT = {
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_CONFIG_SYSTEM": "/dev/null",
+    "GIT_CONFIG_COUNT": "0",
+    "GIT_SSH_COMMAND": "ssh -F /dev/null -o BatchMode=yes",
+    "GIT_AUTHOR_NAME": "Maintainer",
+    "GIT_AUTHOR_EMAIL": "maintainer@example.org",
+    "GIT_COMMITTER_NAME": "Maintainer",
+    "GIT_COMMITTER_EMAIL": "maintainer@example.org",
+}
+
+
+@dataclass
+class Repository:
+    """A checkout with a bare remote: scripts of the old kind are committed, ours lie in the work tree."""
+
+    path: Path
+    remote: Path
+    inv: Inv
+
+    def do(self, task: str, *flags: str, **changes: str) -> subprocess.CompletedProcess[str]:
+        """Do a task of git as `inv` does, but in this process: it takes a tenth of the time."""
+        out = io.StringIO()
+        with environment(self.inv.environment | changes):
+            try:
+                TASKS[task](settings_here(), reports.console(out), flags == ("--dry-run",))
+                code, said = 0, ""
+            except BackupsError as error:
+                code, said = error.exit_code, reports.clean(str(error))
+        return subprocess.CompletedProcess([task, *flags], code, out.getvalue(), said)
+
+    def git(self, *words: str, at: Path | None = None) -> str:
+        return subprocess.run(
+            ["git", *words], cwd=at or self.path, env=self.inv.environment, capture_output=True, text=True, check=True
+        ).stdout.rstrip("\n")
+
+    def commit(self, file: str, text: str, message: str, at: Path | None = None) -> str:
+        """Commit a file, as somebody would by hand; returns the commit."""
+        path = (at or self.path) / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        self.git("add", "--", file, at=at)
+        self.git("commit", "-q", "-m", message, "--", file, at=at)
+        return self.git("rev-parse", "HEAD", at=at)
+
+    def by_somebody_else(self, file: str, text: str, branch: str = BRANCH) -> str:
+        """Push a commit to a branch of the remote from another clone; returns it."""
+        other = self.path.with_name("another clone")
+        self.git("clone", "-q", str(self.remote), str(other), at=self.path.parent)
+        exists = subprocess.run(
+            ["git", "switch", "-q", branch], cwd=other, env=self.inv.environment, capture_output=True, check=False
+        )
+        if exists.returncode:
+            self.git("switch", "-q", "-c", branch, at=other)
+        commit = self.commit(file, text, "fix: of somebody else", at=other)
+        self.git("push", "-q", "origin", branch, at=other)
+        shutil.rmtree(other)
+        return commit
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """All that a step could change: references, what is checked out, staged and changed."""
+        return (
+            self.git("for-each-ref"),
+            self.git("rev-parse", "--symbolic-full-name", "HEAD"),
+            self.git("status", "--porcelain=v2", "--untracked-files=all"),
+            self.git("diff", "HEAD"),
+            self.git("for-each-ref", at=self.remote),
+        )
+
+    def files_of(self, commit: str = "HEAD") -> list[str]:
+        return self.git("show", "--format=", "--name-only", "-z", commit).split("\0")[:-1]
+
+    def subject(self, commit: str = "HEAD") -> str:
+        return self.git("show", "--no-patch", "--format=%s", commit)
+
+    def checkout(self, **changes: Any) -> Checkout:
+        """The checkout, for what is asked without a task."""
+        return Checkout(self.path, settings_here().release.model_copy(update=changes))
+
+    def hook(self, name: str, text: str, at: Path | None = None) -> None:
+        hooks = at / "hooks" if at else self.path / ".git/hooks"
+        hooks.mkdir(exist_ok=True)
+        (hooks / name).write_text(f"#!/bin/sh\n{text}\n")
+        (hooks / name).chmod(0o755)
+
+
+@contextlib.contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Let this process have another environment for a while."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def settings_here() -> Settings:
+    """The settings, with what the environment says."""
+    config = Config(project_location=ROOT)
+    config.load_project()
+    config.load_shell_env()
+    return load(read_project_file(), config)
+
+
+TASKS: dict[str, Callable[[Settings, Console, bool], None]] = {
+    "branch": release.branch,
+    "commit-index-backup": lambda settings, out, dry_run: release.commit(settings, "index", out, dry_run),
+    "commit-tracker-backup": lambda settings, out, dry_run: release.commit(settings, "tracker", out, dry_run),
+    "commit-docs": lambda settings, out, dry_run: release.commit(settings, "docs", out, dry_run),
+    "push": release.push,
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path, inv: Inv, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """A repository in which nothing is committed, without a remote."""
+    for name in [name for name in os.environ if name.startswith(("GIT_", "GH_", "INVOKE_"))]:
+        monkeypatch.delenv(name)
+        inv.environment.pop(name, None)
+    path = tmp_path / "it's a checkout"
+    inv.environment |= GIT | {"INVOKE_RELEASE_REPOSITORY": str(path)}
+    for name, value in (GIT | {"HOME": inv.environment["HOME"]}).items():
+        monkeypatch.setenv(name, value)
+    path.mkdir()
+    made = Repository(path, tmp_path / "remote of it.git", inv)
+    made.git("init", "-q", "-b", "main")
+    return made
+
+
+@pytest.fixture
+def repo(place: Repository) -> Repository:
+    """A repository whose base, which is on the remote, holds the old scripts, and whose work tree holds ours."""
+    for file, name in ((INDEX, "index"), (TRACKER, "tracker")):
+        script = place.path / file
+        script.parent.mkdir(parents=True, exist_ok=True)
+        script.write_text(OF_THE_OLD_KIND.format(name=name))
+        script.chmod(0o755)
+    (place.path / "AGENTS.md").write_text("# Agents\n")
+    place.git("add", "-A")
+    place.git("commit", "-q", "-m", "feat: back up by cp")
+    place.git("init", "-q", "--bare", "-b", "main", str(place.remote))
+    place.git("remote", "add", "origin", str(place.remote))
+    place.git("push", "-q", "-u", "origin", "main")
+    for file in (INDEX, TRACKER):
+        shutil.copy(ROOT / file, place.path / file)
+    (place.path / "AGENTS.md").write_text("# Agents\n\nBackups are made by .backup.\n")
+    (place.path / "docs").mkdir()
+    (place.path / "docs/backups.md").write_text("# Backups\n\nMade by .backup.\n")
+    return place
+
+
+@pytest.fixture
+def on_branch(repo: Repository) -> Repository:
+    """The same, on the release's branch."""
+    repo.git("switch", "-q", "-c", BRANCH)
+    return repo
+
+
+def printed(done: subprocess.CompletedProcess[str], code: int, *words: str) -> str:
+    """What a task printed, which ended with that code, without a traceback and with those words."""
+    text = done.stdout + done.stderr
+    assert done.returncode == code, text
+    assert "Traceback" not in text
+    for each in words:
+        assert each in text
+    return text
+
+
+# --- where a checkout is, and where not -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", [*TASKS, "open-pr"])
+def test_where_no_checkout_is_no_task_does_anything(inv: Inv, tmp_path: Path, task: str) -> None:
+    done = inv(task, INVOKE_RELEASE_REPOSITORY=str(tmp_path), GIT_CEILING_DIRECTORIES=str(tmp_path.parent))
+    printed(done, 2, f"{tmp_path} is not the top of a git repository", "not a git repository", "release.repository")
+
+
+def test_a_folder_below_the_top_of_a_checkout_is_none(repo: Repository) -> None:
+    before = repo.state
+    printed(repo.do("branch", INVOKE_RELEASE_REPOSITORY=str(repo.path / "share")), 2, "is not the top of a git")
+    assert repo.state == before
+
+
+def test_a_folder_that_is_not_there_is_no_checkout(repo: Repository) -> None:
+    printed(repo.do("branch", INVOKE_RELEASE_REPOSITORY=str(repo.path / "no")), 2, "there is no folder")
+
+
+def test_a_checkout_is_found_by_way_of_a_link(repo: Repository, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(repo.path)
+    printed(repo.do("branch", INVOKE_RELEASE_REPOSITORY=str(tmp_path / "link")), 0, "made from main")
+
+
+def test_a_repository_that_git_refuses_to_read_could_not_be_looked_at(repo: Repository) -> None:
+    (repo.path / ".git/config").write_text("[broken\n")
+    printed(repo.do("branch"), 3, "git does not read", "bad config line 1")
+
+
+def test_without_git_nothing_can_be_looked_at(repo: Repository, tmp_path: Path) -> None:
+    printed(repo.inv("branch", PATH=str(tmp_path)), 3, "git is not installed", "apt install git")
+
+
+def test_a_hook_s_own_repository_is_not_taken_for_the_checkout(repo: Repository, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    repo.git("init", "-q", "-b", "main", str(other))
+    variables = {"GIT_DIR": str(other / ".git"), "GIT_WORK_TREE": str(other), "GIT_INDEX_FILE": str(other / "index")}
+    printed(repo.inv("branch", **variables), 0, "made from main")
+    assert repo.git("branch", "--show-current") == BRANCH
+    assert not list((other / ".git/refs/heads").iterdir())
+
+
+# --- branch ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_branch_is_made_from_the_base_and_what_is_changed_comes_along(repo: Repository) -> None:
+    changed = repo.git("diff", "HEAD")
+    printed(repo.do("branch"), 0, f"on the branch {BRANCH}, made from main")
+    assert repo.git("branch", "--show-current") == BRANCH
+    assert repo.git("rev-parse", BRANCH) == repo.git("rev-parse", "main")
+    assert repo.git("diff", "HEAD") == changed
+    assert (repo.path / "docs/backups.md").exists()
+    assert repo.git("for-each-ref", "--format=%(upstream)", f"refs/heads/{BRANCH}") == ""
+
+
+def test_the_branch_is_made_from_the_base_wherever_one_was(repo: Repository) -> None:
+    repo.git("stash", "-q", "-u")
+    repo.git("switch", "-q", "-c", "elsewhere")
+    repo.commit("elsewhere.txt", "", "feat: something else")
+    printed(repo.do("branch"), 0)
+    assert repo.git("rev-parse", BRANCH) == repo.git("rev-parse", "main")
+
+
+def test_on_the_branch_already_nothing_is_to_do(on_branch: Repository) -> None:
+    before = on_branch.state
+    printed(on_branch.do("branch"), 0, f"on the branch {BRANCH} already: nothing to do")
+    assert on_branch.state == before
+
+
+def test_from_a_detached_head_the_branch_is_made_from_the_base(repo: Repository) -> None:
+    repo.git("switch", "-q", "--detach", "main")
+    printed(repo.do("branch"), 0, "made from main")
+    assert repo.git("branch", "--show-current") == BRANCH
+
+
+def test_a_branch_that_is_here_is_checked_out_as_it_is(repo: Repository) -> None:
+    repo.git("branch", BRANCH)
+    repo.git("stash", "-q", "-u")
+    newer = repo.commit("x.txt", "", "feat: newer")
+    repo.git("stash", "pop", "-q")
+    printed(repo.do("branch"), 0, f"on the branch {BRANCH}\n")
+    assert repo.git("rev-parse", "HEAD") == repo.git("rev-parse", f"{newer}~")
+    assert "cp $" not in (repo.path / INDEX).read_text()
+
+
+def test_a_change_that_is_in_the_way_is_told_in_the_words_of_git_and_nothing_is_lost(repo: Repository) -> None:
+    repo.git("stash", "-q", "-u")
+    repo.git("switch", "-q", "-c", BRANCH)
+    repo.commit(INDEX, "#!/bin/sh\n# of another day\n", "wip")
+    repo.git("switch", "-q", "main")
+    repo.git("stash", "pop", "-q")
+    before = repo.state
+    printed(repo.do("branch"), 1, "would be overwritten by checkout", INDEX, "commit or stash", "git switch")
+    assert repo.state == before
+
+
+def test_a_branch_that_is_on_the_remote_only_is_taken_from_there(repo: Repository) -> None:
+    theirs = repo.by_somebody_else("theirs.txt", "x\n")
+    printed(repo.do("branch"), 0, f"on the branch {BRANCH}, as it is on origin")
+    assert repo.git("rev-parse", "HEAD") == theirs
+    assert repo.git("branch", "--show-current") == BRANCH
+    assert "cp $" not in (repo.path / INDEX).read_text()
+
+
+def test_a_branch_of_the_remote_is_taken_also_by_a_clone_that_follows_its_base_alone(repo: Repository) -> None:
+    theirs = repo.by_somebody_else("theirs.txt", "x\n")
+    repo.git("config", "remote.origin.fetch", "+refs/heads/main:refs/remotes/origin/main")
+    printed(repo.do("branch"), 0, "as it is on origin")
+    assert repo.git("rev-parse", "HEAD") == theirs
+    assert repo.git("branch", "--show-current") == BRANCH
+
+
+def test_a_branch_that_is_here_and_on_the_remote_is_the_one_here(repo: Repository) -> None:
+    repo.git("branch", BRANCH)
+    theirs = repo.by_somebody_else("theirs.txt", "x\n")
+    printed(repo.do("branch"), 0, f"on the branch {BRANCH}\n")
+    assert repo.git("rev-parse", "HEAD") == repo.git("rev-parse", "main") != theirs
+
+
+def test_the_branch_can_be_made_without_the_remote(repo: Repository) -> None:
+    repo.remote.rename(repo.remote.with_name("gone"))
+    printed(repo.do("branch"), 0, "made from main")
+    assert repo.git("branch", "--show-current") == BRANCH
+
+
+def test_where_the_base_is_not_here_the_one_that_was_last_seen_on_the_remote_is_taken(repo: Repository) -> None:
+    repo.git("switch", "-q", "-c", "other")
+    repo.git("branch", "-q", "-D", "main")
+    printed(repo.do("branch"), 0, "made from main")
+    assert repo.git("rev-parse", BRANCH) == repo.git("rev-parse", "origin/main")
+    assert repo.git("for-each-ref", "--format=%(upstream)", f"refs/heads/{BRANCH}") == ""
+
+
+@pytest.mark.parametrize("base", ["develop", "main"])
+def test_without_a_base_there_is_nothing_to_start_from(place: Repository, base: str) -> None:
+    done = place.do("branch", INVOKE_RELEASE_BASE=base)
+    printed(done, 1, f"there is no branch {base} to start from, neither here nor on origin", "git fetch origin")
+
+
+def test_a_name_that_git_does_not_allow_is_told_in_its_words(repo: Repository) -> None:
+    printed(repo.do("branch", INVOKE_RELEASE_BRANCH="a..b"), 1, "is not a valid branch name")
+
+
+# --- commit ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("part", "files"), [("index", [INDEX]), ("tracker", [TRACKER]), ("docs", ["AGENTS.md", "docs/backups.md"])]
+)
+def test_a_commit_takes_the_files_of_its_step_and_nothing_else(
+    on_branch: Repository, part: str, files: list[str]
+) -> None:
+    (on_branch.path / "untracked.txt").write_text("x\n")
+    task = "commit-docs" if part == "docs" else f"commit-{part}-backup"
+    left = set(on_branch.git("status", "--porcelain", "-uall").splitlines())
+    printed(on_branch.do(task), 0, f"committed: {MESSAGES[part]} ({' '.join(files)})")
+    assert on_branch.files_of() == files
+    assert on_branch.subject() == MESSAGES[part]
+    assert on_branch.git("rev-parse", "HEAD~") == on_branch.git("rev-parse", "main")
+    left -= {line for line in left if line[3:] in files}
+    assert len(left) >= 3
+    assert set(on_branch.git("status", "--porcelain", "-uall").splitlines()) == left
+
+
+def test_a_script_is_committed_with_its_mode(on_branch: Repository) -> None:
+    assert on_branch.git("ls-tree", "HEAD", INDEX).startswith("100755 ")
+    printed(on_branch.do("commit-index-backup"), 0)
+    assert on_branch.git("ls-tree", "HEAD", INDEX).startswith("100755 ")
+    assert on_branch.git("show", f"HEAD:{INDEX}") + "\n" == (ROOT / INDEX).read_text()
+
+
+def test_a_mode_alone_that_changed_is_a_change(on_branch: Repository) -> None:
+    printed(on_branch.do("commit-index-backup"), 0)
+    (on_branch.path / INDEX).chmod(0o644)
+    printed(on_branch.do("commit-index-backup"), 0, "committed:")
+    assert on_branch.git("ls-tree", "HEAD", INDEX).startswith("100644 ")
+
+
+def test_what_is_committed_already_is_not_committed_again(on_branch: Repository) -> None:
+    printed(on_branch.do("commit-index-backup"), 0)
+    before = on_branch.state
+    short = on_branch.git("rev-parse", "--short", "HEAD")
+    printed(on_branch.do("commit-index-backup"), 0, f"committed already ({short}): nothing to do")
+    assert on_branch.state == before
+
+
+def test_what_was_committed_under_another_message_is_said_so(on_branch: Repository) -> None:
+    on_branch.git("commit", "-q", "-m", "wip", "--", INDEX)
+    before = on_branch.state
+    printed(on_branch.do("commit-index-backup"), 1, "committed already, but not as", "git rebase", "release.commits")
+    assert on_branch.state == before
+
+
+@pytest.mark.parametrize("where", ["main", "other", "detached"])
+def test_a_commit_is_refused_on_the_wrong_branch(repo: Repository, where: str) -> None:
+    if where != "main":
+        repo.git("switch", "-q", "--detach" if where == "detached" else "-c" + where)
+    before = repo.state
+    name = "a commit without a branch" if where == "detached" else where
+    printed(repo.do("commit-index-backup"), 1, f"{name} is checked out, not {BRANCH}", "-> ./inv branch")
+    assert repo.state == before
+
+
+def test_a_commit_is_refused_while_other_files_are_staged(on_branch: Repository) -> None:
+    for name in ("with a blank.txt", "ünï.txt"):
+        (on_branch.path / name).write_text("x\n")
+        on_branch.git("add", name)
+    before = on_branch.state
+    advice = "git restore --staged -- 'with a blank.txt' 'ünï.txt'"
+    printed(on_branch.do("commit-index-backup"), 1, "other files are staged", "| with a blank.txt", advice)
+    assert on_branch.state == before
+    subprocess.run(["sh", "-c", advice], cwd=on_branch.path, env=on_branch.inv.environment, check=True)
+    printed(on_branch.do("commit-index-backup"), 0)
+
+
+def test_a_file_that_is_staged_for_removal_is_staged_too(on_branch: Repository) -> None:
+    on_branch.git("rm", "-q", "--cached", TRACKER)
+    printed(on_branch.do("commit-index-backup"), 1, "other files are staged", TRACKER)
+
+
+def test_what_is_staged_of_the_files_of_the_step_is_committed_as_it_is_in_the_work_tree(on_branch: Repository) -> None:
+    on_branch.git("add", INDEX)
+    script = on_branch.path / INDEX
+    script.write_text(script.read_text() + "# more\n")
+    printed(on_branch.do("commit-index-backup"), 0)
+    assert on_branch.git("show", f"HEAD:{INDEX}").endswith("# more")
+    assert INDEX not in on_branch.git("status", "--porcelain")
+
+
+def test_a_file_that_is_missing_is_not_committed(on_branch: Repository) -> None:
+    (on_branch.path / "docs/backups.md").unlink()
+    before = on_branch.state
+    printed(on_branch.do("commit-docs"), 1, "there is no docs/backups.md in")
+    assert on_branch.state == before
+
+
+def test_a_file_that_git_ignores_is_told_in_its_words(on_branch: Repository) -> None:
+    (on_branch.path / ".git/info/exclude").write_text("docs\n")
+    head = on_branch.git("rev-parse", "HEAD")
+    printed(on_branch.do("commit-docs"), 1, "ignored by one of your .gitignore files")
+    assert on_branch.git("rev-parse", "HEAD") == head
+
+
+ODD = ["two  words.md", "it's.md", "-x.md", "ünï.md", "*.md", ":top.md", "[a].md", "$(id).md"]
+
+
+def test_files_of_any_name_are_committed_and_those_alone(on_branch: Repository) -> None:
+    for name in ODD:
+        (on_branch.path / name).write_text(".backup\n")
+    before = on_branch.git("status", "--porcelain", "AGENTS.md", "docs")
+    docs = {"INVOKE_RELEASE_DOCS": shlex.join(ODD)}
+    printed(on_branch.do("commit-docs", **docs), 0, "committed: ")
+    assert sorted(on_branch.files_of()) == sorted(ODD)
+    assert on_branch.git("status", "--porcelain", "AGENTS.md", "docs") == before
+    printed(on_branch.do("commit-docs", **docs), 0, "nothing to do")
+
+
+def test_a_hook_that_refuses_is_told_in_its_words_and_the_commit_can_be_tried_again(on_branch: Repository) -> None:
+    head = on_branch.git("rev-parse", "HEAD")
+    on_branch.hook("pre-commit", "echo 'no commits on a Friday' >&2; exit 1")
+    printed(on_branch.do("commit-docs"), 1, "| no commits on a Friday", "git commit")
+    assert on_branch.git("rev-parse", "HEAD") == head
+    (on_branch.path / ".git/hooks/pre-commit").unlink()
+    printed(on_branch.do("commit-docs"), 0)
+    assert on_branch.files_of() == ["AGENTS.md", "docs/backups.md"]
+
+
+def test_without_an_author_git_says_what_to_do(on_branch: Repository) -> None:
+    for name in [name for name in GIT if name.startswith(("GIT_AUTHOR", "GIT_COMMITTER"))]:
+        del on_branch.inv.environment[name]
+    nobody = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "user.useConfigOnly", "GIT_CONFIG_VALUE_0": "true"}
+    printed(on_branch.do("commit-index-backup", **nobody), 1, "tell me who you are", "git config --global user.email")
+    assert on_branch.subject() == "feat: back up by cp"
+
+
+# --- push -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_branch_is_pushed_and_nothing_else_and_once(on_branch: Repository) -> None:
+    printed(on_branch.do("commit-index-backup"), 0)
+    on_branch.git("branch", "another")
+    main = on_branch.git("rev-parse", "main", at=on_branch.remote)
+    printed(on_branch.do("push"), 0, f"pushed {BRANCH} to origin")
+    heads = dict(line.split()[::-1] for line in on_branch.git("show-ref", at=on_branch.remote).splitlines())
+    assert heads == {"refs/heads/main": main, f"refs/heads/{BRANCH}": on_branch.git("rev-parse", "HEAD")}
+    assert on_branch.git("rev-parse", "--abbrev-ref", "@{upstream}") == f"origin/{BRANCH}"
+    before = on_branch.state
+    printed(on_branch.do("push"), 0, f"origin has it already ({on_branch.git('rev-parse', 'HEAD')[:7]}): nothing to do")
+    assert on_branch.state == before
+
+
+def test_the_branch_is_pushed_also_while_another_is_checked_out(on_branch: Repository) -> None:
+    printed(on_branch.do("commit-index-backup"), 0)
+    on_branch.git("stash", "-q", "-u")
+    on_branch.git("switch", "-q", "main")
+    printed(on_branch.do("push"), 0, "pushed")
+    assert on_branch.git("rev-parse", BRANCH, at=on_branch.remote) == on_branch.git("rev-parse", BRANCH)
+
+
+def test_a_branch_that_is_not_there_is_not_pushed(repo: Repository) -> None:
+    printed(repo.do("push"), 1, f"there is no branch {BRANCH}", "-> ./inv branch")
+
+
+def test_without_a_remote_it_is_said_how_to_add_one(on_branch: Repository) -> None:
+    on_branch.git("remote", "remove", "origin")
+    printed(on_branch.do("push"), 1, "there is no remote 'origin'", "git remote add origin URL")
+
+
+def test_a_push_that_would_lose_commits_of_somebody_else_is_refused(on_branch: Repository) -> None:
+    theirs = on_branch.by_somebody_else("theirs.txt", "x\n")
+    printed(on_branch.do("commit-index-backup"), 0)
+    printed(on_branch.do("push"), 1, "could not push", "[rejected]", f"git pull --rebase origin {BRANCH}")
+    assert on_branch.git("rev-parse", BRANCH, at=on_branch.remote) == theirs
+    # What it advises helps.
+    on_branch.git("stash", "-q", "-u")
+    on_branch.git("pull", "-q", "--rebase", "origin", BRANCH)
+    printed(on_branch.do("push"), 0, "pushed")
+    assert on_branch.git("rev-parse", f"{BRANCH}~", at=on_branch.remote) == theirs
+
+
+def test_a_remote_that_refuses_a_push_is_told_in_its_words(on_branch: Repository) -> None:
+    on_branch.hook("pre-receive", "echo 'this branch is protected' >&2; exit 1", at=on_branch.remote)
+    printed(on_branch.do("commit-index-backup"), 0)
+    before = on_branch.state
+    printed(on_branch.do("push"), 1, "could not push", "this branch is protected", "pre-receive hook declined")
+    assert on_branch.state == before
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port of 127.0.0.1 on which nobody listens, kept from others for the time of the test."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+def test_a_remote_whose_folder_is_gone_could_not_be_looked_at(on_branch: Repository) -> None:
+    on_branch.remote.rename(on_branch.remote.with_name("gone"))
+    printed(on_branch.do("push"), 3, "could not look: git ls-remote", "does not appear to be a git repository")
+    with pytest.raises(CouldNotLookError):
+        repository.look_there(on_branch.checkout())
+
+
+def test_a_remote_that_nobody_answers_for_could_not_be_looked_at(on_branch: Repository, closed_port: int) -> None:
+    on_branch.git("remote", "set-url", "origin", f"ssh://git@127.0.0.1:{closed_port}/torrust/demo.git")
+    printed(on_branch.do("push"), 3, "could not look: git ls-remote", "Connection refused")
+
+
+# --- shown only -----------------------------------------------------------------------------------------------------
+
+
+def test_a_dry_run_shows_the_commands_and_changes_nothing(repo: Repository) -> None:
+    before = repo.state
+    shown = printed(repo.inv("branch", "--dry-run"), 0, f"would run in {repo.path}:", "git switch --no-track --create")
+    assert repo.state == before
+    line = shown.splitlines()[1].strip()
+    subprocess.run(["sh", "-c", line], cwd=repo.path, env=repo.inv.environment, check=True, capture_output=True)
+
+    before = repo.state
+    printed(repo.inv("commit-docs", "--dry-run"), 0, f"git commit --quiet '--message={MESSAGES['docs']}' -- AGENTS.md")
+    printed(repo.inv("push", "--dry-run"), 0, "git push --quiet --set-upstream -- origin")
+    assert repo.state == before
+
+
+def test_a_dry_run_of_a_branch_on_the_remote_fetches_nothing(repo: Repository) -> None:
+    repo.by_somebody_else("theirs.txt", "x\n")
+    before = repo.state
+    printed(repo.do("branch", "--dry-run"), 0, "git fetch -- origin")
+    assert repo.state == before
+
+
+def test_a_dry_run_refuses_what_would_be_refused(repo: Repository) -> None:
+    printed(repo.do("commit-index-backup", "--dry-run"), 1, "main is checked out")
+
+
+# --- what is seen of it ---------------------------------------------------------------------------------------------
+
+RELEASED = (INDEX, TRACKER, "AGENTS.md", "docs/backups.md")
+
+
+def test_what_is_here_is_seen_before_there_is_a_branch(repo: Repository) -> None:
+    seen = repository.look_here(repo.checkout(), RELEASED)
+    short = repo.git("rev-parse", "--short", "main")
+    assert seen == Here("main", None, {"feat: back up by cp": short}, frozenset(RELEASED))
+
+
+def test_what_is_here_is_seen_by_the_branch_whatever_is_checked_out(on_branch: Repository) -> None:
+    printed(on_branch.do("commit-index-backup"), 0)
+    commit = on_branch.git("rev-parse", "HEAD")
+    on_branch.git("stash", "-q", "-u")
+    on_branch.git("switch", "-q", "--detach", "main")
+    seen = repository.look_here(on_branch.checkout(), [INDEX, TRACKER])
+    assert (seen.current, seen.branch, seen.changed) == (None, commit, frozenset({INDEX}))
+    assert seen.commits[MESSAGES["index"]] == on_branch.git("rev-parse", "--short", commit)
+
+
+def test_of_commits_of_one_subject_the_newest_is_named(on_branch: Repository) -> None:
+    for text in "ab":
+        on_branch.commit("x.txt", text, "feat: again")
+    newest = on_branch.git("rev-parse", "--short", "HEAD")
+    assert repository.subjects(on_branch.checkout(), BRANCH)["feat: again"] == newest
+
+
+def test_a_repository_without_a_commit_has_nothing(place: Repository) -> None:
+    assert repository.look_here(place.checkout(), ["x"]) == Here("main", None, {}, frozenset())
+
+
+def test_what_is_on_the_remote_is_seen(on_branch: Repository) -> None:
+    assert repository.look_there(on_branch.checkout()) == There(str(on_branch.remote), None, False)
+    printed(on_branch.do("push"), 0)
+    commit = on_branch.git("rev-parse", "HEAD")
+    assert repository.look_there(on_branch.checkout()) == There(str(on_branch.remote), commit, False)
+    on_branch.git("remote", "remove", "origin")
+    assert repository.look_there(on_branch.checkout()) == There(None)
+
+
+def test_a_release_is_merged_when_all_of_its_commits_are_in_the_base(on_branch: Repository) -> None:
+    for task in ("commit-index-backup", "commit-tracker-backup"):
+        printed(on_branch.do(task), 0)
+    on_branch.git("push", "-q", "origin", f"{BRANCH}:main")
+    assert repository.look_there(on_branch.checkout()).merged is False
+    printed(on_branch.do("commit-docs"), 0)
+    on_branch.git("push", "-q", "origin", f"{BRANCH}:main")
+    assert repository.look_there(on_branch.checkout()).merged is True
+
+
+def test_of_a_base_that_is_newer_than_here_it_is_not_known_what_is_in_it(repo: Repository) -> None:
+    repo.by_somebody_else("theirs.txt", "x\n", branch="main")
+    assert repository.look_there(repo.checkout()).merged is None
+    repo.git("fetch", "-q")
+    assert repository.look_there(repo.checkout()).merged is False
+
+
+def test_another_release_has_its_own_names(repo: Repository) -> None:
+    repo.git("branch", "-m", "main", "develop")
+    repo.git("remote", "rename", "origin", "upstream")
+    own = {
+        "INVOKE_RELEASE_BASE": "develop",
+        "INVOKE_RELEASE_REMOTE": "upstream",
+        "INVOKE_RELEASE_BRANCH": "next/one",
+        "INVOKE_RELEASE_COMMITS_INDEX": 'feat: it\'s "another" $(one) #1',
+    }
+    printed(repo.inv("branch", **own), 0, "on the branch next/one, made from develop")
+    printed(repo.inv("commit-index-backup", **own), 0)
+    printed(repo.inv("push", **own), 0, "pushed next/one to upstream")
+    assert (
+        repo.git("show", "--no-patch", "--format=%s", "next/one", at=repo.remote) == 'feat: it\'s "another" $(one) #1'
+    )
+
+
+# --- GitHub ---------------------------------------------------------------------------------------------------------
+
+URL = "https://github.com/torrust/torrust-demo/pull/90"
+
+
+def answer(state: str = "OPEN", decision: str = "", *latest: str) -> str:
+    """What `gh pr view --json url,state,reviewDecision,latestReviews` prints, as recorded from gh 2.23."""
+    reviews = [
+        {
+            "id": f"PRR_{number}",
+            "author": {"login": f"reviewer{number}"},
+            "authorAssociation": "MEMBER",
+            "body": "",
+            "submittedAt": "2026-11-24T20:00:00Z",
+            "includesCreatedEdit": False,
+            "reactionGroups": [],
+            "state": each,
+            "commit": {"oid": ""},
+        }
+        for number, each in enumerate(latest)
+    ]
+    return json.dumps({"latestReviews": reviews, "reviewDecision": decision, "state": state, "url": URL})
+
+
+@pytest.mark.parametrize(
+    ("printed", "state", "review"),
+    [
+        (answer(), "open", "none"),
+        (answer("CLOSED"), "closed", "none"),
+        (answer("MERGED", "APPROVED", "APPROVED"), "merged", "approved"),
+        (answer("OPEN", "REVIEW_REQUIRED"), "open", "none"),
+        (answer("OPEN", "REVIEW_REQUIRED", "APPROVED"), "open", "none"),  # by one, and more are asked for
+        (answer("OPEN", "REVIEW_REQUIRED", "COMMENTED"), "open", "none"),
+        (answer("OPEN", "APPROVED", "APPROVED", "COMMENTED"), "open", "approved"),
+        (answer("OPEN", "CHANGES_REQUESTED", "APPROVED", "CHANGES_REQUESTED"), "open", "changes"),
+        (answer("OPEN", "", "APPROVED"), "open", "approved"),
+        (answer("OPEN", "", "APPROVED", "CHANGES_REQUESTED"), "open", "changes"),
+        (answer("OPEN", "", "COMMENTED", "DISMISSED", "PENDING"), "open", "none"),
+    ],
+)
+def test_a_pull_request_is_read_from_what_gh_prints(printed: str, state: str, review: str) -> None:
+    assert repository.parse_pull_request(printed) == PullRequest(URL, state, review)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        *("", "null", "[]", "5", "{}", "<html>", '{"url": 1}', answer()[:-1]),
+        *(answer().replace("[]", wrong) for wrong in ("5", "[5]", "null", '[{"state": []}]')),
+    ],
+)
+def test_what_gh_prints_and_is_no_pull_request_is_never_taken_for_none(garbage: str) -> None:
+    with pytest.raises(CouldNotLookError, match="cannot be read"):
+        repository.parse_pull_request(garbage)
+
+
+@dataclass
+class GitHub:
+    """A stand-in for the GitHub CLI: it notes how it is called, and answers as it is told."""
+
+    folder: Path
+
+    def answers(self, out: str = "", error: str = "", code: int = 0) -> None:
+        (self.folder / "out").write_text(out)
+        (self.folder / "error").write_text(error)
+        (self.folder / "code").write_text(str(code))
+
+    @property
+    def calls(self) -> list[dict[str, Any]]:
+        log = self.folder / "calls"
+        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+
+
+STAND_IN = f"""#!{sys.executable}
+import json, os, pathlib, sys
+here = pathlib.Path(__file__).parent
+creates = sys.argv[1:3] == ["pr", "create"]
+given = sys.stdin.read()
+names = ("GH_PROMPT_DISABLED", "NO_COLOR")
+with (here / "calls").open("a") as log:
+    heeded = [os.environ.get(name) for name in names]
+    call = {{"words": sys.argv[1:], "given": given, "cwd": os.getcwd(), "set": heeded}}
+    log.write(json.dumps(call) + "\\n")
+if creates:
+    print("{URL}")
+    sys.exit(0)
+sys.stdout.write((here / "out").read_text())
+sys.stderr.write((here / "error").read_text())
+sys.exit(int((here / "code").read_text()))
+"""
+
+
+@pytest.fixture
+def gh(repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GitHub:
+    """The stand-in, first on PATH."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "gh").write_text(STAND_IN)
+    (folder / "gh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    repo.inv.environment["PATH"] = os.environ["PATH"]
+    made = GitHub(folder)
+    made.answers(error=f'no pull requests found for branch "{BRANCH}"\n', code=1)
+    return made
+
+
+def test_gh_is_asked_in_the_checkout_for_the_branch_s_pull_request(repo: Repository, gh: GitHub) -> None:
+    assert repository.look_at_pull_request(repo.checkout()) is None
+    (call,) = gh.calls
+    assert call["words"] == ["pr", "view", BRANCH, "--json", "url,state,reviewDecision,latestReviews"]
+    assert (call["cwd"], call["given"], call["set"]) == (str(repo.path), "", ["1", "1"])
+
+
+def test_a_pull_request_that_gh_knows_is_seen(repo: Repository, gh: GitHub) -> None:
+    gh.answers(answer("OPEN", "", "APPROVED"))
+    assert repository.look_at_pull_request(repo.checkout()) == PullRequest(URL, "open", "approved")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        ("To get started with GitHub CLI, please run:  gh auth login\n", 4),
+        ("none of the git remotes configured for this repository point to a known GitHub host.\n", 1),
+        ("error connecting to api.github.com\ncheck your internet connection\n", 1),
+        ('Unknown JSON field: "latestReviews"\n', 1),
+        ("", 1),
+    ],
+)
+def test_where_gh_cannot_ask_nothing_is_known_of_the_pull_request(
+    repo: Repository, gh: GitHub, error: str, code: int
+) -> None:
+    gh.answers(error=error, code=code)
+    with pytest.raises(CouldNotLookError, match="gh cannot ask GitHub") as caught:
+        repository.look_at_pull_request(repo.checkout())
+    assert caught.value.printed == (error.strip() or "exit status 1")
+
+
+def test_without_gh_nothing_is_known_of_the_pull_request(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    with pytest.raises(CouldNotLookError, match="gh is not installed"):
+        repository.look_at_pull_request(repo.checkout())
+
+
+def test_a_gh_that_cannot_be_run_is_no_traceback(repo: Repository, gh: GitHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    (gh.folder / "gh").chmod(0o644)
+    monkeypatch.setenv("PATH", str(gh.folder))
+    with pytest.raises(CouldNotLookError, match="gh cannot be run"):
+        repository.look_at_pull_request(repo.checkout())
+
+
+def test_the_pull_request_is_opened_with_its_names_and_a_body_on_standard_input(repo: Repository, gh: GitHub) -> None:
+    checkout = repo.checkout(title="It's a title")
+    change = repository.plan_pull_request(checkout)
+    body = "# Evidence\n\n'quoted' $(id) ünï\n" * 5000
+    repository.make(checkout, replace(change, given=body))
+    call = gh.calls[-1]
+    words = ["pr", "create", "--base", "main", "--head", BRANCH, "--title", "It's a title", "--body-file", "-"]
+    assert (call["words"], call["given"]) == (words, body)
+
+
+@pytest.mark.parametrize(("state", "opens"), [("OPEN", False), ("MERGED", False), ("CLOSED", True)])
+def test_a_pull_request_is_opened_once(repo: Repository, gh: GitHub, state: str, opens: bool) -> None:
+    gh.answers(answer(state))
+    change = repository.plan_pull_request(repo.checkout())
+    assert bool(change.commands) == opens
+    assert (f"{URL} ({state.lower()}): nothing to do" == change.done) != opens
+
+
+def test_a_branch_that_is_not_pushed_gets_no_pull_request(on_branch: Repository) -> None:
+    with pytest.raises(StepError, match="is not on origin as it is here"):
+        repository.check_pushed(on_branch.checkout())
+    printed(on_branch.do("push"), 0)
+    repository.check_pushed(on_branch.checkout())
+    printed(on_branch.do("commit-index-backup"), 0)
+    with pytest.raises(StepError, match="is not on origin as it is here"):
+        repository.check_pushed(on_branch.checkout())
+
+
+COMPARE = f"https://github.com/torrust/torrust-demo/compare/main...{BRANCH}?expand=1"
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("https://github.com/torrust/torrust-demo.git", COMPARE),
+        ("https://github.com/torrust/torrust-demo", COMPARE),
+        ("https://github.com/torrust/torrust-demo/", COMPARE),
+        ("https://someone@github.com/torrust/torrust-demo.git", COMPARE),
+        ("https://someone:secret@github.com/torrust/torrust-demo.git", COMPARE),
+        ("ssh://git@github.com/torrust/torrust-demo.git", COMPARE),
+        ("ssh://git@github.com/torrust/torrust-demo", COMPARE),
+        ("git@github.com:torrust/torrust-demo.git", COMPARE),
+        ("git@github.com:torrust/torrust-demo", COMPARE),
+        ("git@github.com:torrust/torrust.demo.git", COMPARE.replace("torrust-demo", "torrust.demo")),
+        ("https://gitlab.com/torrust/torrust-demo.git", None),
+        ("https://github.com.example.org/torrust/torrust-demo.git", None),
+        ("https://example.org/github.com/torrust/torrust-demo.git", None),
+        ("https://github.com/torrust", None),
+        ("git@github.com:torrust/torrust-demo/more.git", None),
+        ("/srv/git/torrust-demo.git", None),
+        ("../github.com/torrust/torrust-demo", None),
+    ],
+)
+def test_the_page_of_a_pull_request_by_hand_is_known_from_the_remote_without_asking_it(
+    repo: Repository, url: str, address: str | None
+) -> None:
+    repo.git("remote", "set-url", "origin", url)
+    assert repository.compare_address(repo.checkout()) == address
+
+
+def test_the_names_in_the_page_s_address_are_encoded(repo: Repository) -> None:
+    repo.git("remote", "set-url", "origin", "git@github.com:torrust/torrust-demo.git")
+    address = repository.compare_address(repo.checkout(base="a&b", branch="fix/100%#1"))
+    assert address == "https://github.com/torrust/torrust-demo/compare/a%26b...fix/100%25%231?expand=1"
+
+
+def test_without_a_remote_there_is_no_such_page(place: Repository) -> None:
+    assert repository.compare_address(place.checkout()) is None
