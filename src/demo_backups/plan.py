@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any, TypeAlias, TypeVar
 
 from .errors import COULD_NOT_LOOK, FAILED
@@ -189,7 +189,7 @@ def _run(database: str) -> Callable[[Facts], Observed]:
         if isinstance(made, Unseen):
             return Observed(None, made.why)
         if not made:
-            return Observed(False, "no backup there is of this script")
+            return Observed(False, "this script has made no backup there")
         return Observed(True, f"{made[0].path.name}, {made[0].bytes:,} bytes")
 
     return see
@@ -205,7 +205,7 @@ def _verified(database: str) -> Callable[[Facts], Observed]:
         if isinstance(facts.records, Unseen):
             return Observed(None, facts.records.why)
         if not made:
-            return Observed(False, "no backup there is of this script")
+            return Observed(False, "this script has made no backup there")
         candidates = made if facts.databases[database].there.enabled is True else made[:1]
         for file in candidates:
             record = next((each for each in reversed(facts.records) if _is_of(each, facts.host, database, file)), None)
@@ -229,7 +229,7 @@ def _passed(record: Record) -> bool:
 
 
 def _when(record: Record) -> str:
-    return record.when[:16].replace("T", " ")
+    return f"{datetime.fromisoformat(record.when).astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC"
 
 
 def _enabled(database: str) -> Callable[[Facts], Observed]:

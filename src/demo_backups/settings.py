@@ -55,7 +55,7 @@ def _here(text: str) -> str:
 
 
 def _paths(value: Any) -> tuple[str, ...]:
-    """Take a list of paths, or split one line of them as a shell does, since only text can come from the environment."""
+    """Take a list of paths, or split a line of them as a shell does: only text can come from the environment."""
     try:
         paths = list(value) if isinstance(value, (list, tuple)) else shlex.split(_text(value))
     except ValueError as error:
