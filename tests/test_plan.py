@@ -328,7 +328,12 @@ STEPS: list[tuple[Change, str, Mark, str]] = [
     (on_host("index", backups=UNSEEN), "index-run", NOT_SEEN, "cannot connect"),
     (on_host("index", backups=[]), "index-run", TO_DO, "this script has made no backup there"),
     (on_host("index", script=None), "index-run", WAITING, "this script has made no backup there"),
-    (on_host("index", script=Deployed("755", b"old", SINCE)), "index-run", WAITING, "this script has made no backup there"),
+    (
+        on_host("index", script=Deployed("755", b"old", SINCE)),
+        "index-run",
+        WAITING,
+        "this script has made no backup there",
+    ),
     (records(), "index-run", OUT_OF_ORDER, "backup_2026-11-24_20-05-00.db"),
     (on_host("index", script=UNSEEN), "index-run", NOT_SEEN, "cannot connect"),
     (lambda facts: facts, "index-run", DONE, "backup_2026-11-24_20-05-00.db, 4,096 bytes"),
