@@ -460,8 +460,8 @@ def remote_gone(on_its_way: Release) -> None:
         (detached, "branch", "to do", "a commit without a branch is checked out"),
         (no_remote, "push", "waiting", "there is no remote origin"),
         (no_remote, "merge", "waiting", "not in main"),
-        (remote_gone, "push", "not seen", "could not look: git ls-remote"),
-        (remote_gone, "merge", "not seen", "could not look: git ls-remote"),
+        (remote_gone, "push", "not seen", "the remote origin cannot be asked"),
+        (remote_gone, "merge", "not seen", "the remote origin cannot be asked"),
         (remote_gone, "branch", "to do", "there is no branch"),
     ],
 )
