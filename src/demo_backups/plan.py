@@ -210,7 +210,13 @@ def _verified(database: str) -> Callable[[Facts], Observed]:
         for file in candidates:
             record = next((each for each in reversed(facts.records) if _is_of(each, facts.host, database, file)), None)
             if record:
-                words = "passed" if _passed(record) else "FAILED"
+                words = (
+                    "passed"
+                    if _passed(record)
+                    else "not all checks could be made"
+                    if record.passed is None
+                    else "FAILED"
+                )
                 return Observed(_passed(record), f"{file.path.name}: {words} ({_when(record)})")
         return Observed(False, f"{made[0].path.name} is not verified")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import shlex
 import sys
@@ -16,6 +17,7 @@ from .errors import BackupsError, CouldNotLookError, InterruptedRunError, StepEr
 from .hosts import Host, open_host, task_command
 from .pages import Page
 from .plan import DatabaseFacts, Facts, Mark, OnHost, Plan, Seen, Unseen
+from .project import ROOT
 from .rehearsal.rehearse import Play, rehearse
 from .scripts import Deployed, Script
 from .settings import Database, Settings, check_host
@@ -252,10 +254,10 @@ ACTIONS = {
     "push": _in_git("push", push),
     "open-pr": Action("open-pr", _open_pr),
 }
-BY_HAND = {
-    "index-script": "edit it: share/bin here has the one that this project is about",
-    "tracker-script": "edit it: share/bin here has the one that this project is about",
-    "docs": "write it: the method, and how to check and restore a backup",
+BY_HAND = {  # THERE: the checkout that is released
+    "index-script": f"edit it in THERE, or take the one of this project: it is in {ROOT / 'share/bin'}",
+    "tracker-script": f"edit it in THERE, or take the one of this project: it is in {ROOT / 'share/bin'}",
+    "docs": "write it in THERE: the method, by its name .backup, and how to check and restore a backup",
     "review": "answer the reviewers, commit, and push again",
     "merge": "merge it, on its page or by gh pr merge",
 }
@@ -264,8 +266,11 @@ BY_HAND = {
 def do_next(settings: Settings, name: str | None, out: Console, yes: bool) -> None:
     """Do the next step of the plan: show its commands, ask, act, and look whether the plan says that it is done.
 
-    Raises StepError where it is not done; CouldNotLookError where nothing is seen to be to do.
+    Raises StepError where it is not done; CouldNotLookError where nothing is seen to be to do; SettingsError where
+    the checkout that is released is none: each further step would be sought in the wrong place.
     """
+    with contextlib.suppress(CouldNotLookError):  # without git the plan still stands
+        repository.open_checkout(settings)
     before = observe(settings, name)
     step = before.next
     if step is None:
@@ -275,7 +280,8 @@ def do_next(settings: Settings, name: str | None, out: Console, yes: bool) -> No
     out.print(reports.clean(f"next: {step.name}: {step.title} ({step.observed})"), soft_wrap=True)
     action = ACTIONS.get(step.name)
     if action is None:
-        raise StepError(f"{step.name} is done by hand", printed=step.observed, advice=BY_HAND[step.name])
+        advice = BY_HAND[step.name].replace("THERE", str(settings.repository))
+        raise StepError(f"{step.name} is done by hand", printed=step.observed, advice=advice)
     out.print(f"  {action.command(before.host)}", soft_wrap=True)
     if action.has_dry_run:
         action.do(doing, True)
