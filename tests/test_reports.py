@@ -150,7 +150,7 @@ def test_no_backup_at_all_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_list_without_a_backup_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     text = printed(reports.print_backups, [], monkeypatch=monkeypatch)
-    assert text == "there is no backup of it in backup_dir\n"
+    assert text == "there is no backup of it there\n"
 
 
 # --- JSON -----------------------------------------------------------------------------------------------------------

@@ -210,7 +210,7 @@ def print_backups(out: Console, backups: Sequence[File]) -> None:
     from rich.text import Text
 
     if not backups:
-        out.print("there is no backup of it in backup_dir")
+        out.print("there is no backup of it there")
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("backup", overflow="fold")
