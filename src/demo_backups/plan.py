@@ -147,7 +147,7 @@ def _tested(database: str) -> Callable[[Facts], Observed]:
         if not ours:
             return Observed(False, f"this very script ({script.sha256[:12]}) was not tried here")
         if not _passed(ours[-1]):
-            return Observed(False, f"the last {ours[-1].kind} failed ({_when(ours[-1])})")
+            return Observed(False, f"the last {ours[-1].kind} did not pass ({_when(ours[-1])})")
         return Observed(True, f"{ours[-1].kind} passed ({_when(ours[-1])})")
 
     return see
