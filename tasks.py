@@ -271,6 +271,8 @@ def plan(
     from demo_backups import release, reports
 
     if svg is not None:
+        if json:
+            raise SettingsError("--svg draws what is printed, and --json prints no table", advice="say one of the two")
         reports.check_picture(Path(svg))
     seen = release.observe(settings(c), host)
     if json:

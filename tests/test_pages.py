@@ -80,7 +80,15 @@ def points(name: str, *records: Record) -> dict[str, list[tuple[float, float]]]:
             Tone.CARE,
         ),
         (plan_of(DONE, WAITING), [run()], "1 of 2 steps are done; the next ones wait for others.", Tone.CARE),
-        (plan_of(DONE, NOT_SEEN), [run()], "1 of 2 steps are done, 1 could not be seen.", Tone.CARE),
+        *(
+            (
+                plan_of(DONE, NOT_SEEN, *waiting),
+                [run()],
+                f"1 of {2 + len(waiting)} steps are done, 1 could not be seen; what is next cannot be seen.",
+                Tone.CARE,
+            )
+            for waiting in ([], [WAITING])
+        ),
         (
             plan_of(DONE, OUT_OF_ORDER, TO_DO),
             [run()],

@@ -366,7 +366,7 @@ def test_what_is_done_by_hand_is_left_to_hands(on_its_way: Release, file: str, t
         release.do_next(on_its_way.settings, ALIAS, reports.console(io.StringIO()), yes=True)
     assert caught.value.tried == f"{step} is done by hand"
     assert seen in caught.value.printed
-    assert caught.value.advice
+    assert f" in {on_its_way.repository.path}" in caught.value.advice
 
 
 def test_a_step_that_was_done_but_is_not_seen_to_be_is_no_success(on_its_way: Release) -> None:
@@ -418,7 +418,9 @@ def test_a_plan_with_something_unseen_says_why_below_its_table(on_its_way: Relea
     assert table.count("not seen") == len(ON_SERVER | ON_GITHUB)
     assert below.count("nowhere.invalid: no such host") == 1  # the same reason once
     assert "gh is not installed\n  -> install it" in below
-    assert below.endswith("3 of 18 steps done; next: branch (./inv next --host nowhere.invalid)\n")
+    assert below.endswith(
+        "3 of 16 steps done, optional ones not counted; next: branch (./inv next --host nowhere.invalid)\n"
+    )
 
 
 def test_with_nothing_to_do_but_something_unseen_the_exit_code_is_3(on_its_way: Release) -> None:
@@ -426,7 +428,7 @@ def test_with_nothing_to_do_but_something_unseen_the_exit_code_is_3(on_its_way: 
     on_its_way.do(*IN_GIT)
     done = on_its_way.demo.inv("plan", "--exit-code", INVOKE_HOST="nowhere.invalid")
     assert (done.returncode, done.stderr) == (3, "")
-    assert done.stdout.endswith("9 of 18 steps done; what is next cannot be seen\n")
+    assert done.stdout.endswith("9 of 16 steps done, optional ones not counted; what is next cannot be seen\n")
     done = on_its_way.demo.inv("next", "--yes", INVOKE_HOST="nowhere.invalid")
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith("nowhere.invalid: what is next cannot be seen\n  | index-deploy not seen: ")
@@ -460,8 +462,8 @@ def remote_gone(on_its_way: Release) -> None:
         (detached, "branch", "to do", "a commit without a branch is checked out"),
         (no_remote, "push", "waiting", "there is no remote origin"),
         (no_remote, "merge", "waiting", "not in main"),
-        (remote_gone, "push", "not seen", "could not look: git ls-remote"),
-        (remote_gone, "merge", "not seen", "could not look: git ls-remote"),
+        (remote_gone, "push", "not seen", "the remote origin cannot be asked"),
+        (remote_gone, "merge", "not seen", "the remote origin cannot be asked"),
         (remote_gone, "branch", "to do", "there is no branch"),
     ],
 )
@@ -481,6 +483,15 @@ def test_a_folder_that_is_no_checkout_still_has_a_plan(on_its_way: Release) -> N
     assert done.returncode == 0
     steps = read_plan(done)
     assert {name for name, step in steps.items() if step["mark"] == "not seen"} == {*IN_GIT, *ON_GITHUB, "merge"}
+
+
+@pytest.mark.parametrize("place", ["no/such/folder", "."])
+def test_next_names_a_wrong_checkout_before_it_seeks_scripts_in_it(on_its_way: Release, place: str) -> None:
+    elsewhere = on_its_way.folder / place
+    done = on_its_way.demo.inv("next", "--yes", INVOKE_RELEASE_REPOSITORY=str(elsewhere))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert str(elsewhere) in done.stderr.splitlines()[0]
+    assert "-> set release.repository (INVOKE_RELEASE_REPOSITORY)" in done.stderr
 
 
 # --- the records ----------------------------------------------------------------------------------------------------

@@ -148,6 +148,11 @@ def test_no_backup_at_all_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert text.splitlines()[0].rstrip() == "backup  none"
 
 
+def test_a_list_without_a_backup_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = printed(reports.print_backups, [], monkeypatch=monkeypatch)
+    assert text == "there is no backup of it there\n"
+
+
 # --- JSON -----------------------------------------------------------------------------------------------------------
 
 

@@ -428,6 +428,28 @@ def test_a_commit_is_refused_while_other_files_are_staged(on_branch: Repository)
     printed(on_branch.do("commit-index-backup"), 0)
 
 
+@pytest.mark.parametrize("way", ["merge", "cherry-pick", "stash", "resolved"])
+def test_in_the_middle_of_a_merge_nothing_is_committed_and_no_conflict_is_lost(on_branch: Repository, way: str) -> None:
+    on_branch.git("add", "-A")
+    on_branch.git("commit", "-q", "-m", "wip")
+    on_branch.git("switch", "-q", "main")
+    theirs = on_branch.commit("AGENTS.md", "# Theirs\n", "docs: theirs")
+    on_branch.git("switch", "-q", BRANCH)
+    (on_branch.path / "AGENTS.md").write_text("# Ours, stashed\n")
+    on_branch.git("stash", "-q")
+    on_branch.commit("AGENTS.md", "# Ours\n", "docs: ours")
+    words = {"cherry-pick": ["cherry-pick", theirs], "stash": ["stash", "pop"]}.get(way, ["merge", "main"])
+    with pytest.raises(subprocess.CalledProcessError):
+        on_branch.git(*words)
+    if way == "resolved":
+        on_branch.git("add", "AGENTS.md")
+    before = on_branch.git("ls-files", "--stage")
+    assert ("AGENTS.md" in on_branch.git("ls-files", "--unmerged")) == (way != "resolved")
+    for task in ("commit-docs", "commit-index-backup"):
+        printed(on_branch.do(task), 1, "a merge is not finished", "git status")
+    assert on_branch.git("ls-files", "--stage") == before
+
+
 def test_a_file_that_is_staged_for_removal_is_staged_too(on_branch: Repository) -> None:
     on_branch.git("rm", "-q", "--cached", TRACKER)
     printed(on_branch.do("commit-index-backup"), 1, "other files are staged", TRACKER)
@@ -551,14 +573,17 @@ def closed_port() -> Iterator[int]:
 
 def test_a_remote_whose_folder_is_gone_could_not_be_looked_at(on_branch: Repository) -> None:
     on_branch.remote.rename(on_branch.remote.with_name("gone"))
-    printed(on_branch.do("push"), 3, "could not look: git ls-remote", "does not appear to be a git repository")
+    said = printed(
+        on_branch.do("push"), 3, "the remote origin cannot be asked", "does not appear to be a git repository"
+    )
+    assert said.endswith(f"-> this must work first, in {on_branch.path}: git ls-remote origin")
     with pytest.raises(CouldNotLookError):
         repository.look_there(on_branch.checkout())
 
 
 def test_a_remote_that_nobody_answers_for_could_not_be_looked_at(on_branch: Repository, closed_port: int) -> None:
     on_branch.git("remote", "set-url", "origin", f"ssh://git@127.0.0.1:{closed_port}/torrust/demo.git")
-    printed(on_branch.do("push"), 3, "could not look: git ls-remote", "Connection refused")
+    printed(on_branch.do("push"), 3, "the remote origin cannot be asked", "Connection refused")
 
 
 # --- shown only -----------------------------------------------------------------------------------------------------

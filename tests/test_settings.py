@@ -136,6 +136,36 @@ def test_a_wrong_value_is_named_with_its_key(key: str, value: Any, words: str) -
     assert complaint(values) == f"{key}: {words}"
 
 
+def test_a_release_on_its_own_base_is_refused() -> None:
+    values = as_shipped()
+    set_at(values, "release.branch", "main")
+    assert complaint(values) == (
+        "release: branch and base are both 'main': the commits would go there without a review"
+    )
+
+
+@pytest.mark.parametrize("part", ["tracker", "docs"])
+def test_two_commits_of_one_message_are_refused(part: str) -> None:
+    values = as_shipped()
+    set_at(values, f"release.commits.{part}", values["release"]["commits"]["index"])
+    words = "two messages are the same: the plan tells the commits apart by them"
+    assert complaint(values) == f"release.commits: {words}"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "environ", "advice"),
+    [
+        ({"host": ""}, {"INVOKE_HOST": ""}, "correct the variable"),
+        ({"host": ""}, {}, f"correct {FILE}"),
+        ({"host": "", "cron_log": "x"}, {"INVOKE_HOST": ""}, f"correct {FILE} and the variable"),
+    ],
+)
+def test_the_way_out_is_where_the_mistake_was_made(wrong: dict[str, Any], environ: dict[str, str], advice: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        validate(as_shipped() | wrong, environ)
+    assert caught.value.advice == advice
+
+
 @pytest.mark.parametrize("key", [*Settings.model_fields, *(f"databases.index.{key}" for key in ("file", "query"))])
 def test_a_missing_key_is_named(key: str) -> None:
     values = as_shipped()

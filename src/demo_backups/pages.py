@@ -148,6 +148,8 @@ def _standing(plan: Plan, marks: Counter[Mark], count: int) -> tuple[list[str], 
     if plan.next:
         phase = next(phase.name for phase in plan.phases if plan.next in phase.steps)
         words.append(f"next: {plan.next.title} ({phase})")
+    elif marks[Mark.NOT_SEEN]:
+        words.append("what is next cannot be seen")
     elif marks[Mark.WAITING]:
         words.append("the next ones wait for others")
     return words, Tone.BAD if marks[Mark.OUT_OF_ORDER] else Tone.CARE

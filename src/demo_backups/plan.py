@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -147,7 +148,7 @@ def _tested(database: str) -> Callable[[Facts], Observed]:
         if not ours:
             return Observed(False, f"this very script ({script.sha256[:12]}) was not tried here")
         if not _passed(ours[-1]):
-            return Observed(False, f"the last {ours[-1].kind} failed ({_when(ours[-1])})")
+            return Observed(False, f"the last {ours[-1].kind} did not pass ({_when(ours[-1])})")
         return Observed(True, f"{ours[-1].kind} passed ({_when(ours[-1])})")
 
     return see
@@ -210,7 +211,13 @@ def _verified(database: str) -> Callable[[Facts], Observed]:
         for file in candidates:
             record = next((each for each in reversed(facts.records) if _is_of(each, facts.host, database, file)), None)
             if record:
-                words = "passed" if _passed(record) else "FAILED"
+                words = (
+                    "passed"
+                    if _passed(record)
+                    else "not all checks could be made"
+                    if record.passed is None
+                    else "FAILED"
+                )
                 return Observed(_passed(record), f"{file.path.name}: {words} ({_when(record)})")
         return Observed(False, f"{made[0].path.name} is not verified")
 
@@ -385,6 +392,12 @@ class Plan:
     def next(self) -> Marked | None:
         """The first step that is to do and not optional."""
         return next((step for step in self.steps if step.mark is Mark.TO_DO and not step.optional), None)
+
+    @property
+    def passed_over(self) -> list[Marked]:
+        """The optional steps that are to do before the next one."""
+        before = itertools.takewhile(lambda step: step is not self.next, self.steps)
+        return [step for step in before if step.optional and step.mark is Mark.TO_DO]
 
     @property
     def exit_code(self) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from .errors import BackupsError, CouldNotLookError, InterruptedRunError, StepEr
 from .hosts import Host, open_host, task_command
 from .pages import Page
 from .plan import DatabaseFacts, Facts, Mark, OnHost, Plan, Seen, Unseen
+from .project import ROOT
 from .rehearsal.rehearse import Play, rehearse
 from .scripts import Deployed, Script
 from .settings import Database, Settings, check_host
@@ -76,11 +79,14 @@ def look_at_all(settings: Settings, name: str | None = None) -> Page:
 
 def _lacks(doc: Path) -> str | None:
     try:
-        return None if b".backup" in doc.read_bytes() else "does not tell of .backup"
+        text = doc.read_bytes()
     except FileNotFoundError:
         return "is missing"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
+    if re.search(rb"^(<{7}|>{7}) ", text, re.MULTILINE):
+        return "holds an unfinished merge"
+    return None if b".backup" in text else "does not tell of .backup"
 
 
 def _look_at_databases(settings: Settings, host: str) -> dict[str, DatabaseFacts]:
@@ -252,10 +258,10 @@ ACTIONS = {
     "push": _in_git("push", push),
     "open-pr": Action("open-pr", _open_pr),
 }
-BY_HAND = {
-    "index-script": "edit it: share/bin here has the one that this project is about",
-    "tracker-script": "edit it: share/bin here has the one that this project is about",
-    "docs": "write it: the method, and how to check and restore a backup",
+BY_HAND = {  # THERE: the checkout that is released
+    "index-script": f"edit it in THERE, or take the one of this project: it is in {ROOT / 'share/bin'}",
+    "tracker-script": f"edit it in THERE, or take the one of this project: it is in {ROOT / 'share/bin'}",
+    "docs": "write it in THERE: the method, by its name .backup, and how to check and restore a backup",
     "review": "answer the reviewers, commit, and push again",
     "merge": "merge it, on its page or by gh pr merge",
 }
@@ -264,18 +270,24 @@ BY_HAND = {
 def do_next(settings: Settings, name: str | None, out: Console, yes: bool) -> None:
     """Do the next step of the plan: show its commands, ask, act, and look whether the plan says that it is done.
 
-    Raises StepError where it is not done; CouldNotLookError where nothing is seen to be to do.
+    Raises StepError where it is not done; CouldNotLookError where nothing is seen to be to do; SettingsError where
+    the checkout that is released is none: each further step would be sought in the wrong place.
     """
+    with contextlib.suppress(CouldNotLookError):  # without git the plan still stands
+        repository.open_checkout(settings)
     before = observe(settings, name)
     step = before.next
     if step is None:
         _say_that_nothing_is_to_do(before, out)
         return
     doing = Doing(settings, before.host, out)
+    for optional in before.passed_over:
+        out.print(f"passed over, since it is optional: {optional.name} ({optional.title})", soft_wrap=True)
     out.print(reports.clean(f"next: {step.name}: {step.title} ({step.observed})"), soft_wrap=True)
     action = ACTIONS.get(step.name)
     if action is None:
-        raise StepError(f"{step.name} is done by hand", printed=step.observed, advice=BY_HAND[step.name])
+        advice = BY_HAND[step.name].replace("THERE", str(settings.repository))
+        raise StepError(f"{step.name} is done by hand", printed=step.observed, advice=advice)
     out.print(f"  {action.command(before.host)}", soft_wrap=True)
     if action.has_dry_run:
         action.do(doing, True)

@@ -204,11 +204,14 @@ def backups_as_json(host: str, database: str, backups: Sequence[File]) -> dict[s
 
 
 def print_backups(out: Console, backups: Sequence[File]) -> None:
-    """Print a table of backups."""
+    """Print a table of backups, or that there is none."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
+    if not backups:
+        out.print("there is no backup of it there")
+        return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("backup", overflow="fold")
     table.add_column("bytes", justify="right", overflow="fold")
@@ -301,8 +304,8 @@ def print_plan(out: Console, plan: Plan) -> None:
     out.print(table)
     if plan.notes:
         out.print(Text(clean("\n".join(plan.notes)), "yellow"))
-    done = sum(step.mark.value == "done" for step in plan.steps)
-    words = f"{done} of {len(plan.steps)} steps done"
+    needed = [step.mark.value for step in plan.steps if not step.optional]
+    words = f"{needed.count('done')} of {len(needed)} steps done, optional ones not counted"
     if plan.next:
         words += f"; next: {plan.next.name} ({task_command('next', plan.host)})"
     elif plan.exit_code:

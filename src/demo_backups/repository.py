@@ -183,8 +183,16 @@ def look_there(checkout: Checkout) -> There:
     if url is None:
         return There(None)
     names = [f"refs/heads/{name}" for name in (release.branch, release.base)]
-    answer = checkout.ask("ls-remote", "--", release.remote, *names)
-    branch, base = ({ref: sha for sha, ref in (line.split("\t") for line in answer.splitlines())}.get(n) for n in names)
+    answer = checkout.run("git", "ls-remote", "--", release.remote, *names)
+    if not answer.ok:
+        raise CouldNotLookError(
+            f"the remote {release.remote} cannot be asked",
+            printed=answer.printed,
+            advice=f"this must work first, in {checkout.path}: git ls-remote {release.remote}",
+        )
+    lines = (line.split("\t") for line in answer.stdout.splitlines())
+    commits = {ref: sha for sha, ref in lines}
+    branch, base = (commits.get(name) for name in names)
     merged: bool | None = False
     if base:
         messages = set(release.commits.model_dump().values())
@@ -282,7 +290,7 @@ def plan_branch(checkout: Checkout) -> Change:
     what, here = f"get onto the branch {release.branch}", look_here(checkout, ())
     if here.current == release.branch:
         return Change(what, f"on the branch {release.branch} already: nothing to do")
-    advice = "commit or stash what is in the way (git status), and do this again"
+    advice = "see to that (git status), commit or stash what is in the way, and do this again"
     if here.branch:
         return Change(what, f"on the branch {release.branch}", [["git", "switch", "--", release.branch]], advice)
     remote = f"{release.remote}/{release.branch}"
@@ -315,6 +323,7 @@ def plan_commit(checkout: Checkout, files: Iterable[str], message: str) -> Chang
         raise StepError(
             f"{here.current or 'a commit without a branch'} is checked out, not {release.branch}", advice="./inv branch"
         )
+    _check_that_nothing_is_half_merged(checkout)
     missing = [file for file in files if not (checkout.path / file).is_file()]
     if missing:
         raise StepError(f"there is no {', '.join(missing)} in {checkout.path}")
@@ -340,6 +349,17 @@ def plan_commit(checkout: Checkout, files: Iterable[str], message: str) -> Chang
         ["git", "commit", "--quiet", f"--message={message}", "--", *paths],
     ]
     return Change("commit", f"committed: {message} ({names})", commands)
+
+
+def _check_that_nothing_is_half_merged(checkout: Checkout) -> None:
+    """Raise StepError in the middle of a merge: git makes no commit of some files then, and `add` ends conflicts."""
+    unmerged = checkout.ask("diff", "--name-only", "--diff-filter=U", "-z").split("\0")[:-1]
+    if unmerged or _commit(checkout, "MERGE_HEAD") or _commit(checkout, "CHERRY_PICK_HEAD"):
+        raise StepError(
+            "a merge is not finished, and this commit is not a part of it",
+            printed="\n".join(unmerged),
+            advice="git status says how to finish it, or to abort it; then do this again",
+        )
 
 
 def plan_push(checkout: Checkout) -> Change:

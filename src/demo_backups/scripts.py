@@ -172,7 +172,9 @@ def _split(text: str) -> tuple[str, str]:
 def read_script(path: Path) -> Script:
     """Read a script of this checkout; raises StepError where it could not run on a server."""
     if not path.is_file():
-        raise StepError(f"there is no script {path}", advice="restore it: git checkout -- share/bin")
+        raise StepError(
+            f"there is no script {path}", advice="restore it: git checkout -- share/bin; or correct release.repository"
+        )
     try:
         script = Script(path, path.read_bytes())
     except OSError as error:

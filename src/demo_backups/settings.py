@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, ValidationError, model_validator
 
 from .errors import SettingsError
 from .project import FILE, ROOT, plain
@@ -132,6 +132,12 @@ class CommitSettings(_Model):
     tracker: Text
     docs: Text
 
+    @model_validator(mode="after")
+    def _each_is_found_by_its_own(self) -> CommitSettings:
+        if len({self.index, self.tracker, self.docs}) < 3:
+            raise ValueError("two messages are the same: the plan tells the commits apart by them")
+        return self
+
 
 class ReleaseSettings(_Model):
     """The settings below `release`."""
@@ -143,6 +149,12 @@ class ReleaseSettings(_Model):
     title: Text
     commits: CommitSettings
     docs: Paths
+
+    @model_validator(mode="after")
+    def _has_a_branch_of_its_own(self) -> ReleaseSettings:
+        if self.branch == self.base:
+            raise ValueError(f"branch and base are both {self.base!r}: the commits would go there without a review")
+        return self
 
 
 @dataclass(frozen=True)
@@ -243,7 +255,9 @@ def validate(values: Mapping[str, Any], environ: Mapping[str, str] | None = None
         return Settings.model_validate(values)
     except ValidationError as error:
         lines = [_sentence(details, environ or {}) for details in error.errors()]
-        raise SettingsError("wrong settings", printed="\n".join(lines), advice=f"correct {FILE}") from error
+        places = {"the variable" if " (from INVOKE_" in line.partition(": ")[0] else str(FILE) for line in lines}
+        advice = f"correct {' and '.join(sorted(places))}"
+        raise SettingsError("wrong settings", printed="\n".join(lines), advice=advice) from error
 
 
 def _overlay(own: Mapping[str, Any], merged: Mapping[str, Any]) -> dict[str, Any]:

@@ -271,7 +271,7 @@ def _keep(out: Console, there: Settings, database: str) -> None:
         "",
         *lines,
         f"./inv verify --database {database}",
-        "./inv plan",
+        *(["./inv plan"] if database == "index" else []),  # which begins with the index database
         "",
     ]
     out.print("\n".join(words), soft_wrap=True)
