@@ -475,6 +475,13 @@ def test_optional_steps_count_neither_for_the_next_step_nor_for_the_exit_code(fa
     plan = make_plan(change(facts))
     assert set(others(plan)) == {"tracker-deploy", "tracker-test"}
     assert (plan.next, plan.exit_code) == (None, 0)
+    assert plan.passed_over == [step for step in plan.steps if step.optional and step.mark is TO_DO]
+
+
+def test_what_is_optional_is_passed_over_only_before_the_next_step(facts: Facts) -> None:
+    plan = make_plan(both(on_host("tracker", script=None), on_host("index", enabled=False))(facts))
+    assert plan.next
+    assert (plan.next.name, plan.step("tracker-deploy").mark, plan.passed_over) == ("index-enable", TO_DO, [])
 
 
 def test_while_others_have_to_act_nothing_is_to_do(facts: Facts) -> None:

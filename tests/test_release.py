@@ -355,6 +355,7 @@ def test_without_a_terminal_and_without_yes_it_shows_the_commands_and_does_nothi
     [
         (SCRIPTS[0], 'cp $DATABASE_FILE "$BACKUP_FILE"\n', "index-script", "not quoted: $DATABASE_FILE"),
         (DOCS[1], "cp\n", "docs", f"{DOCS[1]} does not tell of .backup"),
+        (DOCS[0], "<<<<<<< HEAD\n.backup\n=======\ncp\n>>>>>>> x\n", "docs", f"{DOCS[0]} holds an unfinished merge"),
     ],
 )
 def test_what_is_done_by_hand_is_left_to_hands(on_its_way: Release, file: str, text: str, step: str, seen: str) -> None:
@@ -638,8 +639,10 @@ def test_optional_steps_are_passed_over_and_done_with_their_tasks(on_its_way: Re
     assert (marks(seen)["tracker-deploy"], marks(seen)["tracker-test"]) == ("to do", "waiting")
     assert seen.next
     assert seen.next.name == "tracker-commit"
+    assert demo.inv("next").stdout.startswith("passed over, since it is optional: tracker-deploy (")
     for task in (["deploy-tracker-backup"], ["run-tracker-backup"], ["verify", "--database", "tracker"]):
         done = demo.inv(*task)
         assert done.returncode == 0, done.stderr
     seen = on_its_way.plan()
     assert {marks(seen)[name] for name in OPTIONAL} == {"done"}
+    assert seen.passed_over == []

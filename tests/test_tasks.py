@@ -96,6 +96,12 @@ def test_the_help_of_a_task_explains_each_of_its_flags(inv: Inv, task: str) -> N
     assert named == explained
 
 
+def test_a_plan_is_drawn_or_printed_as_json(inv: Inv, tmp_path: Path) -> None:
+    done = inv("plan", "--json", "--svg", str(tmp_path / "x.svg"))
+    assert (done.returncode, list(tmp_path.glob("*.svg"))) == (2, [])
+    assert only_object(done)["exit_code"] == 2
+
+
 def test_one_letter_is_never_taken_for_the_host(inv: Inv) -> None:
     done = inv("verify", "-h", "elsewhere")
     assert done.returncode != 0
