@@ -59,7 +59,7 @@ case "$1 $2" in
     cat > "$there/body"
     printf '%s\\n' "$@" > "$there/asked"
     echo '{"url": "https://github.com/torrust/torrust-demo/pull/90", "state": "OPEN", "reviewDecision": "",
-      "latestReviews": []}' > "$there/pull_request.json" ;;
+      "headRefName": "'"$6"'", "baseRefName": "'"$4"'", "latestReviews": []}' > "$there/pull_request.json" ;;
   *) exit 1 ;;
 esac
 """

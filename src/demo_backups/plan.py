@@ -304,7 +304,8 @@ def _is_merged(facts: Facts) -> Observed:
     if isinstance(facts.there, Unseen):
         return Observed(None, facts.there.why)
     if facts.there.merged is None and isinstance(facts.pull_request, Unseen):
-        return Observed(None, f"{base} on {facts.release.remote} is newer than here: git fetch {facts.release.remote}")
+        remote = facts.release.remote
+        return Observed(None, f"{base} on {remote} is not all here: git fetch {remote}, --unshallow in a shallow clone")
     return Observed(False, f"not in {base}")
 
 

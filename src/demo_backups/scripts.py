@@ -171,9 +171,9 @@ def _split(text: str) -> tuple[str, str]:
 
 def read_script(path: Path) -> Script:
     """Read a script of this checkout; raises StepError where it could not run on a server."""
-    if not path.is_file():
-        raise StepError(f"there is no script {path}", advice="restore it: git checkout -- share/bin")
     try:
+        if not path.is_file():
+            raise StepError(f"there is no script {path}", advice="restore it: git checkout -- share/bin")
         script = Script(path, path.read_bytes())
     except OSError as error:
         raise StepError(f"{path} cannot be read", printed=str(error)) from error
