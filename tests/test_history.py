@@ -121,7 +121,7 @@ def test_records_of_one_host_or_database_are_not_mixed_up_with_others(inv: Inv, 
 def test_nothing_yet_is_said_in_words(inv: Inv, folder: Path) -> None:
     done = inv("history")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"there are no records in {folder} yet: every deploy, run, ")
+    assert done.stdout.startswith(f"there are no records in {folder} yet: every task that changes ")
     assert len(done.stdout.splitlines()) == 1
     assert json.loads(inv("history", "--json").stdout) == {"records": [], "damaged": []}
     assert not folder.exists()

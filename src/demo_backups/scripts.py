@@ -226,11 +226,17 @@ def look_there(host: Host, database: Database) -> Deployed | None:
         f" find -L {target} -maxdepth 0 -printf '%m %C@ %Tz\\n' && base64 -w 0 -- {target}; fi"
     )
     advice = f"is app_dir right? The script goes into {database.script.parent}, which must be there"
-    answer = host.ask(f"look at {database.script}", look, advice=advice).splitlines()
-    if not answer:
+    return host.learn(f"look at {database.script}", look, parse_deployed, advice=advice)
+
+
+def parse_deployed(printed: str) -> Deployed | None:
+    """A script, from its mode, the time of its change, and its content in base64; raises ValueError."""
+    if not printed:
         return None
-    mode, seconds, offset = answer[0].split()
-    return Deployed(mode, base64.b64decode(answer[1]) if len(answer) > 1 else b"", parse_time(seconds, offset))
+    about, _, content = printed.partition("\n")
+    mode, seconds, offset = about.split()
+    int(mode, 8)
+    return Deployed(mode, base64.b64decode(content, validate=True), parse_time(seconds, offset))
 
 
 def check_push(host: Host, push: Push) -> None:
