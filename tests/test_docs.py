@@ -30,6 +30,7 @@ BACKUPS = ROOT / "docs/backups.md"
 PLAN = ROOT / "docs/release-plan.md"
 SETTINGS = ROOT / "docs/settings.md"
 PICTURE = ROOT / "docs/rehearsal.svg"
+PLAN_PICTURE = ROOT / "docs/plan.svg"
 ARCHITECTURE = ROOT / "docs/architecture.svg"
 DOCS = [README, ROOT / "AGENTS.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -195,10 +196,10 @@ def run(script: str, folder: Path, home: Path) -> subprocess.CompletedProcess[st
     )
 
 
-def picture_words(picture: Path) -> list[str]:
+def picture_words(picture: Path, title: str = "./inv rehearse") -> list[str]:
     """The words in a picture, below its title; each piece of one style is a text of its own there."""
-    title, *pieces = re.findall(r"<text [^>]*>(.*?)</text>", picture.read_text())
-    assert html.unescape(title).split() == ["./inv", "rehearse"]
+    first, *pieces = re.findall(r"<text [^>]*>(.*?)</text>", picture.read_text())
+    assert html.unescape(first).split() == title.split()
     return html.unescape(" ".join(pieces)).split()
 
 
@@ -209,6 +210,17 @@ def comparable(words: list[str]) -> list[str]:
         for word in words
         if word.strip("─")
     ]
+
+
+def test_the_picture_of_the_plan_shows_every_step_with_a_mark() -> None:
+    words = " ".join(picture_words(PLAN_PICTURE, "./inv plan"))
+    marks = "|".join(mark.value for mark in plan.Mark)
+    steps = [
+        rf"{step.name}{re.escape(' (optional)') if step.optional else ''} ({marks}) "
+        for steps in plan.PHASES.values()
+        for step in steps
+    ]
+    assert re.search(".*? ".join(steps), words), "the picture is old: ./inv plan --svg docs/plan.svg"
 
 
 def without_progress(printed: str) -> str:
@@ -443,7 +455,9 @@ def test_every_link_within_the_docs_leads_somewhere(doc: Path, link: str) -> Non
     assert not anchor or anchor in anchors(target.read_text())
 
 
-@pytest.mark.parametrize("doc", [*DOCS, PICTURE, ARCHITECTURE, ROOT / "invoke.yaml"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "doc", [*DOCS, PICTURE, PLAN_PICTURE, ARCHITECTURE, ROOT / "invoke.yaml"], ids=lambda path: path.name
+)
 def test_no_page_names_a_place_on_the_machine_it_was_written_on(doc: Path) -> None:
     text = doc.read_text().replace("/home/torrust/", "").replace("/tmp/demo-backups-", "")
     assert re.findall(r"/(?:root|home|work|Users|tmp|mnt|opt|srv)/\S+", text) == []

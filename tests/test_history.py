@@ -55,6 +55,13 @@ def shown(inv: Inv, *flags: str) -> list[dict[str, Any]]:
 # --- what it shows --------------------------------------------------------------------------------------------------
 
 
+def test_what_the_terminal_s_letters_have_not_is_written_out(inv: Inv, folder: Path) -> None:
+    write(folder, record(who="mü✓"))
+    done = inv("history", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"m\xfc\u2713" in done.stdout
+
+
 def test_a_table_of_what_was_done_the_newest_first(inv: Inv, folder: Path) -> None:
     write(
         folder,
@@ -121,7 +128,9 @@ def test_records_of_one_host_or_database_are_not_mixed_up_with_others(inv: Inv, 
 def test_nothing_yet_is_said_in_words(inv: Inv, folder: Path) -> None:
     done = inv("history")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"there are no records in {folder} yet: every task that changes ")
+    assert done.stdout.startswith(
+        f"there are no records in {folder} yet: every task that changes something on a host, "
+    )
     assert len(done.stdout.splitlines()) == 1
     assert json.loads(inv("history", "--json").stdout) == {"records": [], "damaged": []}
     assert not folder.exists()

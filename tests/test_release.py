@@ -350,6 +350,12 @@ def test_without_a_terminal_and_without_yes_it_shows_the_commands_and_does_nothi
     assert on_its_way.plan() == before
 
 
+def test_where_standard_input_is_closed_there_is_no_terminal_to_ask_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)  # as Python has it then
+    with pytest.raises(StepError, match="there is no terminal to ask on"):
+        release._confirm(yes=False)
+
+
 @pytest.mark.parametrize(
     ("file", "text", "step", "seen"),
     [

@@ -31,8 +31,9 @@ ON_A_HOST = [
     "stop-backup",
     "verify",
 ]
-TASKS = sorted([*ON_A_HOST, "bench", "history", "rehearse", "test"])
-CHANGING = [name for name in ON_A_HOST if name.endswith("-backup") or name == "enable-wal"]
+IN_GIT = ["branch", "commit-docs", "commit-index-backup", "commit-tracker-backup", "open-pr", "push"]
+TASKS = sorted([*ON_A_HOST, *IN_GIT, "bench", "history", "next", "plan", "rehearse", "report", "test"])
+CHANGING = [*IN_GIT, *(name for name in ON_A_HOST if name.endswith("-backup") or name == "enable-wal")]
 
 Done = subprocess.CompletedProcess[str]
 
@@ -88,7 +89,7 @@ def test_the_help_of_a_task_explains_each_of_its_flags(inv: Inv, task: str) -> N
     for line in flags.splitlines()[1:]:
         assert re.match(r"  --[a-z][a-z-]+(=\w+)?\s{2,}\S|\s{10,}\S", line) or re.match(r"  --", line), line
         assert not re.match(r"\s+-\w\b", line), f"a flag of one letter: {line}"
-    assert ("--host=STRING" in flags) is (task in [*ON_A_HOST, "history"])
+    assert ("--host=STRING" in flags) is (task in [*ON_A_HOST, "history", "next", "open-pr", "plan", "report"])
     assert ("--dry-run" in flags) is (task in CHANGING)  # all that changes something can be looked at first
     named = re.findall(r"^  --([a-z-]+)", flags, re.MULTILINE)
     explained = re.findall(r"^  --([a-z-]+)(?:=\w+)?[ \n]+(?!--)\S", flags, re.MULTILINE)
@@ -335,8 +336,7 @@ def test_a_script_that_is_not_this_checkouts_is_not_enabled_and_run_with_a_note(
     assert done.returncode == 0, done.stderr
     assert "is not the script of this checkout" in done.stdout
     assert "of somebody else" in done.stdout
-    (record,) = records(home)
-    assert record["kind"] == "run"
+    assert [record["kind"] for record in records(home)] == ["enable", "run"]
 
 
 def test_a_failed_run_ends_with_1_and_is_recorded_with_the_status_of_the_script(demo: Demo, home: Path) -> None:
@@ -357,7 +357,8 @@ def test_a_failed_run_ends_with_1_and_is_recorded_with_the_status_of_the_script(
 def test_each_deploy_run_and_verification_leaves_a_record(demo: Demo, home: Path) -> None:
     done = demo.inv("deploy-index-backup", "run-index-backup", "verify", "list-backups", "enable-index-backup")
     assert done.returncode == 0, done.stderr
-    deploy, run, verification = records(home)
+    deploy, run, verification, enable = records(home)
+    assert (enable["kind"], enable["exit_status"]) == ("enable", 0)
     assert [record["kind"] for record in (deploy, run, verification)] == ["deploy", "run", "verification"]
     assert {record["exit_status"] for record in (deploy, run, verification)} == {0}
     assert len({record["script_sha256"] for record in (deploy, run, verification)}) == 1

@@ -308,9 +308,9 @@ def duration(seconds: float) -> str:
 
 def cut(text: str, characters: int = CHARACTERS) -> str:
     """Bound a text from a server, as it is shown."""
-    text = clean(text)
-    left = len(text) - characters
-    return f"{text[:characters]} … and {left:,} characters more" if left > 0 else text
+    shown = clean(text[:characters])  # what is written out grows
+    left = max(len(text), len(shown)) - characters
+    return f"{shown[:characters]} … and {left:,} characters more" if left > 0 else shown
 
 
 def collected(lines: Sequence[str], most: int = LINES, characters: int = CHARACTERS) -> str:

@@ -312,7 +312,7 @@ def _confirm(yes: bool) -> None:
     """Ask on the terminal; raises StepError unless the answer is yes."""
     if yes:
         return
-    if not sys.stdin.isatty():
+    if not sys.stdin or not sys.stdin.isatty():  # there is none where it was closed
         raise StepError("nothing was done: there is no terminal to ask on", advice="say --yes to do it all the same")
     try:
         answer = input("do it? [y/N] ")
