@@ -297,6 +297,7 @@ def test_at_the_beginning_only_what_needs_nothing_is_to_do(facts: Facts) -> None
     assert (plan.next.name, plan.exit_code) == ("branch", 1)
 
 
+QUICK: list[CheckSeen] = [{"name": "integrity", "passed": True, "detail": "quick_check: ok"}]
 NONE_MADE = ("index-run", TO_DO, "this script has made no backup there")
 NO_SUCH_DAY = "/srv/backups/backup_2026-02-31_20-05-00.db"
 # What is changed of facts in which all is done; the step that is looked at, its mark, and a part of what is said of it.
@@ -556,6 +557,9 @@ def test_older_backups_count_no_more_once_the_script_is_put_there_again(facts: F
         ([verification("index", created=None)], DONE, "passed"),  # of schema 1
         ([verification("index", created=MADE.astimezone(timezone.utc).isoformat())], DONE, "passed"),
         ([verification("index", host="other")], TO_DO, "is not verified"),
+        ([verification("index", checks=QUICK)], TO_DO, "is not verified"),
+        ([verification("index"), verification("index", checks=QUICK)], DONE, "passed"),
+        ([verification("index", checks=QUICK, exit_status=1)], TO_DO, "FAILED"),
         ([verification("index", host="local")], TO_DO, "is not verified"),
         ([verification("index", database="tracker")], TO_DO, "is not verified"),
         ([verification("index", kind="run")], TO_DO, "is not verified"),

@@ -143,6 +143,7 @@ def _tested(database: str) -> Callable[[Facts], Observed]:
             for record in facts.records
             if (record.database, record.script_sha256) == (database, script.sha256)
             and (record.kind == "rehearsal" or (record.kind == "verification" and record.host == LOCAL))
+            and not _says_too_little(record)
         ]
         if not ours:
             return Observed(False, f"this very script ({script.sha256[:12]}) was not tried here")
@@ -220,7 +221,8 @@ def _verified(database: str) -> Callable[[Facts], Observed]:
         candidates = made if facts.databases[database].there.enabled is True else made[:1]
         records: dict[str | None, list[Record]] = {}
         for each in reversed(facts.records):
-            if (each.kind, each.host, each.database) == ("verification", facts.host, database):
+            ours = (each.kind, each.host, each.database) == ("verification", facts.host, database)
+            if ours and not _says_too_little(each):
                 records.setdefault(each.backup, []).append(each)
         for file in candidates:
             record = next((each for each in records.get(str(file.path), ()) if _is_of(each, file)), None)
@@ -240,6 +242,11 @@ def _is_of(record: Record, file: File) -> bool:
 
 def _passed(record: Record) -> bool:
     return record.exit_status == 0 and bool(record.checks) and all(each["passed"] is True for each in record.checks)
+
+
+def _says_too_little(record: Record) -> bool:
+    """Tell whether it passed by quick_check alone, which is blind to wrong indexes (pragma.html#pragma_quick_check)."""
+    return _passed(record) and any(each["detail"].startswith("quick_check:") for each in record.checks)
 
 
 def _when(record: Record) -> str:
