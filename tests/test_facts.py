@@ -73,6 +73,12 @@ def test_parse_files_reads_times_with_the_offset_of_the_server() -> None:
     assert third == File(PurePosixPath("/"), 4096, datetime(1970, 1, 1, tzinfo=timezone.utc), "d")
 
 
+@pytest.mark.parametrize("seconds", ["1e20", "9000000000000000000", "9999999999999", "nan", "inf", "soon"])
+def test_a_time_that_no_clock_has_is_an_answer_that_cannot_be_read(seconds: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_files(f"{seconds} +0000 1 f /srv/x.db\0")
+
+
 def test_parse_files_of_nothing_is_nothing() -> None:
     assert parse_files("") == []
 

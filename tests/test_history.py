@@ -55,6 +55,13 @@ def shown(inv: Inv, *flags: str) -> list[dict[str, Any]]:
 # --- what it shows --------------------------------------------------------------------------------------------------
 
 
+def test_what_the_terminal_s_letters_have_not_is_written_out(inv: Inv, folder: Path) -> None:
+    write(folder, record(who="mü✓"))
+    done = inv("history", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"m\xfc\u2713" in done.stdout
+
+
 def test_a_table_of_what_was_done_the_newest_first(inv: Inv, folder: Path) -> None:
     write(
         folder,

@@ -413,6 +413,42 @@ def test_markdown_stays_below_what_github_takes_however_much_was_collected() -> 
     assert "characters more" in text
 
 
+@pytest.mark.parametrize("wrong", [-1, 10**400, True, "5", None])
+def test_a_size_of_the_database_that_is_none_is_not_drawn(wrong: object) -> None:
+    assert points("Size", verification(details={"source_bytes": wrong}))["database"] == []
+
+
+def test_ten_thousand_damaged_records_make_neither_form_long() -> None:
+    plan = all_marks(notes=tuple(f"passed over, not a record: evidence/{number}.json" for number in range(10_000)))
+    page = look(verification(), plan=plan)
+    text, html = pages.markdown(page), pages.html(page)
+    assert "- … and 9960 more: `./inv plan`" in text
+    assert len(text) <= pages.LONGEST_BODY
+    assert "… and 9950 more" in html
+    assert len(html) < 200_000
+
+
+def test_of_what_was_collected_markdown_has_fewer_lines_where_github_takes_no_more() -> None:
+    lines = ["<" * 3000 + str(number) for number in range(1000)]
+    rows = [{"name": f"check {number}", "passed": True, "detail": "@x" * 300} for number in range(16)]
+    short = look(verification(integrity_check=lines, commands=lines))
+    made: dict[str, Any] = {"integrity_check": lines, "commands": lines, "checks": rows}
+    long = look(*(verification(database=name, **made) for name in DATABASES))
+    assert "… and 960 lines more" in pages.markdown(short)
+    assert "… and 990 lines more" in pages.markdown(long)
+    assert len(pages.markdown(long)) <= pages.LONGEST_BODY
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["https://evil.example/x", "HTTP://evil.example", "see www.evil.example", "ftp://x.example", "GH-12", "@me", "$x$"],
+)
+def test_words_in_markdown_link_to_nothing_and_are_no_formula(text: str) -> None:
+    # As GitHub finds links, references and formulas in plain text (github.github.com/gfm, autolinks).
+    found = re.search(r"https?://|www\.|ftp://|GH-\d|@\w|(?<!\\)\$", pages.markdown_text(text), re.IGNORECASE)
+    assert not found
+
+
 def test_the_page_stays_small_however_much_was_collected() -> None:
     long = "\x1b" * 1_000_000
     made = [{"name": "size", "passed": False, "detail": long}] * 5

@@ -297,6 +297,9 @@ def test_at_the_beginning_only_what_needs_nothing_is_to_do(facts: Facts) -> None
     assert (plan.next.name, plan.exit_code) == ("branch", 1)
 
 
+QUICK: list[CheckSeen] = [{"name": "integrity", "passed": True, "detail": "quick_check: ok"}]
+NONE_MADE = ("index-run", TO_DO, "this script has made no backup there")
+NO_SUCH_DAY = "/srv/backups/backup_2026-02-31_20-05-00.db"
 # What is changed of facts in which all is done; the step that is looked at, its mark, and a part of what is said of it.
 STEPS: list[tuple[Change, str, Mark, str]] = [
     (fact("here", UNSEEN), "branch", NOT_SEEN, "cannot connect"),
@@ -328,6 +331,10 @@ STEPS: list[tuple[Change, str, Mark, str]] = [
     (on_host("index", backups=UNSEEN), "index-run", NOT_SEEN, "cannot connect"),
     (on_host("index", backups=[]), "index-run", TO_DO, "this script has made no backup there"),
     (on_host("index", script=None), "index-run", WAITING, "this script has made no backup there"),
+    # Begun by the script that was there before, and finished by it when this one had been put there.
+    (on_host("index", backups=[replace(backup_of("index", SINCE - timedelta(seconds=2)), modified=MADE)]), *NONE_MADE),
+    (on_host("index", backups=[replace(backup_of("index"), path=PurePosixPath(NO_SUCH_DAY))]), *NONE_MADE),
+    (on_host("index", backups=[replace(backup_of("index"), type="l")]), "index-run", TO_DO, "is not a regular file"),
     (
         on_host("index", script=Deployed("755", b"old", SINCE)),
         "index-run",
@@ -557,6 +564,9 @@ def test_older_backups_count_no_more_once_the_script_is_put_there_again(facts: F
         ([verification("index", created=None)], DONE, "passed"),  # of schema 1
         ([verification("index", created=MADE.astimezone(timezone.utc).isoformat())], DONE, "passed"),
         ([verification("index", host="other")], TO_DO, "is not verified"),
+        ([verification("index", checks=QUICK)], TO_DO, "is not verified"),
+        ([verification("index"), verification("index", checks=QUICK)], DONE, "passed"),
+        ([verification("index", checks=QUICK, exit_status=1)], TO_DO, "FAILED"),
         ([verification("index", host="local")], TO_DO, "is not verified"),
         ([verification("index", database="tracker")], TO_DO, "is not verified"),
         ([verification("index", kind="run")], TO_DO, "is not verified"),

@@ -59,7 +59,7 @@ case "$1 $2" in
     cat > "$there/body"
     printf '%s\\n' "$@" > "$there/asked"
     echo '{"url": "https://github.com/torrust/torrust-demo/pull/90", "state": "OPEN", "reviewDecision": "",
-      "latestReviews": []}' > "$there/pull_request.json" ;;
+      "headRefName": "'"$6"'", "baseRefName": "'"$4"'", "latestReviews": []}' > "$there/pull_request.json" ;;
   *) exit 1 ;;
 esac
 """
@@ -348,6 +348,25 @@ def test_without_a_terminal_and_without_yes_it_shows_the_commands_and_does_nothi
     assert f"would run on {ALIAS}:\n" in done.stdout
     assert not Path(on_its_way.demo.database.script).exists()
     assert on_its_way.plan() == before
+
+
+def test_where_standard_input_is_closed_there_is_no_terminal_to_ask_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)  # as Python has it then
+    with pytest.raises(StepError, match="there is no terminal to ask on"):
+        release._confirm()
+
+
+def test_what_changed_while_nobody_answered_is_not_done_unseen(on_its_way: Release) -> None:
+    on_its_way.note("rehearsal")
+    on_its_way.do("branch")
+    command: list[str | Path] = [INV, "--search-root", ROOT, "--no-dedupe", "next"]
+    with terminal(command, on_its_way.demo.environment) as user:
+        user.expect("do it? [y/N]")
+        on_its_way.script.write_text(on_its_way.script.read_text() + "# not tried\n")
+        user.type("y")
+        assert user.end() == 1, user.shown
+        assert "the plan is not as it was when you were asked" in user.shown
+    assert not Path(on_its_way.demo.database.script).exists()
 
 
 @pytest.mark.parametrize(

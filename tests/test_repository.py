@@ -20,7 +20,7 @@ import pytest
 from invoke.config import Config
 from rich.console import Console
 
-from demo_backups import release, reports, repository
+from demo_backups import release, reports, repository, scripts
 from demo_backups.errors import BackupsError, CouldNotLookError, StepError
 from demo_backups.project import ROOT, read_project_file
 from demo_backups.repository import Checkout, Here, PullRequest, There
@@ -253,6 +253,80 @@ def test_a_hook_s_own_repository_is_not_taken_for_the_checkout(repo: Repository,
     printed(repo.inv("branch", **variables), 0, "made from main")
     assert repo.git("branch", "--show-current") == BRANCH
     assert not list((other / ".git/refs/heads").iterdir())
+
+
+def test_what_points_git_elsewhere_or_makes_it_speak_another_language_is_not_heeded(
+    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As a hook finds them, and as many desktops set LANGUAGE (gettext heeds it in C.UTF-8 too).
+    for name in ("GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR", "GIT_NAMESPACE"):
+        monkeypatch.setenv(name, str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("GIT_LITERAL_PATHSPECS", "1")
+    monkeypatch.setenv("GH_REPO", "somebody/else")
+    monkeypatch.setenv("LANGUAGE", "de")
+    checkout = repo.checkout()
+    assert repository.look_here(checkout, [INDEX]).changed == {INDEX}
+    assert repository.look_there(checkout).url == str(repo.remote)
+    shown = checkout.run("sh", "-c", 'echo "$GH_REPO$LANGUAGE"')
+    assert shown.stdout == "\n"
+
+
+def test_where_the_system_refuses_to_look_it_is_said_so(on_branch: Repository) -> None:
+    long = "x" * 300  # as with a folder that may not be entered, which keeps root out of nothing
+    printed(on_branch.do("branch", INVOKE_RELEASE_REPOSITORY=long), 3, "cannot be looked at", "File name too long")
+    printed(on_branch.do("commit-docs", INVOKE_RELEASE_DOCS=long), 3, "cannot be looked at", "File name too long")
+    printed(on_branch.do("commit-index-backup", INVOKE_DATABASES_INDEX_SCRIPT=long), 3, "cannot be looked at")
+    with pytest.raises(StepError, match="cannot be read"):
+        scripts.read_script(on_branch.path / long)
+
+
+def test_a_remote_that_cannot_be_read_from_the_configuration_is_not_taken_for_none(on_branch: Repository) -> None:
+    (on_branch.path / ".git/config").write_text("[broken\n")
+    with pytest.raises(CouldNotLookError, match="remote get-url"):
+        repository.look_there(on_branch.checkout())
+
+
+def test_subjects_are_read_as_utf_8_and_alone_whatever_is_configured(on_branch: Repository) -> None:
+    on_branch.git("config", "i18n.logOutputEncoding", "ISO-8859-1")
+    on_branch.git("config", "log.showSignature", "true")
+    on_branch.git("commit", "-q", "--allow-empty", "-m", "feat: für alle")
+    assert list(repository.look_here(on_branch.checkout(), ()).commits) == ["feat: back up by cp", "feat: für alle"]
+
+
+def test_a_file_that_is_a_link_is_committed_as_one(on_branch: Repository) -> None:
+    (on_branch.path / "AGENTS.md").rename(on_branch.path / "CLAUDE.md")
+    (on_branch.path / "AGENTS.md").symlink_to("CLAUDE.md")
+    printed(on_branch.do("commit-docs"), 0, "committed: docs")
+    assert repository.look_here(on_branch.checkout(), ["AGENTS.md"]).changed == frozenset()
+    printed(on_branch.do("commit-docs"), 0, "nothing to do")
+
+
+def test_modes_count_only_where_git_heeds_them(on_branch: Repository) -> None:
+    printed(on_branch.do("commit-docs"), 0, "committed: docs")
+    (on_branch.path / "AGENTS.md").chmod(0o755)
+    assert repository.look_here(on_branch.checkout(), ["AGENTS.md"]).changed == {"AGENTS.md"}
+    on_branch.git("config", "core.fileMode", "false")
+    assert repository.look_here(on_branch.checkout(), ["AGENTS.md"]).changed == frozenset()
+
+
+def test_git_that_gives_no_answer_in_time_is_told_to_end_and_leaves_no_lock(on_branch: Repository) -> None:
+    on_branch.hook("pre-commit", f"touch {shlex.quote(str(on_branch.path / 'begun'))}; exec sleep 600 >&- 2>&-")
+    git = on_branch.checkout()
+    with pytest.raises(CouldNotLookError, match="no answer within 5 s"):
+        git.run("git", "commit", "--quiet", "--message=x", "--", INDEX, timeout=5)
+    assert (on_branch.path / "begun").exists()
+    assert not list((on_branch.path / ".git").glob("*.lock"))
+
+
+def test_a_shallow_clone_does_not_say_what_is_not_in_the_base(on_branch: Repository, tmp_path: Path) -> None:
+    for task in ("commit-index-backup", "commit-tracker-backup", "commit-docs"):
+        printed(on_branch.do(task), 0)
+    on_branch.git("push", "-q", "origin", f"{BRANCH}:main")
+    on_branch.git("clone", "-q", "--depth", "1", on_branch.remote.as_uri(), str(tmp_path / "shallow"))
+    checkout = replace(on_branch.checkout(), path=tmp_path / "shallow")
+    assert repository.look_there(checkout).merged is None
+    on_branch.git("fetch", "-q", "--unshallow", at=checkout.path)
+    assert repository.look_there(checkout).merged is True
 
 
 # --- branch ---------------------------------------------------------------------------------------------------------
@@ -691,10 +765,11 @@ def test_another_release_has_its_own_names(repo: Repository) -> None:
 # --- GitHub ---------------------------------------------------------------------------------------------------------
 
 URL = "https://github.com/torrust/torrust-demo/pull/90"
+ASKED = "url,state,headRefName,baseRefName,reviewDecision,latestReviews"
 
 
 def answer(state: str = "OPEN", decision: str = "", *latest: str) -> str:
-    """What `gh pr view --json url,state,reviewDecision,latestReviews` prints, as recorded from gh 2.23."""
+    """What `gh pr view --json` prints of the fields that are asked for, as recorded from gh 2.23."""
     reviews = [
         {
             "id": f"PRR_{number}",
@@ -709,7 +784,8 @@ def answer(state: str = "OPEN", decision: str = "", *latest: str) -> str:
         }
         for number, each in enumerate(latest)
     ]
-    return json.dumps({"latestReviews": reviews, "reviewDecision": decision, "state": state, "url": URL})
+    names = {"headRefName": BRANCH, "baseRefName": "main"}
+    return json.dumps({"latestReviews": reviews, "reviewDecision": decision, "state": state, "url": URL} | names)
 
 
 @pytest.mark.parametrize(
@@ -729,7 +805,12 @@ def answer(state: str = "OPEN", decision: str = "", *latest: str) -> str:
     ],
 )
 def test_a_pull_request_is_read_from_what_gh_prints(printed: str, state: str, review: str) -> None:
-    assert repository.parse_pull_request(printed) == PullRequest(URL, state, review)
+    assert repository.parse_pull_request(printed, BRANCH, "main") == PullRequest(URL, state, review)
+
+
+@pytest.mark.parametrize(("branch", "base"), [("85", "main"), (BRANCH, "develop")])
+def test_a_pull_request_of_other_branches_is_none_of_the_release(branch: str, base: str) -> None:
+    assert repository.parse_pull_request(answer("MERGED", "APPROVED"), branch, base) is None
 
 
 @pytest.mark.parametrize(
@@ -741,7 +822,7 @@ def test_a_pull_request_is_read_from_what_gh_prints(printed: str, state: str, re
 )
 def test_what_gh_prints_and_is_no_pull_request_is_never_taken_for_none(garbage: str) -> None:
     with pytest.raises(CouldNotLookError, match="cannot be read"):
-        repository.parse_pull_request(garbage)
+        repository.parse_pull_request(garbage, BRANCH, "main")
 
 
 @dataclass
@@ -797,7 +878,7 @@ def gh(repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Git
 def test_gh_is_asked_in_the_checkout_for_the_branch_s_pull_request(repo: Repository, gh: GitHub) -> None:
     assert repository.look_at_pull_request(repo.checkout()) is None
     (call,) = gh.calls
-    assert call["words"] == ["pr", "view", BRANCH, "--json", "url,state,reviewDecision,latestReviews"]
+    assert call["words"] == ["pr", "view", BRANCH, "--json", ASKED]
     assert (call["cwd"], call["given"], call["set"]) == (str(repo.path), "", ["1", "1"])
 
 

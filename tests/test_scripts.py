@@ -619,3 +619,19 @@ def test_a_variable_is_not_named_where_it_is_one_word_already(code: str) -> None
 @pytest.mark.parametrize("text", ["", "'", '"', '"$(', "$(", "(", ")", "#", "\\", "<<EOF", "<<EOF\n", '")'])
 def test_a_script_that_ends_in_the_middle_is_read_all_the_same(text: str) -> None:
     assert scripts.flaws(text) == ["does not use sqlite3's .backup"]
+
+
+@pytest.mark.parametrize(
+    "printed",
+    ["welcome\n", "755 1 +0000\n!", "755 1 +0000\nYQ=", "rwx 1 +0000\n", "755 9e99 +0000\n", "755 1\n", "755 1 east\n"],
+)
+def test_an_answer_that_tells_of_no_script_cannot_be_read(printed: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        scripts.parse_deployed(printed)
+
+
+def test_a_script_is_read_from_what_the_server_prints() -> None:
+    seen = scripts.parse_deployed("755 1.5 +0100\nYQ==")
+    assert seen == Deployed("755", b"a", datetime.fromtimestamp(1.5, timezone.utc))
+    assert scripts.parse_deployed("755 1.5 +0100\n") == replace(seen, content=b"")
+    assert scripts.parse_deployed("") is None

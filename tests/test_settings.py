@@ -106,6 +106,7 @@ WRONG = [
     ("databases.index.script", 7, "must be text, not 7"),
     ("databases.index.script", "a/../../b.sh", "'a/../../b.sh' is not a relative path"),
     ("release.branch", "-x", "'-x' is no name that git allows"),
+    ("release.commits.index", "feat: x ", "'feat: x ' begins or ends with a blank"),
     ("release.branch", "a b", "'a b' is no name that git allows"),
     ("release.remote", "a:b", "'a:b' is no name that git allows"),
     ("release.docs", "", "'' is no list of paths: is empty"),

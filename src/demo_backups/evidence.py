@@ -21,6 +21,7 @@ from typing import Annotated, Any
 from pydantic import (
     AfterValidator,
     ConfigDict,
+    Field,
     StrictBool,
     StrictFloat,
     StrictInt,
@@ -40,15 +41,17 @@ ADVICE = "set evidence_dir to a folder that can be {} (INVOKE_EVIDENCE_DIR)"
 
 
 def _moment(text: str) -> str:
-    with contextlib.suppress(ValueError, OverflowError):
+    with contextlib.suppress(ValueError):
         moment = datetime.fromisoformat(text)
-        if moment.tzinfo:
-            moment.astimezone(timezone.utc)  # every reader can say it in its own zone
+        # Every reader can say it in its own zone and reckon with it, which the calendar's first and last years forbid.
+        if moment.tzinfo and 1000 <= moment.year < 9000:
             return text
     raise ValueError("must be a time with its zone, as in 2026-01-31T12:00:00+00:00")
 
 
 Moment = Annotated[str, AfterValidator(_moment)]
+Size = Annotated[StrictInt, Field(ge=0, lt=2**63)]  # what a file can have
+Duration = Annotated[StrictFloat, Field(gt=-1e12, lt=1e12)]  # below 0 where a clock was put back
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -78,9 +81,9 @@ class Record:
     commands: list[str] = field(default_factory=list)
     exit_status: StrictInt | None = None  # of the script where it ran, else of the task
     backup: str | None = None
-    bytes: StrictInt | None = None
+    bytes: Size | None = None
     created: Moment | None = None  # the backup was written last, by the server's clock
-    seconds: StrictFloat | None = None
+    seconds: Duration | None = None
     checks: list[CheckSeen] = field(default_factory=list)
     integrity_check: list[str] = field(default_factory=list)
     error: str | None = None

@@ -59,9 +59,12 @@ def parse_files(output: str) -> list[File]:
 
 
 def parse_time(seconds: str, offset: str) -> datetime:
-    """A time, from seconds since 1970 and an offset such as +0130, as `find` prints them."""
+    """A time, from seconds since 1970 and an offset such as +0130, as `find` prints them; raises ValueError."""
     zone = timezone(timedelta(hours=int(offset[:3]), minutes=int(offset[0] + offset[3:5])))
-    return datetime.fromtimestamp(float(seconds), zone)
+    try:
+        return datetime.fromtimestamp(float(seconds), zone)
+    except (OverflowError, OSError) as error:
+        raise ValueError(f"{seconds} s is no time: {error}") from error
 
 
 def look_at_file(host: Host, path: PurePosixPath) -> File | None:

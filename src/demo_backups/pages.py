@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
 HTML, MARKDOWN = FORMATS = ("html", "markdown")
 RECORDS = 50  # shown in the list, the latest
+NOTES = 50  # on what could not be seen or read
 POINTS = 500  # of a series in a plot, the latest
 DAYS = 30  # in the plot of checks
 LINES = 200  # of collected output
 CHARACTERS = 2000  # of one text from a server
+LONGEST_BODY = 65_536  # characters of a pull request, as GitHub takes them
 FIRST = "./inv rehearse"
 SYMBOLS = {
     Mark.DONE: "✓",
@@ -215,7 +217,7 @@ def _sizes(records: list[Record]) -> list[Series]:
             made = each.created or (backups[each.backup][0].isoformat() if each.backup in backups else each.when)
             backups[each.backup] = (moment(made), each.bytes)
         there = each.details.get("source_bytes")
-        if isinstance(there, int):
+        if type(there) is int and 0 <= there < 2**63:  # nothing looks at what the details of a record are
             sources.append((moment(each.when), there))
     return [Series("backup", sorted(backups.values())), Series("database", sources)]
 
@@ -339,7 +341,12 @@ def markdown(page: Page) -> str:
     """Make the text for a pull request, in GitHub's Markdown."""
     environment = _environment(autoescape=False)
     environment.filters |= {"text": markdown_text, "code": markdown_code, "fence": markdown_fence}
-    return environment.get_template("report.md.j2").render(page=page, first=FIRST)
+    template = environment.get_template("report.md.j2")
+    for most in (40, 10, 3):  # lines of all that may be long
+        text = template.render(page=page, first=FIRST, most=most)
+        if len(text) <= LONGEST_BODY:
+            break
+    return text
 
 
 def _environment(autoescape: bool) -> Environment:
@@ -357,14 +364,14 @@ def _environment(autoescape: bool) -> Environment:
     )
     words = (minute, moment, duration, size, result, verdict_of, collected, cut)
     environment.filters |= {each.__name__: each for each in words}
-    environment.globals |= {"SYMBOLS": SYMBOLS, "TONES": TONES, "RESULTS": RESULTS, "Mark": Mark}
+    environment.globals |= {"SYMBOLS": SYMBOLS, "TONES": TONES, "RESULTS": RESULTS, "Mark": Mark, "NOTES": NOTES}
     return environment
 
 
 def markdown_text(text: str) -> str:
     """Make words that are no markup of GitHub's Markdown, in one line: they call nobody and link to nothing."""
-    escaped = re.sub(r"([\\`*_{}\[\]<>&|~#])", r"\\\1", " ".join(clean(text).split()))
-    return re.sub(r"([@#])(?=\w)", r"\1&#8203;", escaped)
+    escaped = re.sub(r"([\\`*_{}\[\]<>&|~#$])", r"\\\1", " ".join(clean(text).split()))
+    return re.sub(r"[@#](?=\w)|(?i:https?|ftp)(?=://)|(?i:www)(?=\.)|GH(?=-\d)", r"\g<0>&#8203;", escaped)
 
 
 def markdown_code(text: str) -> str:

@@ -6,7 +6,7 @@ import enum
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any, TypeAlias, TypeVar
 
 from .errors import COULD_NOT_LOOK, FAILED
@@ -144,6 +144,7 @@ def _tested(database: str) -> Callable[[Facts], Observed]:
             for record in facts.records
             if (record.database, record.script_sha256) == (database, script.sha256)
             and (record.kind == "rehearsal" or (record.kind == "verification" and record.host == LOCAL))
+            and not _says_too_little(record)
         ]
         if not ours:
             return Observed(False, f"this very script ({script.sha256[:12]}) was not tried here")
@@ -171,7 +172,7 @@ def _deployed(database: str) -> Callable[[Facts], Observed]:
 def _made(facts: Facts, database: str) -> Seen[list[File]]:
     """The backups on the host that this very script made there, the newest first.
 
-    Both times, the script's and a backup's, are by the clock of the host, so that it does not matter how that is set.
+    All times, the script's and a backup's, are by the clock of the host, so that it does not matter how that is set.
     """
     script, there = facts.databases[database].script, facts.databases[database].there
     if isinstance(there.script, Unseen):
@@ -181,7 +182,16 @@ def _made(facts: Facts, database: str) -> Seen[list[File]]:
     if script is None or there.script is None or there.script.sha256 != script.sha256:
         return []
     since = there.script.since
-    return [file for file in there.backups if file.modified >= since]
+    return [file for file in there.backups if file.modified >= since and _begun(file) > since - timedelta(seconds=1)]
+
+
+def _begun(file: File) -> datetime:
+    """When a backup was begun, as its name says to the second: one that was going on is not of the script put there."""
+    try:
+        begun = datetime.strptime(file.path.name[-22:], "%Y-%m-%d_%H-%M-%S.db")
+    except ValueError:  # it has the form of a name, and no such day
+        return datetime.min.replace(tzinfo=timezone.utc)
+    return begun.replace(tzinfo=file.modified.tzinfo)
 
 
 def _run(database: str) -> Callable[[Facts], Observed]:
@@ -191,6 +201,8 @@ def _run(database: str) -> Callable[[Facts], Observed]:
             return Observed(None, made.why)
         if not made:
             return Observed(False, "this script has made no backup there")
+        if made[0].type != "f":
+            return Observed(False, f"{made[0].path.name} is not a regular file")
         return Observed(True, f"{made[0].path.name}, {made[0].bytes:,} bytes")
 
     return see
@@ -208,8 +220,13 @@ def _verified(database: str) -> Callable[[Facts], Observed]:
         if not made:
             return Observed(False, "this script has made no backup there")
         candidates = made if facts.databases[database].there.enabled is True else made[:1]
+        records: dict[str | None, list[Record]] = {}
+        for each in reversed(facts.records):
+            ours = (each.kind, each.host, each.database) == ("verification", facts.host, database)
+            if ours and not _says_too_little(each):
+                records.setdefault(each.backup, []).append(each)
         for file in candidates:
-            record = next((each for each in reversed(facts.records) if _is_of(each, facts.host, database, file)), None)
+            record = next((each for each in records.get(str(file.path), ()) if _is_of(each, file)), None)
             if record:
                 words = (
                     "passed"
@@ -224,15 +241,19 @@ def _verified(database: str) -> Callable[[Facts], Observed]:
     return see
 
 
-def _is_of(record: Record, host: str, database: str, file: File) -> bool:
-    """Tell whether a record is of the verification of this very file."""
-    same = (record.kind, record.host, record.database) == ("verification", host, database)
+def _is_of(record: Record, file: File) -> bool:
+    """Tell whether the record of a verification of a file of this name is of this very file."""
     written = record.created is None or datetime.fromisoformat(record.created) == file.modified  # older ones do not say
-    return same and (record.backup, record.bytes) == (str(file.path), file.bytes) and written
+    return record.bytes == file.bytes and written
 
 
 def _passed(record: Record) -> bool:
     return record.exit_status == 0 and bool(record.checks) and all(each["passed"] is True for each in record.checks)
+
+
+def _says_too_little(record: Record) -> bool:
+    """Tell whether it passed by quick_check alone, which is blind to wrong indexes (pragma.html#pragma_quick_check)."""
+    return _passed(record) and any(each["detail"].startswith("quick_check:") for each in record.checks)
 
 
 def _when(record: Record) -> str:
@@ -311,7 +332,8 @@ def _is_merged(facts: Facts) -> Observed:
     if isinstance(facts.there, Unseen):
         return Observed(None, facts.there.why)
     if facts.there.merged is None and isinstance(facts.pull_request, Unseen):
-        return Observed(None, f"{base} on {facts.release.remote} is newer than here: git fetch {facts.release.remote}")
+        remote = facts.release.remote
+        return Observed(None, f"{base} on {remote} is not all here: git fetch {remote}, --unshallow in a shallow clone")
     return Observed(False, f"not in {base}")
 
 

@@ -291,7 +291,11 @@ def do_next(settings: Settings, name: str | None, out: Console, yes: bool) -> No
     out.print(f"  {action.command(before.host)}", soft_wrap=True)
     if action.has_dry_run:
         action.do(doing, True)
-    _confirm(yes)
+    if not yes:
+        _confirm()
+        # While nobody answered, the script may have been edited, or the step been done by somebody else.
+        if observe(settings, name).next != step:
+            raise StepError("nothing was done: the plan is not as it was when you were asked", advice="do this again")
     action.do(doing, False)
     after = observe(settings, name)
     seen = after.step(step.name)
@@ -320,11 +324,9 @@ def _say_that_nothing_is_to_do(seen: Plan, out: Console) -> None:
     out.print(reports.clean("\n".join([first, *words])), soft_wrap=True)
 
 
-def _confirm(yes: bool) -> None:
+def _confirm() -> None:
     """Ask on the terminal; raises StepError unless the answer is yes."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
+    if not sys.stdin or not sys.stdin.isatty():  # there is none where it was closed
         raise StepError("nothing was done: there is no terminal to ask on", advice="say --yes to do it all the same")
     try:
         answer = input("do it? [y/N] ")

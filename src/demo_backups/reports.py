@@ -51,6 +51,8 @@ def console(stream: TextIO | None = None, record: bool = False) -> Console:
     from rich.console import Console
 
     stream = stream or sys.stdout
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")  # what the terminal's own letters have not is written out
     width = shutil.get_terminal_size().columns if stream.isatty() or "COLUMNS" in os.environ else 160
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False, record=record)
 

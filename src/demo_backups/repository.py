@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shlex
+import stat
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,8 +18,16 @@ from .errors import CouldNotLookError, SettingsError, StepError
 from .hosts import Result
 from .settings import ReleaseSettings, Settings
 
-TIMEOUT = 60  # seconds, for what goes over the network; a push gets PUSH_TIMEOUT
-PUSH_TIMEOUT = 600
+TIMEOUT = 60  # seconds, for a question
+GRACE = 5  # seconds, for one that is told to end
+CHANGE_TIMEOUT = 600  # for what changes something: the hooks of a commit or a push may run all tests of a project
+# What points git and gh at another repository, or has them speak another language.
+NOT_OURS = {
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_NAMESPACE", "GIT_PREFIX"),
+    *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES"),
+    *(f"GIT_{kind}_PATHSPECS" for kind in ("LITERAL", "GLOB", "NOGLOB", "ICASE")),
+    *("GH_REPO", "LANGUAGE"),
+}
 
 
 @dataclass(frozen=True)
@@ -31,22 +41,28 @@ class Checkout:
         """Run git or gh in the checkout; `given` goes to its standard input.
 
         Nothing is asked where there is no terminal. Raises CouldNotLookError where it is not installed or gives no
-        answer in time.
+        answer in time: then it is told to end, so that it can take its lock files with it.
         """
         try:
-            done = subprocess.run(
+            with subprocess.Popen(
                 words,
                 cwd=self.path,
                 env=_environment(),
-                input=given,
-                stdin=subprocess.DEVNULL if given is None else None,
-                capture_output=True,
+                stdin=subprocess.DEVNULL if given is None else subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 text=True,
                 encoding="utf-8",
                 errors="surrogateescape",
-                timeout=timeout,
-                check=False,
-            )
+            ) as process:
+                try:
+                    stdout, stderr = process.communicate(given, timeout)
+                except BaseException:
+                    process.terminate()
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(GRACE)
+                    process.kill()
+                    raise
         except FileNotFoundError as error:
             raise CouldNotLookError(
                 f"{words[0]} is not installed", advice="install it. Debian and Ubuntu: sudo apt install " + words[0]
@@ -55,11 +71,11 @@ class Checkout:
             raise CouldNotLookError(f"{words[0]} cannot be run", printed=str(error)) from error
         except subprocess.TimeoutExpired as error:
             raise CouldNotLookError(f"no answer within {timeout} s: {shlex.join(words)}") from error
-        return Result(done.returncode, done.stdout, done.stderr)
+        return Result(process.returncode, stdout, stderr)
 
-    def ask(self, *words: str, timeout: int = TIMEOUT) -> str:
+    def ask(self, *words: str, given: str | None = None) -> str:
         """Ask git something; raises CouldNotLookError unless it answers."""
-        result = self.run("git", *words, timeout=timeout)
+        result = self.run("git", *words, given=given)
         if not result.ok:
             raise CouldNotLookError(f"could not look: {shlex.join(['git', *words])}", printed=result.printed)
         return result.stdout
@@ -67,9 +83,7 @@ class Checkout:
 
 def _environment() -> dict[str, str]:
     # Of the repository that a hook or another tool is at work in, nothing.
-    kept = {
-        name: value for name, value in os.environ.items() if name not in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
-    }
+    kept = {name: value for name, value in os.environ.items() if name not in NOT_OURS}
     terminal = {} if os.isatty(0) else {"GIT_TERMINAL_PROMPT": "0"}
     return kept | {"LC_ALL": "C.UTF-8", "GH_PROMPT_DISABLED": "1", "NO_COLOR": "1"} | terminal
 
@@ -78,7 +92,11 @@ def open_checkout(settings: Settings) -> Checkout:
     """Find the checkout that is released; raises SettingsError where it is none, CouldNotLookError without git."""
     path = settings.repository
     advice = "set release.repository (INVOKE_RELEASE_REPOSITORY) to the top of the checkout that is released"
-    if not path.is_dir():
+    try:
+        is_there = path.is_dir()
+    except OSError as error:
+        raise CouldNotLookError(f"{path} cannot be looked at", printed=str(error), advice=advice) from error
+    if not is_there:
         raise SettingsError(f"there is no folder {path}", advice=advice)
     checkout = Checkout(path, settings.release)
     top = checkout.run("git", "rev-parse", "--show-toplevel")
@@ -118,13 +136,18 @@ def look_here(checkout: Checkout, files: Iterable[str]) -> Here:
     current = checkout.run("git", "symbolic-ref", "--quiet", "--short", "HEAD")
     branch = _commit(checkout, f"refs/heads/{checkout.release.branch}")
     base = branch or _commit(checkout, _base(checkout))
-    changed = frozenset(file for file in files if _there(checkout, base, file) != _here(checkout, file))
+    heeded = slice(0 if _heeds_modes(checkout) else 1, None)
+    changed = frozenset(
+        file for file in files if (_there(checkout, base, file) or ())[heeded] != (_here(checkout, file) or ())[heeded]
+    )
     return Here(current.stdout.strip() or None, branch, subjects(checkout, base) if base else {}, changed)
 
 
 def subjects(checkout: Checkout, commit: str) -> dict[str, str]:
     """The subjects of the commits that lead to one, each with the newest commit that has it, in short."""
-    lines = checkout.ask("log", "--format=%h %s", commit, "--").splitlines()
+    # Said in full: log.showSignature adds lines of its own, and i18n.logOutputEncoding other bytes.
+    words = ("log", "--no-show-signature", "--encoding=UTF-8", "--format=%h %s", commit, "--")
+    lines = checkout.ask(*words).split("\n")[:-1]
     return {subject: short for short, _, subject in (line.partition(" ") for line in reversed(lines))}
 
 
@@ -139,6 +162,11 @@ def _base(checkout: Checkout) -> str | None:
     release = checkout.release
     names = (f"refs/heads/{release.base}", f"refs/remotes/{release.remote}/{release.base}")
     return next((name for name in names if _commit(checkout, name)), None)
+
+
+def _heeds_modes(checkout: Checkout) -> bool:
+    """Tell whether the modes of the work tree's files count: some disks have none (git-config(1), core.fileMode)."""
+    return checkout.run("git", "config", "--type=bool", "core.fileMode").stdout.strip() != "false"
 
 
 def _there(checkout: Checkout, commit: str | None, file: str) -> tuple[str, str] | None:
@@ -156,9 +184,14 @@ def _pathspec(file: str) -> str:
 def _here(checkout: Checkout, file: str) -> tuple[str, str] | None:
     """Mode and object of a file of the work tree, as they would be committed."""
     path = checkout.path / file
-    if not path.is_file():
-        return None
-    mode = "100755" if os.access(path, os.X_OK) else "100644"
+    try:
+        if path.is_symlink():  # it is committed itself, not what it leads to
+            return "120000", checkout.ask("hash-object", "--stdin", given=str(path.readlink())).strip()
+        if not path.is_file():
+            return None
+        mode = "100755" if path.stat().st_mode & stat.S_IXUSR else "100644"
+    except OSError as error:
+        raise CouldNotLookError(f"{path} cannot be looked at", printed=str(error)) from error
     return mode, checkout.ask("hash-object", f"--path={file}", "--", file).strip()
 
 
@@ -169,7 +202,7 @@ def _here(checkout: Checkout, file: str) -> tuple[str, str] | None:
 class There:
     """What the remote says: its address (None: there is no such remote), and its commits of branch and base.
 
-    `merged` tells whether all commits of the release are on its base; None where that commit is not here.
+    `merged` tells whether all commits of the release are on its base; None where not all of that is here.
     """
 
     url: str | None
@@ -197,13 +230,18 @@ def look_there(checkout: Checkout) -> There:
     if base:
         messages = set(release.commits.model_dump().values())
         merged = messages <= set(subjects(checkout, base)) if _commit(checkout, base) else None
+        if not merged and checkout.ask("rev-parse", "--is-shallow-repository").strip() == "true":
+            merged = None
     return There(url, branch, merged)
 
 
 def _url(checkout: Checkout) -> str | None:
     """The address of the remote, None where there is no such remote."""
-    result = checkout.run("git", "remote", "get-url", "--", checkout.release.remote)
-    return result.stdout.strip() if result.ok else None
+    words = ("remote", "get-url", "--", checkout.release.remote)
+    result = checkout.run("git", *words)
+    if not result.ok and "No such remote" in result.stderr:
+        return None
+    return checkout.ask(*words).strip()
 
 
 # --- the pull request -----------------------------------------------------------------------------------------------
@@ -211,29 +249,35 @@ def _url(checkout: Checkout) -> str | None:
 
 @dataclass(frozen=True)
 class PullRequest:
-    """The pull request of the branch: `state` is open, closed or merged; `review` is approved, changes or none."""
+    """A pull request: `state` is open, closed or merged; `review` is approved, changes or none."""
 
     url: str
     state: str
     review: str
 
 
-_ASKED = ("url", "state", "reviewDecision", "latestReviews")
+_ASKED = ("url", "state", "headRefName", "baseRefName", "reviewDecision", "latestReviews")
 
 
 def look_at_pull_request(checkout: Checkout) -> PullRequest | None:
-    """Ask GitHub for the branch's pull request; None where there is none. Raises CouldNotLookError."""
-    result = checkout.run("gh", "pr", "view", checkout.release.branch, "--json", ",".join(_ASKED))
+    """Ask GitHub for the pull request of the branch into the base; None where there is none.
+
+    Raises CouldNotLookError.
+    """
+    branch, base = checkout.release.branch, checkout.release.base
+    result = checkout.run("gh", "pr", "view", branch, "--json", ",".join(_ASKED))
     if result.ok:
-        return parse_pull_request(result.stdout)
+        return parse_pull_request(result.stdout, branch, base)
     if "no pull requests found" in result.stderr:
         return None
     raise CouldNotLookError("gh cannot ask GitHub", printed=result.printed, advice="gh auth status")
 
 
-def parse_pull_request(printed: str) -> PullRequest:
+def parse_pull_request(printed: str, branch: str, base: str) -> PullRequest | None:
     """A pull request, from what `gh pr view --json` printed (cli.github.com/manual/gh_pr_view).
 
+    None where it is one of other branches: gh takes a branch named 85 for the number of a pull request, and finds the
+    one that is to go into another base.
     GitHub makes a decision only where the repository asks for reviews; elsewhere the latest of each reviewer count.
     """
     try:
@@ -243,7 +287,8 @@ def parse_pull_request(printed: str) -> PullRequest:
             (state for state in ("CHANGES_REQUESTED", "APPROVED") if state in latest), ""
         )
         review = {"APPROVED": "approved", "CHANGES_REQUESTED": "changes"}.get(decision, "none")
-        return PullRequest(str(seen["url"]), str(seen["state"]).lower(), review)
+        found = PullRequest(str(seen["url"]), str(seen["state"]).lower(), review)
+        return found if (seen["headRefName"], seen["baseRefName"]) == (branch, base) else None
     except (ValueError, KeyError, TypeError) as error:
         raise CouldNotLookError("what gh says of the pull request cannot be read", printed=printed[:500]) from error
 
@@ -270,14 +315,13 @@ class Change:
     done: str
     commands: list[list[str]] = field(default_factory=list)
     advice: str = ""
-    timeout: int = TIMEOUT
     given: str | None = None  # to their standard input
 
 
 def make(checkout: Checkout, change: Change) -> None:
     """Do it, to the first command that fails; raises StepError."""
     for words in change.commands:
-        result = checkout.run(*words, timeout=change.timeout, given=change.given)
+        result = checkout.run(*words, timeout=CHANGE_TIMEOUT, given=change.given)
         if not result.ok:
             raise StepError(
                 f"could not {change.what}: {shlex.join(words)}", printed=result.printed, advice=change.advice
@@ -382,7 +426,6 @@ def plan_push(checkout: Checkout) -> Change:
         [["git", "push", "--quiet", "--set-upstream", "--", release.remote, f"{reference}:{reference}"]],
         advice="if somebody else pushed to it, take that in first: "
         f"git pull --rebase {release.remote} {shlex.quote(release.branch)}",
-        timeout=PUSH_TIMEOUT,
     )
 
 

@@ -171,11 +171,12 @@ def _split(text: str) -> tuple[str, str]:
 
 def read_script(path: Path) -> Script:
     """Read a script of this checkout; raises StepError where it could not run on a server."""
-    if not path.is_file():
-        raise StepError(
-            f"there is no script {path}", advice="restore it: git checkout -- share/bin; or correct release.repository"
-        )
     try:
+        if not path.is_file():
+            raise StepError(
+                f"there is no script {path}",
+                advice="restore it: git checkout -- share/bin; or correct release.repository",
+            )
         script = Script(path, path.read_bytes())
     except OSError as error:
         raise StepError(f"{path} cannot be read", printed=str(error)) from error
@@ -228,11 +229,17 @@ def look_there(host: Host, database: Database) -> Deployed | None:
         f" find -L {target} -maxdepth 0 -printf '%m %C@ %Tz\\n' && base64 -w 0 -- {target}; fi"
     )
     advice = f"is app_dir right? The script goes into {database.script.parent}, which must be there"
-    answer = host.ask(f"look at {database.script}", look, advice=advice).splitlines()
-    if not answer:
+    return host.learn(f"look at {database.script}", look, parse_deployed, advice=advice)
+
+
+def parse_deployed(printed: str) -> Deployed | None:
+    """A script, from its mode, the time of its change, and its content in base64; raises ValueError."""
+    if not printed:
         return None
-    mode, seconds, offset = answer[0].split()
-    return Deployed(mode, base64.b64decode(answer[1]) if len(answer) > 1 else b"", parse_time(seconds, offset))
+    about, _, content = printed.partition("\n")
+    mode, seconds, offset = about.split()
+    int(mode, 8)
+    return Deployed(mode, base64.b64decode(content, validate=True), parse_time(seconds, offset))
 
 
 def check_push(host: Host, push: Push) -> None:

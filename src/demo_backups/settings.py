@@ -67,6 +67,12 @@ def _paths(value: Any) -> tuple[str, ...]:
     return tuple(paths)
 
 
+def _message(text: str) -> str:
+    if text != text.strip():  # git takes them away, and the commit would never be found by its message
+        raise ValueError(f"{text!r} begins or ends with a blank")
+    return text
+
+
 def _name_of_git(text: str) -> str:
     if not re.fullmatch(r"[^-\s][^\s~^:?*\[\\]*", text):
         raise ValueError(f"{text!r} is no name that git allows")
@@ -109,6 +115,7 @@ HerePath = Annotated[Text, AfterValidator(_here)]
 Share = Annotated[float, BeforeValidator(_share)]
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 Paths = Annotated[tuple[str, ...], BeforeValidator(_paths)]
+Message = Annotated[Text, AfterValidator(_message)]
 GitName = Annotated[Text, AfterValidator(_name_of_git)]
 
 
@@ -128,9 +135,9 @@ class DatabaseSettings(_Model):
 class CommitSettings(_Model):
     """The settings below `release.commits`: the message of each commit."""
 
-    index: Text
-    tracker: Text
-    docs: Text
+    index: Message
+    tracker: Message
+    docs: Message
 
     @model_validator(mode="after")
     def _each_is_found_by_its_own(self) -> CommitSettings:
