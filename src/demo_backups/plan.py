@@ -219,26 +219,25 @@ def _verified(database: str) -> Callable[[Facts], Observed]:
             return Observed(None, facts.records.why)
         if not made:
             return Observed(False, "this script has made no backup there")
-        candidates = made if facts.databases[database].there.enabled is True else made[:1]
-        records: dict[str | None, list[Record]] = {}
-        for each in reversed(facts.records):
-            ours = (each.kind, each.host, each.database) == ("verification", facts.host, database)
-            if ours and not _says_too_little(each):
-                records.setdefault(each.backup, []).append(each)
-        for file in candidates:
-            record = next((each for each in records.get(str(file.path), ()) if _is_of(each, file)), None)
+        by_cron = facts.databases[database].there.enabled is True
+        verifications = _verifications(facts.records, facts.host, database)
+        for file in made if by_cron else made[:1]:
+            record = next((each for each in verifications.get(str(file.path), ()) if _is_of(each, file)), None)
             if record:
-                words = (
-                    "passed"
-                    if _passed(record)
-                    else "not all checks could be made"
-                    if record.passed is None
-                    else "FAILED"
-                )
-                return Observed(_passed(record), f"{file.path.name}: {words} ({_when(record)})")
+                return Observed(_passed(record), f"{file.path.name}: {_outcome(record)} ({_when(record)})")
         return Observed(False, f"{made[0].path.name} is not verified")
 
     return see
+
+
+def _verifications(records: Sequence[Record], host: str, database: str) -> dict[str | None, list[Record]]:
+    """The verifications of a host's backups, the newest first, by the path of the backup."""
+    found: dict[str | None, list[Record]] = {}
+    for each in reversed(records):
+        ours = (each.kind, each.host, each.database) == ("verification", host, database)
+        if ours and not _says_too_little(each):
+            found.setdefault(each.backup, []).append(each)
+    return found
 
 
 def _is_of(record: Record, file: File) -> bool:
@@ -249,6 +248,12 @@ def _is_of(record: Record, file: File) -> bool:
 
 def _passed(record: Record) -> bool:
     return record.exit_status == 0 and bool(record.checks) and all(each["passed"] is True for each in record.checks)
+
+
+def _outcome(record: Record) -> str:
+    if _passed(record):
+        return "passed"
+    return "not all checks could be made" if record.passed is None else "FAILED"
 
 
 def _says_too_little(record: Record) -> bool:
