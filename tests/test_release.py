@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -188,7 +189,7 @@ def test_next_walks_the_plan_from_its_start_until_only_the_network_is_missing(on
     before = read_plan(demo.inv("plan", "--json"))
     while (done := demo.inv("next", "--yes")).returncode == 0:
         after = read_plan(demo.inv("plan", "--json"))
-        step = done.stdout.removeprefix("next: ").split(":")[0]
+        (step,) = re.findall(r"^next: ([a-z-]+): ", done.stdout, re.MULTILINE)
         walked.append(step)
         assert (before[step]["mark"], after[step]["mark"]) == ("to do", "done"), done.stdout
         assert f"\ndone: {step} ({after[step]['observed']})\n" in done.stdout
