@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any
 from demo_backups.errors import SettingsError
 from demo_backups.facts import SQLITE
 from demo_backups.project import ROOT
-from demo_backups.rehearsal import writer
 from demo_backups.rehearsal.database import make_tracker
+from demo_backups.rehearsal.writer import Traffic, live_writer
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -141,35 +141,13 @@ FULL = Grid((0.25e9, 1e9, 4e9), ("wal",), (200, AS_MANY_AS_IT_CAN), USUAL, round
 # --- measuring ------------------------------------------------------------------------------------------------------
 
 
-class Writer:
-    """A live service: another process that commits to the database, at a rate, until it is told to stop."""
-
-    def __init__(self, source: Path, rate: float) -> None:
-        command = [sys.executable, "-m", writer.__name__, str(source), str(rate)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        assert self.process.stdin  # both are pipes
-        assert self.process.stdout
-        self.process.stdout.readline()
-        self.started = time.monotonic()
-
-    def stop(self) -> dict[str, float]:
-        """End it; return its commits, failed writes, slowest write, and commits a second."""
-        assert self.process.stdin
-        assert self.process.stdout
-        seconds = time.monotonic() - self.started
-        self.process.stdin.close()
-        seen = json.loads(self.process.stdout.read())
-        self.process.wait()
-        return {**seen, "rate": seen["commits"] / seconds}
-
-
 def alone(source: Path, rate: float) -> float:
     """Commits a second of a writer without a backup."""
     if not rate:
         return 0.0
-    each = Writer(source, rate)
-    time.sleep(ALONE_SECONDS)
-    return each.stop()["rate"]
+    with live_writer(source, rate) as seen:
+        time.sleep(ALONE_SECONDS)
+    return seen.commits / seen.seconds
 
 
 def drop_caches() -> bool:
@@ -219,6 +197,19 @@ class Situation:
     alone: float
 
 
+def run(command: Sequence[str], limit: float) -> tuple[int, float, int]:
+    """Run a command, killed after `limit` seconds; return its status, how long it took, and its peak memory."""
+    started, peak = time.monotonic(), 0
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    while process.poll() is None:
+        peak = max(peak, peak_memory(process.pid))
+        if time.monotonic() - started > limit:
+            os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.1)
+    return process.returncode, time.monotonic() - started, peak
+
+
 def copy(method: str, live_database: Situation, folder: Path, limit: float, check: bool) -> Measured:
     """Copy the live database once, by one method, into an empty folder, and look at what came of it."""
     source, rate = live_database.source, live_database.rate
@@ -227,19 +218,9 @@ def copy(method: str, live_database: Situation, folder: Path, limit: float, chec
     wal = source.with_name(source.name + "-wal")
     command = METHODS[method](source, folder)
     drop_caches()
-    live = Writer(source, rate) if rate else None
-    wal_before, size = size_of(wal), size_of(source)
-    started = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    peak = 0
-    while process.poll() is None:
-        peak = max(peak, peak_memory(process.pid))
-        if time.monotonic() - started > limit:
-            os.killpg(process.pid, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=0.1)
-    seconds = time.monotonic() - started
-    seen = live.stop() if live else {"failed": 0, "slowest": 0.0, "rate": 0.0}
+    with live_writer(source, rate) if rate else contextlib.nullcontext(Traffic()) as seen:
+        wal_before, size = size_of(wal), size_of(source)
+        status, seconds, peak = run(command, limit)
     copies = [path for path in folder.iterdir() if path.suffix in (".db", ".part")]
     made = copies[0] if copies else folder / "copy.db"
     return Measured(
@@ -250,12 +231,12 @@ def copy(method: str, live_database: Situation, folder: Path, limit: float, chec
         seconds=round(seconds, 3),
         source_bytes=size,
         copied=size_of(made),
-        status=process.returncode,
-        consistent=(process.returncode == 0 and size_of(made) > 0 and is_consistent(made)) if check else None,
-        commits_per_second=round(seen["rate"], 1),
+        status=status,
+        consistent=(status == 0 and size_of(made) > 0 and is_consistent(made)) if check else None,
+        commits_per_second=round(seen.commits / seen.seconds, 1) if rate else 0.0,
         alone=round(live_database.alone, 1),
-        failed_writes=int(seen["failed"]),
-        slowest_write=seen["slowest"],
+        failed_writes=seen.failed,
+        slowest_write=seen.slowest,
         peak_memory=peak,
         wal_growth=max(0, size_of(wal) - wal_before),
     )
