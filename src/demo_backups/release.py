@@ -218,10 +218,9 @@ class Action:
         return task_command(self.task, host) if self.of_host else f"./inv {self.task}"
 
 
-def _on_host(task: str, database: str, do: Callable[[steps.Work, bool], object], kind: str | None = None) -> Action:
+def _on_host(task: str, database: str, do: Callable[[steps.Work, bool], object], kind: str) -> Action:
     def on_host(doing: Doing, dry_run: bool) -> None:
-        kept = None if dry_run else kind
-        with steps.begin(doing.settings, task, doing.host, database, doing.out, kept) as work:
+        with steps.begin(doing.settings, task, doing.host, database, doing.out, kind, dry_run) as work:
             do(work, dry_run)
 
     return Action(task, on_host)

@@ -17,7 +17,7 @@ from .. import evidence, reports, schedule, steps
 from ..errors import InterruptedRunError, SettingsError, StepError
 from ..hosts import open_host
 from ..settings import Settings
-from .database import make_index, make_tracker
+from .database import TRACKER_ROWS, make_index, make_tracker
 from .server import ALIAS, Server, serve
 from .writer import live_writer
 
@@ -57,7 +57,7 @@ class Play:
     database: str = "index"
     traffic: float = 200
     journal: str = "delete"
-    rows: int = 500_000
+    rows: int = TRACKER_ROWS
 
 
 def parse_play(database: str, traffic: str, journal: str, rows: str) -> Play:
