@@ -191,13 +191,18 @@ class Progress:
             self.tenths = tenths
 
 
-def checks_table(verification: Verification) -> Table:
-    """Make the table of a verification's checks."""
+def _table(show_header: bool = True) -> Table:
     from rich import box
     from rich.table import Table
+
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=show_header)
+
+
+def checks_table(verification: Verification) -> Table:
+    """Make the table of a verification's checks."""
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = _table()
     for column in ("check", "result", "what it saw"):
         table.add_column(column, overflow="fold", no_wrap=column != "what it saw")
     for check in verification.checks:
@@ -226,14 +231,12 @@ def backups_as_json(host: str, database: str, backups: Sequence[File]) -> dict[s
 
 def print_backups(out: Console, backups: Sequence[File]) -> None:
     """Print a table of backups, or that there is none."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
     if not backups:
         out.print("there is no backup of it there")
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = _table()
     table.add_column("backup", overflow="fold")
     table.add_column("bytes", justify="right", overflow="fold")
     table.add_column("created", overflow="fold")
@@ -294,11 +297,9 @@ def print_history(
 
 
 def _history_table(records: Sequence[Record]) -> Table:
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = _table()
     for column in ("when (UTC)", "host", "database", "kind", "result", "backup", "bytes", "seconds", "who"):
         table.add_column(column, overflow="fold", justify="right" if column in ("bytes", "seconds") else "left")
     for each in records:
@@ -320,11 +321,9 @@ def _history_table(records: Sequence[Record]) -> Table:
 
 def print_plan(out: Console, plan: Plan) -> None:
     """Print the plan: each step with its mark and what was seen of it; then what could not be seen, in full."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = _table()
     for column in ("step", "mark", "what was seen"):
         table.add_column(column, overflow="fold", no_wrap=column != "what was seen")
     for number, phase in enumerate(plan.phases, 1):
@@ -348,8 +347,6 @@ def print_plan(out: Console, plan: Plan) -> None:
 
 def print_preflight(out: Console, ahead: Preflight) -> None:
     """Print what a backup will do, and the verdict."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
     seen = ahead.seen
@@ -373,7 +370,7 @@ def print_preflight(out: Console, ahead: Preflight) -> None:
         "running": ", ".join(f"process {each.pid} of {each.user}" for each in seen.at_work) or "no other backup",
         "sqlite3": seen.sqlite,
     }
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=False)
+    table = _table(show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, words in rows.items():
