@@ -117,6 +117,19 @@ def test_one_sentence_says_how_it_stands(plan: Plan, records: list[Record], verd
     assert (page.verdict, page.tone) == (verdict, tone)
 
 
+@pytest.mark.parametrize(
+    ("record", "verdict"),
+    [
+        (verification(), ("✓", "all 5 checks passed", Tone.GOOD)),
+        (FAILED, ("✗", "1 of 5 checks failed: integrity", Tone.BAD)),
+        (verification(kind="rehearsal", exit_status=1), ("✗", "failed, exit status 1", Tone.BAD)),  # after its checks
+        (verification(exit_status=130), ("?", "interrupted", Tone.CARE)),
+    ],
+)
+def test_a_symbol_says_what_the_words_and_the_tone_say(record: Record, verdict: tuple[str, str, Tone]) -> None:
+    assert pages.verdict_of(record) == verdict
+
+
 # --- what was seen of a database ------------------------------------------------------------------------------------
 
 

@@ -142,8 +142,8 @@ def _standing(plan: Plan, marks: Counter[Mark], count: int) -> tuple[list[str], 
 
 def verdict_of(record: Record) -> tuple[str, str, Tone]:
     """The symbol, the words and the tone of a verification."""
-    symbol, _, tone = RESULTS[record.passed]
-    return symbol, result(record)[0], tone
+    words, tone = result(record)
+    return next(symbol for symbol, _, each in RESULTS.values() if each is tone), words, tone
 
 
 # --- what was seen of a database ------------------------------------------------------------------------------------
