@@ -95,16 +95,16 @@ def settings(c: Context) -> Settings:
 def _deploy(c: Context, database: str, host: str | None, dry_run: bool) -> None:
     from demo_backups import reports, steps
 
-    kind = None if dry_run else "deploy"
-    with steps.begin(settings(c), f"deploy-{database}-backup", host, database, reports.console(), kind) as work:
+    with steps.begin(
+        settings(c), f"deploy-{database}-backup", host, database, reports.console(), "deploy", dry_run
+    ) as work:
         steps.deploy(work, dry_run)
 
 
 def _run(c: Context, database: str, host: str | None, dry_run: bool, force: bool) -> None:
     from demo_backups import reports, steps
 
-    kind = None if dry_run else "run"
-    with steps.begin(settings(c), f"run-{database}-backup", host, database, reports.console(), kind) as work:
+    with steps.begin(settings(c), f"run-{database}-backup", host, database, reports.console(), "run", dry_run) as work:
         steps.run(work, dry_run, force)
 
 
@@ -192,8 +192,7 @@ def stop_backup(c: Context, host: str | None = None, database: str = "index", dr
     """End a backup that is going on, a task's or cron's, or the check of one, and leave no part of it."""
     from demo_backups import reports, steps
 
-    kind = None if dry_run else "stop-backup"
-    with steps.begin(settings(c), "stop-backup", host, database, reports.console(), kind) as work:
+    with steps.begin(settings(c), "stop-backup", host, database, reports.console(), "stop-backup", dry_run) as work:
         steps.stop_backup(work, dry_run)
 
 
@@ -204,8 +203,7 @@ def enable_wal(
     """Put the live database in WAL mode, in which a backup holds no writer back."""
     from demo_backups import reports, steps
 
-    kind = None if dry_run else "enable-wal"
-    with steps.begin(settings(c), "enable-wal", host, database, reports.console(), kind) as work:
+    with steps.begin(settings(c), "enable-wal", host, database, reports.console(), "enable-wal", dry_run) as work:
         steps.enable_wal(work, undo, dry_run)
 
 
@@ -214,8 +212,7 @@ def enable_index_backup(c: Context, host: str | None = None, dry_run: bool = Fal
     """Put the hourly index backup into the server's crontab; the rest of it stays as it is."""
     from demo_backups import reports, steps
 
-    kind = None if dry_run else "enable"
-    with steps.begin(settings(c), "enable-index-backup", host, "index", reports.console(), kind) as work:
+    with steps.begin(settings(c), "enable-index-backup", host, "index", reports.console(), "enable", dry_run) as work:
         steps.enable(work, dry_run)
 
 
@@ -224,8 +221,7 @@ def disable_index_backup(c: Context, host: str | None = None, dry_run: bool = Fa
     """Take the hourly index backup out of the server's crontab again, as it was before."""
     from demo_backups import reports, steps
 
-    kind = None if dry_run else "disable"
-    with steps.begin(settings(c), "disable-index-backup", host, "index", reports.console(), kind) as work:
+    with steps.begin(settings(c), "disable-index-backup", host, "index", reports.console(), "disable", dry_run) as work:
         steps.disable(work, dry_run)
 
 

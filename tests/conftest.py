@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import shlex
 import sqlite3
@@ -20,7 +18,6 @@ import pytest
 
 from demo_backups.hosts import Host, Result, open_host
 from demo_backups.project import ROOT, read_project_file
-from demo_backups.rehearsal import writer
 from demo_backups.rehearsal.database import make_index
 from demo_backups.rehearsal.rehearse import settings_of
 from demo_backups.rehearsal.server import Server, serve
@@ -54,22 +51,6 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = 60) -> 
             pytest.fail(f"waited {seconds} s in vain for {what}")
         time.sleep(0.01)
     return value
-
-
-@contextlib.contextmanager
-def live_writer(source: Path, rate: float = 200) -> Iterator[dict[str, float]]:
-    """Let another process write to a database all the while; yields what it says of it, known at the end."""
-    command = [sys.executable, "-m", writer.__name__, str(source), str(rate)]
-    seen: dict[str, float] = {}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdin  # both are pipes
-        assert process.stdout
-        assert process.stdout.readline() == "ready\n"
-        try:
-            yield seen
-        finally:
-            process.stdin.close()
-            seen.update(json.loads(process.stdout.read()))
 
 
 def clean_environment(home: Path) -> dict[str, str]:

@@ -18,8 +18,9 @@ from demo_backups.rehearsal.database import make_tracker
 from .conftest import Inv
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-import live_backup
-from live_backup import AS_MANY_AS_IT_CAN, DEFAULT, FULL, METHODS, Measured, Row, Situation, cells, choose, summarize
+from live_backup import choose
+from measuring import AS_MANY_AS_IT_CAN, DEFAULT, FULL, METHODS, Grid, Measured, Situation, copy
+from showing import Row, cells, summarize
 
 RESULTS = ("live_backup.json", "benchmarks.svg")
 FLAGS = ("sizes", "journals", "rates", "methods", "rounds")
@@ -34,7 +35,7 @@ def given(**flags: str) -> dict[str, str | None]:
 
 
 @pytest.mark.parametrize(("full", "grid"), [(False, DEFAULT), (True, FULL)])
-def test_without_flags_a_grid_is_as_documented(full: bool, grid: live_backup.Grid) -> None:
+def test_without_flags_a_grid_is_as_documented(full: bool, grid: Grid) -> None:
     assert choose(full, given()) == grid
 
 
@@ -216,7 +217,7 @@ def live(tmp_path: Path) -> Situation:
 
 
 def test_the_script_under_a_writer_is_consistent_and_no_write_fails(live: Situation, tmp_path: Path) -> None:
-    seen = live_backup.copy("script", live, tmp_path / "copies", limit=60, check=True)
+    seen = copy("script", live, tmp_path / "copies", limit=60, check=True)
     assert (seen.status, seen.consistent, seen.failed_writes) == (0, True, 0)
     assert seen.copied >= seen.source_bytes
     assert seen.commits_per_second > 0
@@ -231,6 +232,6 @@ def test_a_copy_that_does_not_end_is_given_up_after_the_limit(
         return ["sh", "-c", 'head -c 4096 "$0" > "$1"; sleep 600', str(source), str(folder / "copy.db")]
 
     monkeypatch.setitem(METHODS, "endless", endless)
-    seen = live_backup.copy("endless", live, tmp_path / "copies", limit=0.5, check=True)
+    seen = copy("endless", live, tmp_path / "copies", limit=0.5, check=True)
     assert (seen.status, seen.consistent, seen.copied) == (-9, False, 4096)
     assert seen.failed_writes == 0

@@ -77,28 +77,11 @@ def test_a_table_of_what_was_done_the_newest_first(inv: Inv, folder: Path) -> No
     assert (done.returncode, done.stderr) == (0, "")
     heading, _, *rows = (re.split(" {2,}", line.strip()) for line in done.stdout.splitlines() if line.strip())
     assert heading == ["when (UTC)", "host", "database", "kind", "result", "backup", "bytes", "seconds", "who"]
-    run = ["demo", "index", "run", "exit status 0", "backup_2026-01-31_11-00-00.db", "2,301,952", "1,234.6", "me@here"]
+    run = ["demo", "index", "run", "done", "backup_2026-01-31_11-00-00.db", "2,301,952", "1,234.6", "me@here"]
     assert rows == [
-        ["2026-01-31 12:00:00", "demo", "tracker", "verification", "FAILED", "me@here"],
+        ["2026-01-31 12:00:00", "demo", "tracker", "verification", "1 of 2 checks failed: size", "me@here"],
         ["2026-01-31 11:00:00", *run],
     ]
-
-
-@pytest.mark.parametrize(
-    ("checks", "status", "words"),
-    [
-        ([], 0, "exit status 0"),
-        ([], 23, "exit status 23"),
-        ([], None, "how it ended is not known"),
-        ([PASSED, PASSED], 0, "passed"),
-        ([PASSED, FAILED, NOT_MADE], 1, "FAILED"),
-        ([PASSED, NOT_MADE], 3, "could not be made"),
-        ([PASSED, PASSED], 1, "exit status 1"),  # a rehearsal whose writer failed after the checks
-        ([FAILED], 0, "FAILED"),
-    ],
-)
-def test_what_a_record_shows_in_a_few_words(checks: list[CheckSeen], status: int | None, words: str) -> None:
-    assert reports.outcome(record(checks=checks, exit_status=status))[0] == words
 
 
 def test_json_has_the_whole_records(inv: Inv, folder: Path) -> None:

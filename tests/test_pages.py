@@ -13,8 +13,9 @@ import pytest
 from demo_backups import pages, plots
 from demo_backups.errors import SettingsError
 from demo_backups.evidence import Record
-from demo_backups.pages import Evidence, Page, Plot, Tone
+from demo_backups.pages import Evidence, Page, Plot
 from demo_backups.plan import Mark, Plan
+from demo_backups.reports import Tone
 
 from .report_samples import (
     DATABASES,
@@ -117,26 +118,16 @@ def test_one_sentence_says_how_it_stands(plan: Plan, records: list[Record], verd
 
 
 @pytest.mark.parametrize(
-    ("record", "words", "tone"),
+    ("record", "verdict"),
     [
-        (run(), "done", Tone.GOOD),
-        (run(exit_status=1), "failed, exit status 1", Tone.BAD),
-        (run(exit_status=3), "could not look", Tone.CARE),
-        (run(exit_status=130), "interrupted", Tone.CARE),
-        (run(exit_status=None), "its end is not known", Tone.CARE),
-        (verification(), "all 5 checks passed", Tone.GOOD),
-        (FAILED, "1 of 5 checks failed: integrity", Tone.BAD),
-        (verification(checks=checks(size=False, query=None)), "1 of 5 checks failed: size", Tone.BAD),
-        (
-            verification(checks=checks(size=None, query=None), exit_status=3),
-            "2 of 5 checks could not be made: size, query",
-            Tone.CARE,
-        ),
-        (verification(exit_status=1), "failed, exit status 1", Tone.BAD),
+        (verification(), ("✓", "all 5 checks passed", Tone.GOOD)),
+        (FAILED, ("✗", "1 of 5 checks failed: integrity", Tone.BAD)),
+        (verification(kind="rehearsal", exit_status=1), ("✗", "failed, exit status 1", Tone.BAD)),  # after its checks
+        (verification(exit_status=130), ("?", "interrupted", Tone.CARE)),
     ],
 )
-def test_a_few_words_say_how_a_record_ended(record: Record, words: str, tone: Tone) -> None:
-    assert pages.result(record) == (words, tone)
+def test_a_symbol_says_what_the_words_and_the_tone_say(record: Record, verdict: tuple[str, str, Tone]) -> None:
+    assert pages.verdict_of(record) == verdict
 
 
 # --- what was seen of a database ------------------------------------------------------------------------------------

@@ -45,9 +45,10 @@ from demo_backups.preflight import (
     read_speed_command,
 )
 from demo_backups.rehearsal.database import make_index, make_tracker
+from demo_backups.rehearsal.writer import live_writer
 from demo_backups.settings import Database, Settings
 
-from .conftest import NOBODY, Demo, is_consistent, live_writer, root_only, wait_until
+from .conftest import NOBODY, Demo, is_consistent, root_only, wait_until
 
 # --- the verdict: pure ----------------------------------------------------------------------------------------------
 
@@ -445,7 +446,7 @@ def test_commits_are_seen_while_there_are_any_and_none_where_there_are_none(
         assert look().pulse == Pulse(0, 0)
     with live_writer(Path(database.source), rate=200) as wrote:
         seen = look()
-    assert wrote["failed"] == 0
+    assert wrote.failed == 0
     assert seen.pulse.commits > 0
     assert (seen.pulse.wal_bytes > 0) == (journal == "wal")
     assert seen.wal == (journal == "wal")

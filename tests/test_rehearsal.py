@@ -296,7 +296,7 @@ def test_a_writer_that_died_fails_the_rehearsal(
         return "rehearsed."
 
     monkeypatch.setitem(module.ACTS, "index", kill)
-    with pytest.raises(StepError, match="the rehearsal's writer died"):
+    with pytest.raises(StepError, match="the live writer died"):
         play()
 
 

@@ -13,8 +13,12 @@ from typing import Any
 import pytest
 
 from demo_backups import reports
+from demo_backups.evidence import Record
 from demo_backups.facts import File
+from demo_backups.reports import Tone
 from demo_backups.verification import Check, Verification
+
+from .report_samples import checks, run, verification
 
 ZONE = timezone(timedelta(hours=5, minutes=30))
 BACKUP = File(PurePosixPath("/backups/backup_2024-11-24_20-00-00.db"), 2301952, datetime(2024, 11, 24, 20, tzinfo=ZONE))
@@ -151,6 +155,34 @@ def test_no_backup_at_all_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_list_without_a_backup_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     text = printed(reports.print_backups, [], monkeypatch=monkeypatch)
     assert text == "there is no backup of it there\n"
+
+
+# --- what a result is called ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("record", "words", "tone"),
+    [
+        (run(), "done", Tone.GOOD),
+        (run(exit_status=1), "failed, exit status 1", Tone.BAD),
+        (run(exit_status=23), "failed, exit status 23", Tone.BAD),
+        (run(exit_status=3), "could not look", Tone.CARE),
+        (run(exit_status=130), "interrupted", Tone.CARE),
+        (run(exit_status=None), "its end is not known", Tone.CARE),
+        (verification(), "all 5 checks passed", Tone.GOOD),
+        (verification(checks=checks(integrity=False), exit_status=1), "1 of 5 checks failed: integrity", Tone.BAD),
+        (verification(checks=checks(size=False, query=None)), "1 of 5 checks failed: size", Tone.BAD),
+        (
+            verification(checks=checks(size=None, query=None), exit_status=3),
+            "2 of 5 checks could not be made: size, query",
+            Tone.CARE,
+        ),
+        (verification(checks=checks(size=False), exit_status=0), "1 of 5 checks failed: size", Tone.BAD),
+        (verification(exit_status=1), "failed, exit status 1", Tone.BAD),  # a rehearsal whose writer failed
+    ],
+)
+def test_a_few_words_say_how_a_record_ended(record: Record, words: str, tone: Tone) -> None:
+    assert reports.result(record) == (words, tone)
 
 
 # --- JSON -----------------------------------------------------------------------------------------------------------

@@ -227,7 +227,7 @@ def test_3_is_a_check_that_could_not_be_made(local: Inv, home: Path, as_json: bo
     make_backup(home)
     (home / "the app/storage/index/lib/database/sqlite3.db").unlink()
     done = local("verify", *(["--json"] if as_json else []))
-    assert done.returncode == 3
+    assert done.returncode == 3, done.stdout
     if as_json:
         assert only_object(done)["passed"] is None
     else:

@@ -15,9 +15,10 @@ import pytest
 
 from demo_backups.project import ROOT
 from demo_backups.rehearsal.database import make_index, make_tracker
+from demo_backups.rehearsal.writer import live_writer
 from demo_backups.settings import Settings
 
-from .conftest import clean_environment, is_consistent, live_writer
+from .conftest import clean_environment, is_consistent
 
 SCRIPTS = {name: ROOT / f"share/bin/{name}-db-backup.sh" for name in ("index", "tracker")}
 NAMES = ("index", "tracker")
@@ -133,7 +134,7 @@ def test_both_at_once_under_writers_make_a_whole_copy_each(both: Both) -> None:
         for script in scripts:
             _, errors = script.communicate(timeout=60)
             assert (script.returncode, errors) == (0, "")
-    assert (first["failed"], second["failed"]) == (0, 0)
+    assert (first.failed, second.failed) == (0, 0)
     for name, table in (("index", "torrust_torrents"), ("tracker", "torrents")):
         (made,) = both.backups(name)
         assert is_consistent(both.folder / made)

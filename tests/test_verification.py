@@ -23,6 +23,7 @@ from demo_backups.facts import File, Header, Shape, sqlite_could_not_look
 from demo_backups.hosts import Host, Result
 from demo_backups.project import ROOT
 from demo_backups.rehearsal.database import make_index
+from demo_backups.rehearsal.writer import live_writer
 from demo_backups.settings import Database, Settings
 from demo_backups.verification import (
     Check,
@@ -36,7 +37,7 @@ from demo_backups.verification import (
     verify,
 )
 
-from .conftest import INV, SCRIPT, Demo, live_writer
+from .conftest import INV, SCRIPT, Demo
 
 CHECKS = ["created", "size", "integrity", "query", "source"]
 MARKS = {"+": True, "-": False, "?": None}
@@ -622,7 +623,7 @@ def test_a_source_that_is_being_written_to_is_no_hindrance_and_is_none_to_its_wr
         make_backup_again(there)
         seen = verify(there.host, there.database, None, False, 0.1, there.follow)
     assert marks(seen) == "+++++"
-    assert last["failed"] == 0
+    assert last.failed == 0
     assert sorted(there.source.parent.iterdir()) == [there.source]
 
 

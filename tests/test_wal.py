@@ -22,9 +22,10 @@ from demo_backups.errors import StepError
 from demo_backups.evidence import Record
 from demo_backups.hosts import Host, Result
 from demo_backups.rehearsal.database import make_tracker
+from demo_backups.rehearsal.writer import live_writer
 from demo_backups.settings import Database, Settings
 
-from .conftest import NOBODY, ODD_NAMES, Demo, is_consistent, live_writer, root_only, wait_until
+from .conftest import NOBODY, ODD_NAMES, Demo, is_consistent, root_only, wait_until
 
 THREE = ["sqlite3.db", "sqlite3.db-shm", "sqlite3.db-wal"]
 
@@ -119,8 +120,8 @@ def test_a_live_database_changes_over_and_no_write_fails(place: Place) -> None:
         assert place.mode() == "wal"
         wait_until(lambda: place.names() == THREE, "a commit that goes to the WAL")
         assert place.enable_wal() == f"{place.source} is in WAL mode already: nothing to do\n"
-    assert wrote["commits"] > 0
-    assert wrote["failed"] == 0
+    assert wrote.commits > 0
+    assert wrote.failed == 0
     assert place.mode() == "wal"
     assert place.names() == ["sqlite3.db"]  # the last one to close it has taken the other two away
     assert is_consistent(place.source)
@@ -327,7 +328,7 @@ def test_there_and_back_as_a_user_calls_it(demo: Demo) -> None:
         assert refused.returncode == 1
         assert "rehearsal.writer" in refused.stderr
         assert "Traceback" not in refused.stderr
-    assert wrote["failed"] == 0
+    assert wrote.failed == 0
     done = demo.inv(*task, "--undo")
     assert (done.returncode, done.stderr) == (0, "")
     assert [path.name for path in source.parent.iterdir()] == ["sqlite3.db"]

@@ -66,7 +66,7 @@ class CheckSeen(TypedDict):
 @with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
 @dataclass
 class Record:
-    """One deploy, run, verification or rehearsal. Sizes in bytes, durations in seconds, times in ISO 8601.
+    """What one task did or saw on a host, `kind` says which. Sizes in bytes, durations in seconds, times in ISO 8601.
 
     The types are checked where a record is read.
     """

@@ -139,20 +139,18 @@ class Host:
             )
         return Result(result.exited if result.exited >= 0 else None, stdout, stderr)
 
-    def ask(
-        self, what: str, command: str, *, root: bool = True, timeout: int = COMMAND_TIMEOUT, advice: str = ""
-    ) -> str:
+    def ask(self, what: str, command: str, *, root: bool = True, advice: str = "") -> str:
         """Run a command whose output is an answer; raises CouldNotLookError, with an advice, unless it succeeds."""
-        result = self.run(what, command, root=root, timeout=timeout)
+        result = self.run(what, command, root=root)
         if not result.ok:
             raise CouldNotLookError(
                 f"could not {what}", host=self.name, printed=result.printed, advice=self._advice(result) or advice
             )
         return result.stdout
 
-    def learn(self, what: str, command: str, parse: Callable[[str], T], *, root: bool = True, advice: str = "") -> T:
+    def learn(self, what: str, command: str, parse: Callable[[str], T], *, advice: str = "") -> T:
         """Ask, and parse the answer; raises CouldNotLookError also where it cannot be read."""
-        answer = self.ask(what, command, root=root, advice=advice)
+        answer = self.ask(what, command, advice=advice)
         try:
             return parse(answer)
         except (ValueError, IndexError) as error:
@@ -164,9 +162,9 @@ class Host:
         """The command with which a task is done on this host."""
         return task_command(name, self.name, *flags)
 
-    def act(self, what: str, command: str, *, root: bool = True, shown: str = "") -> str:
+    def act(self, what: str, command: str, *, shown: str = "") -> str:
         """Run a command that changes something; raises StepError unless it succeeds."""
-        result = self.run(what, command, root=root, shown=shown)
+        result = self.run(what, command, root=True, shown=shown)
         if not result.ok:
             raise StepError(f"could not {what}", host=self.name, printed=result.printed, advice=self._advice(result))
         return result.stdout

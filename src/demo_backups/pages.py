@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -11,11 +10,11 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import COULD_NOT_LOOK, INTERRUPTED, SettingsError
+from .errors import SettingsError
 from .evidence import Record
 from .plan import Mark, Plan
 from .plots import Chart, Series
-from .reports import clean, size
+from .reports import RESULTS, Tone, clean, result, size
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -36,28 +35,12 @@ SYMBOLS = {
     Mark.NOT_SEEN: "?",
     Mark.OUT_OF_ORDER: "!",
 }
-
-
-class Tone(enum.Enum):
-    """How something went, as the page's classes have it."""
-
-    GOOD = "good"
-    CARE = "care"
-    BAD = "bad"
-    PLAIN = "plain"
-
-
 TONES = {
     Mark.DONE: Tone.GOOD,
     Mark.TO_DO: Tone.CARE,
     Mark.WAITING: Tone.PLAIN,
     Mark.NOT_SEEN: Tone.PLAIN,
     Mark.OUT_OF_ORDER: Tone.BAD,
-}
-RESULTS = {
-    True: ("✓", "passed", Tone.GOOD),
-    False: ("✗", "failed", Tone.BAD),
-    None: ("?", "could not be made", Tone.CARE),
 }
 
 
@@ -157,31 +140,10 @@ def _standing(plan: Plan, marks: Counter[Mark], count: int) -> tuple[list[str], 
     return words, Tone.BAD if marks[Mark.OUT_OF_ORDER] else Tone.CARE
 
 
-def result(record: Record) -> tuple[str, Tone]:
-    """Say in a few words how what a record tells of ended."""
-    count = len(record.checks)
-    for outcome in (False, None):
-        names = [check["name"] for check in record.checks if check["passed"] is outcome]
-        if names:
-            _, words, tone = RESULTS[outcome]
-            return f"{len(names)} of {count} checks {words}: {', '.join(names)}", tone
-    match record.exit_status:
-        case 0:
-            return (f"all {count} checks passed" if count else "done"), Tone.GOOD
-        case None:
-            return "its end is not known", Tone.CARE
-        case status if status == COULD_NOT_LOOK:
-            return "could not look", Tone.CARE
-        case status if status == INTERRUPTED:
-            return "interrupted", Tone.CARE
-        case status:
-            return f"failed, exit status {status}", Tone.BAD
-
-
 def verdict_of(record: Record) -> tuple[str, str, Tone]:
     """The symbol, the words and the tone of a verification."""
-    symbol, _, tone = RESULTS[record.passed]
-    return symbol, result(record)[0], tone
+    words, tone = result(record)
+    return next(symbol for symbol, _, each in RESULTS.values() if each is tone), words, tone
 
 
 # --- what was seen of a database ------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ def plain(value: Any) -> Any:
     return {key: plain(each) for key, each in value.items()} if isinstance(value, dict) else value
 
 
-def read_project_file(path: Path = FILE) -> dict[str, Any]:
+def read_project_file() -> dict[str, Any]:
     """Read the project's own file, by Invoke's reader.
 
     Raises SettingsError where it is missing or not YAML, and for an environment variable that Invoke could not read.
@@ -30,20 +30,20 @@ def read_project_file(path: Path = FILE) -> dict[str, Any]:
     from invoke.vendor.yaml import YAMLError
 
     config = Config(defaults={}, lazy=True)
-    config.set_project_location(path.parent)
+    config.set_project_location(FILE.parent)
     try:
         config.load_project()
         values = plain(config)
     except (YAMLError, OSError, UnicodeError, TypeError, ValueError, AttributeError, KeyError) as error:
-        raise SettingsError(f"{path.name} cannot be read", printed=str(error), advice=f"correct {path}") from error
+        raise SettingsError(f"{FILE.name} cannot be read", printed=str(error), advice=f"correct {FILE}") from error
     try:
         config.load_shell_env()
     except (AmbiguousEnvVar, UncastableEnvVar, ValueError, TypeError) as error:
         raise SettingsError(
-            f"an environment variable INVOKE_... does not fit its setting in {path.name}",
+            f"an environment variable INVOKE_... does not fit its setting in {FILE.name}",
             printed=str(error),
-            advice=f"what is text in {path.name} takes any value: write it there in quotes",
+            advice=f"what is text in {FILE.name} takes any value: write it there in quotes",
         ) from error
     if not values:
-        raise SettingsError(f"{path.name} is missing or empty", advice=f"restore {path}: git checkout -- {path.name}")
+        raise SettingsError(f"{FILE.name} is missing or empty", advice=f"restore {FILE}: git checkout -- {FILE.name}")
     return dict(values)

@@ -46,6 +46,18 @@ def look(ask: Callable[[], T]) -> Seen[T]:
 
 def observe(settings: Settings, name: str | None = None) -> Plan:
     """Look afresh at all that the plan rests on, for a host; raises SettingsError where there is no such plan."""
+    return plan.make_plan(*_look_at_facts(settings, name))
+
+
+def look_at_all(settings: Settings, name: str | None = None) -> Page:
+    """Look afresh at the plan, for a host, and at the records: what the report shows; raises SettingsError."""
+    facts, damaged = _look_at_facts(settings, name)
+    known = [] if isinstance(facts.records, Unseen) else facts.records  # unreadable: the plan's notes say so
+    return pages.look(plan.make_plan(facts, damaged), known, settings.databases, datetime.now(timezone.utc))
+
+
+def _look_at_facts(settings: Settings, name: str | None) -> tuple[Facts, list[str]]:
+    """The facts, and words on each record that could not be read."""
     host = check_host(settings.host if name is None else name)
     records = look(lambda: evidence.read_all(evidence.folder(settings)))
     files = {name: repository.part(settings, name)[0] for name in PARTS}
@@ -66,15 +78,7 @@ def observe(settings: Settings, name: str | None = None) -> Plan:
         pull_request=in_checkout(repository.look_at_pull_request),
     )
     damaged = [] if isinstance(records, Unseen) else records[1]
-    return plan.make_plan(facts, [f"passed over, not a record: {each.path} ({each.why})" for each in damaged])
-
-
-def look_at_all(settings: Settings, name: str | None = None) -> Page:
-    """Look afresh at the plan, for a host, and at the records: what the report shows; raises SettingsError."""
-    seen = observe(settings, name)
-    records = look(lambda: evidence.read_all(evidence.folder(settings))[0])  # unreadable: the plan's notes say so
-    known = [] if isinstance(records, Unseen) else records
-    return pages.look(seen, known, settings.databases, datetime.now(timezone.utc))
+    return facts, [f"passed over, not a record: {each.path} ({each.why})" for each in damaged]
 
 
 def _lacks(doc: Path) -> str | None:
@@ -214,10 +218,9 @@ class Action:
         return task_command(self.task, host) if self.of_host else f"./inv {self.task}"
 
 
-def _on_host(task: str, database: str, do: Callable[[steps.Work, bool], object], kind: str | None = None) -> Action:
+def _on_host(task: str, database: str, do: Callable[[steps.Work, bool], object], kind: str) -> Action:
     def on_host(doing: Doing, dry_run: bool) -> None:
-        kept = None if dry_run else kind
-        with steps.begin(doing.settings, task, doing.host, database, doing.out, kept) as work:
+        with steps.begin(doing.settings, task, doing.host, database, doing.out, kind, dry_run) as work:
             do(work, dry_run)
 
     return Action(task, on_host)

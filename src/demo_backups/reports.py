@@ -1,7 +1,8 @@
-"""What the tasks print: words, tables and JSON, made of what was seen."""
+"""What the tasks print: words, tables and JSON, made of what was seen; and what a result is called, in the page too."""
 
 from __future__ import annotations
 
+import enum
 import io
 import json
 import os
@@ -15,7 +16,7 @@ from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TextIO
 
-from .errors import SettingsError, StepError
+from .errors import COULD_NOT_LOOK, INTERRUPTED, SettingsError, StepError
 from .hosts import task_command
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from .preflight import Preflight
     from .verification import Verification
 
-MARKS = {True: ("passed", "green"), False: ("FAILED", "bold red"), None: ("could not be made", "yellow")}
 MARK_STYLES = {
     "done": "green",
     "to do": "bold cyan",
@@ -39,6 +39,23 @@ MARK_STYLES = {
     "out of order": "bold red",
 }
 PICTURE_WIDTH = 114  # columns: what a rehearsal's lines and tables need below /tmp
+
+
+class Tone(enum.Enum):
+    """How something went, as the classes of the page and STYLES have it."""
+
+    GOOD = "good"
+    CARE = "care"
+    BAD = "bad"
+    PLAIN = "plain"
+
+
+RESULTS = {  # of a check: a symbol, words, and a tone
+    True: ("✓", "passed", Tone.GOOD),
+    False: ("✗", "failed", Tone.BAD),
+    None: ("?", "could not be made", Tone.CARE),
+}
+STYLES = {Tone.GOOD: "green", Tone.CARE: "yellow", Tone.BAD: "bold red", Tone.PLAIN: ""}  # on a terminal
 
 
 def clean(text: str) -> str:
@@ -174,18 +191,24 @@ class Progress:
             self.tenths = tenths
 
 
-def checks_table(verification: Verification) -> Table:
-    """Make the table of a verification's checks."""
+def _table(show_header: bool = True) -> Table:
     from rich import box
     from rich.table import Table
+
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=show_header)
+
+
+def checks_table(verification: Verification) -> Table:
+    """Make the table of a verification's checks."""
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = _table()
     for column in ("check", "result", "what it saw"):
         table.add_column(column, overflow="fold", no_wrap=column != "what it saw")
     for check in verification.checks:
-        words, style = MARKS[check.passed]
-        table.add_row(Text(check.name), Text(words, style), Text(clean(check.detail)))
+        _, words, tone = RESULTS[check.passed]
+        words = words.upper() if tone is Tone.BAD else words
+        table.add_row(Text(check.name), Text(words, STYLES[tone]), Text(clean(check.detail)))
     return table
 
 
@@ -196,7 +219,8 @@ def print_verification(out: Console, verification: Verification) -> None:
     out.print(Text(clean(f"backup  {verification.path or 'none'}\nsource  {verification.source}")))
     out.print(checks_table(verification))
     verdict = {True: "all checks passed", False: "NOT a good backup", None: "not all checks could be made"}
-    out.print(Text(verdict[verification.passed], MARKS[verification.passed][1]))
+    *_, tone = RESULTS[verification.passed]
+    out.print(Text(verdict[verification.passed], STYLES[tone]))
 
 
 def backups_as_json(host: str, database: str, backups: Sequence[File]) -> dict[str, Any]:
@@ -207,14 +231,12 @@ def backups_as_json(host: str, database: str, backups: Sequence[File]) -> dict[s
 
 def print_backups(out: Console, backups: Sequence[File]) -> None:
     """Print a table of backups, or that there is none."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
     if not backups:
         out.print("there is no backup of it there")
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = _table()
     table.add_column("backup", overflow="fold")
     table.add_column("bytes", justify="right", overflow="fold")
     table.add_column("created", overflow="fold")
@@ -225,13 +247,25 @@ def print_backups(out: Console, backups: Sequence[File]) -> None:
     out.print(table)
 
 
-def outcome(record: Record) -> tuple[str, str]:
-    """Say in a few words what a record shows, and in which style: its checks where they say it, else how it ended."""
-    if record.checks and (record.exit_status == 0 or not record.passed):
-        return MARKS[record.passed]
-    if record.exit_status is None:
-        return "how it ended is not known", "yellow"
-    return f"exit status {record.exit_status}", "green" if record.exit_status == 0 else "bold red"
+def result(record: Record) -> tuple[str, Tone]:
+    """Say in a few words how what a record tells of ended."""
+    count = len(record.checks)
+    for outcome in (False, None):
+        names = [check["name"] for check in record.checks if check["passed"] is outcome]
+        if names:
+            _, words, tone = RESULTS[outcome]
+            return f"{len(names)} of {count} checks {words}: {', '.join(names)}", tone
+    match record.exit_status:
+        case 0:
+            return (f"all {count} checks passed" if count else "done"), Tone.GOOD
+        case None:
+            return "its end is not known", Tone.CARE
+        case status if status == COULD_NOT_LOOK:
+            return "could not look", Tone.CARE
+        case status if status == INTERRUPTED:
+            return "interrupted", Tone.CARE
+        case status:
+            return f"failed, exit status {status}", Tone.BAD
 
 
 def history_as_json(records: Sequence[Record], damaged: Sequence[Damaged]) -> dict[str, Any]:
@@ -263,37 +297,33 @@ def print_history(
 
 
 def _history_table(records: Sequence[Record]) -> Table:
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = _table()
     for column in ("when (UTC)", "host", "database", "kind", "result", "backup", "bytes", "seconds", "who"):
         table.add_column(column, overflow="fold", justify="right" if column in ("bytes", "seconds") else "left")
     for each in records:
-        result, style = outcome(each)
+        ended, tone = result(each)
         words = [
             f"{datetime.fromisoformat(each.when).astimezone(timezone.utc):%Y-%m-%d %H:%M:%S}",
             each.host,
             each.database,
             each.kind,
-            result,
+            ended,
             PurePosixPath(each.backup or "").name,
             "" if each.bytes is None else f"{each.bytes:,}",
             "" if each.seconds is None else f"{each.seconds:,.1f}",
             each.who,
         ]
-        table.add_row(*(Text(clean(word), style if word is result else "") for word in words))
+        table.add_row(*(Text(clean(word), STYLES[tone] if word is ended else "") for word in words))
     return table
 
 
 def print_plan(out: Console, plan: Plan) -> None:
     """Print the plan: each step with its mark and what was seen of it; then what could not be seen, in full."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = _table()
     for column in ("step", "mark", "what was seen"):
         table.add_column(column, overflow="fold", no_wrap=column != "what was seen")
     for number, phase in enumerate(plan.phases, 1):
@@ -317,8 +347,6 @@ def print_plan(out: Console, plan: Plan) -> None:
 
 def print_preflight(out: Console, ahead: Preflight) -> None:
     """Print what a backup will do, and the verdict."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
     seen = ahead.seen
@@ -342,7 +370,7 @@ def print_preflight(out: Console, ahead: Preflight) -> None:
         "running": ", ".join(f"process {each.pid} of {each.user}" for each in seen.at_work) or "no other backup",
         "sqlite3": seen.sqlite,
     }
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=False)
+    table = _table(show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, words in rows.items():

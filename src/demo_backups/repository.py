@@ -136,10 +136,8 @@ def look_here(checkout: Checkout, files: Iterable[str]) -> Here:
     current = checkout.run("git", "symbolic-ref", "--quiet", "--short", "HEAD")
     branch = _commit(checkout, f"refs/heads/{checkout.release.branch}")
     base = branch or _commit(checkout, _base(checkout))
-    heeded = slice(0 if _heeds_modes(checkout) else 1, None)
-    changed = frozenset(
-        file for file in files if (_there(checkout, base, file) or ())[heeded] != (_here(checkout, file) or ())[heeded]
-    )
+    modes = _heeds_modes(checkout)
+    changed = frozenset(file for file in files if _differ(_there(checkout, base, file), _here(checkout, file), modes))
     return Here(current.stdout.strip() or None, branch, subjects(checkout, base) if base else {}, changed)
 
 
@@ -147,8 +145,8 @@ def subjects(checkout: Checkout, commit: str) -> dict[str, str]:
     """The subjects of the commits that lead to one, each with the newest commit that has it, in short."""
     # Said in full: log.showSignature adds lines of its own, and i18n.logOutputEncoding other bytes.
     words = ("log", "--no-show-signature", "--encoding=UTF-8", "--format=%h %s", commit, "--")
-    lines = checkout.ask(*words).split("\n")[:-1]
-    return {subject: short for short, _, subject in (line.partition(" ") for line in reversed(lines))}
+    newest_first = (line.split(" ", 1) for line in checkout.ask(*words).split("\n")[:-1])
+    return {subject: short for short, subject in reversed(list(newest_first))}
 
 
 def _commit(checkout: Checkout, name: str | None) -> str | None:
@@ -174,6 +172,11 @@ def _there(checkout: Checkout, commit: str | None, file: str) -> tuple[str, str]
     listed = checkout.ask("ls-tree", "-z", commit, "--", _pathspec(file)) if commit else ""
     mode, _, rest = listed.partition(" blob ")
     return (mode, rest.split("\t")[0]) if rest else None
+
+
+def _differ(there: tuple[str, str] | None, here: tuple[str, str] | None, modes: bool) -> bool:
+    """Compare a file as committed and as it is here, each a mode and an object; with `modes`, by the mode too."""
+    return there != here if modes or there is None or here is None else there[1] != here[1]
 
 
 def _pathspec(file: str) -> str:
@@ -223,16 +226,18 @@ def look_there(checkout: Checkout) -> There:
             printed=answer.printed,
             advice=f"this must work first, in {checkout.path}: git ls-remote {release.remote}",
         )
-    lines = (line.split("\t") for line in answer.stdout.splitlines())
-    commits = {ref: sha for sha, ref in lines}
+    commits = {name: commit for commit, name in (line.split("\t") for line in answer.stdout.splitlines())}
     branch, base = (commits.get(name) for name in names)
-    merged: bool | None = False
-    if base:
-        messages = set(release.commits.model_dump().values())
-        merged = messages <= set(subjects(checkout, base)) if _commit(checkout, base) else None
-        if not merged and checkout.ask("rev-parse", "--is-shallow-repository").strip() == "true":
-            merged = None
-    return There(url, branch, merged)
+    return There(url, branch, _is_merged(checkout, base) if base else False)
+
+
+def _is_merged(checkout: Checkout, base: str) -> bool | None:
+    """Tell whether all commits of the release lead to the remote's base; None where not all of those are here."""
+    if not _commit(checkout, base):
+        return None
+    if set(checkout.release.commits.model_dump().values()) <= set(subjects(checkout, base)):
+        return True
+    return None if checkout.ask("rev-parse", "--is-shallow-repository").strip() == "true" else False
 
 
 def _url(checkout: Checkout) -> str | None:

@@ -7,7 +7,7 @@ import difflib
 import hashlib
 import re
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from .errors import CouldNotLookError, StepError
 from .facts import HOME, STATE, quote
@@ -86,9 +86,9 @@ def command(database: Database, script: Script) -> str:
     return " ".join([*changed, quote(database.script)])
 
 
-def job(settings: Settings, database: Database, script: Script, published: Path = PUBLISHED) -> Job:
+def job(settings: Settings, database: Database, script: Script) -> Job:
     """Make a database's job, as published; raises StepError for a database that is backed up by hand."""
-    when = published_when(database, published.read_text())
+    when = published_when(database, PUBLISHED.read_text())
     return Job(database.name, when, command(database, script), settings.cron_log, database.script)
 
 

@@ -48,15 +48,21 @@ class Work:
 
 @contextlib.contextmanager
 def begin(
-    settings: Settings, task: str, host: str | None, database: str, out: Console, kind: str | None = None
+    settings: Settings,
+    task: str,
+    host: str | None,
+    database: str,
+    out: Console,
+    kind: str | None = None,
+    dry_run: bool = False,
 ) -> Iterator[Work]:
-    """Name the host, connect to it once, and keep a record of the given kind of what is done there."""
+    """Name the host, connect to it once, and unless in a dry run keep a record, of a kind, of what is done."""
     name = check_host(settings.host if host is None else host)
     found = settings.database(database)
     out.print(f"{name}: {task} ({database} database)", soft_wrap=True)
     with contextlib.ExitStack() as stack:
         record = evidence.Record(kind or task, name, database)
-        if kind:
+        if kind and not dry_run:
             stack.enter_context(evidence.recording(evidence.folder(settings), record))
         yield Work(stack.enter_context(open_host(settings, name)), settings, found, record, out)
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from demo_backups.project import ROOT
+from demo_backups.rehearsal.writer import live_writer
 from demo_backups.settings import Database, Settings
 
-from ..conftest import INV, Inv, clean_environment, live_writer
+from ..conftest import INV, Inv, clean_environment
 from .machine import Machine, Sshd, why_not
 from .terminal import Terminal, terminal
 
@@ -74,7 +75,7 @@ class Server:
         """Let a service commit to the database all the while, 200 times a second; fails if one of its writes does."""
         with live_writer(Path(self.source)) as service:
             yield
-        assert service["failed"] == 0
+        assert service.failed == 0
 
     def add_backup(self, days: float, content: bytes = b"an old backup") -> str:
         """Put a backup of some days ago into the folder; returns its name."""

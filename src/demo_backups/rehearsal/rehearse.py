@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import shlex
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -20,9 +17,9 @@ from .. import evidence, reports, schedule, steps
 from ..errors import InterruptedRunError, SettingsError, StepError
 from ..hosts import open_host
 from ..settings import Settings
-from . import writer
-from .database import make_index, make_tracker
+from .database import TRACKER_ROWS, make_index, make_tracker
 from .server import ALIAS, Server, serve
+from .writer import live_writer
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,16 +27,6 @@ if TYPE_CHECKING:
 JOURNALS = ("wal", "delete")
 HIGHEST_TRAFFIC = 100_000
 HIGHEST_ROWS = 200_000_000
-
-
-@dataclass
-class Traffic:
-    """What the live writer did: commits, failed writes, the slowest write in seconds."""
-
-    commits: int = 0
-    failed: int = 0
-    slowest: float = 0.0
-    words: str = field(default="", repr=False)
 
 
 def parse_traffic(text: str) -> float:
@@ -70,7 +57,7 @@ class Play:
     database: str = "index"
     traffic: float = 200
     journal: str = "delete"
-    rows: int = 500_000
+    rows: int = TRACKER_ROWS
 
 
 def parse_play(database: str, traffic: str, journal: str, rows: str) -> Play:
@@ -95,7 +82,7 @@ def rehearse(settings: Settings, play: Play, keep: bool, out: Console) -> None:
     ):
         folder = Path(name)
         source = _make_places(folder, settings, play)
-        with serve(folder) as server, _writer(source, play.traffic) as seen:
+        with serve(folder) as server, live_writer(source, play.traffic) as seen:
             there = settings_of(server, settings)
             out.print(f"{ALIAS}: a server on 127.0.0.1 port {server.port}, gone when this ends", soft_wrap=True)
             out.print(
@@ -116,7 +103,7 @@ def rehearse(settings: Settings, play: Play, keep: bool, out: Console) -> None:
         record.details |= {
             "journal": play.journal,
             "asked_commits_per_second": play.traffic,
-            "traffic": {k: v for k, v in asdict(seen).items() if k != "words"},
+            "traffic": {"commits": seen.commits, "failed": seen.failed, "slowest": seen.slowest},
         }
         out.print(
             f"the writer: {seen.commits:,} commits, {seen.failed} failed, the slowest took {seen.slowest * 1000:.0f} ms"
@@ -221,36 +208,6 @@ def settings_of(server: Server, settings: Settings) -> Settings:
             "cron_log": places["cron.log"],
         }
     )
-
-
-@contextlib.contextmanager
-def _writer(source: Path, rate: float) -> Iterator[Traffic]:
-    """Let another process write to a database all the while; what it did is known at the end."""
-    seen = Traffic()
-    command = [sys.executable, "-m", writer.__name__, str(source), str(rate)]
-    with (
-        tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
-        ) as process,
-    ):
-        assert process.stdin  # both are pipes
-        assert process.stdout
-        try:
-            if process.stdout.readline() != "ready\n":
-                raise StepError("the rehearsal's writer did not start", printed=_read(errors))
-            yield seen
-        finally:
-            process.stdin.close()
-            last = process.stdout.read()
-        if not last:
-            raise StepError("the rehearsal's writer died", printed=_read(errors))
-        vars(seen).update(json.loads(last), words=_read(errors))
-
-
-def _read(errors: Any) -> str:
-    errors.seek(0)
-    return "\n".join(errors.read().splitlines()[-5:])
 
 
 def _keep(out: Console, there: Settings, database: str) -> None:

@@ -1,4 +1,4 @@
-"""A live service: commits to a database at a steady rate until its standard input ends.
+"""A live service: commits to a database at a steady rate until its standard input ends. `live_writer` starts one.
 
 `python -m demo_backups.rehearsal.writer DATABASE COMMITS_PER_SECOND` prints `ready` after its first commit, and at the
 end one JSON object: commits, failed writes, and the slowest write in seconds. Each write waits 5 s for a lock, as the
@@ -7,13 +7,21 @@ demo's services do.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import select
 import sqlite3
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from ..errors import StepError
 
 BUSY_TIMEOUT = 5.0  # seconds
 
@@ -26,6 +34,52 @@ TRACKER_STATEMENT = """
     ON CONFLICT (info_hash) DO UPDATE SET completed = completed + 1
 """
 NEW_TORRENTS = 0.1  # of the tracker's writes, a torrent that it has not seen
+
+
+@dataclass
+class Traffic:
+    """What a live writer did: commits, failed writes, the slowest write in seconds; for how long, its last words."""
+
+    commits: int = 0
+    failed: int = 0
+    slowest: float = 0.0
+    seconds: float = 0.0
+    words: str = ""
+
+
+@contextlib.contextmanager
+def live_writer(source: Path, rate: float = 200) -> Iterator[Traffic]:
+    """Let another process write to a database all the while, at so many commits a second.
+
+    What it did is known at the end. Raises StepError where it does not start, or dies.
+    """
+    seen = Traffic()
+    command = [sys.executable, "-m", __name__, str(source), str(rate)]
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
+        ) as process,
+    ):
+        assert process.stdin  # both are pipes
+        assert process.stdout
+        try:
+            if process.stdout.readline() != "ready\n":
+                raise StepError("the live writer did not start", printed=_last_lines(errors))
+            started = time.monotonic()
+            yield seen
+            seen.seconds = time.monotonic() - started
+        finally:
+            process.stdin.close()
+            last = process.stdout.read()
+        if not last:
+            raise StepError("the live writer died", printed=_last_lines(errors))
+        vars(seen).update(json.loads(last), words=_last_lines(errors))
+
+
+def _last_lines(errors: IO[str]) -> str:
+    errors.seek(0)
+    return "\n".join(errors.read().splitlines()[-5:])
 
 
 def index_write(database: sqlite3.Connection, random_: random.Random) -> Callable[[], object]:
