@@ -9,15 +9,19 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import fabric.runners
 import pytest
 
 from demo_backups import hosts, scripts
 from demo_backups.errors import (
     COULD_NOT_LOOK,
     BackupsError,
+    ConnectionLostError,
     CouldNotLookError,
     InterruptedRunError,
     SettingsError,
@@ -155,6 +159,20 @@ def test_no_answer_in_time_is_told_at_once_and_the_next_command_works(either: Ho
     assert either.run("go on", "echo on").stdout == "on\n"
 
 
+def test_a_command_is_given_up_quietly_where_its_connection_is_gone(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = fabric.runners.Remote.kill
+
+    def kill(runner: Any) -> None:
+        close(runner)
+        raise EOFError  # as Paramiko does where there is no connection to close the command's channel on
+
+    monkeypatch.setattr(fabric.runners.Remote, "kill", kill)
+    with pytest.raises(ConnectionLostError, match="no answer within 1 s"):  # and no thread that ends in a traceback
+        host.run("wait", "sleep 600", timeout=1)
+
+
 def test_asking_and_acting_raise_what_they_mean(either: Host) -> None:
     assert either.ask("look", "echo seen") == "seen\n"
     assert either.act("do it", "echo done") == "done\n"
@@ -226,13 +244,39 @@ def mortal(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
         process.kill()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_ctrl_c_that_python_loses_ends_a_command_all_the_same(either: Host) -> None:
-    class Met:
-        def __del__(self) -> None:
-            os.kill(os.getpid(), signal.SIGINT)  # what is raised in here, Python ignores
+def in_a_finalizer() -> None:
+    """Get a Ctrl-C while an object is taken away."""
 
-    Met()
+    class Dying:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    Dying()
+
+
+def in_a_weak_reference() -> None:
+    """Get a Ctrl-C while a set of weak references forgets one."""
+
+    class Telling(list[Any]):
+        def append(self, item: Any) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    held: Any = weakref.WeakSet()
+    item = threading.Event()
+    held.add(item)
+    held._iterating, held._pending_removals = {1}, Telling()
+    del item
+
+
+@pytest.mark.parametrize("get", [in_a_finalizer, in_a_weak_reference])
+def test_a_ctrl_c_that_python_would_lose_is_heeded_and_leaves_no_traceback(
+    either: Host, monkeypatch: pytest.MonkeyPatch, get: Callable[[], None]
+) -> None:
+    lost: list[Any] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "unraisablehook", lost.append)
+        get()
+    assert lost == []
     with pytest.raises(InterruptedRunError, match="interrupted while trying to look"):
         either.run("look", "true")
 

@@ -7,6 +7,7 @@ every SFTP session, does no harm.
 
 from __future__ import annotations
 
+import _weakrefset
 import contextlib
 import io
 import secrets
@@ -15,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -267,7 +269,7 @@ def _connection_errors() -> tuple[type[BaseException], ...]:
 
 @contextlib.contextmanager
 def _interrupts() -> Iterator[threading.Event]:
-    """Note every Ctrl-C: Python loses one that meets a callback of its own, such as the end of a weak reference."""
+    """Note every Ctrl-C: Python loses one that meets a callback of its own, and prints a traceback instead."""
     noted = threading.Event()
     before = signal.getsignal(signal.SIGINT)
     if not callable(before) or threading.current_thread() is not threading.main_thread():
@@ -276,13 +278,23 @@ def _interrupts() -> Iterator[threading.Event]:
 
     def note(number: int, frame: FrameType | None) -> None:
         noted.set()
-        before(number, frame)
+        if not _would_be_lost(frame):
+            before(number, frame)
 
     signal.signal(signal.SIGINT, note)
     try:
         yield noted
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _would_be_lost(frame: FrameType | None) -> bool:
+    """Tell whether what is raised here goes nowhere: in the callback of a weak reference, or in a `__del__`."""
+    while frame:
+        if frame.f_code.co_name == "__del__" or frame.f_code.co_filename in (weakref.__file__, _weakrefset.__file__):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextlib.contextmanager
@@ -325,7 +337,8 @@ class _GivenUp(invoke.Runner):
     def kill(self) -> None:
         """End the command, as far as that can be done from here."""
         self._given_up = True
-        super().kill()
+        with contextlib.suppress(*_connection_errors()):  # where the connection is gone, that has ended it
+            super().kill()
 
     @property
     def timed_out(self) -> bool:
