@@ -33,16 +33,17 @@ watch() {
 }
 
 trap : TERM # and not yet '', which the command would inherit
+exec 9>&2 2> /dev/null # bash's own words on its jobs, such as "Done", are no output of the command
 set -m      # the command is a process group of its own, so that all of it can be stopped
-/bin/sh -c "$command" &
+/bin/sh -c "$command" 2>&9 9>&- &
 child=$!
 set +m
-watch "$@" . 8>&- &
+watch "$@" . 2>&9 8>&- 9>&- &
 watcher=$!
 
 trap '' TERM # from here on, nothing cuts short the wait, and the status is the command's own
 wait "$child"
 status=$?
-kill "$watcher" 2> /dev/null
+kill "$watcher"
 
 printf '%s %s\n' "$status" "$(date +%s.%N)" > status.new && sync -- status.new && mv -- status.new status
