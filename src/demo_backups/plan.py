@@ -247,7 +247,7 @@ def _is_of(record: Record, file: File) -> bool:
 
 
 def _passed(record: Record) -> bool:
-    return record.exit_status == 0 and bool(record.checks) and all(each["passed"] is True for each in record.checks)
+    return record.exit_status == 0 and bool(record.checks) and record.passed is True
 
 
 def _outcome(record: Record) -> str:
@@ -310,21 +310,23 @@ def _pushed(facts: Facts) -> Observed:
     return Observed(same, f"on {remote}" if same else f"what is on {remote} is not what is here")
 
 
-def _opened(facts: Facts) -> Observed:
-    request = facts.pull_request
-    if isinstance(request, Unseen):
-        return Observed(None, request.why)
-    if request is None:
-        return Observed(False, "there is no pull request")
+def _requested(see: Callable[[PullRequest], Observed]) -> Callable[[Facts], Observed]:
+    """See a step in the pull request, where there is one."""
+
+    def see_it(facts: Facts) -> Observed:
+        request = facts.pull_request
+        if isinstance(request, Unseen):
+            return Observed(None, request.why)
+        return Observed(False, "there is no pull request") if request is None else see(request)
+
+    return see_it
+
+
+def _opened(request: PullRequest) -> Observed:
     return Observed(request.state != "closed", f"{request.url} ({request.state})")
 
 
-def _reviewed(facts: Facts) -> Observed:
-    request = facts.pull_request
-    if isinstance(request, Unseen):
-        return Observed(None, request.why)
-    if request is None:
-        return Observed(False, "there is no pull request")
+def _reviewed(request: PullRequest) -> Observed:
     words = {"approved": "approved", "changes": "changes are asked for", "none": "no review yet"}[request.review]
     done = request.state == "merged" or request.review == "approved"
     return Observed(done, words, held=request.review == "none")
@@ -373,8 +375,8 @@ PHASES = {
     ],
     "Pull request": [
         Step("push", "Push the branch", _pushed, ("docs-commit",)),
-        Step("open-pr", "Open the pull request", _opened, ("push",)),
-        Step("review", "Address what reviewers say", _reviewed, ("open-pr",)),
+        Step("open-pr", "Open the pull request", _requested(_opened), ("push",)),
+        Step("review", "Address what reviewers say", _requested(_reviewed), ("open-pr",)),
         Step("merge", "Merge it", _is_merged, ("review",)),
     ],
 }
