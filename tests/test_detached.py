@@ -57,23 +57,19 @@ def folder_of(home: Path) -> Path:
 
 def processes(home: Path, words: str) -> list[int]:
     """The processes of the test's runs whose command line has these words in it."""
-    found = []
+    return [pid for pid, line in command_lines(home) if words in line]
+
+
+def sleepers(home: Path) -> list[int]:
+    """The processes of the test's runs that are a sleep of 600 seconds or a few more, and no longer a shell."""
+    return [pid for pid, line in command_lines(home) if line.startswith("sleep 60")]
+
+
+def command_lines(home: Path) -> Iterator[tuple[int, str]]:
+    """The processes of the test's runs, each with its command line."""
     for pid in processes_at_home(home):
-        try:
-            line = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-        except OSError:
-            continue
-        if words in line:
-            found.append(pid)
-    return found
-
-
-def name_of(pid: int) -> str:
-    """The name of a process's program; nothing where it is gone."""
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
-    except OSError:
-        return ""
+        with contextlib.suppress(OSError):  # it is gone
+            yield pid, Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
 
 
 def end(here: Host, database: Database, run: Run) -> tuple[Look, str]:
@@ -262,7 +258,7 @@ def test_the_lock_outlives_the_supervisor_for_as_long_as_the_command_goes_on(
     here: Host, database: Database, home: Path
 ) -> None:
     run = start(here, database, RUN, "sleep 600")
-    (command,) = wait_until(lambda: processes(home, "sleep 600")[:1], "the command")
+    (command,) = wait_until(lambda: sleepers(home), "the command")
 
     def killed() -> bool:
         """Kill the supervisor and its watcher, which may begin a moment later; tell whether none was left."""
@@ -276,9 +272,8 @@ def test_the_lock_outlives_the_supervisor_for_as_long_as_the_command_goes_on(
     with pytest.raises(StepError) as error:
         start(here, database, RUN, "true")
     says(error, "is going on")
-    for pid in processes(home, "sleep 600"):
-        kill(pid)
-    wait_until(lambda: command not in processes(home, "sleep 600"), "the end of the command")
+    kill(command)
+    wait_until(lambda: not sleepers(home), "the end of the command")
     seen, _ = end(here, database, run)
     assert (seen.running, seen.status, seen.ended) == (False, None, None)
     assert end(here, database, start(here, database, RUN, "true"))[0].status == 0
@@ -289,24 +284,23 @@ def test_the_lock_outlives_the_supervisor_for_as_long_as_the_command_goes_on(
 
 def test_stopping_ends_all_of_it_and_keeps_the_words_and_the_status(here: Host, database: Database, home: Path) -> None:
     run = start(here, database, RUN, "sleep 601 & sleep 602 | sleep 603; echo never")
-    wait_until(lambda: sum(name_of(pid) == "sleep" for pid in processes(home, "sleep 60")) == 3, "the command")
+    wait_until(lambda: len(sleepers(home)) == 3, "the command")
     here.act("stop it", detached.stop_command(database, "backup", "stopped by it's me"))
     seen, printed = end(here, database, run)
     assert (seen.status, printed) == (143, "stopped by it's me\n")
-    assert processes(home, "sleep 60") == []
+    assert sleepers(home) == []
 
 
 def test_a_command_may_tidy_up_after_the_signal_that_stops_it_and_the_status_is_its_own(
     here: Host, database: Database, home: Path
 ) -> None:
-    ready = home / "ready"
     for _ in range(5):  # the command may end before its supervisor has seen the signal, and after it
-        run = start(here, database, RUN, f"trap 'echo tidy; exit 9' TERM; touch '{ready}'; sleep 600 & wait")
-        wait_until(ready.exists, "the command")
+        run = start(here, database, RUN, "trap 'echo tidy; exit 9' TERM; sleep 600 & wait")
+        # A process that is just being made still has the trap of the shell that makes it, and loses the signal.
+        wait_until(lambda: sleepers(home), "the command")
         here.act("stop it", detached.stop_command(database, "backup", "stopped"))
         seen, printed = end(here, database, run)
         assert (seen.status, printed) == (9, "stopped\ntidy\n")
-        ready.unlink()
 
 
 def test_a_run_is_stopped_where_too_little_space_stays_free(here: Host, database: Database, tmp_path: Path) -> None:
@@ -337,7 +331,7 @@ def test_a_disk_that_cannot_be_seen_is_not_taken_for_one_with_space(
 
 def test_a_command_that_is_stopped_by_a_signal_can_be_ended_too(here: Host, database: Database, home: Path) -> None:
     run = start(here, database, RUN, "exec sleep 600")
-    (pid,) = wait_until(lambda: processes(home, "sleep 600")[:1], "the command")
+    (pid,) = wait_until(lambda: sleepers(home), "the command")
     kill(pid, signal.SIGSTOP)
     wait_until(lambda: ") T " in Path(f"/proc/{pid}/stat").read_text(), "the signal")
     here.act("stop it", detached.stop_command(database, "backup", "stopped by me"))
@@ -419,6 +413,7 @@ def test_whether_a_run_goes_on_is_asked_of_its_lock_alone(
 ) -> None:
     assert not detached.is_going_on(here, database, "backup")
     run = start(here, database, RUN, "sleep 600")
+    wait_until(lambda: sleepers(home), "the command")
     (folder_of(home) / name).touch()
     damage(folder_of(home) / name)
     assert detached.is_going_on(here, database, "backup")
