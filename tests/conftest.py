@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
+import signal
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ import pytest
 
 from demo_backups.hosts import Host, Result, open_host
 from demo_backups.project import ROOT, read_project_file
-from demo_backups.rehearsal.database import make_index
+from demo_backups.rehearsal.database import make_index, make_tracker
 from demo_backups.rehearsal.rehearse import settings_of
 from demo_backups.rehearsal.server import Server, serve
 from demo_backups.settings import Database, Settings, load
@@ -51,6 +53,17 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = 60) -> 
             pytest.fail(f"waited {seconds} s in vain for {what}")
         time.sleep(0.01)
     return value
+
+
+def stop_midway(copies: Iterable[int], part: Path, source: Path) -> int | None:
+    """Stop the copy among some processes; returns it, None where all of the source is copied already."""
+    for pid in copies:
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # it was faster than this test
+            os.kill(pid, signal.SIGSTOP)
+            if part.stat().st_size < source.stat().st_size:
+                return pid
+            os.kill(pid, signal.SIGCONT)
+    return None
 
 
 def clean_environment(home: Path) -> dict[str, str]:
@@ -177,6 +190,14 @@ def demo(tmp_path: Path, home: Path, project_settings: Settings) -> Iterator[Dem
         there.backups.mkdir()
         make_index(there.source, torrents=50)
         yield there
+
+
+@pytest.fixture(scope="session")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tracker's database in WAL mode that takes long enough to copy that the copy can be met in the middle."""
+    path = tmp_path_factory.mktemp("tracker") / "large.db"
+    make_tracker(path, "wal", rows=600_000)
+    return path
 
 
 @pytest.fixture

@@ -6,28 +6,28 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from demo_backups.rehearsal.database import make_tracker
 from demo_backups.rehearsal.server import processes_at_home
 
-from .conftest import Demo, is_consistent, wait_until
+from .conftest import Demo, is_consistent, stop_midway, wait_until
 from .test_faults import COULD_NOT_LOOK, FAILED, INTERRUPTED, ended, records, start, told
 
 OLDER = "tracker_backup_2026-01-01_00-00-00.db"
 
 
 @pytest.fixture
-def tracker(demo: Demo) -> Demo:
+def tracker(demo: Demo, large: Path) -> Demo:
     """A server with the tracker's database, its script, and an older backup."""
     source = Path(demo.settings.database("tracker").source)
     source.parent.mkdir(parents=True)
-    make_tracker(source, "wal", rows=600_000)
+    shutil.copy(large, source)
     assert demo.inv("deploy-tracker-backup").returncode == 0
     (demo.backups / OLDER).write_bytes(b"older")
     return demo
@@ -57,21 +57,44 @@ def copies(tracker: Demo) -> list[int]:
     return found
 
 
-def stop_midway(tracker: Demo) -> int:
-    """Stop the copy as soon as its part is there; returns the process."""
-    wait_until(lambda: part_of(tracker).exists() and copies(tracker), "the copy")
-    (pid,) = copies(tracker)
-    os.kill(pid, signal.SIGSTOP)
-    return pid
+def stop_copy(tracker: Demo) -> int | None:
+    """Stop the copy as soon as it has begun; returns its process, None where it was faster."""
+    wait_until(lambda: part_of(tracker).exists() or made(tracker), "the copy")
+    return stop_midway(copies(tracker), part_of(tracker), source_of(tracker))
+
+
+def by_task(tracker: Demo, *flags: str, **changes: str) -> subprocess.Popen[str]:
+    """Start a backup by its task."""
+    return start(tracker, "run-tracker-backup", *flags, **changes)
+
+
+def by_cron(tracker: Demo) -> subprocess.Popen[str]:
+    """Start a backup as cron does."""
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(tracker.server.home),
+        "DATABASE_FILE": str(source_of(tracker)),
+        "BACKUP_DIR": str(tracker.backups),
+    }
+    return subprocess.Popen(
+        [tracker.settings.database("tracker").script],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 @contextlib.contextmanager
-def held(tracker: Demo) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """Start a backup by its task and stop its copy in the middle; yields the task and the process of the copy."""
+def held(
+    tracker: Demo, begin: Callable[[Demo], subprocess.Popen[str]] = by_task
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Start a backup and stop its copy in the middle; yields who started it, and the process of the copy."""
     for _ in range(20):
-        task = start(tracker, "run-tracker-backup")
-        pid = stop_midway(tracker)
-        if not made(tracker) and part_of(tracker).stat().st_size < source_of(tracker).stat().st_size:
+        task = begin(tracker)
+        if pid := stop_copy(tracker):
             try:
                 yield task, pid
             finally:
@@ -80,8 +103,7 @@ def held(tracker: Demo) -> Iterator[tuple[subprocess.Popen[str], int]]:
                 task.kill()
                 task.communicate()
             return
-        os.kill(pid, signal.SIGCONT)  # it was faster than this test
-        ended(task)
+        ended(task)  # it was faster than this test
         for name in made(tracker):
             (tracker.backups / name).unlink()
     pytest.fail("could not stop the copy in the middle")
@@ -139,13 +161,7 @@ def test_a_second_run_is_refused_by_task_and_by_cron(tracker: Demo) -> None:
         told(tracker.inv("run-tracker-backup"), FAILED, "a backup of it is going on: process ")
         done = tracker.inv("run-tracker-backup", "--force")
         told(done, FAILED, "a backup of the tracker database is going on, started by ", "./inv attach --host rehearsal")
-        as_cron = subprocess.run(
-            [tracker.settings.database("tracker").script],
-            env={"PATH": "/usr/bin:/bin", "DATABASE_FILE": str(source_of(tracker)), "BACKUP_DIR": str(tracker.backups)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        as_cron = ended(by_cron(tracker))
         assert (as_cron.returncode, made(tracker)) == (1, [])
         assert "another run is at work" in as_cron.stderr
         preflight = json.loads(tracker.inv("preflight", "--database", "tracker", "--json").stdout)
@@ -165,21 +181,11 @@ def test_stop_backup_ends_a_task_s_run_and_says_by_whom(tracker: Demo) -> None:
 
 
 def test_stop_backup_ends_cron_s_run_too(tracker: Demo) -> None:
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "HOME": str(tracker.server.home),
-        "DATABASE_FILE": str(source_of(tracker)),
-        "BACKUP_DIR": str(tracker.backups),
-    }
-    script = subprocess.Popen(
-        [tracker.settings.database("tracker").script], env=environment, stderr=subprocess.PIPE, start_new_session=True
-    )
-    pid = stop_midway(tracker)
-    done = tracker.inv("stop-backup", "--database", "tracker")
-    assert done.returncode == 0, done.stderr
-    script.communicate()
-    assert script.returncode != 0
-    assert pid not in copies(tracker)
+    with held(tracker, by_cron) as (script, pid):
+        done = tracker.inv("stop-backup", "--database", "tracker")
+        assert done.returncode == 0, done.stderr
+        assert ended(script).returncode != 0
+        assert pid not in copies(tracker)
     assert (made(tracker), part_of(tracker).exists()) == ([], False)
 
 
@@ -210,21 +216,16 @@ def test_a_source_that_is_truncated_meanwhile_fails_the_run(tracker: Demo) -> No
 
 
 def test_too_little_space_stops_it_before_and_in_the_middle(tracker: Demo) -> None:
-    free = os.statvfs(tracker.backups)
-    floor = str(free.f_bavail * free.f_frsize)
+    disk = os.statvfs(tracker.backups)
+    floor = str(disk.f_blocks * disk.f_frsize)
     told(tracker.inv("run-tracker-backup", INVOKE_FREE_SPACE_FLOOR=floor), FAILED, "too little space on ", "--force")
     assert part_of(tracker).exists() is False
-    huge = str(10**18)
-    for _ in range(20):
-        task = start(tracker, "run-tracker-backup", "--force", INVOKE_FREE_SPACE_FLOOR=huge)
-        stop_midway(tracker)
+    with held(tracker, lambda there: by_task(there, "--force", INVOKE_FREE_SPACE_FLOOR=floor)) as (task, _):
         done = ended(task)
-        if done.returncode:
-            break
-    assert "the backup of the tracker database failed" in done.stderr
-    assert "are to stay free" in done.stdout + done.stderr
-    wait_until(lambda: not copies(tracker), "the end of the copy")
-    assert not part_of(tracker).exists()
+        told(done, FAILED, "the backup of the tracker database failed")
+        assert "are to stay free" in done.stdout + done.stderr
+        wait_until(lambda: not copies(tracker), "the end of the copy")
+        assert not part_of(tracker).exists()
 
 
 def test_a_run_is_recorded_with_its_end(tracker: Demo) -> None:

@@ -18,10 +18,9 @@ from demo_backups import wal
 from demo_backups.errors import StepError
 from demo_backups.hosts import open_host
 from demo_backups.project import ROOT
-from demo_backups.rehearsal.database import make_tracker
 from demo_backups.settings import Database
 
-from ..conftest import INV, is_consistent, wait_until
+from ..conftest import INV, is_consistent, stop_midway, wait_until
 from .conftest import Server
 
 MIB = 2**20
@@ -89,12 +88,7 @@ class Tracker:
     def stop_copy(self) -> int | None:
         """Stop the copy as soon as it has begun; returns its process, None where it was faster."""
         wait_until(lambda: self.part.exists() or self.made(), "the copy")
-        for pid in self.shells(".backup"):
-            os.kill(pid, signal.SIGSTOP)
-            if self.part.exists() and self.part.stat().st_size < self.source.stat().st_size:
-                return pid
-            os.kill(pid, signal.SIGCONT)
-        return None
+        return stop_midway(self.shells(".backup"), self.part, self.source)
 
     def made(self) -> list[str]:
         """The names of new backups."""
@@ -139,14 +133,6 @@ class Tracker:
             text=True,
             start_new_session=True,
         )
-
-
-@pytest.fixture(scope="session")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tracker's database in WAL mode that takes long enough to copy that the copy can be met in the middle."""
-    path = tmp_path_factory.mktemp("tracker") / "large.db"
-    make_tracker(path, "wal", rows=600_000)
-    return path
 
 
 @pytest.fixture
