@@ -26,7 +26,8 @@ from demo_backups.plan import (
     decide,
     make_plan,
 )
-from demo_backups.repository import Here, PullRequest, There
+from demo_backups.pull_request import PullRequest
+from demo_backups.repository import Here, There
 from demo_backups.scripts import Deployed, Script
 from demo_backups.settings import Settings
 

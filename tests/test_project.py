@@ -99,7 +99,8 @@ def test_the_published_crontab_is_as_published() -> None:
 ORDER = [
     *("errors", "project", "settings", "ssh_config", "host_keys", "login", "ssh", "hosts"),
     *("facts", "detached", "scripts", "backups", "verification", "wal"),
-    *("evidence", "preflight", "schedule", "repository", "plan", "reports", "plots", "pages", "steps"),
+    *("evidence", "preflight", "schedule", "repository", "pull_request"),
+    *("plan", "reports", "plots", "pages", "steps"),
     *("rehearsal.writer", "rehearsal.database", "rehearsal.server", "rehearsal.rehearse"),
     *("release", "checks"),
 ]

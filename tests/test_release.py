@@ -29,9 +29,9 @@ from demo_backups.settings import Settings
 
 from .conftest import INV, Demo
 from .integration.terminal import terminal
-from .release_repository import DOCS, SCRIPTS, ReleaseRepository, release_repository
+from .release_repository import DOCS, SCRIPTS, ReleaseRepository, empty_repository, release_repository
 
-__all__ = ["release_repository"]  # a fixture
+__all__ = ["empty_repository", "release_repository"]  # fixtures
 
 STEPS = {
     "Index database": [
@@ -146,7 +146,7 @@ def on_its_way(
     demo: Demo, release_repository: ReleaseRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Release:
     """A release at its very start, without the GitHub CLI."""
-    variables = {**release_repository.environment, "PATH": path_without_gh(tmp_path), "COLUMNS": "160"}
+    variables = {**release_repository.variables, "PATH": path_without_gh(tmp_path), "COLUMNS": "160"}
     demo.environment = {**demo.environment, **variables}
     for name, value in variables.items():
         monkeypatch.setenv(name, value)

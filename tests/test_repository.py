@@ -1,20 +1,16 @@
-"""The checkout being released: real git, a bare remote beside it, and a stand-in for the GitHub CLI."""
+"""The checkout being released: real git, with a bare remote beside it."""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import shlex
-import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from invoke.config import Config
@@ -23,43 +19,41 @@ from rich.console import Console
 from demo_backups import release, reports, repository, scripts
 from demo_backups.errors import BackupsError, CouldNotLookError, StepError
 from demo_backups.project import ROOT, read_project_file
-from demo_backups.repository import Checkout, Here, PullRequest, There
+from demo_backups.repository import Here, There
 from demo_backups.settings import Settings, load
 
 from .conftest import Inv
+from .release_repository import (
+    BRANCH,
+    DOCS,
+    GIT,
+    INDEX,
+    SCRIPTS,
+    TRACKER,
+    ReleaseRepository,
+    empty_repository,
+    release_repository,
+)
 
-BRANCH = "85-use-sqlite-backup-command-instead-of-cp-for-database-backups"
-INDEX, TRACKER = "share/bin/index-db-backup.sh", "share/bin/tracker-db-backup.sh"
+__all__ = ["empty_repository", "release_repository"]  # fixtures
+
 MESSAGES = {
     "index": "feat: use sqlite .backup for index database backups",
     "tracker": "feat: use sqlite .backup for tracker database backups",
     "docs": "docs: update backup documentation for sqlite .backup command",
 }
-OF_THE_OLD_KIND = """#!/bin/bash
-DATABASE_FILE="/srv/{name}.db"
-BACKUP_FILE="/srv/backups/{name}_$(date +%Y-%m-%d_%H-%M-%S).db"
-cp $DATABASE_FILE "$BACKUP_FILE"
-"""
-# Nothing of what is configured on this machine plays a part.
-GIT = {
-    "GIT_CONFIG_GLOBAL": "/dev/null",
-    "GIT_CONFIG_SYSTEM": "/dev/null",
-    "GIT_CONFIG_COUNT": "0",
-    "GIT_SSH_COMMAND": "ssh -F /dev/null -o BatchMode=yes",
-    "GIT_AUTHOR_NAME": "Maintainer",
-    "GIT_AUTHOR_EMAIL": "maintainer@example.org",
-    "GIT_COMMITTER_NAME": "Maintainer",
-    "GIT_COMMITTER_EMAIL": "maintainer@example.org",
-}
 
 
-@dataclass
-class Repository:
-    """A checkout with a bare remote: scripts of the old kind are committed, ours lie in the work tree."""
+@dataclass(frozen=True)
+class Repository(ReleaseRepository):
+    """A repository that is being released, and the tasks that release it."""
 
-    path: Path
-    remote: Path
     inv: Inv
+
+    @classmethod
+    def of(cls, made: ReleaseRepository, inv: Inv) -> Repository:
+        inv.environment |= made.variables
+        return cls(made.path, made.remote, made.variables, inv)
 
     def do(self, task: str, *flags: str, **changes: str) -> subprocess.CompletedProcess[str]:
         """Do a task of git as `inv` does, but in this process: it takes a tenth of the time."""
@@ -71,61 +65,6 @@ class Repository:
             except BackupsError as error:
                 code, said = error.exit_code, reports.clean(str(error))
         return subprocess.CompletedProcess([task, *flags], code, out.getvalue(), said)
-
-    def git(self, *words: str, at: Path | None = None) -> str:
-        return subprocess.run(
-            ["git", *words], cwd=at or self.path, env=self.inv.environment, capture_output=True, text=True, check=True
-        ).stdout.rstrip("\n")
-
-    def commit(self, file: str, text: str, message: str, at: Path | None = None) -> str:
-        """Commit a file, as somebody would by hand; returns the commit."""
-        path = (at or self.path) / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        self.git("add", "--", file, at=at)
-        self.git("commit", "-q", "-m", message, "--", file, at=at)
-        return self.git("rev-parse", "HEAD", at=at)
-
-    def by_somebody_else(self, file: str, text: str, branch: str = BRANCH) -> str:
-        """Push a commit to a branch of the remote from another clone; returns it."""
-        other = self.path.with_name("another clone")
-        self.git("clone", "-q", str(self.remote), str(other), at=self.path.parent)
-        exists = subprocess.run(
-            ["git", "switch", "-q", branch], cwd=other, env=self.inv.environment, capture_output=True, check=False
-        )
-        if exists.returncode:
-            self.git("switch", "-q", "-c", branch, at=other)
-        commit = self.commit(file, text, "fix: of somebody else", at=other)
-        self.git("push", "-q", "origin", branch, at=other)
-        shutil.rmtree(other)
-        return commit
-
-    @property
-    def state(self) -> tuple[str, ...]:
-        """All that a step could change: references, what is checked out, staged and changed."""
-        return (
-            self.git("for-each-ref"),
-            self.git("rev-parse", "--symbolic-full-name", "HEAD"),
-            self.git("status", "--porcelain=v2", "--untracked-files=all"),
-            self.git("diff", "HEAD"),
-            self.git("for-each-ref", at=self.remote),
-        )
-
-    def files_of(self, commit: str = "HEAD") -> list[str]:
-        return self.git("show", "--format=", "--name-only", "-z", commit).split("\0")[:-1]
-
-    def subject(self, commit: str = "HEAD") -> str:
-        return self.git("show", "--no-patch", "--format=%s", commit)
-
-    def checkout(self, **changes: Any) -> Checkout:
-        """The checkout, for what is asked without a task."""
-        return Checkout(self.path, settings_here().release.model_copy(update=changes))
-
-    def hook(self, name: str, text: str, at: Path | None = None) -> None:
-        hooks = at / "hooks" if at else self.path / ".git/hooks"
-        hooks.mkdir(exist_ok=True)
-        (hooks / name).write_text(f"#!/bin/sh\n{text}\n")
-        (hooks / name).chmod(0o755)
 
 
 @contextlib.contextmanager
@@ -159,41 +98,15 @@ TASKS: dict[str, Callable[[Settings, Console, bool], None]] = {
 
 
 @pytest.fixture
-def place(tmp_path: Path, inv: Inv, monkeypatch: pytest.MonkeyPatch) -> Repository:
+def place(empty_repository: ReleaseRepository, inv: Inv) -> Repository:
     """A repository in which nothing is committed, without a remote."""
-    for name in [name for name in os.environ if name.startswith(("GIT_", "GH_", "INVOKE_"))]:
-        monkeypatch.delenv(name)
-        inv.environment.pop(name, None)
-    path = tmp_path / "it's a checkout"
-    inv.environment |= GIT | {"INVOKE_RELEASE_REPOSITORY": str(path)}
-    for name, value in (GIT | {"HOME": inv.environment["HOME"]}).items():
-        monkeypatch.setenv(name, value)
-    path.mkdir()
-    made = Repository(path, tmp_path / "remote of it.git", inv)
-    made.git("init", "-q", "-b", "main")
-    return made
+    return Repository.of(empty_repository, inv)
 
 
 @pytest.fixture
-def repo(place: Repository) -> Repository:
+def repo(release_repository: ReleaseRepository, inv: Inv) -> Repository:
     """A repository whose base, which is on the remote, holds the old scripts, and whose work tree holds ours."""
-    for file, name in ((INDEX, "index"), (TRACKER, "tracker")):
-        script = place.path / file
-        script.parent.mkdir(parents=True, exist_ok=True)
-        script.write_text(OF_THE_OLD_KIND.format(name=name))
-        script.chmod(0o755)
-    (place.path / "AGENTS.md").write_text("# Agents\n")
-    place.git("add", "-A")
-    place.git("commit", "-q", "-m", "feat: back up by cp")
-    place.git("init", "-q", "--bare", "-b", "main", str(place.remote))
-    place.git("remote", "add", "origin", str(place.remote))
-    place.git("push", "-q", "-u", "origin", "main")
-    for file in (INDEX, TRACKER):
-        shutil.copy(ROOT / file, place.path / file)
-    (place.path / "AGENTS.md").write_text("# Agents\n\nBackups are made by .backup.\n")
-    (place.path / "docs").mkdir()
-    (place.path / "docs/backups.md").write_text("# Backups\n\nMade by .backup.\n")
-    return place
+    return Repository.of(release_repository, inv)
 
 
 @pytest.fixture
@@ -660,6 +573,16 @@ def test_a_remote_that_nobody_answers_for_could_not_be_looked_at(on_branch: Repo
     printed(on_branch.do("push"), 3, "the remote origin cannot be asked", "Connection refused")
 
 
+def test_a_branch_that_is_not_pushed_gets_no_pull_request(on_branch: Repository) -> None:
+    with pytest.raises(StepError, match="is not on origin as it is here"):
+        repository.check_pushed(on_branch.checkout())
+    printed(on_branch.do("push"), 0)
+    repository.check_pushed(on_branch.checkout())
+    printed(on_branch.do("commit-index-backup"), 0)
+    with pytest.raises(StepError, match="is not on origin as it is here"):
+        repository.check_pushed(on_branch.checkout())
+
+
 # --- shown only -----------------------------------------------------------------------------------------------------
 
 
@@ -689,7 +612,7 @@ def test_a_dry_run_refuses_what_would_be_refused(repo: Repository) -> None:
 
 # --- what is seen of it ---------------------------------------------------------------------------------------------
 
-RELEASED = (INDEX, TRACKER, "AGENTS.md", "docs/backups.md")
+RELEASED = (*SCRIPTS, *DOCS)
 
 
 def test_what_is_here_is_seen_before_there_is_a_branch(repo: Repository) -> None:
@@ -760,232 +683,3 @@ def test_another_release_has_its_own_names(repo: Repository) -> None:
     assert (
         repo.git("show", "--no-patch", "--format=%s", "next/one", at=repo.remote) == 'feat: it\'s "another" $(one) #1'
     )
-
-
-# --- GitHub ---------------------------------------------------------------------------------------------------------
-
-URL = "https://github.com/torrust/torrust-demo/pull/90"
-ASKED = "url,state,headRefName,baseRefName,reviewDecision,latestReviews"
-
-
-def answer(state: str = "OPEN", decision: str = "", *latest: str) -> str:
-    """What `gh pr view --json` prints of the fields that are asked for, as recorded from gh 2.23."""
-    reviews = [
-        {
-            "id": f"PRR_{number}",
-            "author": {"login": f"reviewer{number}"},
-            "authorAssociation": "MEMBER",
-            "body": "",
-            "submittedAt": "2026-11-24T20:00:00Z",
-            "includesCreatedEdit": False,
-            "reactionGroups": [],
-            "state": each,
-            "commit": {"oid": ""},
-        }
-        for number, each in enumerate(latest)
-    ]
-    names = {"headRefName": BRANCH, "baseRefName": "main"}
-    return json.dumps({"latestReviews": reviews, "reviewDecision": decision, "state": state, "url": URL} | names)
-
-
-@pytest.mark.parametrize(
-    ("printed", "state", "review"),
-    [
-        (answer(), "open", "none"),
-        (answer("CLOSED"), "closed", "none"),
-        (answer("MERGED", "APPROVED", "APPROVED"), "merged", "approved"),
-        (answer("OPEN", "REVIEW_REQUIRED"), "open", "none"),
-        (answer("OPEN", "REVIEW_REQUIRED", "APPROVED"), "open", "none"),  # by one, and more are asked for
-        (answer("OPEN", "REVIEW_REQUIRED", "COMMENTED"), "open", "none"),
-        (answer("OPEN", "APPROVED", "APPROVED", "COMMENTED"), "open", "approved"),
-        (answer("OPEN", "CHANGES_REQUESTED", "APPROVED", "CHANGES_REQUESTED"), "open", "changes"),
-        (answer("OPEN", "", "APPROVED"), "open", "approved"),
-        (answer("OPEN", "", "APPROVED", "CHANGES_REQUESTED"), "open", "changes"),
-        (answer("OPEN", "", "COMMENTED", "DISMISSED", "PENDING"), "open", "none"),
-    ],
-)
-def test_a_pull_request_is_read_from_what_gh_prints(printed: str, state: str, review: str) -> None:
-    assert repository.parse_pull_request(printed, BRANCH, "main") == PullRequest(URL, state, review)
-
-
-@pytest.mark.parametrize(("branch", "base"), [("85", "main"), (BRANCH, "develop")])
-def test_a_pull_request_of_other_branches_is_none_of_the_release(branch: str, base: str) -> None:
-    assert repository.parse_pull_request(answer("MERGED", "APPROVED"), branch, base) is None
-
-
-@pytest.mark.parametrize(
-    "garbage",
-    [
-        *("", "null", "[]", "5", "{}", "<html>", '{"url": 1}', answer()[:-1]),
-        *(answer().replace("[]", wrong) for wrong in ("5", "[5]", "null", '[{"state": []}]')),
-    ],
-)
-def test_what_gh_prints_and_is_no_pull_request_is_never_taken_for_none(garbage: str) -> None:
-    with pytest.raises(CouldNotLookError, match="cannot be read"):
-        repository.parse_pull_request(garbage, BRANCH, "main")
-
-
-@dataclass
-class GitHub:
-    """A stand-in for the GitHub CLI: it notes how it is called, and answers as it is told."""
-
-    folder: Path
-
-    def answers(self, out: str = "", error: str = "", code: int = 0) -> None:
-        (self.folder / "out").write_text(out)
-        (self.folder / "error").write_text(error)
-        (self.folder / "code").write_text(str(code))
-
-    @property
-    def calls(self) -> list[dict[str, Any]]:
-        log = self.folder / "calls"
-        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-
-
-STAND_IN = f"""#!{sys.executable}
-import json, os, pathlib, sys
-here = pathlib.Path(__file__).parent
-creates = sys.argv[1:3] == ["pr", "create"]
-given = sys.stdin.read()
-names = ("GH_PROMPT_DISABLED", "NO_COLOR")
-with (here / "calls").open("a") as log:
-    heeded = [os.environ.get(name) for name in names]
-    call = {{"words": sys.argv[1:], "given": given, "cwd": os.getcwd(), "set": heeded}}
-    log.write(json.dumps(call) + "\\n")
-if creates:
-    print("{URL}")
-    sys.exit(0)
-sys.stdout.write((here / "out").read_text())
-sys.stderr.write((here / "error").read_text())
-sys.exit(int((here / "code").read_text()))
-"""
-
-
-@pytest.fixture
-def gh(repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GitHub:
-    """The stand-in, first on PATH."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    (folder / "gh").write_text(STAND_IN)
-    (folder / "gh").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    repo.inv.environment["PATH"] = os.environ["PATH"]
-    made = GitHub(folder)
-    made.answers(error=f'no pull requests found for branch "{BRANCH}"\n', code=1)
-    return made
-
-
-def test_gh_is_asked_in_the_checkout_for_the_branch_s_pull_request(repo: Repository, gh: GitHub) -> None:
-    assert repository.look_at_pull_request(repo.checkout()) is None
-    (call,) = gh.calls
-    assert call["words"] == ["pr", "view", BRANCH, "--json", ASKED]
-    assert (call["cwd"], call["given"], call["set"]) == (str(repo.path), "", ["1", "1"])
-
-
-def test_a_pull_request_that_gh_knows_is_seen(repo: Repository, gh: GitHub) -> None:
-    gh.answers(answer("OPEN", "", "APPROVED"))
-    assert repository.look_at_pull_request(repo.checkout()) == PullRequest(URL, "open", "approved")
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        ("To get started with GitHub CLI, please run:  gh auth login\n", 4),
-        ("none of the git remotes configured for this repository point to a known GitHub host.\n", 1),
-        ("error connecting to api.github.com\ncheck your internet connection\n", 1),
-        ('Unknown JSON field: "latestReviews"\n', 1),
-        ("", 1),
-    ],
-)
-def test_where_gh_cannot_ask_nothing_is_known_of_the_pull_request(
-    repo: Repository, gh: GitHub, error: str, code: int
-) -> None:
-    gh.answers(error=error, code=code)
-    with pytest.raises(CouldNotLookError, match="gh cannot ask GitHub") as caught:
-        repository.look_at_pull_request(repo.checkout())
-    assert caught.value.printed == (error.strip() or "exit status 1")
-
-
-def test_without_gh_nothing_is_known_of_the_pull_request(
-    repo: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
-    with pytest.raises(CouldNotLookError, match="gh is not installed"):
-        repository.look_at_pull_request(repo.checkout())
-
-
-def test_a_gh_that_cannot_be_run_is_no_traceback(repo: Repository, gh: GitHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    (gh.folder / "gh").chmod(0o644)
-    monkeypatch.setenv("PATH", str(gh.folder))
-    with pytest.raises(CouldNotLookError, match="gh cannot be run"):
-        repository.look_at_pull_request(repo.checkout())
-
-
-def test_the_pull_request_is_opened_with_its_names_and_a_body_on_standard_input(repo: Repository, gh: GitHub) -> None:
-    checkout = repo.checkout(title="It's a title")
-    change = repository.plan_pull_request(checkout)
-    body = "# Evidence\n\n'quoted' $(id) ünï\n" * 5000
-    repository.make(checkout, replace(change, given=body))
-    call = gh.calls[-1]
-    words = ["pr", "create", "--base", "main", "--head", BRANCH, "--title", "It's a title", "--body-file", "-"]
-    assert (call["words"], call["given"]) == (words, body)
-
-
-@pytest.mark.parametrize(("state", "opens"), [("OPEN", False), ("MERGED", False), ("CLOSED", True)])
-def test_a_pull_request_is_opened_once(repo: Repository, gh: GitHub, state: str, opens: bool) -> None:
-    gh.answers(answer(state))
-    change = repository.plan_pull_request(repo.checkout())
-    assert bool(change.commands) == opens
-    assert (f"{URL} ({state.lower()}): nothing to do" == change.done) != opens
-
-
-def test_a_branch_that_is_not_pushed_gets_no_pull_request(on_branch: Repository) -> None:
-    with pytest.raises(StepError, match="is not on origin as it is here"):
-        repository.check_pushed(on_branch.checkout())
-    printed(on_branch.do("push"), 0)
-    repository.check_pushed(on_branch.checkout())
-    printed(on_branch.do("commit-index-backup"), 0)
-    with pytest.raises(StepError, match="is not on origin as it is here"):
-        repository.check_pushed(on_branch.checkout())
-
-
-COMPARE = f"https://github.com/torrust/torrust-demo/compare/main...{BRANCH}?expand=1"
-
-
-@pytest.mark.parametrize(
-    ("url", "address"),
-    [
-        ("https://github.com/torrust/torrust-demo.git", COMPARE),
-        ("https://github.com/torrust/torrust-demo", COMPARE),
-        ("https://github.com/torrust/torrust-demo/", COMPARE),
-        ("https://someone@github.com/torrust/torrust-demo.git", COMPARE),
-        ("https://someone:secret@github.com/torrust/torrust-demo.git", COMPARE),
-        ("ssh://git@github.com/torrust/torrust-demo.git", COMPARE),
-        ("ssh://git@github.com/torrust/torrust-demo", COMPARE),
-        ("git@github.com:torrust/torrust-demo.git", COMPARE),
-        ("git@github.com:torrust/torrust-demo", COMPARE),
-        ("git@github.com:torrust/torrust.demo.git", COMPARE.replace("torrust-demo", "torrust.demo")),
-        ("https://gitlab.com/torrust/torrust-demo.git", None),
-        ("https://github.com.example.org/torrust/torrust-demo.git", None),
-        ("https://example.org/github.com/torrust/torrust-demo.git", None),
-        ("https://github.com/torrust", None),
-        ("git@github.com:torrust/torrust-demo/more.git", None),
-        ("/srv/git/torrust-demo.git", None),
-        ("../github.com/torrust/torrust-demo", None),
-    ],
-)
-def test_the_page_of_a_pull_request_by_hand_is_known_from_the_remote_without_asking_it(
-    repo: Repository, url: str, address: str | None
-) -> None:
-    repo.git("remote", "set-url", "origin", url)
-    assert repository.compare_address(repo.checkout()) == address
-
-
-def test_the_names_in_the_page_s_address_are_encoded(repo: Repository) -> None:
-    repo.git("remote", "set-url", "origin", "git@github.com:torrust/torrust-demo.git")
-    address = repository.compare_address(repo.checkout(base="a&b", branch="fix/100%#1"))
-    assert address == "https://github.com/torrust/torrust-demo/compare/a%26b...fix/100%25%231?expand=1"
-
-
-def test_without_a_remote_there_is_no_such_page(place: Repository) -> None:
-    assert repository.compare_address(place.checkout()) is None

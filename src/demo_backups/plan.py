@@ -12,7 +12,8 @@ from typing import Any, TypeAlias, TypeVar
 from .errors import COULD_NOT_LOOK, FAILED
 from .evidence import Record
 from .facts import File
-from .repository import Here, PullRequest, There
+from .pull_request import PullRequest
+from .repository import Here, There
 from .scripts import Deployed, Script
 from .settings import LOCAL, ReleaseSettings
 

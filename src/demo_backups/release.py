@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from . import backups, evidence, pages, plan, reports, repository, schedule, scripts, steps
+from . import backups, evidence, pages, plan, pull_request, reports, repository, schedule, scripts, steps
 from .errors import BackupsError, CouldNotLookError, InterruptedRunError, StepError
 from .hosts import Host, open_host, task_command
 from .pages import Page
@@ -75,7 +75,7 @@ def _look_at_facts(settings: Settings, name: str | None) -> tuple[Facts, list[st
         records=records if isinstance(records, Unseen) else records[0],
         here=in_checkout(lambda there: repository.look_here(there, itertools.chain(*files.values()))),
         there=in_checkout(repository.look_there),
-        pull_request=in_checkout(repository.look_at_pull_request),
+        pull_request=in_checkout(pull_request.look),
     )
     damaged = [] if isinstance(records, Unseen) else records[1]
     return facts, [f"passed over, not a record: {each.path} ({each.why})" for each in damaged]
@@ -165,7 +165,7 @@ def open_pr(settings: Settings, name: str | None, out: Console, dry_run: bool = 
     """
     checkout = repository.open_checkout(settings)
     repository.check_pushed(checkout)
-    change = look(lambda: repository.plan_pull_request(checkout))
+    change = look(lambda: pull_request.plan(checkout))
     if isinstance(change, repository.Change) and not change.commands:
         _make(checkout, change, out, dry_run)
         return
@@ -173,7 +173,7 @@ def open_pr(settings: Settings, name: str | None, out: Console, dry_run: bool = 
     if dry_run or isinstance(change, Unseen):
         out.print(body, soft_wrap=True)
     if isinstance(change, Unseen):
-        address = repository.compare_address(checkout)
+        address = pull_request.compare_address(checkout)
         where = address or "where, cannot be told: the address of the remote is not one of github.com"
         raise CouldNotLookError(
             "the pull request was not opened",

@@ -1,9 +1,8 @@
-"""The git checkout being released: its branch, commits, push and pull request, by git and the GitHub CLI themselves."""
+"""The git checkout being released: its branch, its commits, and what is on the remote, by git itself."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shlex
@@ -12,7 +11,6 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import quote
 
 from .errors import CouldNotLookError, SettingsError, StepError
 from .hosts import Result
@@ -215,7 +213,7 @@ class There:
 
 def look_there(checkout: Checkout) -> There:
     """Ask the remote; raises CouldNotLookError where it cannot be asked."""
-    release, url = checkout.release, _url(checkout)
+    release, url = checkout.release, remote_address(checkout)
     if url is None:
         return There(None)
     names = [f"refs/heads/{name}" for name in (release.branch, release.base)]
@@ -240,70 +238,13 @@ def _is_merged(checkout: Checkout, base: str) -> bool | None:
     return None if checkout.ask("rev-parse", "--is-shallow-repository").strip() == "true" else False
 
 
-def _url(checkout: Checkout) -> str | None:
+def remote_address(checkout: Checkout) -> str | None:
     """The address of the remote, None where there is no such remote."""
     words = ("remote", "get-url", "--", checkout.release.remote)
     result = checkout.run("git", *words)
     if not result.ok and "No such remote" in result.stderr:
         return None
     return checkout.ask(*words).strip()
-
-
-# --- the pull request -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class PullRequest:
-    """A pull request: `state` is open, closed or merged; `review` is approved, changes or none."""
-
-    url: str
-    state: str
-    review: str
-
-
-_ASKED = ("url", "state", "headRefName", "baseRefName", "reviewDecision", "latestReviews")
-
-
-def look_at_pull_request(checkout: Checkout) -> PullRequest | None:
-    """Ask GitHub for the pull request of the branch into the base; None where there is none.
-
-    Raises CouldNotLookError.
-    """
-    branch, base = checkout.release.branch, checkout.release.base
-    result = checkout.run("gh", "pr", "view", branch, "--json", ",".join(_ASKED))
-    if result.ok:
-        return parse_pull_request(result.stdout, branch, base)
-    if "no pull requests found" in result.stderr:
-        return None
-    raise CouldNotLookError("gh cannot ask GitHub", printed=result.printed, advice="gh auth status")
-
-
-def parse_pull_request(printed: str, branch: str, base: str) -> PullRequest | None:
-    """A pull request, from what `gh pr view --json` printed (cli.github.com/manual/gh_pr_view).
-
-    None where it is one of other branches: gh takes a branch named 85 for the number of a pull request, and finds the
-    one that is to go into another base.
-    GitHub makes a decision only where the repository asks for reviews; elsewhere the latest of each reviewer count.
-    """
-    try:
-        seen = json.loads(printed)
-        latest = {review["state"] for review in seen["latestReviews"]}
-        decision = seen["reviewDecision"] or next(
-            (state for state in ("CHANGES_REQUESTED", "APPROVED") if state in latest), ""
-        )
-        review = {"APPROVED": "approved", "CHANGES_REQUESTED": "changes"}.get(decision, "none")
-        found = PullRequest(str(seen["url"]), str(seen["state"]).lower(), review)
-        return found if (seen["headRefName"], seen["baseRefName"]) == (branch, base) else None
-    except (ValueError, KeyError, TypeError) as error:
-        raise CouldNotLookError("what gh says of the pull request cannot be read", printed=printed[:500]) from error
-
-
-def compare_address(checkout: Checkout) -> str | None:
-    """The page on which GitHub opens a pull request by hand; None where the remote's address is not one of GitHub."""
-    release, url = checkout.release, _url(checkout) or ""
-    match = re.fullmatch(r"(?:https://(?:[^@/]*@)?|ssh://git@|git@)github\.com[:/]([\w.-]+/[\w.-]+?)(?:\.git)?/?", url)
-    names = f"{quote(release.base)}...{quote(release.branch)}"
-    return f"https://github.com/{match[1]}/compare/{names}?expand=1" if match else None
 
 
 # --- what is done ---------------------------------------------------------------------------------------------------
@@ -441,12 +382,3 @@ def check_pushed(checkout: Checkout) -> None:
         raise StepError(
             f"{checkout.release.branch} is not on {checkout.release.remote} as it is here", advice="./inv push"
         )
-
-
-def plan_pull_request(checkout: Checkout) -> Change:
-    """Say how to open the pull request; its body is given later. Raises CouldNotLookError where `gh` cannot look."""
-    release, request = checkout.release, look_at_pull_request(checkout)
-    if request and request.state != "closed":
-        return Change("open the pull request", f"{request.url} ({request.state}): nothing to do")
-    words = ["gh", "pr", "create", "--base", release.base, "--head", release.branch, "--title", release.title]
-    return Change("open the pull request", "opened the pull request", [[*words, "--body-file", "-"]])
