@@ -35,6 +35,7 @@ from .detached import whoami
 from .errors import FAILED, INTERRUPTED, BackupsError, CouldNotLookError, StepError
 from .project import ROOT
 from .settings import Settings
+from .verification import verdict
 
 SCHEMA = 2
 ADVICE = "set evidence_dir to a folder that can be {} (INVOKE_EVIDENCE_DIR)"
@@ -91,9 +92,8 @@ class Record:
 
     @property
     def passed(self) -> bool | None:
-        """False if a check failed, else None if one could not be made, else True; True also where none was made."""
-        results = [check["passed"] for check in self.checks]
-        return False if False in results else None if None in results else True
+        """The verdict of its checks; True also where none was made."""
+        return verdict(check["passed"] for check in self.checks)
 
 
 _SHAPE = TypeAdapter(Record)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, TypeAlias
@@ -39,6 +39,12 @@ class Check:
     detail: str
 
 
+def verdict(results: Iterable[bool | None]) -> bool | None:
+    """False if a check failed, else None if one could not be made, else True; True also where none was made."""
+    seen = set(results)
+    return False if False in seen else None if None in seen else True
+
+
 @dataclass(frozen=True)
 class Verification:
     """The checks of one backup. Sizes in bytes; None is what could not be seen."""
@@ -54,9 +60,8 @@ class Verification:
 
     @property
     def passed(self) -> bool | None:
-        """False if a check failed, else None if one could not be made, else True."""
-        results = [check.passed for check in self.checks]
-        return False if False in results else None if None in results else True
+        """The verdict of its checks."""
+        return verdict(check.passed for check in self.checks)
 
     @property
     def exit_code(self) -> int:
