@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from demo_backups import detached
+from demo_backups import backups, detached
 from demo_backups.backups import check_run, cron_command, is_backup_name, list_backups, made, start_backup
 from demo_backups.detached import Look, Run
 from demo_backups.errors import CouldNotLookError, StepError
@@ -19,7 +19,7 @@ from demo_backups.facts import File, quote
 from demo_backups.hosts import Host
 from demo_backups.settings import Database, Settings
 
-from .conftest import ODD_NAMES
+from .conftest import ODD_NAMES, wait_until
 
 NAME = "backup_2024-11-24_20-00-00.db"
 
@@ -176,6 +176,22 @@ def test_a_run_that_ends_well_and_makes_nothing_is_a_failure(here: Host, databas
     with pytest.raises(StepError, match="the script ended well but made no new backup in") as caught:
         check_run(here, database, run, seen, printed)
     assert "another folder" in caught.value.advice
+
+
+def test_what_heeds_no_sigterm_is_killed_and_what_it_left_is_cleared(
+    here: Host, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backups, "STOP_TIMEOUT", 0.2)
+    part = Path(database.part)
+    command = f"trap '' TERM; exec 9> {quote(database.lock)}; echo half > {quote(str(part))}; sleep 60; echo never"
+    run = start_backup(here, database, command, 1, 0)
+    wait_until(part.exists, "the command")
+    backups.stop(here, database, "stopped by me")
+    assert backups.going_on(here, database) == ([], [])
+    assert not part.exists()
+    seen = detached.look(here, database, run.kind)
+    assert (seen.running, seen.output) == (False, "stopped by me\n")
+    assert seen.status in (137, None)  # its supervisor is killed too, before it has kept the status or afterwards
 
 
 def test_a_folder_that_cannot_be_seen_stops_a_run_before_it_starts(
