@@ -243,15 +243,25 @@ def test_what_is_not_run_of_the_quick_start_is_what_ci_runs() -> None:
         assert command in (ROOT / ".ci/run").read_text().splitlines()
 
 
-@pytest.mark.parametrize("journal", ["wal", "delete"])
-def test_restoring_by_hand_as_the_docs_say(journal: str, tmp_path: Path, home: Path) -> None:
-    app, backups = tmp_path / "app", tmp_path / "backups"
+PUBLISHED_APP, PUBLISHED_BACKUPS = "/home/torrust/github/torrust/torrust-demo", "/home/torrust/backups"
+
+
+def install(folder: Path, journal: str, statements: str) -> tuple[Path, Path, Path, sqlite3.Connection]:
+    """Lay a server's folders out: returns that of the app, of the backups, the live database, and its service."""
+    app, backups = folder / "app", folder / "backups"
     live = app / "storage/index/lib/database/sqlite3.db"
     live.parent.mkdir(parents=True)
     backups.mkdir()
     service = sqlite3.connect(live)
     service.execute(f"PRAGMA journal_mode = {journal}")
-    service.executescript("CREATE TABLE t (word TEXT); INSERT INTO t VALUES ('good')")
+    service.executescript(statements)
+    return app, backups, live, service
+
+
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_restoring_by_hand_as_the_docs_say(journal: str, tmp_path: Path, home: Path) -> None:
+    statements = "CREATE TABLE t (word TEXT); INSERT INTO t VALUES ('good')"
+    app, backups, live, service = install(tmp_path, journal, statements)
     paths = {"DATABASE_FILE": str(live), "BACKUP_DIR": str(backups)}
     subprocess.run([SCRIPT], env={"PATH": "/usr/bin:/bin"} | paths, check=True)
     [backup] = backups.glob("backup_*.db")
@@ -261,8 +271,8 @@ def test_restoring_by_hand_as_the_docs_say(journal: str, tmp_path: Path, home: P
 
     def follow(block: str) -> str:
         for published, here in (
-            ("/home/torrust/backups/backup_2026-01-31_12-00-00.db", backup),
-            ("/home/torrust/github/torrust/torrust-demo", app),
+            (f"{PUBLISHED_BACKUPS}/backup_2026-01-31_12-00-00.db", backup),
+            (PUBLISHED_APP, app),
         ):
             block = block.replace(published, str(here))
         # `sudo -s` opens a shell, and there is no Docker here.
@@ -291,20 +301,10 @@ def test_restoring_by_hand_as_the_docs_say(journal: str, tmp_path: Path, home: P
     replaced.close()
 
 
-PUBLISHED_APP, PUBLISHED_BACKUPS = "/home/torrust/github/torrust/torrust-demo", "/home/torrust/backups"
-
-
 @pytest.mark.parametrize("journal", ["wal", "delete"])
 def test_backing_up_and_checking_by_hand_as_the_docs_say(journal: str, tmp_path: Path, home: Path) -> None:
-    app, backups = tmp_path / "app", tmp_path / "backups"
-    live = app / "storage/index/lib/database/sqlite3.db"
-    live.parent.mkdir(parents=True)
-    backups.mkdir()
-    service = sqlite3.connect(live)
-    service.execute(f"PRAGMA journal_mode = {journal}")
-    service.executescript(
-        "CREATE TABLE torrust_torrents (torrent_id, info_hash); INSERT INTO torrust_torrents VALUES (7, 'abc')"
-    )
+    statements = "CREATE TABLE torrust_torrents (torrent_id, info_hash); INSERT INTO torrust_torrents VALUES (7, 'abc')"
+    app, backups, live, service = install(tmp_path, journal, statements)
     (app / "share/bin").mkdir(parents=True)
     (app / "share/bin" / SCRIPT.name).symlink_to(SCRIPT)
     with_paths = f"DATABASE_FILE={live} BACKUP_DIR={backups} {app}/share/bin/"
