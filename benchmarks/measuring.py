@@ -106,7 +106,7 @@ def _pinned(before: Sequence[str], backup: str, shell: str) -> Callable[[Path, P
 
     def command(source: Path, folder: Path) -> list[str]:
         copy = str(folder / "copy.db")
-        words = [*SHELL, str(source), ".timeout 30000", *before, "BEGIN", "SELECT 1 FROM sqlite_master LIMIT 0"]
+        words = [*SHELL, str(source), ".timeout 120000", *before, "BEGIN", "SELECT 1 FROM sqlite_master LIMIT 0"]
         return ["sh", "-c", f"copy=$1; shift; {shell}", str(source), copy, *words, f"{backup} {copy}"]
 
     return command

@@ -480,7 +480,7 @@ def test_a_server_that_dies_during_a_run(demo: Demo, slow: Path) -> None:
         told(
             ended(process),
             COULD_NOT_LOOK,
-            "rehearsal: the connection was lost while trying to look how the backup goes",
+            "rehearsal: the connection was lost while trying to ",  # start it, or look how it goes
             "  -> the backup, once started, goes on without this terminal and this connection. Come back to it",
         )
     os.kill(int(slow.read_text()), signal.SIGKILL)

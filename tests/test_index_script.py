@@ -383,7 +383,7 @@ def is_open(path: Path) -> bool:
 
 
 def test_a_source_that_stays_locked_is_a_failure(place: Place, tmp_path: Path) -> None:
-    impatient = SCRIPT.read_text().replace(".timeout 30000", ".timeout 30")
+    impatient = SCRIPT.read_text().replace(".timeout 120000", ".timeout 30")
     assert impatient != SCRIPT.read_text()
     place.script = tmp_path / SCRIPT.name
     place.script.write_text(impatient)

@@ -667,11 +667,11 @@ def test_a_source_that_cannot_be_looked_at(
 def test_a_source_that_stays_locked_could_not_be_looked_at(
     look: Look, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a sqlite3 that waits for a lock less long than the half minute it is told to."""
+    """With a sqlite3 that waits for a lock less long than the two minutes it is told to."""
     programs = tmp_path / "bin"
     programs.mkdir()
     real = shlex.quote(shutil.which("sqlite3") or "")
-    (programs / "sqlite3").write_text(f'#!/bin/bash\nexec {real} "${{@/#.timeout 30000/.timeout 50}}"\n')
+    (programs / "sqlite3").write_text(f'#!/bin/bash\nexec {real} "${{@/#.timeout 120000/.timeout 50}}"\n')
     (programs / "sqlite3").chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     assert look().source_bytes

@@ -29,7 +29,7 @@ SIZE="$(stat -c %s -- "$DATABASE_FILE")"
 # Not cp, which copies pages while the service changes them, and not a plain .backup, which starts over at every
 # commit: BEGIN and one read pin a snapshot for the whole copy. Read-only, the source is neither created nor written.
 printed="$(sqlite3 -batch -init /dev/null -bail -readonly "$DATABASE_FILE" \
-  ".timeout 30000" "BEGIN" "SELECT 1 FROM sqlite_master LIMIT 0" ".backup --async $PART" 2>&1)" ||
+  ".timeout 120000" "BEGIN" "SELECT 1 FROM sqlite_master LIMIT 0" ".backup --async $PART" 2>&1)" ||
   fail "cannot back up $DATABASE_FILE: ${printed:-sqlite3 ended with status $?}"
 
 # Of a source that was cut off meanwhile, sqlite3 copies zeros and says nothing: it is smaller than it was, and than its

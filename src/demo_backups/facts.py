@@ -133,20 +133,24 @@ def look_at_header(host: Host, path: PurePosixPath) -> Header:
 
 
 SQLITE = ("sqlite3", "-batch", "-init", "/dev/null", "-bail")  # without start-up file, to the first failure
+LOCK_WAIT = 120  # seconds that sqlite3 waits for a lock, in the scripts too; it holds nobody back meanwhile
 
 
 def sqlite_command(
-    path: PurePosixPath, *statements: str, immutable: bool = False, writable: bool = False, wait: int = 30_000
+    path: PurePosixPath, *statements: str, immutable: bool = False, writable: bool = False, wait: float = LOCK_WAIT
 ) -> str:
     """Ask SQLite itself, read-only unless `writable`; a database that is missing is never made (uri.html).
 
-    It waits for a lock for so many milliseconds, by itself as long as the scripts do. `immutable` leaves nothing beside
-    the database and heeds nothing that is there (uri.html, section 3.3): right for a finished backup, and for a
-    database in WAL mode that nobody has open.
+    It waits for a lock for `wait` seconds. `immutable` leaves nothing beside the database and heeds nothing that is
+    there (uri.html, section 3.3): right for a finished backup, and for a database in WAL mode that nobody has open.
     """
     encoded = percent_encode(str(path), errors="surrogateescape")
     uri = f"file:{encoded}?mode={'rw' if writable else 'ro'}{'&immutable=1' if immutable else ''}"
-    return shlex.join([*SQLITE, *([] if writable else ["-readonly"]), uri, f".timeout {wait}", *statements])
+    return shlex.join([*SQLITE, *([] if writable else ["-readonly"]), uri, _timeout(wait), *statements])
+
+
+def _timeout(seconds: float) -> str:
+    return f".timeout {seconds * 1000:.0f}"
 
 
 SHAPE_STATEMENTS = (
@@ -194,7 +198,7 @@ def missing_tools_command(tools: Iterable[str]) -> str:
 def sqlite_ability_command() -> str:
     """Ask sqlite3 for the options that the scripts use, on an empty database in memory; prints its version."""
     words = [*SQLITE, "-readonly", ":memory:"]
-    words += [".timeout 30000", "BEGIN", "SELECT 1 FROM sqlite_master LIMIT 0"]
+    words += [_timeout(LOCK_WAIT), "BEGIN", "SELECT 1 FROM sqlite_master LIMIT 0"]
     words += [".backup --async :memory:", "SELECT sqlite_version()"]
     return f"PATH={CRON_PATH}; {shlex.join(words)}"
 

@@ -11,6 +11,7 @@ from . import detached
 from .backups import is_backup_name, list_backups
 from .errors import COULD_NOT_LOOK, FAILED
 from .facts import (
+    LOCK_WAIT,
     SHAPE_STATEMENTS,
     File,
     Header,
@@ -179,9 +180,8 @@ def look_at_shape(host: Host, source: PurePosixPath, header: Header | None, besi
     opened = how_to_open(header, beside_it)
     if isinstance(opened, str):
         return f"the source {source} {opened}"
-    result = host.run(
-        f"ask SQLite about {source}", sqlite_command(source, *SHAPE_STATEMENTS, immutable=opened), root=True
-    )
+    command = sqlite_command(source, *SHAPE_STATEMENTS, immutable=opened)
+    result = host.run(f"ask SQLite about {source}", command, root=True, timeout=LOCK_WAIT + COMMAND_TIMEOUT)
     if not result.ok:
         started = (
             ": a journal of a dead writer is beside it, and the service must be started once"

@@ -39,7 +39,7 @@ and it keeps that size. The mode stays until it is changed back: {undo}"""
 def mode_command(database: Database, wal: bool) -> str:
     """The command that changes the journal mode."""
     pragma = f"PRAGMA journal_mode={'WAL' if wal else 'DELETE'}"
-    return sqlite_command(database.source, pragma, writable=True, wait=1000)
+    return sqlite_command(database.source, pragma, writable=True, wait=1)
 
 
 def look_at_mode(host: Host, database: Database) -> Mode:
