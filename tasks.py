@@ -367,11 +367,9 @@ def rehearse(
     from demo_backups import reports
     from demo_backups.rehearsal.rehearse import parse_play
     from demo_backups.rehearsal.rehearse import rehearse as play
-    from demo_backups.settings import load
+    from demo_backups.settings import for_rehearsal
 
-    # Of the environment only what is rehearsed and the place of the records: nothing else reaches the rehearsal.
-    given = {"evidence_dir": c.config.get("evidence_dir"), "release": {"repository": settings(c).release.repository}}
-    project = load(PROJECT, PROJECT | given, environ={})
+    project = for_rehearsal(settings(c))
     if svg is not None:
         reports.check_picture(Path(svg))
     out = reports.console(record=svg is not None)

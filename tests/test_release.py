@@ -185,6 +185,9 @@ def read_plan(done: Done) -> dict[str, dict[str, Any]]:
 
 def test_next_walks_the_plan_from_its_start_until_only_the_network_is_missing(on_its_way: Release) -> None:
     demo, repository = on_its_way.demo, on_its_way.repository
+    # Only this server's database has so few: the rehearsal keeps to the project's own query.
+    few = "SELECT 1 WHERE (SELECT count(*) FROM torrust_torrents) = 50"
+    demo.environment = {**demo.environment, "INVOKE_DATABASES_INDEX_QUERY": few}
     walked = []
     before = read_plan(demo.inv("plan", "--json"))
     while (done := demo.inv("next", "--yes")).returncode == 0:

@@ -21,7 +21,7 @@ from .plan import DatabaseFacts, Facts, Mark, OnHost, Plan, Seen, Unseen
 from .project import ROOT
 from .rehearsal.rehearse import Play, rehearse
 from .scripts import Deployed, Script
-from .settings import Database, Settings, check_host
+from .settings import Database, Settings, check_host, for_rehearsal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -241,7 +241,7 @@ def _commit(part: str) -> Callable[[Settings, Console, bool], None]:
 
 
 def _rehearse(doing: Doing, dry_run: bool) -> None:
-    rehearse(doing.settings, Play(), False, doing.out)
+    rehearse(for_rehearsal(doing.settings), Play(), False, doing.out)
 
 
 def _open_pr(doing: Doing, dry_run: bool) -> None:
