@@ -377,7 +377,7 @@ def test_what_changed_while_nobody_answered_is_not_done_unseen(on_its_way: Relea
     ("file", "text", "step", "seen"),
     [
         (SCRIPTS[0], 'cp $DATABASE_FILE "$BACKUP_FILE"\n', "index-script", "not quoted: $DATABASE_FILE"),
-        (DOCS[1], "cp\n", "docs", f"{DOCS[1]} does not tell of .backup"),
+        (DOCS[1], "cp a.db a.db.backup\n", "docs", f"{DOCS[1]} does not tell of .backup"),
         (DOCS[0], "<<<<<<< HEAD\n.backup\n=======\ncp\n>>>>>>> x\n", "docs", f"{DOCS[0]} holds an unfinished merge"),
     ],
 )

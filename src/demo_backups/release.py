@@ -90,7 +90,7 @@ def _lacks(doc: Path) -> str | None:
         return f"cannot be read: {error.strerror}"
     if re.search(rb"^(<{7}|>{7}) ", text, re.MULTILINE):
         return "holds an unfinished merge"
-    return None if b".backup" in text else "does not tell of .backup"
+    return None if re.search(rb"(?<![\w.])\.backup\b", text) else "does not tell of .backup"
 
 
 def _look_at_databases(settings: Settings, host: str) -> dict[str, DatabaseFacts]:
