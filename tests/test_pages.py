@@ -410,7 +410,7 @@ def test_a_size_of_the_database_that_is_none_is_not_drawn(wrong: object) -> None
 
 
 def test_ten_thousand_damaged_records_make_neither_form_long() -> None:
-    plan = all_marks(notes=tuple(f"passed over, not a record: evidence/{number}.json" for number in range(10_000)))
+    plan = all_marks(notes=tuple(f"passed over: evidence/{number}.json" for number in range(10_000)))
     page = look(verification(), plan=plan)
     text, html = pages.markdown(page), pages.html(page)
     assert "- … and 9960 more: `./inv plan`" in text

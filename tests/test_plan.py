@@ -460,8 +460,8 @@ def test_without_a_network_only_the_steps_of_the_server_and_of_the_pull_request_
 
 
 def test_what_could_not_be_seen_is_told_in_full_once(facts: Facts) -> None:
-    plan = make_plan(server_unseen(facts), ["passed over, not a record: x.json (it is empty)"])
-    assert plan.notes == [UNSEEN.error, "passed over, not a record: x.json (it is empty)"]
+    plan = make_plan(server_unseen(facts), ["passed over: x.json: it is empty"])
+    assert plan.notes == [UNSEEN.error, "passed over: x.json: it is empty"]
 
 
 @pytest.mark.parametrize("name", ["records", "here", "there", "pull_request"])

@@ -19,7 +19,7 @@ import pytest
 
 from demo_backups import evidence, release, reports
 from demo_backups.errors import StepError
-from demo_backups.evidence import Record
+from demo_backups.evidence import SCHEMA, Record
 from demo_backups.plan import Plan
 from demo_backups.project import ROOT
 from demo_backups.rehearsal.database import make_tracker
@@ -543,15 +543,17 @@ def test_damaged_records_are_named_below_the_table_and_passed_over(on_its_way: R
     before = marks(on_its_way.plan())
     assert before["index-test"] == "done"
     (whole,) = on_its_way.evidence.glob("*.json")
-    half, folder = on_its_way.evidence / "zz-half.json", on_its_way.evidence / "zz-folder.json"
+    half, folder, newer = (on_its_way.evidence / f"zz-{name}.json" for name in ("half", "folder", "newer"))
     half.write_text(whole.read_text()[:100])
     folder.mkdir()
+    newer.write_text(json.dumps({**json.loads(whole.read_text()), "schema": SCHEMA + 1}))
     assert marks(on_its_way.plan()) == before
     done = on_its_way.demo.inv("plan")
     assert (done.returncode, done.stderr) == (0, "")
     below = done.stdout.partition(" merge ")[2]
-    assert f"passed over, not a record: {half} (" in below
-    assert f"passed over, not a record: {folder} (" in below
+    assert f"passed over: {half}: it is not whole" in below
+    assert f"passed over: {folder}: it is not a regular file" in below
+    assert f"passed over: {newer}: schema {SCHEMA + 1} is not known: a newer version wrote it" in below
 
 
 def test_where_the_records_cannot_be_read_their_steps_are_not_seen(on_its_way: Release) -> None:

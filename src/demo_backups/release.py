@@ -78,7 +78,7 @@ def _look_at_facts(settings: Settings, name: str | None) -> tuple[Facts, list[st
         pull_request=in_checkout(repository.look_at_pull_request),
     )
     damaged = [] if isinstance(records, Unseen) else records[1]
-    return facts, [f"passed over, not a record: {each.path} ({each.why})" for each in damaged]
+    return facts, [f"passed over: {each.path}: {each.why}" for each in damaged]
 
 
 def _lacks(doc: Path) -> str | None:
