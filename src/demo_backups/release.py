@@ -52,7 +52,8 @@ def observe(settings: Settings, name: str | None = None) -> Plan:
 def look_at_all(settings: Settings, name: str | None = None) -> Page:
     """Look afresh at the plan, for a host, and at the records: what the report shows; raises SettingsError."""
     facts, damaged = _look_at_facts(settings, name)
-    known = [] if isinstance(facts.records, Unseen) else facts.records  # unreadable: the plan's notes say so
+    records = facts.records
+    known = None if isinstance(records, Unseen) or (damaged and not records) else records  # the plan's notes say why
     return pages.look(plan.make_plan(facts, damaged), known, settings.databases, datetime.now(timezone.utc))
 
 
