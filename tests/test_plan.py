@@ -320,6 +320,7 @@ STEPS: list[tuple[Change, str, Mark, str]] = [
     (both(records(), database("index", flaws=["x"])), "index-test", WAITING, "was not tried here"),
     (database("index", script=None), "index-test", TO_DO, "there is no script that could run"),
     (records(rehearsal("index", exit_status=1)), "index-test", TO_DO, "the last rehearsal did not pass"),
+    (lambda facts: facts, "index-deploy", DONE, ", since 2026-11-24 20:00:00+01:00"),
     (records(), "index-deploy", OUT_OF_ORDER, "this very script"),
     (on_host("index", script=UNSEEN), "index-deploy", NOT_SEEN, "cannot connect"),
     (on_host("index", script=None), "index-deploy", TO_DO, "there is no script there"),

@@ -164,7 +164,8 @@ def _deployed(database: str) -> Callable[[Facts], Observed]:
             return Observed(False, "there is no script there")
         if script is None or there.sha256 != script.sha256:
             return Observed(False, f"another script is there ({there.sha256[:12]})")
-        return Observed(True, f"this very script ({there.sha256[:12]}), since {there.since:%Y-%m-%d %H:%M:%S}")
+        since = there.since.isoformat(sep=" ", timespec="seconds")
+        return Observed(True, f"this very script ({there.sha256[:12]}), since {since}")
 
     return see
 
