@@ -590,6 +590,8 @@ def test_without_an_author_git_says_what_to_do(on_branch: Repository) -> None:
 def test_the_branch_is_pushed_and_nothing_else_and_once(on_branch: Repository) -> None:
     printed(on_branch.do("commit-index-backup"), 0)
     on_branch.git("branch", "another")
+    on_branch.git("tag", "--annotate", "--message=of this maintainer's own", "mine")
+    on_branch.git("config", "push.followTags", "true")
     main = on_branch.git("rev-parse", "main", at=on_branch.remote)
     printed(on_branch.do("push"), 0, f"pushed {BRANCH} to origin")
     heads = dict(line.split()[::-1] for line in on_branch.git("show-ref", at=on_branch.remote).splitlines())
@@ -672,7 +674,7 @@ def test_a_dry_run_shows_the_commands_and_changes_nothing(repo: Repository) -> N
 
     before = repo.state
     printed(repo.inv("commit-docs", "--dry-run"), 0, f"git commit --quiet '--message={MESSAGES['docs']}' -- AGENTS.md")
-    printed(repo.inv("push", "--dry-run"), 0, "git push --quiet --set-upstream -- origin")
+    printed(repo.inv("push", "--dry-run"), 0, "git push --quiet --no-follow-tags --set-upstream -- origin")
     assert repo.state == before
 
 

@@ -425,10 +425,11 @@ def plan_push(checkout: Checkout) -> Change:
     if here.branch == there.branch:
         return Change("push", f"{release.remote} has it already ({here.branch[:7]}): nothing to do")
     reference = f"refs/heads/{release.branch}"
+    flags = ["--quiet", "--no-follow-tags", "--set-upstream"]  # whatever push.followTags says
     return Change(
         "push",
         f"pushed {release.branch} to {release.remote}",
-        [["git", "push", "--quiet", "--set-upstream", "--", release.remote, f"{reference}:{reference}"]],
+        [["git", "push", *flags, "--", release.remote, f"{reference}:{reference}"]],
         advice="if somebody else pushed to it, take that in first: "
         f"git pull --rebase {release.remote} {shlex.quote(release.branch)}",
     )
