@@ -248,13 +248,13 @@ def test_with_gh_it_walks_on_to_the_merge_by_hand(on_its_way: Release) -> None:
     assert (github / "body").read_text().strip()
 
     waiting = on_its_way.plan()
-    assert observed(waiting, "review") == ("waiting", "no review yet")
+    assert observed(waiting, "review") == ("waiting", "not approved yet")
     assert waiting.exit_code == 0
     done = demo.inv("next", "--yes")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         "nothing is to do now",
-        "review waiting: no review yet",
+        "review waiting: not approved yet",
         "merge waiting: not in main",
     ]
 

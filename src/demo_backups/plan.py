@@ -328,9 +328,10 @@ def _opened(request: PullRequest) -> Observed:
 
 
 def _reviewed(request: PullRequest) -> Observed:
-    words = {"approved": "approved", "changes": "changes are asked for", "none": "no review yet"}[request.review]
-    done = request.state == "merged" or request.review == "approved"
-    return Observed(done, words, held=request.review == "none")
+    if request.state == "merged":
+        return Observed(True, "merged")
+    words = {"approved": "approved", "changes": "changes are asked for", "none": "not approved yet"}[request.review]
+    return Observed(request.review == "approved", words, held=request.review == "none")
 
 
 def _is_merged(facts: Facts) -> Observed:
