@@ -228,6 +228,10 @@ def test_a_folder_below_the_top_of_a_checkout_is_none(repo: Repository) -> None:
     assert repo.state == before
 
 
+def test_a_repository_without_a_work_tree_is_none(repo: Repository) -> None:
+    printed(repo.do("branch", INVOKE_RELEASE_REPOSITORY=str(repo.remote)), 2, "is not the top of a git", "work tree")
+
+
 def test_a_folder_that_is_not_there_is_no_checkout(repo: Repository) -> None:
     printed(repo.do("branch", INVOKE_RELEASE_REPOSITORY=str(repo.path / "no")), 2, "there is no folder")
 

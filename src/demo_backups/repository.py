@@ -102,7 +102,7 @@ def open_checkout(settings: Settings) -> Checkout:
     top = checkout.run("git", "rev-parse", "--show-toplevel")
     if top.ok and Path(top.stdout.rstrip("\n")).samefile(path):
         return checkout
-    if top.ok or "not a git repository" in top.stderr:
+    if top.ok or re.search("not a git repository|must be run in a work tree", top.stderr):
         raise SettingsError(f"{path} is not the top of a git repository", printed=top.printed, advice=advice)
     raise CouldNotLookError(f"git does not read {path}", printed=top.printed)
 
