@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import inspect
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import invoke
 from invoke import Context, Exit
 
-from demo_backups.errors import FAILED, INTERRUPTED, BackupsError, SettingsError
+from demo_backups.errors import FAILED, INTERRUPTED, BackupsError, SettingsError, StepError
 from demo_backups.project import ROOT, read_project_file
 
 if TYPE_CHECKING:
@@ -62,27 +64,39 @@ def task(body: Callable[..., None]) -> Any:
 
     @functools.wraps(body)
     def told(c: Context, *args: Any, **options: Any) -> None:
-        try:
-            if c.config.run.dry:
-                raise SettingsError("Invoke's own --dry is not heeded here", advice="say --dry-run after the task")
-            body(c, *args, **options)
-            sys.stdout.flush()
-        except BrokenPipeError:  # whoever read our words has gone; Python would complain of it once more at the end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise Exit(code=FAILED) from None
-        except BackupsError as error:
-            from demo_backups.reports import clean, print_json
+        with _writing():
+            try:
+                if c.config.run.dry:
+                    raise SettingsError("Invoke's own --dry is not heeded here", advice="say --dry-run after the task")
+                body(c, *args, **options)
+            except BackupsError as error:
+                from demo_backups.reports import clean, print_json
 
-            if options.get("json"):
-                print_json({"error": str(error), "exit_code": error.exit_code})
-            raise Exit(clean(str(error)), error.exit_code) from error
-        except KeyboardInterrupt:
-            raise Exit("interrupted", INTERRUPTED) from None
+                if options.get("json"):
+                    print_json({"error": str(error), "exit_code": error.exit_code})
+                raise Exit(clean(str(error)), error.exit_code) from error
+            except KeyboardInterrupt:
+                raise Exit("interrupted", INTERRUPTED) from None
 
     task_name, *flags = (name.replace("_", "-") for name in (body.__name__, *inspect.signature(body).parameters))
     # A flag whose default is another one in this task is explained for it.
     words = {flag: HELP.get(f"{task_name} --{flag}", HELP.get(flag)) for flag in flags}
     return invoke.task(told, help={flag: each for flag, each in words.items() if each}, auto_shortflags=False)
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """End without a traceback where whoever read our words has gone, or there is no room for them."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT):
+            raise
+        # Python would complain of it once more at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        full = StepError("not all could be written", printed=str(error), advice="make room; see ./inv history")
+        raise Exit(None if error.errno == errno.EPIPE else str(full), FAILED) from None
 
 
 def settings(c: Context) -> Settings:
@@ -367,11 +381,9 @@ def rehearse(
     from demo_backups import reports
     from demo_backups.rehearsal.rehearse import parse_play
     from demo_backups.rehearsal.rehearse import rehearse as play
-    from demo_backups.settings import load
+    from demo_backups.settings import for_rehearsal
 
-    # Of the environment only what is rehearsed and the place of the records: nothing else reaches the rehearsal.
-    given = {"evidence_dir": c.config.get("evidence_dir"), "release": {"repository": settings(c).release.repository}}
-    project = load(PROJECT, PROJECT | given, environ={})
+    project = for_rehearsal(settings(c))
     if svg is not None:
         reports.check_picture(Path(svg))
     out = reports.console(record=svg is not None)

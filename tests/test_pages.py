@@ -347,6 +347,12 @@ def test_markdown_of_nothing_says_what_to_do_first() -> None:
     assert text.count("None has been recorded yet.") == 2
 
 
+def test_markdown_without_a_record_that_could_be_read_does_not_say_that_there_is_none() -> None:
+    text = pages.markdown(pages.look(all_marks(), None, DATABASES, NOW))
+    assert text.count("No record could be read; why stands below.") == 2
+    assert "yet" not in text
+
+
 HOSTILE = "a|b `c` <img src=x onerror=alert(1)> **bold** [x](http://x) @someone #12 \\| &lt; _u_ ~~s~~\nnext ```\n| d |"
 
 
@@ -410,7 +416,7 @@ def test_a_size_of_the_database_that_is_none_is_not_drawn(wrong: object) -> None
 
 
 def test_ten_thousand_damaged_records_make_neither_form_long() -> None:
-    plan = all_marks(notes=tuple(f"passed over, not a record: evidence/{number}.json" for number in range(10_000)))
+    plan = all_marks(notes=tuple(f"passed over: evidence/{number}.json" for number in range(10_000)))
     page = look(verification(), plan=plan)
     text, html = pages.markdown(page), pages.html(page)
     assert "- … and 9960 more: `./inv plan`" in text

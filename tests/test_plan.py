@@ -321,6 +321,7 @@ STEPS: list[tuple[Change, str, Mark, str]] = [
     (both(records(), database("index", flaws=["x"])), "index-test", WAITING, "was not tried here"),
     (database("index", script=None), "index-test", TO_DO, "there is no script that could run"),
     (records(rehearsal("index", exit_status=1)), "index-test", TO_DO, "the last rehearsal did not pass"),
+    (lambda facts: facts, "index-deploy", DONE, ", since 2026-11-24 20:00:00+01:00"),
     (records(), "index-deploy", OUT_OF_ORDER, "this very script"),
     (on_host("index", script=UNSEEN), "index-deploy", NOT_SEEN, "cannot connect"),
     (on_host("index", script=None), "index-deploy", TO_DO, "there is no script there"),
@@ -402,11 +403,11 @@ STEPS: list[tuple[Change, str, Mark, str]] = [
     (there(branch=None), "open-pr", OUT_OF_ORDER, f"{URL} (open)"),
     (both(not_merged, fact("pull_request", UNSEEN)), "review", NOT_SEEN, "cannot connect"),
     (both(not_merged, fact("pull_request", None)), "review", WAITING, "there is no pull request"),
-    (request("open", "none"), "review", WAITING, "no review yet"),
+    (request("open", "none"), "review", WAITING, "not approved yet"),
     (request("open", "changes"), "review", TO_DO, "changes are asked for"),
     (request("open", "approved"), "review", DONE, "approved"),
     (request("closed", "approved"), "review", OUT_OF_ORDER, "approved"),
-    (request("merged", "none"), "review", DONE, "no review yet"),
+    (request("merged", "none"), "review", DONE, "merged"),
     (request("open", "approved"), "merge", TO_DO, "not in main"),
     (request("open", "none"), "merge", WAITING, "not in main"),
     (request("merged", "none"), "merge", DONE, "merged into main"),
@@ -461,8 +462,8 @@ def test_without_a_network_only_the_steps_of_the_server_and_of_the_pull_request_
 
 
 def test_what_could_not_be_seen_is_told_in_full_once(facts: Facts) -> None:
-    plan = make_plan(server_unseen(facts), ["passed over, not a record: x.json (it is empty)"])
-    assert plan.notes == [UNSEEN.error, "passed over, not a record: x.json (it is empty)"]
+    plan = make_plan(server_unseen(facts), ["passed over: x.json: it is empty"])
+    assert plan.notes == [UNSEEN.error, "passed over: x.json: it is empty"]
 
 
 @pytest.mark.parametrize("name", ["records", "here", "there", "pull_request"])

@@ -40,6 +40,7 @@ def page_of(*records: Record, plan: Plan | None = None) -> Page:
 
 
 EMPTY = page_of(plan=plan_of(Mark.NOT_SEEN, Mark.NOT_SEEN, Mark.NOT_SEEN))
+UNREAD = pages.look(all_marks(notes=("the records cannot be read",)), None, DATABASES, NOW)
 LONG = "/backups/" + "a-very-long-name-without-a-blank-" * 8 + ".db"
 FULL = page_of(
     unreachable(-1),
@@ -77,6 +78,7 @@ def hostile() -> Page:
 
 PAGES: dict[str, Page] = {
     "empty": EMPTY,
+    "unread": UNREAD,
     "full": FULL,
     "single": page_of(verification()),
     "failed": page_of(unreachable()),
@@ -262,6 +264,14 @@ def test_a_page_of_nothing_says_what_to_do_first(show: Show) -> None:
     assert tab.get_by_role("img").count() == 0
     assert tab.get_by_text("No verification has been recorded yet.").count() == len(DATABASES)
     assert tab.get_by_text("None yet. Every task").is_visible()
+
+
+def test_a_page_without_a_record_that_could_be_read_does_not_say_that_there_is_none(show: Show) -> None:
+    tab = show(UNREAD).tab
+    assert "yet" not in tab.get_by_role("document").inner_text()
+    assert tab.get_by_text("No record could be read: why.").count() == len(DATABASES)
+    tab.get_by_role("region", name="Records").get_by_role("link", name="why").click()
+    assert tab.url.endswith("#notes")
 
 
 def test_a_record_of_the_first_schema_is_shown(show: Show, tmp_path: Path) -> None:
@@ -529,11 +539,15 @@ def test_without_a_record_or_a_server_the_task_still_makes_a_page(report: Report
     assert "./inv rehearse" in (home / "reports/index.html").read_text(encoding="utf-8")
 
 
-def test_records_that_cannot_be_read_at_all_are_no_empty_list(report: Report, home: Path) -> None:
-    (home / "evidence").touch()
+@pytest.mark.parametrize(("place", "why"), [("evidence", "cannot be read"), ("evidence/half.json", "it is empty")])
+def test_records_that_cannot_be_read_at_all_are_no_empty_list(report: Report, home: Path, place: str, why: str) -> None:
+    (home / place).parent.mkdir(exist_ok=True)
+    (home / place).touch()
     done = report()
     assert (done.returncode, done.stderr) == (0, "")
-    assert "cannot be read" in (home / "reports/index.html").read_text(encoding="utf-8")
+    text = (home / "reports/index.html").read_text(encoding="utf-8")
+    assert why in text
+    assert "recorded yet" not in text
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,10 @@ def test_a_folder_below_the_top_of_a_checkout_is_none(repo: Repository) -> None:
     assert repo.state == before
 
 
+def test_a_repository_without_a_work_tree_is_none(repo: Repository) -> None:
+    printed(repo.do("branch", INVOKE_RELEASE_REPOSITORY=str(repo.remote)), 2, "is not the top of a git", "work tree")
+
+
 def test_a_folder_that_is_not_there_is_no_checkout(repo: Repository) -> None:
     printed(repo.do("branch", INVOKE_RELEASE_REPOSITORY=str(repo.path / "no")), 2, "there is no folder")
 
@@ -503,6 +507,8 @@ def test_without_an_author_git_says_what_to_do(on_branch: Repository) -> None:
 def test_the_branch_is_pushed_and_nothing_else_and_once(on_branch: Repository) -> None:
     printed(on_branch.do("commit-index-backup"), 0)
     on_branch.git("branch", "another")
+    on_branch.git("tag", "--annotate", "--message=of this maintainer's own", "mine")
+    on_branch.git("config", "push.followTags", "true")
     main = on_branch.git("rev-parse", "main", at=on_branch.remote)
     printed(on_branch.do("push"), 0, f"pushed {BRANCH} to origin")
     heads = dict(line.split()[::-1] for line in on_branch.git("show-ref", at=on_branch.remote).splitlines())
@@ -595,7 +601,7 @@ def test_a_dry_run_shows_the_commands_and_changes_nothing(repo: Repository) -> N
 
     before = repo.state
     printed(repo.inv("commit-docs", "--dry-run"), 0, f"git commit --quiet '--message={MESSAGES['docs']}' -- AGENTS.md")
-    printed(repo.inv("push", "--dry-run"), 0, "git push --quiet --set-upstream -- origin")
+    printed(repo.inv("push", "--dry-run"), 0, "git push --quiet --no-follow-tags --set-upstream -- origin")
     assert repo.state == before
 
 

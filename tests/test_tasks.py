@@ -407,3 +407,18 @@ def test_a_reader_that_has_gone_ends_in_no_traceback(local: Inv) -> None:
     assert "BrokenPipe" not in done.stderr
     assert "Traceback" not in done.stderr
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize("flags", [("history",), ("history", "--json"), ("history", "--json", "--host", "")])
+def test_a_disk_that_is_full_of_what_is_printed_is_told_in_words(local: Inv, flags: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [INV, "--search-root", ROOT, *flags],
+            env=local.environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    words = "not all could be written\n  | [Errno 28] No space left on device\n  -> make room; see ./inv history\n"
+    assert (done.returncode, done.stderr) == (1, words)

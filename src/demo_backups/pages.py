@@ -77,6 +77,7 @@ class Page:
     verdict: str
     tone: Tone
     empty: bool
+    unread: bool  # there are records, or may be, and none could be read: what that hides is not known
     databases: list[Evidence]
     records: list[Record]  # the latest first
     older: int
@@ -88,13 +89,18 @@ def check_format(name: str) -> None:
         raise SettingsError(f"--format {name!r} is no form of the report", advice=f"say {' or '.join(FORMATS)}")
 
 
-def look(plan: Plan, records: Sequence[Record], databases: Iterable[str], made: datetime) -> Page:
-    """Choose what the report shows; `made` is when it is made, with its time zone."""
-    ordered = sorted(records, key=lambda record: moment(record.when))
+def look(plan: Plan, records: Sequence[Record] | None, databases: Iterable[str], made: datetime) -> Page:
+    """Choose what the report shows; `made` is when it is made, with its time zone.
+
+    Without `records` (None) not one could be read; the plan's notes say why.
+    """
+    unread = records is None
+    ordered = sorted(records or [], key=lambda record: moment(record.when))
+    empty = not ordered and not unread
     seen = [_evidence(plan.host, name, ordered, number) for number, name in enumerate(databases, start=1)]
-    verdict, tone = judge(plan, seen, bool(records))
+    verdict, tone = judge(plan, seen, not empty)
     latest = ordered[::-1][:RECORDS]
-    return Page(plan, made, verdict, tone, not records, seen, latest, len(ordered) - len(latest))
+    return Page(plan, made, verdict, tone, empty, unread, seen, latest, len(ordered) - len(latest))
 
 
 def moment(text: str) -> datetime:

@@ -165,7 +165,8 @@ def _deployed(database: str) -> Callable[[Facts], Observed]:
             return Observed(False, "there is no script there")
         if script is None or there.sha256 != script.sha256:
             return Observed(False, f"another script is there ({there.sha256[:12]})")
-        return Observed(True, f"this very script ({there.sha256[:12]}), since {there.since:%Y-%m-%d %H:%M:%S}")
+        since = there.since.isoformat(sep=" ", timespec="seconds")
+        return Observed(True, f"this very script ({there.sha256[:12]}), since {since}")
 
     return see
 
@@ -328,9 +329,10 @@ def _opened(request: PullRequest) -> Observed:
 
 
 def _reviewed(request: PullRequest) -> Observed:
-    words = {"approved": "approved", "changes": "changes are asked for", "none": "no review yet"}[request.review]
-    done = request.state == "merged" or request.review == "approved"
-    return Observed(done, words, held=request.review == "none")
+    if request.state == "merged":
+        return Observed(True, "merged")
+    words = {"approved": "approved", "changes": "changes are asked for", "none": "not approved yet"}[request.review]
+    return Observed(request.review == "approved", words, held=request.review == "none")
 
 
 def _is_merged(facts: Facts) -> Observed:

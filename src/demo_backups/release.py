@@ -21,7 +21,7 @@ from .plan import DatabaseFacts, Facts, Mark, OnHost, Plan, Seen, Unseen
 from .project import ROOT
 from .rehearsal.rehearse import Play, rehearse
 from .scripts import Deployed, Script
-from .settings import Database, Settings, check_host
+from .settings import Database, Settings, check_host, for_rehearsal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,7 +52,8 @@ def observe(settings: Settings, name: str | None = None) -> Plan:
 def look_at_all(settings: Settings, name: str | None = None) -> Page:
     """Look afresh at the plan, for a host, and at the records: what the report shows; raises SettingsError."""
     facts, damaged = _look_at_facts(settings, name)
-    known = [] if isinstance(facts.records, Unseen) else facts.records  # unreadable: the plan's notes say so
+    records = facts.records
+    known = None if isinstance(records, Unseen) or (damaged and not records) else records  # the plan's notes say why
     return pages.look(plan.make_plan(facts, damaged), known, settings.databases, datetime.now(timezone.utc))
 
 
@@ -78,7 +79,7 @@ def _look_at_facts(settings: Settings, name: str | None) -> tuple[Facts, list[st
         pull_request=in_checkout(pull_request.look),
     )
     damaged = [] if isinstance(records, Unseen) else records[1]
-    return facts, [f"passed over, not a record: {each.path} ({each.why})" for each in damaged]
+    return facts, [f"passed over: {each.path}: {each.why}" for each in damaged]
 
 
 def _lacks(doc: Path) -> str | None:
@@ -90,7 +91,7 @@ def _lacks(doc: Path) -> str | None:
         return f"cannot be read: {error.strerror}"
     if re.search(rb"^(<{7}|>{7}) ", text, re.MULTILINE):
         return "holds an unfinished merge"
-    return None if b".backup" in text else "does not tell of .backup"
+    return None if re.search(rb"(?<![\w.])\.backup\b", text) else "does not tell of .backup"
 
 
 def _look_at_databases(settings: Settings, host: str) -> dict[str, DatabaseFacts]:
@@ -241,7 +242,7 @@ def _commit(part: str) -> Callable[[Settings, Console, bool], None]:
 
 
 def _rehearse(doing: Doing, dry_run: bool) -> None:
-    rehearse(doing.settings, Play(), False, doing.out)
+    rehearse(for_rehearsal(doing.settings), Play(), False, doing.out)
 
 
 def _open_pr(doing: Doing, dry_run: bool) -> None:

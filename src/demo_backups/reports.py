@@ -335,14 +335,14 @@ def print_plan(out: Console, plan: Plan) -> None:
         table.add_section()
     out.print(table)
     if plan.notes:
-        out.print(Text(clean("\n".join(plan.notes)), "yellow"))
+        out.print(Text(clean("\n".join(plan.notes)), "yellow"), soft_wrap=True)
     needed = [step.mark.value for step in plan.steps if not step.optional]
     words = f"{needed.count('done')} of {len(needed)} steps done, optional ones not counted"
     if plan.next:
         words += f"; next: {plan.next.name} ({task_command('next', plan.host)})"
     elif plan.exit_code:
         words += "; what is next cannot be seen"
-    out.print(Text(words))
+    out.print(Text(words), soft_wrap=True)
 
 
 def print_preflight(out: Console, ahead: Preflight) -> None:

@@ -100,7 +100,7 @@ def open_checkout(settings: Settings) -> Checkout:
     top = checkout.run("git", "rev-parse", "--show-toplevel")
     if top.ok and Path(top.stdout.rstrip("\n")).samefile(path):
         return checkout
-    if top.ok or "not a git repository" in top.stderr:
+    if top.ok or re.search("not a git repository|must be run in a work tree", top.stderr):
         raise SettingsError(f"{path} is not the top of a git repository", printed=top.printed, advice=advice)
     raise CouldNotLookError(f"git does not read {path}", printed=top.printed)
 
@@ -366,10 +366,11 @@ def plan_push(checkout: Checkout) -> Change:
     if here.branch == there.branch:
         return Change("push", f"{release.remote} has it already ({here.branch[:7]}): nothing to do")
     reference = f"refs/heads/{release.branch}"
+    flags = ["--quiet", "--no-follow-tags", "--set-upstream"]  # whatever push.followTags says
     return Change(
         "push",
         f"pushed {release.branch} to {release.remote}",
-        [["git", "push", "--quiet", "--set-upstream", "--", release.remote, f"{reference}:{reference}"]],
+        [["git", "push", *flags, "--", release.remote, f"{reference}:{reference}"]],
         advice="if somebody else pushed to it, take that in first: "
         f"git pull --rebase {release.remote} {shlex.quote(release.branch)}",
     )

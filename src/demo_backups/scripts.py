@@ -133,8 +133,8 @@ _ONE_WORD = re.compile(r"\[\[.*?\]\]|\(\(.*?\)\)|\bcase\s+\S+\s+in\b", re.DOTALL
 _ASSIGNMENT = re.compile(r"(?:(?<=[\s;&|(])|^)\w+=\S*", re.MULTILINE)
 _CP = re.compile(
     r"""(?:^|[;&|(){!`]|\s\w+=\S*\s|^\w+=\S*\s
-    |(?:\b(?:then|do|else|elif|if|while|until|time|exec|command|nice|ionice|env|sudo|xargs)|\s-exec)
-        (?:\s+-(?!v\b)\S+)*\s)  # command -v cp only asks where it is
+    |(?:\b(?:then|do|else|elif|if|while|until|time|timeout|exec|command|nohup|nice|ionice|env|sudo|xargs)|\s-exec)
+        (?:\s+(?:-(?!v\b)\S+(?:\s+[A-Za-z{]\S*)??|\d\S*))*\s)  # command -v cp only asks where it is
     \s*\\?(?:\S*/)?cp\s""",
     re.MULTILINE | re.VERBOSE,
 )

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, ValidationError, model_validator
 
 from .errors import SettingsError
-from .project import FILE, ROOT, plain
+from .project import FILE, ROOT, plain, read_project_file
 
 LOCAL = "local"
 
@@ -246,6 +246,13 @@ def load(project: Mapping[str, Any], merged: Any, environ: Mapping[str, str] = o
     if word is not None and word not in ("0", "1"):
         raise SettingsError(f"INVOKE_USE_SUDO is {word!r}", advice="say 0 or 1")
     return validate(values, environ)
+
+
+def for_rehearsal(given: Settings) -> Settings:
+    """The project file's own settings: of the environment only the place of the records and the released checkout."""
+    kept = {"evidence_dir": given.evidence_dir, "release": {"repository": given.release.repository}}
+    project = read_project_file()
+    return load(project, project | kept, environ={})
 
 
 def check_host(name: str) -> str:
