@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
+import re
 import shlex
 import shutil
 import sqlite3
@@ -46,6 +48,7 @@ from demo_backups.preflight import (
 )
 from demo_backups.rehearsal.database import make_index, make_tracker
 from demo_backups.rehearsal.writer import live_writer
+from demo_backups.reports import console, print_preflight
 from demo_backups.settings import Database, Settings
 
 from .conftest import NOBODY, Demo, is_consistent, root_only, wait_until
@@ -174,9 +177,11 @@ def test_the_json_has_the_verdict_and_every_number_it_rests_on() -> None:
         "wal_bytes": 8_000,
         "commits_per_second": 200.0,
         "free_bytes": {"backups": 10**9, "source": 10**8},
-        "needed_bytes": {"backups": 51_000, "source": 18_000},
+        "needed_bytes": {"backups": 51_000, "source": 19_000},
+        "wal_growth_bytes": 18_000,
         "sqlite": "3.40.1",
         "running": [{"pid": 12, "user": "root", "command": "sqlite3 -batch"}],
+        "running_unseen": False,
         "expected_seconds": 60.0,
         "expected_from": "earlier runs",
         "writers_held_seconds": 0,
@@ -197,6 +202,52 @@ def test_the_json_has_the_verdict_and_every_number_it_rests_on() -> None:
 def test_the_json_says_for_how_long_writers_are_held(seen: Observed, journal: str, held: float, verdict: str) -> None:
     said = decide(seen, 5.0, FLOOR).as_json()
     assert (said["journal"], said["writers_held_seconds"], said["verdict"]) == (journal, held, verdict)
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Callable[[Observed], str]:
+    """What a user reads of a preflight, on a wide terminal."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def read(seen: Observed) -> str:
+        printed = io.StringIO()
+        print_preflight(console(printed), decide(seen, 5.0, FLOOR))
+        return printed.getvalue()
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("seen", "needed", "words"),
+    [
+        (on_one(WAL, 68_999), [69_000, 69_000], "/: 68,999 bytes free, 69,000 needed"),
+        (
+            on_two(WAL, 50_999, 19_000),
+            [51_000, 19_000],
+            "/mnt/backups: 50,999 bytes free, 51,000 needed; /data: 19,000 bytes free, 19,000 needed",
+        ),
+    ],
+)
+def test_what_is_free_is_told_against_what_the_verdict_asks_for(
+    told: Callable[[Observed], str], seen: Observed, needed: list[int], words: str
+) -> None:
+    assert list(decide(seen, 5.0, FLOOR).as_json()["needed_bytes"].values()) == needed
+    assert words in told(seen)
+
+
+@pytest.mark.parametrize(
+    ("seen", "words", "unseen"),
+    [
+        (WAL, "no other backup", False),
+        (replace(WAL, at_work=RUNNING[:1], at_work_unseen=True), "process 12 of root", True),
+        (replace(WAL, at_work_unseen=True), "somebody's, whose processes may not be seen", True),
+    ],
+)
+def test_a_backup_that_may_not_be_seen_is_not_told_as_none(
+    told: Callable[[Observed], str], seen: Observed, words: str, unseen: bool
+) -> None:
+    assert re.search(rf"running +{words}", told(seen))
+    assert decide(seen, 5.0, FLOOR).as_json()["running_unseen"] is unseen
 
 
 def test_how_often_a_database_is_backed_up_comes_from_the_published_crontab(project_settings: Settings) -> None:
@@ -792,5 +843,5 @@ def test_a_wrong_setting_is_named_with_its_key(demo: Demo, key: str, value: str,
 def test_a_preflight_s_numbers_are_those_of_its_observation(look: Look) -> None:
     seen = look()
     ahead: Preflight = decide(seen, 5.0, FLOOR)
-    assert ahead.needed_bytes == seen.source_bytes + FLOOR
+    assert ahead.needed_bytes[seen.backup_disk.mount] == seen.source_bytes + FLOOR
     assert ahead.rotation_bytes == seen.source_bytes * 24 * KEPT_DAYS

@@ -357,17 +357,16 @@ def print_preflight(out: Console, ahead: Preflight) -> None:
         "source": f"{size(seen.source_bytes)}, and a WAL of {size(seen.wal_bytes)}",
         "writes": f"{seen.pulse.commits:,.0f} commits a second"
         + (f"; the WAL will grow by about {size(ahead.wal_growth_bytes)}" if seen.wal else ""),
-        "space": f"{seen.backup_disk.mount}: {size(seen.backup_disk.free)} free, {ahead.needed_bytes:,} needed"
-        + (
-            ""
-            if seen.backup_disk == seen.source_disk
-            else f"; {seen.source_disk.mount}: {size(seen.source_disk.free)} free"
+        "space": "; ".join(
+            f"{mount}: {size(free)} free, {ahead.needed_bytes[mount]:,} needed"
+            for mount, free in {disk.mount: disk.free for disk in (seen.backup_disk, seen.source_disk)}.items()
         ),
         "duration": f"about {seen.copy_seconds:.1f} s (from {seen.copy_known_from})",
         "writers held": f"about {ahead.writers_held_seconds:.1f} s" if ahead.writers_held_seconds else "no",
         "backups": f"{seen.backups[0]} held, {size(seen.backups[1])}; "
         f"the 7-day rotation will hold up to {size(ahead.rotation_bytes)} at {seen.runs_a_day} a day",
-        "running": ", ".join(f"process {each.pid} of {each.user}" for each in seen.at_work) or "no other backup",
+        "running": ", ".join(f"process {each.pid} of {each.user}" for each in seen.at_work)
+        or ("somebody's, whose processes may not be seen" if seen.at_work_unseen else "no other backup"),
         "sqlite3": seen.sqlite,
     }
     table = _table(show_header=False)
