@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -163,12 +163,12 @@ class Progress:
                 if run.kind == BACKUP
                 else []
             ),
-            progress.TimeElapsedColumn(),
+            progress.TextColumn("{task.fields[elapsed]}"),  # of the run itself, which may be older than this task
             console=out,
             transient=True,
             disable=not out.is_terminal,
         )
-        self.task = self.bar.add_task(run.kind, total=run.total if run.kind == BACKUP else None)
+        self.task = self.bar.add_task(run.kind, total=run.total if run.kind == BACKUP else None, elapsed="")
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -179,9 +179,12 @@ class Progress:
 
     def show(self, seen: Look) -> None:
         """Show one look at the run."""
-        if seen.bytes is None or not seen.running:
+        if not seen.running:
             return
-        self.bar.update(self.task, completed=seen.bytes)
+        elapsed = timedelta(seconds=int(seen.now - self.run.started))
+        self.bar.update(self.task, completed=seen.bytes, elapsed=str(elapsed))
+        if seen.bytes is None:
+            return
         tenths = 10 * seen.bytes // max(self.run.total, 1)
         if self.bar.disable and tenths > self.tenths:
             rate = seen.bytes / max(seen.now - self.run.started, 0.001)
