@@ -14,6 +14,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -21,11 +22,21 @@ from typing import Any
 
 import pytest
 
-from demo_backups import schedule
-from demo_backups.backups import going_on, is_at_work_unseen, stop
+from demo_backups import detached, schedule
+from demo_backups.backups import (
+    at_work,
+    begun_command,
+    check_run,
+    going_on,
+    is_at_work_unseen,
+    start_backup,
+    stop,
+    waited,
+)
+from demo_backups.detached import Run
 from demo_backups.errors import BackupsError, CouldNotLookError
 from demo_backups.evidence import Record
-from demo_backups.facts import Process
+from demo_backups.facts import Process, quote
 from demo_backups.hosts import Host
 from demo_backups.preflight import (
     COPY_CEILING,
@@ -46,6 +57,7 @@ from demo_backups.preflight import (
     parse_read_speed,
     read_speed_command,
 )
+from demo_backups.project import ROOT
 from demo_backups.rehearsal.database import make_index, make_tracker
 from demo_backups.rehearsal.writer import live_writer
 from demo_backups.reports import console, print_preflight
@@ -427,6 +439,11 @@ def run_record(speed: float, minute: int, **changes: Any) -> Record:
             [run_record(speed, 9 - minute) for minute, speed in enumerate([1, 2, 3, 4, 5, 9000, 9000])],
             3,
         ),  # in any order
+        # Of its 4 s it waited for a lock in 3.
+        ([run_record(100, 1, details={"waited_seconds": 3.0})], 400),
+        ([run_record(100, 1, details={"waited_seconds": 0.0})], 100),
+        ([run_record(100, 1, details={"waited_seconds": 4.0}), run_record(700, 2)], 700),
+        ([run_record(100, 1, details={"waited_seconds": "long"})], 100),
         ([run_record(100, 1, kind="deploy")], None),
         ([run_record(100, 1, kind="verification")], None),
         ([run_record(100, 1, host="local")], None),
@@ -462,6 +479,9 @@ def database(project_settings: Settings, tmp_path: Path) -> Database:
 def look(here: Host, database: Database) -> Look:
     """Observe that database."""
     return lambda records=(): observe(here, database, "3.40.1", 24, records)
+
+
+SCRIPT = ROOT / "share/bin/index-db-backup.sh"
 
 
 def set_journal(source: PurePosixPath, mode: str) -> None:
@@ -588,6 +608,26 @@ def test_the_duration_comes_from_earlier_runs_where_there_are_any(look: Look) ->
     later = look(runs)
     assert later.copy_known_from == "earlier runs"
     assert later.copy_seconds == pytest.approx(8, rel=0.01)
+
+
+def test_a_wait_for_a_lock_is_told_from_the_copy_since_it_holds_nobody_back(here: Host, database: Database) -> None:
+    script = f"DATABASE_FILE={quote(database.source)} BACKUP_DIR={quote(database.backup_dir)} {quote(str(SCRIPT))}"
+    with held_open(database.source) as service:
+        service.execute("BEGIN EXCLUSIVE")
+        run = start_backup(here, database, script, total=1, floor=0)
+        wait_until(lambda: time.time() > run.started + 1 and at_work(here, database), "the run")
+        released = time.time()
+    seen = detached.follow(here, database, run, print, lambda look: None)
+    backup = check_run(here, database, run, seen, "").path
+    if here.ask("see whether that is kept", begun_command(backup)).startswith("0"):
+        pytest.skip("this disk does not keep when a file was made")
+    assert seen.ended
+    assert released - run.started - 0.1 < waited(here, run, backup) < seen.ended - run.started  # file times are coarse
+
+
+def test_where_it_is_not_kept_when_a_file_was_made_no_wait_is_told(here: Host) -> None:
+    run = Run("backup", "index", "", "", 1, started=1_000.0)
+    assert waited(here, run, PurePosixPath("/proc/version")) == 0.0
 
 
 def test_the_backups_that_are_held_are_counted(look: Look, database: Database) -> None:

@@ -259,17 +259,20 @@ def parse_read_speed(output: str) -> float:
 
 def earlier_speed(records: Iterable[Record], host: str, database: str) -> float | None:
     """Bytes a second, from what the latest runs on this host took; None where there were none."""
-    runs = [
-        record
+    speeds = [
+        speed
         for record in sorted(records, key=lambda record: record.when)
-        if (record.kind, record.host, record.database) == ("run", host, database)
-        and record.exit_status == 0
-        and record.bytes
-        and record.seconds
+        if (record.kind, record.host, record.database, record.exit_status) == ("run", host, database, 0)
+        and (speed := _copy_speed(record))
     ]
-    return (
-        median(run.bytes / run.seconds for run in runs[-EARLIER_RUNS:] if run.bytes and run.seconds) if runs else None
-    )
+    return median(speeds[-EARLIER_RUNS:]) if speeds else None
+
+
+def _copy_speed(run: Record) -> float | None:
+    """Bytes a second without the wait for a lock, in which a run holds nobody back; None where there are none."""
+    waited = run.details.get("waited_seconds")  # nothing looks at what the details of a record are
+    copying = (run.seconds or 0.0) - (waited if type(waited) is float else 0.0)
+    return run.bytes / copying if run.bytes and copying > 0 else None
 
 
 # --- on a host ------------------------------------------------------------------------------------------------------
