@@ -217,6 +217,7 @@ def copy(method: str, live_database: Situation, folder: Path, limit: float, chec
         status, seconds, peak = run(command, limit)
     copies = [path for path in folder.iterdir() if path.suffix in (".db", ".part")]
     made = copies[0] if copies else folder / "copy.db"
+    whole = status == 0 and size_of(made) > 0  # of one that failed that is known, whether asked for or not
     return Measured(
         method=method,
         size=live_database.size,
@@ -226,7 +227,7 @@ def copy(method: str, live_database: Situation, folder: Path, limit: float, chec
         source_bytes=size,
         copied=size_of(made),
         status=status,
-        consistent=(status == 0 and size_of(made) > 0 and is_consistent(made)) if check else None,
+        consistent=whole and (is_consistent(made) if check else None),
         commits_per_second=round(seen.commits / seen.seconds, 1) if rate else 0.0,
         alone=round(live_database.alone, 1),
         failed_writes=seen.failed,

@@ -233,6 +233,7 @@ def test_a_run_is_recorded_with_its_end(tracker: Demo) -> None:
     record = records(tracker)[-1]
     assert (record["kind"], record["database"], record["exit_status"]) == ("run", "tracker", 0)
     assert record["bytes"] == (tracker.backups / made(tracker)[0]).stat().st_size
+    assert 0 <= record["details"]["waited_seconds"] < record["seconds"]
 
 
 def state(tracker: Demo) -> Path:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
+import re
 import shlex
 import shutil
 import sqlite3
@@ -12,6 +14,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -19,11 +22,21 @@ from typing import Any
 
 import pytest
 
-from demo_backups import schedule
-from demo_backups.backups import going_on, is_at_work_unseen, stop
+from demo_backups import detached, schedule
+from demo_backups.backups import (
+    at_work,
+    begun_command,
+    check_run,
+    going_on,
+    is_at_work_unseen,
+    start_backup,
+    stop,
+    waited,
+)
+from demo_backups.detached import Run
 from demo_backups.errors import BackupsError, CouldNotLookError
 from demo_backups.evidence import Record
-from demo_backups.facts import Process
+from demo_backups.facts import Process, quote
 from demo_backups.hosts import Host
 from demo_backups.preflight import (
     COPY_CEILING,
@@ -44,8 +57,10 @@ from demo_backups.preflight import (
     parse_read_speed,
     read_speed_command,
 )
+from demo_backups.project import ROOT
 from demo_backups.rehearsal.database import make_index, make_tracker
 from demo_backups.rehearsal.writer import live_writer
+from demo_backups.reports import console, print_preflight
 from demo_backups.settings import Database, Settings
 
 from .conftest import NOBODY, Demo, is_consistent, root_only, wait_until
@@ -174,9 +189,11 @@ def test_the_json_has_the_verdict_and_every_number_it_rests_on() -> None:
         "wal_bytes": 8_000,
         "commits_per_second": 200.0,
         "free_bytes": {"backups": 10**9, "source": 10**8},
-        "needed_bytes": {"backups": 51_000, "source": 18_000},
+        "needed_bytes": {"backups": 51_000, "source": 19_000},
+        "wal_growth_bytes": 18_000,
         "sqlite": "3.40.1",
         "running": [{"pid": 12, "user": "root", "command": "sqlite3 -batch"}],
+        "running_unseen": False,
         "expected_seconds": 60.0,
         "expected_from": "earlier runs",
         "writers_held_seconds": 0,
@@ -197,6 +214,52 @@ def test_the_json_has_the_verdict_and_every_number_it_rests_on() -> None:
 def test_the_json_says_for_how_long_writers_are_held(seen: Observed, journal: str, held: float, verdict: str) -> None:
     said = decide(seen, 5.0, FLOOR).as_json()
     assert (said["journal"], said["writers_held_seconds"], said["verdict"]) == (journal, held, verdict)
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Callable[[Observed], str]:
+    """What a user reads of a preflight, on a wide terminal."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def read(seen: Observed) -> str:
+        printed = io.StringIO()
+        print_preflight(console(printed), decide(seen, 5.0, FLOOR))
+        return printed.getvalue()
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("seen", "needed", "words"),
+    [
+        (on_one(WAL, 68_999), [69_000, 69_000], "/: 68,999 bytes free, 69,000 needed"),
+        (
+            on_two(WAL, 50_999, 19_000),
+            [51_000, 19_000],
+            "/mnt/backups: 50,999 bytes free, 51,000 needed; /data: 19,000 bytes free, 19,000 needed",
+        ),
+    ],
+)
+def test_what_is_free_is_told_against_what_the_verdict_asks_for(
+    told: Callable[[Observed], str], seen: Observed, needed: list[int], words: str
+) -> None:
+    assert list(decide(seen, 5.0, FLOOR).as_json()["needed_bytes"].values()) == needed
+    assert words in told(seen)
+
+
+@pytest.mark.parametrize(
+    ("seen", "words", "unseen"),
+    [
+        (WAL, "no other backup", False),
+        (replace(WAL, at_work=RUNNING[:1], at_work_unseen=True), "process 12 of root", True),
+        (replace(WAL, at_work_unseen=True), "somebody's, whose processes may not be seen", True),
+    ],
+)
+def test_a_backup_that_may_not_be_seen_is_not_told_as_none(
+    told: Callable[[Observed], str], seen: Observed, words: str, unseen: bool
+) -> None:
+    assert re.search(rf"running +{words}", told(seen))
+    assert decide(seen, 5.0, FLOOR).as_json()["running_unseen"] is unseen
 
 
 def test_how_often_a_database_is_backed_up_comes_from_the_published_crontab(project_settings: Settings) -> None:
@@ -376,6 +439,11 @@ def run_record(speed: float, minute: int, **changes: Any) -> Record:
             [run_record(speed, 9 - minute) for minute, speed in enumerate([1, 2, 3, 4, 5, 9000, 9000])],
             3,
         ),  # in any order
+        # Of its 4 s it waited for a lock in 3.
+        ([run_record(100, 1, details={"waited_seconds": 3.0})], 400),
+        ([run_record(100, 1, details={"waited_seconds": 0.0})], 100),
+        ([run_record(100, 1, details={"waited_seconds": 4.0}), run_record(700, 2)], 700),
+        ([run_record(100, 1, details={"waited_seconds": "long"})], 100),
         ([run_record(100, 1, kind="deploy")], None),
         ([run_record(100, 1, kind="verification")], None),
         ([run_record(100, 1, host="local")], None),
@@ -411,6 +479,9 @@ def database(project_settings: Settings, tmp_path: Path) -> Database:
 def look(here: Host, database: Database) -> Look:
     """Observe that database."""
     return lambda records=(): observe(here, database, "3.40.1", 24, records)
+
+
+SCRIPT = ROOT / "share/bin/index-db-backup.sh"
 
 
 def set_journal(source: PurePosixPath, mode: str) -> None:
@@ -537,6 +608,26 @@ def test_the_duration_comes_from_earlier_runs_where_there_are_any(look: Look) ->
     later = look(runs)
     assert later.copy_known_from == "earlier runs"
     assert later.copy_seconds == pytest.approx(8, rel=0.01)
+
+
+def test_a_wait_for_a_lock_is_told_from_the_copy_since_it_holds_nobody_back(here: Host, database: Database) -> None:
+    script = f"DATABASE_FILE={quote(database.source)} BACKUP_DIR={quote(database.backup_dir)} {quote(str(SCRIPT))}"
+    with held_open(database.source) as service:
+        service.execute("BEGIN EXCLUSIVE")
+        run = start_backup(here, database, script, total=1, floor=0)
+        wait_until(lambda: time.time() > run.started + 1 and at_work(here, database), "the run")
+        released = time.time()
+    seen = detached.follow(here, database, run, print, lambda look: None)
+    backup = check_run(here, database, run, seen, "").path
+    if here.ask("see whether that is kept", begun_command(backup)).startswith("0"):
+        pytest.skip("this disk does not keep when a file was made")
+    assert seen.ended
+    assert released - run.started - 0.1 < waited(here, run, backup) < seen.ended - run.started  # file times are coarse
+
+
+def test_where_it_is_not_kept_when_a_file_was_made_no_wait_is_told(here: Host) -> None:
+    run = Run("backup", "index", "", "", 1, started=1_000.0)
+    assert waited(here, run, PurePosixPath("/proc/version")) == 0.0
 
 
 def test_the_backups_that_are_held_are_counted(look: Look, database: Database) -> None:
@@ -792,5 +883,5 @@ def test_a_wrong_setting_is_named_with_its_key(demo: Demo, key: str, value: str,
 def test_a_preflight_s_numbers_are_those_of_its_observation(look: Look) -> None:
     seen = look()
     ahead: Preflight = decide(seen, 5.0, FLOOR)
-    assert ahead.needed_bytes == seen.source_bytes + FLOOR
+    assert ahead.needed_bytes[seen.backup_disk.mount] == seen.source_bytes + FLOOR
     assert ahead.rotation_bytes == seen.source_bytes * 24 * KEPT_DAYS

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from demo_backups import reports
+from demo_backups.detached import Look, Run
 from demo_backups.evidence import Record
 from demo_backups.facts import File
 from demo_backups.reports import Tone
@@ -183,6 +184,23 @@ def test_a_list_without_a_backup_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_a_few_words_say_how_a_record_ended(record: Record, words: str, tone: Tone) -> None:
     assert reports.result(record) == (words, tone)
+
+
+# --- progress -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "seen"), [("backup", 400), ("check", None)])
+def test_on_a_terminal_the_time_is_that_of_the_run_however_late_it_is_attached_to(
+    kind: str, seen: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("TERM", "xterm")
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True)
+    old = Run(kind, "tracker", "", "/app/sqlite3.db", 1000, started=5_000.0)
+    with reports.Progress(reports.console(screen), old) as progress:
+        progress.show(Look(True, None, None, seen, now=5_000.0 + 3_725, started=5_000.0, output=""))
+    assert "1:02:05" in screen.getvalue()
 
 
 # --- JSON -----------------------------------------------------------------------------------------------------------

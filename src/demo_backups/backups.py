@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 
 from . import detached
 from .detached import BACKUP, KINDS, Look, Run
@@ -67,6 +68,17 @@ def made(before: Iterable[str], after: Iterable[File], ended: float) -> File | N
     known = set(before)
     new = (file for file in reversed(list(after)) if file.path.name not in known)
     return next((file for file in new if file.modified.timestamp() <= ended), None)
+
+
+def begun_command(backup: PurePosixPath) -> str:
+    """Ask when a backup was begun, in seconds since 1970; 0 where its disk does not keep that (stat(1))."""
+    return f"stat -c %.3W -- {quote(backup)}"
+
+
+def waited(host: Host, run: Run, backup: PurePosixPath) -> float:
+    """Tell for how many seconds a run waited for a lock before it copied; 0 where that is not kept."""
+    begun = host.learn(f"see when {backup} was begun", begun_command(backup), float)
+    return round(max(0.0, begun - run.started), 3)
 
 
 def check_run(host: Host, database: Database, run: Run, seen: Look, printed: str) -> File:

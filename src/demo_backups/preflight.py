@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import pairwise
@@ -86,11 +86,14 @@ class Observed:
 
 @dataclass(frozen=True)
 class Preflight:
-    """What was seen, what follows from it, and the verdict with its reasons."""
+    """What was seen, what follows from it, and the verdict with its reasons.
+
+    `needed_bytes` are those that each disk must have free, by its mount point.
+    """
 
     seen: Observed
     writers_held_seconds: float
-    needed_bytes: int
+    needed_bytes: Mapping[str, int]
     wal_growth_bytes: int
     rotation_bytes: int
     verdict: Verdict
@@ -112,9 +115,14 @@ class Preflight:
             "wal_bytes": seen.wal_bytes,
             "commits_per_second": round(seen.pulse.commits, 1),
             "free_bytes": {"backups": seen.backup_disk.free, "source": seen.source_disk.free},
-            "needed_bytes": {"backups": self.needed_bytes, "source": self.wal_growth_bytes},
+            "needed_bytes": {
+                "backups": self.needed_bytes[seen.backup_disk.mount],
+                "source": self.needed_bytes[seen.source_disk.mount],
+            },
+            "wal_growth_bytes": self.wal_growth_bytes,
             "sqlite": seen.sqlite,
             "running": [{"pid": each.pid, "user": each.user, "command": each.command} for each in seen.at_work],
+            "running_unseen": seen.at_work_unseen,
             "expected_seconds": round(seen.copy_seconds, 2),
             "expected_from": seen.copy_known_from,
             "writers_held_seconds": round(self.writers_held_seconds, 2),
@@ -139,7 +147,8 @@ def decide(seen: Observed, writer_timeout: float, floor: int) -> Preflight:
         care.append(
             f"writes wait for the copy, about {held:.1f} s; writers give up after {writer_timeout:g} s{READERS}"
         )
-    no += _too_little_space(seen, growth, floor)
+    needed = _needed(seen, growth, floor)
+    no += _too_little_space(seen, needed)
     if seen.leaves_files:
         no.append(
             "it would leave a -wal and a -shm beside the source that its service could not write, since nobody has it "
@@ -152,21 +161,28 @@ def decide(seen: Observed, writer_timeout: float, floor: int) -> Preflight:
         no.append("a backup of it is going on, by somebody whose processes may not be seen from here")
     verdict = Verdict.NO if no else Verdict.CARE if care else Verdict.GO
     rotation = seen.source_bytes * seen.runs_a_day * KEPT_DAYS
-    return Preflight(seen, held, seen.source_bytes + floor, growth, rotation, verdict, [*no, *care])
+    return Preflight(seen, held, needed, growth, rotation, verdict, [*no, *care])
 
 
-def _too_little_space(seen: Observed, growth: int, floor: int) -> Iterator[str]:
-    """Name the disks with too little space: what is asked of one by several is asked together, and the floor once."""
+def _needed(seen: Observed, growth: int, floor: int) -> dict[str, int]:
+    """Add up what each disk must have free: what is asked of one by several is asked together, and the floor once."""
+    needed: dict[str, int] = {}
+    for disk, count in ((seen.backup_disk, seen.source_bytes), (seen.source_disk, growth), (seen.state_disk, 0)):
+        needed[disk.mount] = needed.get(disk.mount, floor) + count
+    return needed
+
+
+def _too_little_space(seen: Observed, needed: Mapping[str, int]) -> Iterator[str]:
+    """Name the disks with too little space, each once."""
     places = (
-        (seen.backup_disk, seen.source_bytes, ""),
-        (seen.source_disk, growth, ", where the source is"),
-        (seen.state_disk, 0, ", where the run is kept"),
+        (seen.state_disk, ", where the run is kept"),
+        (seen.source_disk, ", where the source is"),
+        (seen.backup_disk, ""),
     )
-    mounts = dict.fromkeys(disk.mount for disk, _, _ in places)
-    for mount in mounts:
-        here = [place for place in places if place[0].mount == mount]
-        (disk, _, where), asked = here[0], sum(count for _, count, _ in here)
-        if (short := asked + floor - disk.free) > 0:
+    disks = {disk.mount: (disk, where) for disk, where in places}
+    for mount, count in needed.items():
+        disk, where = disks[mount]
+        if (short := count - disk.free) > 0:
             yield f"too little space on {mount}{where}: {short:,} bytes more are needed"
 
 
@@ -243,17 +259,20 @@ def parse_read_speed(output: str) -> float:
 
 def earlier_speed(records: Iterable[Record], host: str, database: str) -> float | None:
     """Bytes a second, from what the latest runs on this host took; None where there were none."""
-    runs = [
-        record
+    speeds = [
+        speed
         for record in sorted(records, key=lambda record: record.when)
-        if (record.kind, record.host, record.database) == ("run", host, database)
-        and record.exit_status == 0
-        and record.bytes
-        and record.seconds
+        if (record.kind, record.host, record.database, record.exit_status) == ("run", host, database, 0)
+        and (speed := _copy_speed(record))
     ]
-    return (
-        median(run.bytes / run.seconds for run in runs[-EARLIER_RUNS:] if run.bytes and run.seconds) if runs else None
-    )
+    return median(speeds[-EARLIER_RUNS:]) if speeds else None
+
+
+def _copy_speed(run: Record) -> float | None:
+    """Bytes a second without the wait for a lock, in which a run holds nobody back; None where there are none."""
+    waited = run.details.get("waited_seconds")  # nothing looks at what the details of a record are
+    copying = (run.seconds or 0.0) - (waited if type(waited) is float else 0.0)
+    return run.bytes / copying if run.bytes and copying > 0 else None
 
 
 # --- on a host ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -163,12 +163,12 @@ class Progress:
                 if run.kind == BACKUP
                 else []
             ),
-            progress.TimeElapsedColumn(),
+            progress.TextColumn("{task.fields[elapsed]}"),  # of the run itself, which may be older than this task
             console=out,
             transient=True,
             disable=not out.is_terminal,
         )
-        self.task = self.bar.add_task(run.kind, total=run.total if run.kind == BACKUP else None)
+        self.task = self.bar.add_task(run.kind, total=run.total if run.kind == BACKUP else None, elapsed="")
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -179,9 +179,12 @@ class Progress:
 
     def show(self, seen: Look) -> None:
         """Show one look at the run."""
-        if seen.bytes is None or not seen.running:
+        if not seen.running:
             return
-        self.bar.update(self.task, completed=seen.bytes)
+        elapsed = timedelta(seconds=int(seen.now - self.run.started))
+        self.bar.update(self.task, completed=seen.bytes, elapsed=str(elapsed))
+        if seen.bytes is None:
+            return
         tenths = 10 * seen.bytes // max(self.run.total, 1)
         if self.bar.disable and tenths > self.tenths:
             rate = seen.bytes / max(seen.now - self.run.started, 0.001)
@@ -357,17 +360,16 @@ def print_preflight(out: Console, ahead: Preflight) -> None:
         "source": f"{size(seen.source_bytes)}, and a WAL of {size(seen.wal_bytes)}",
         "writes": f"{seen.pulse.commits:,.0f} commits a second"
         + (f"; the WAL will grow by about {size(ahead.wal_growth_bytes)}" if seen.wal else ""),
-        "space": f"{seen.backup_disk.mount}: {size(seen.backup_disk.free)} free, {ahead.needed_bytes:,} needed"
-        + (
-            ""
-            if seen.backup_disk == seen.source_disk
-            else f"; {seen.source_disk.mount}: {size(seen.source_disk.free)} free"
+        "space": "; ".join(
+            f"{mount}: {size(free)} free, {ahead.needed_bytes[mount]:,} needed"
+            for mount, free in {disk.mount: disk.free for disk in (seen.backup_disk, seen.source_disk)}.items()
         ),
         "duration": f"about {seen.copy_seconds:.1f} s (from {seen.copy_known_from})",
         "writers held": f"about {ahead.writers_held_seconds:.1f} s" if ahead.writers_held_seconds else "no",
         "backups": f"{seen.backups[0]} held, {size(seen.backups[1])}; "
         f"the 7-day rotation will hold up to {size(ahead.rotation_bytes)} at {seen.runs_a_day} a day",
-        "running": ", ".join(f"process {each.pid} of {each.user}" for each in seen.at_work) or "no other backup",
+        "running": ", ".join(f"process {each.pid} of {each.user}" for each in seen.at_work)
+        or ("somebody's, whose processes may not be seen" if seen.at_work_unseen else "no other backup"),
         "sqlite3": seen.sqlite,
     }
     table = _table(show_header=False)
