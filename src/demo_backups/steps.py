@@ -148,8 +148,8 @@ def finish_run(work: Work, run: detached.Run) -> File:
     work.record.exit_status, work.record.seconds = seen.status, round(seconds, 3)
     made = backups.check_run(work.host, work.database, run, seen, printed)
     _note_backup(work.record, made.path, made)
-    work.record.details["waited_seconds"] = backups.waited(work.host, run, made.path)
     work.say(f"made {made.path}, {reports.size(made.bytes)}, in {seconds:.1f} s")
+    work.record.details["waited_seconds"] = backups.waited(work.host, run, made.path)
     return made
 
 
