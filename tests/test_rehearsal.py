@@ -276,7 +276,7 @@ def test_a_write_that_failed_meanwhile_fails_the_rehearsal(
     play: Callable[..., str], temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def spoil(work: Work) -> str:
-        with sqlite3.connect(work.database.source, timeout=30) as database:
+        with sqlite3.connect(work.database.source, timeout=120) as database:
             database.execute("DROP TABLE torrust_torrent_tracker_stats")
         errors = writer_of(temporary) / "fd/2"
         wait_until(lambda: errors.stat().st_size, "a write that fails")

@@ -108,11 +108,17 @@ class Tracker:
         assert {path.name for path in self.backups.iterdir()} - hidden == {*new, *older}
         return [self.backups / name for name in new]
 
-    def cut(self) -> None:
-        """Kill every session of sshd, not the one that listens."""
-        for pid in self.machine.processes("sshd: torrust"):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+    def cut(self, task: Task) -> Done:
+        """Kill every session of sshd, not the one that listens, until a look of a task meets that and the task ends."""
+
+        def met() -> bool:
+            for pid in self.machine.processes("sshd: torrust"):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return task.poll() is not None  # cut between two looks, the next one makes the connection anew
+
+        wait_until(met, "the end of the task")
+        return ended(task)
 
     def run_as_cron(self) -> Task:
         """Start what cron would run, as root."""
@@ -208,10 +214,8 @@ def held(tracker: Tracker, *flags: str, cron: bool = False, **changes: str) -> I
 
 def test_a_connection_that_is_cut_leaves_a_run_that_is_found_and_finished(tracker: Tracker) -> None:
     with held(tracker) as (task, pid):
-        tracker.cut()
-        told(
-            ended(task), 3, "the connection was lost", "goes on without", "./inv attach --host demo --database tracker"
-        )
+        words = ("the connection was lost", "goes on without", "./inv attach --host demo --database tracker")
+        told(tracker.cut(task), 3, *words)
         again = tracker.start("attach")
         go_on(pid)
         done = ended(again)
@@ -221,8 +225,7 @@ def test_a_connection_that_is_cut_leaves_a_run_that_is_found_and_finished(tracke
 
 def test_attach_ends_as_a_run_that_failed_and_a_truncated_source_is_no_backup(tracker: Tracker) -> None:
     with held(tracker) as (task, pid):
-        tracker.cut()
-        told(ended(task), 3, "the connection was lost")
+        told(tracker.cut(task), 3, "the connection was lost")
         os.truncate(tracker.source, MIB)
         again = tracker.start("attach")
         go_on(pid)
