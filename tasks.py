@@ -64,7 +64,7 @@ def task(body: Callable[..., None]) -> Any:
 
     @functools.wraps(body)
     def told(c: Context, *args: Any, **options: Any) -> None:
-        with _writing():
+        with _without_traceback():
             try:
                 if c.config.run.dry:
                     raise SettingsError("Invoke's own --dry is not heeded here", advice="say --dry-run after the task")
@@ -75,8 +75,6 @@ def task(body: Callable[..., None]) -> Any:
                 if options.get("json"):
                     print_json({"error": str(error), "exit_code": error.exit_code})
                 raise Exit(clean(str(error)), error.exit_code) from error
-            except KeyboardInterrupt:
-                raise Exit("interrupted", INTERRUPTED) from None
 
     task_name, *flags = (name.replace("_", "-") for name in (body.__name__, *inspect.signature(body).parameters))
     # A flag whose default is another one in this task is explained for it.
@@ -85,11 +83,13 @@ def task(body: Callable[..., None]) -> Any:
 
 
 @contextlib.contextmanager
-def _writing() -> Iterator[None]:
-    """End without a traceback where whoever read our words has gone, or there is no room for them."""
+def _without_traceback() -> Iterator[None]:
+    """End in words after Ctrl-C, and where whoever read ours has gone or there is no room for them."""
     try:
         yield
         sys.stdout.flush()
+    except KeyboardInterrupt:
+        raise Exit("interrupted", INTERRUPTED) from None
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT):
             raise

@@ -24,7 +24,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from demo_backups.facts import SQLITE
+from demo_backups.facts import LOCK_WAIT, PIN, SQLITE, lock_timeout
 from demo_backups.project import ROOT
 from demo_backups.rehearsal.database import make_tracker
 from demo_backups.rehearsal.writer import Traffic, live_writer
@@ -106,7 +106,7 @@ def _pinned(before: Sequence[str], backup: str, shell: str) -> Callable[[Path, P
 
     def command(source: Path, folder: Path) -> list[str]:
         copy = str(folder / "copy.db")
-        words = [*SHELL, str(source), ".timeout 120000", *before, "BEGIN", "SELECT 1 FROM sqlite_master LIMIT 0"]
+        words = [*SHELL, str(source), lock_timeout(LOCK_WAIT), *before, *PIN]
         return ["sh", "-c", f"copy=$1; shift; {shell}", str(source), copy, *words, f"{backup} {copy}"]
 
     return command

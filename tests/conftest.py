@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
@@ -64,6 +64,50 @@ def stop_midway(copies: Iterable[int], part: Path, source: Path) -> int | None:
                 return pid
             os.kill(pid, signal.SIGCONT)
     return None
+
+
+def begin(*words: str | PurePath, env: Mapping[str, str], cwd: str | Path | None = None) -> subprocess.Popen[str]:
+    """Start a program in a process group of its own, as a shell does, with nothing on its standard input."""
+    return subprocess.Popen(
+        words,
+        env=env,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    """Wait for the end of a program."""
+    stdout, stderr = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+@contextlib.contextmanager
+def held_midway(
+    start: Callable[[], subprocess.Popen[str]], stop: Callable[[], int | None], undo: Callable[[], None]
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Start a backup and stop its copy in the middle; yields what was started, and the process of the copy.
+
+    Where it was faster than this test, what it made is undone, and another one is started.
+    """
+    for _ in range(20):
+        task = start()
+        if pid := stop():
+            try:
+                yield task, pid
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                task.kill()
+                task.communicate()
+            return
+        ended(task)
+        undo()
+    pytest.fail("could not stop the copy in the middle")
 
 
 def clean_environment(home: Path) -> dict[str, str]:

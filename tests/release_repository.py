@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from demo_backups.project import ROOT, read_project_file
+from demo_backups.project import ROOT
 from demo_backups.repository import Checkout
-from demo_backups.settings import load
+from demo_backups.settings import ReleaseSettings, Settings
 
 BRANCH = "85-use-sqlite-backup-command-instead-of-cp-for-database-backups"
 SCRIPTS = INDEX, TRACKER = "share/bin/index-db-backup.sh", "share/bin/tracker-db-backup.sh"
@@ -45,6 +45,7 @@ class ReleaseRepository:
     path: Path
     remote: Path
     variables: dict[str, str] = field(repr=False)
+    release: ReleaseSettings
 
     def git(self, *words: str, at: Path | None = None) -> str:
         """Run git in the checkout, or elsewhere; return what it prints. It must go well."""
@@ -60,8 +61,7 @@ class ReleaseRepository:
 
     def checkout(self, **changes: Any) -> Checkout:
         """The checkout, for what is asked without a task."""
-        project = read_project_file()
-        return Checkout(self.path, load(project, project, environ={}).release.model_copy(update=changes))
+        return Checkout(self.path, self.release.model_copy(update=changes))
 
     def write(self, file: str, text: str, at: Path | None = None) -> None:
         path = (at or self.path) / file
@@ -111,16 +111,17 @@ class ReleaseRepository:
 
 
 @pytest.fixture
-def empty_repository(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> ReleaseRepository:
+def empty_repository(
+    tmp_path: Path, home: Path, project_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> ReleaseRepository:
     """A repository in which nothing is committed, without a remote."""
     path = tmp_path / "it's a checkout"
     path.mkdir()
     for name in [name for name in os.environ if name.startswith(("GIT_", "GH_", "INVOKE_"))]:
         monkeypatch.delenv(name)
-    made = ReleaseRepository(
-        path, tmp_path / "remote of it.git", GIT | {"HOME": str(home), "INVOKE_RELEASE_REPOSITORY": str(path)}
-    )
-    for name, value in made.variables.items():
+    variables = GIT | {"HOME": str(home), "INVOKE_RELEASE_REPOSITORY": str(path)}
+    made = ReleaseRepository(path, tmp_path / "remote of it.git", variables, project_settings.release)
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
     made.git("init", "-q", "-b", "main")
     return made

@@ -19,7 +19,7 @@ import pytest
 
 from demo_backups.project import ROOT
 
-from .conftest import INV, Demo, wait_until
+from .conftest import INV, Demo, begin, ended, wait_until
 
 FAILED, WRONG_INPUT, COULD_NOT_LOOK, INTERRUPTED = 1, 2, 3, 130
 Done = subprocess.CompletedProcess[str]
@@ -409,23 +409,9 @@ def slow(demo: Demo) -> Iterator[Path]:
 
 
 def start(demo: Demo, *arguments: str, **changes: str) -> subprocess.Popen[str]:
-    """Start a task in a process group of its own, as a shell does."""
-    return subprocess.Popen(
-        [INV, "--search-root", ROOT, *arguments],
-        env=dict(demo.environment) | changes,
-        cwd=demo.environment["HOME"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def ended(process: subprocess.Popen[str]) -> Done:
-    """Wait for the end of a task."""
-    stdout, stderr = process.communicate(timeout=60)
-    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+    """Start a task on the server."""
+    there = dict(demo.environment)
+    return begin(INV, "--search-root", ROOT, *arguments, env=there | changes, cwd=there["HOME"])
 
 
 def test_ctrl_c_ends_at_once_and_says_what_goes_on_there(demo: Demo, slow: Path) -> None:

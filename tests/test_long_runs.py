@@ -9,15 +9,15 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from demo_backups.rehearsal.server import processes_at_home
 
-from .conftest import Demo, is_consistent, stop_midway, wait_until
-from .test_faults import COULD_NOT_LOOK, FAILED, INTERRUPTED, ended, records, start, told
+from .conftest import Demo, begin, ended, held_midway, is_consistent, stop_midway, wait_until
+from .test_faults import COULD_NOT_LOOK, FAILED, INTERRUPTED, records, start, told
 
 OLDER = "tracker_backup_2026-01-01_00-00-00.db"
 
@@ -76,37 +76,19 @@ def by_cron(tracker: Demo) -> subprocess.Popen[str]:
         "DATABASE_FILE": str(source_of(tracker)),
         "BACKUP_DIR": str(tracker.backups),
     }
-    return subprocess.Popen(
-        [tracker.settings.database("tracker").script],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    return begin(tracker.settings.database("tracker").script, env=environment)
 
 
-@contextlib.contextmanager
 def held(
-    tracker: Demo, begin: Callable[[Demo], subprocess.Popen[str]] = by_task
-) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    tracker: Demo, start: Callable[[Demo], subprocess.Popen[str]] = by_task
+) -> contextlib.AbstractContextManager[tuple[subprocess.Popen[str], int]]:
     """Start a backup and stop its copy in the middle; yields who started it, and the process of the copy."""
-    for _ in range(20):
-        task = begin(tracker)
-        if pid := stop_copy(tracker):
-            try:
-                yield task, pid
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-                task.kill()
-                task.communicate()
-            return
-        ended(task)  # it was faster than this test
+
+    def undo() -> None:
         for name in made(tracker):
             (tracker.backups / name).unlink()
-    pytest.fail("could not stop the copy in the middle")
+
+    return held_midway(lambda: start(tracker), lambda: stop_copy(tracker), undo)
 
 
 def test_ctrl_c_detaches_and_attach_ends_as_the_run_does(tracker: Demo) -> None:

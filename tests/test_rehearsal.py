@@ -28,7 +28,7 @@ from demo_backups.rehearsal.server import serve
 from demo_backups.settings import Settings
 from demo_backups.steps import Work
 
-from .conftest import INV, Inv, clean_environment, wait_until
+from .conftest import INV, Inv, begin, clean_environment, wait_until
 
 STEPS = [
     "inv deploy-index-backup",
@@ -314,16 +314,7 @@ def test_a_crontab_that_is_not_as_before_fails_the_rehearsal(
 @contextlib.contextmanager
 def started(environment: dict[str, str], *flags: str) -> Iterator[subprocess.Popen[str]]:
     """Start a rehearsal in a process group of its own, as a shell does; it ends with the test."""
-    with subprocess.Popen(
-        [INV, "--search-root", ROOT, "rehearse", *flags],
-        env=environment,
-        cwd=environment["HOME"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
+    with begin(INV, "--search-root", ROOT, "rehearse", *flags, env=environment, cwd=environment["HOME"]) as process:
         try:
             yield process
         finally:

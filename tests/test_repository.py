@@ -53,7 +53,7 @@ class Repository(ReleaseRepository):
     @classmethod
     def of(cls, made: ReleaseRepository, inv: Inv) -> Repository:
         inv.environment |= made.variables
-        return cls(made.path, made.remote, made.variables, inv)
+        return cls(**vars(made), inv=inv)
 
     def do(self, task: str, *flags: str, **changes: str) -> subprocess.CompletedProcess[str]:
         """Do a task of git as `inv` does, but in this process: it takes a tenth of the time."""

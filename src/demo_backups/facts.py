@@ -133,6 +133,7 @@ def look_at_header(host: Host, path: PurePosixPath) -> Header:
 
 
 SQLITE = ("sqlite3", "-batch", "-init", "/dev/null", "-bail")  # without start-up file, to the first failure
+PIN = ("BEGIN", "SELECT 1 FROM sqlite_master LIMIT 0")  # a snapshot, as the scripts do
 LOCK_WAIT = 120  # seconds that sqlite3 waits for a lock, in the scripts too; it holds nobody back meanwhile
 
 
@@ -146,10 +147,11 @@ def sqlite_command(
     """
     encoded = percent_encode(str(path), errors="surrogateescape")
     uri = f"file:{encoded}?mode={'rw' if writable else 'ro'}{'&immutable=1' if immutable else ''}"
-    return shlex.join([*SQLITE, *([] if writable else ["-readonly"]), uri, _timeout(wait), *statements])
+    return shlex.join([*SQLITE, *([] if writable else ["-readonly"]), uri, lock_timeout(wait), *statements])
 
 
-def _timeout(seconds: float) -> str:
+def lock_timeout(seconds: float) -> str:
+    """Tell sqlite3 for how long to wait for a lock (cli.html)."""
     return f".timeout {seconds * 1000:.0f}"
 
 
@@ -197,8 +199,7 @@ def missing_tools_command(tools: Iterable[str]) -> str:
 
 def sqlite_ability_command() -> str:
     """Ask sqlite3 for the options that the scripts use, on an empty database in memory; prints its version."""
-    words = [*SQLITE, "-readonly", ":memory:"]
-    words += [_timeout(LOCK_WAIT), "BEGIN", "SELECT 1 FROM sqlite_master LIMIT 0"]
+    words = [*SQLITE, "-readonly", ":memory:", lock_timeout(LOCK_WAIT), *PIN]
     words += [".backup --async :memory:", "SELECT sqlite_version()"]
     return f"PATH={CRON_PATH}; {shlex.join(words)}"
 

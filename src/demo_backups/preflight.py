@@ -10,7 +10,7 @@ from enum import Enum
 from itertools import pairwise
 from pathlib import PurePosixPath
 from statistics import median
-from typing import Any
+from typing import Any, TypeAlias
 
 from .backups import at_work, is_at_work_unseen, list_backups
 from .errors import FAILED, CouldNotLookError
@@ -47,6 +47,9 @@ class Disk:
 
     mount: str
     free: int
+
+
+Asked: TypeAlias = tuple[Disk, int, str]  # a disk, the bytes that one thing asks of it, and what is there, in words
 
 
 @dataclass(frozen=True)
@@ -147,8 +150,13 @@ def decide(seen: Observed, writer_timeout: float, floor: int) -> Preflight:
         care.append(
             f"writes wait for the copy, about {held:.1f} s; writers give up after {writer_timeout:g} s{READERS}"
         )
-    needed = _needed(seen, growth, floor)
-    no += _too_little_space(seen, needed)
+    asked = (
+        (seen.backup_disk, seen.source_bytes, ""),
+        (seen.source_disk, growth, ", where the source is"),
+        (seen.state_disk, 0, ", where the run is kept"),
+    )
+    needed = _needed(asked, floor)
+    no += _too_little_space(asked, needed)
     if seen.leaves_files:
         no.append(
             "it would leave a -wal and a -shm beside the source that its service could not write, since nobody has it "
@@ -164,24 +172,18 @@ def decide(seen: Observed, writer_timeout: float, floor: int) -> Preflight:
     return Preflight(seen, held, needed, growth, rotation, verdict, [*no, *care])
 
 
-def _needed(seen: Observed, growth: int, floor: int) -> dict[str, int]:
+def _needed(asked: Sequence[Asked], floor: int) -> dict[str, int]:
     """Add up what each disk must have free: what is asked of one by several is asked together, and the floor once."""
     needed: dict[str, int] = {}
-    for disk, count in ((seen.backup_disk, seen.source_bytes), (seen.source_disk, growth), (seen.state_disk, 0)):
+    for disk, count, _ in asked:
         needed[disk.mount] = needed.get(disk.mount, floor) + count
     return needed
 
 
-def _too_little_space(seen: Observed, needed: Mapping[str, int]) -> Iterator[str]:
+def _too_little_space(asked: Sequence[Asked], needed: Mapping[str, int]) -> Iterator[str]:
     """Name the disks with too little space, each once."""
-    places = (
-        (seen.state_disk, ", where the run is kept"),
-        (seen.source_disk, ", where the source is"),
-        (seen.backup_disk, ""),
-    )
-    disks = {disk.mount: (disk, where) for disk, where in places}
     for mount, count in needed.items():
-        disk, where = disks[mount]
+        disk, where = next((disk, where) for disk, _, where in asked if disk.mount == mount)
         if (short := count - disk.free) > 0:
             yield f"too little space on {mount}{where}: {short:,} bytes more are needed"
 

@@ -20,7 +20,7 @@ from demo_backups.hosts import open_host
 from demo_backups.project import ROOT
 from demo_backups.settings import Database
 
-from ..conftest import INV, is_consistent, stop_midway, wait_until
+from ..conftest import INV, begin, ended, held_midway, is_consistent, stop_midway, wait_until
 from .conftest import Server
 
 MIB = 2**20
@@ -66,15 +66,8 @@ class Tracker:
     def start(self, task: str, *flags: str, **changes: str) -> Task:
         """Start a task on the tracker's database."""
         words = [] if task == "run-tracker-backup" else ["--database", "tracker"]
-        return subprocess.Popen(
-            [INV, "--search-root", ROOT, task, *words, *flags],
-            env=self.server.environment | changes,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        env = self.server.environment | changes
+        return begin(INV, "--search-root", ROOT, task, *words, *flags, env=env)
 
     def shells(self, words: str) -> list[int]:
         """The processes of sqlite3 that were called with some words."""
@@ -122,23 +115,8 @@ class Tracker:
 
     def run_as_cron(self) -> Task:
         """Start what cron would run, as root."""
-        return subprocess.Popen(
-            [
-                *self.machine.enter,
-                "env",
-                "-i",
-                "HOME=/root",
-                "PATH=/usr/bin:/bin",
-                "/bin/sh",
-                "-c",
-                str(self.database.script),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        bare = ["env", "-i", "HOME=/root", "PATH=/usr/bin:/bin"]
+        return begin(*self.machine.enter, *bare, "/bin/sh", "-c", str(self.database.script), env=os.environ)
 
 
 @pytest.fixture
@@ -150,12 +128,6 @@ def tracker(server: Server, large: Path) -> Tracker:
     server.machine.own(server.machine.home / "github")
     assert server.inv("deploy-tracker-backup").returncode == 0
     return made
-
-
-def ended(task: Task) -> Done:
-    """Wait for the end of a task."""
-    stdout, stderr = task.communicate(timeout=60)
-    return subprocess.CompletedProcess(task.args, task.returncode, stdout, stderr)
 
 
 def told(done: Done, code: int, *words: str) -> None:
@@ -187,26 +159,21 @@ def wait_for_term(pid: int) -> None:
     wait_until(pending, "SIGTERM")
 
 
-@contextlib.contextmanager
-def held(tracker: Tracker, *flags: str, cron: bool = False, **changes: str) -> Iterator[tuple[Task, int]]:
+def held(
+    tracker: Tracker, *flags: str, cron: bool = False, **changes: str
+) -> contextlib.AbstractContextManager[tuple[Task, int]]:
     """Start a backup and stop its copy in the middle; yields who started it, and the process of the copy."""
-    for _ in range(20):
-        task = tracker.run_as_cron() if cron else tracker.start("run-tracker-backup", *flags, **changes)
-        if pid := tracker.stop_copy():
-            try:
-                yield task, pid
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-                task.kill()
-                task.communicate()
-            return
-        ended(task)  # it was faster than this test
+
+    def start() -> Task:
+        return tracker.run_as_cron() if cron else tracker.start("run-tracker-backup", *flags, **changes)
+
+    def undo() -> None:
         for name in tracker.made():
             (tracker.backups / name).unlink()
         (tracker.backups / tracker.expired).unlink(missing_ok=True)
         tracker.expired = tracker._add(days=9)
-    pytest.fail("could not stop the copy in the middle")
+
+    return held_midway(start, tracker.stop_copy, undo)
 
 
 # --- the connection, the user and the maintainer's machine ----------------------------------------------------------
