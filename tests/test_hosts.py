@@ -16,6 +16,7 @@ from typing import Any
 
 import fabric.runners
 import pytest
+from invoke.runners import Runner
 
 from demo_backups import hosts, scripts
 from demo_backups.errors import (
@@ -277,6 +278,15 @@ def test_a_ctrl_c_that_python_would_lose_is_heeded_and_leaves_no_traceback(
         patched.setattr(sys, "unraisablehook", lost.append)
         get()
     assert lost == []
+    with pytest.raises(InterruptedRunError, match="interrupted while trying to look"):
+        either.run("look", "true")
+
+
+def test_a_ctrl_c_that_meets_invoke_half_set_up_is_told_as_one(either: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(runner: Any, kwargs: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Runner, "_unify_kwargs_with_config", interrupted)
     with pytest.raises(InterruptedRunError, match="interrupted while trying to look"):
         either.run("look", "true")
 

@@ -187,8 +187,10 @@ class Host:
     def _started(self, what: str, run: Any) -> Any:
         """Run it, and turn all that can happen on the way into words."""
         try:
-            result = run()
-            self._heed_interrupt()
+            try:
+                result = run()
+            finally:  # whatever else comes of a Ctrl-C: Invoke may meet it half set up, and fail of that
+                self._heed_interrupt()
         except CommandTimedOut as error:
             raise ConnectionLostError(
                 f"could not {what}: no answer within {error.timeout} s", host=self.name, advice=self._still_running
