@@ -22,9 +22,10 @@ from paramiko.auth_strategy import AuthSource, InMemoryPrivateKey
 from paramiko.ssh_exception import NoValidConnectionsError
 
 from .errors import CouldNotLookError, SettingsError
-from .host_keys import fingerprint, known_keys
+from .host_keys import HostKeyPolicy
+from .known_hosts import fingerprint
 from .login import KeyFile, Login, agent_of, transport
-from .ssh_config import Hop, parse_jumps, resolve
+from .ssh_config import Hop, parse_destination, parse_jumps, resolve
 
 CONNECT_TIMEOUT = BANNER_TIMEOUT = 10  # seconds
 AUTH_TIMEOUT = 30
@@ -42,8 +43,7 @@ def connect(alias: str, ssh_config: Path | None = None, runner: type[fabric.runn
     `ssh_config` takes the place of the user's and the system's files. Raises SettingsError for a configuration that
     cannot be read or honoured, and CouldNotLookError where the host cannot be reached, proved or logged in to.
     """
-    user, _, name = alias.rpartition("@")
-    connection = _connection(Hop(name, user or None), ssh_config, runner or fabric.runners.Remote, seen=())
+    connection = _connection(parse_destination(alias), ssh_config, runner or fabric.runners.Remote, seen=())
     connection.transport.set_keepalive(KEEPALIVE)
     return connection
 
@@ -53,21 +53,31 @@ def _connection(hop: Hop, ssh_config: Path | None, runner: Any, seen: Sequence[s
         on_failure.callback(lambda: close(gateway))
         if hop.alias in seen:
             raise SettingsError(f"the jump hosts of {seen[0]} go in a circle: {' -> '.join([*seen, hop.alias])}")
-        config = resolve(hop, ssh_config)
-        options = config.lookup(hop.alias)
+        options = resolve(hop, ssh_config)
         for jump in parse_jumps(options.get("proxyjump", "none")) if gateway is None else []:
             gateway = _connection(jump, ssh_config, runner, seen=(*seen, hop.alias), gateway=gateway)
         command = options.get("proxycommand") or "none"
         if gateway is None and command.lower() != "none":
             gateway = command
-        connection = _opened(hop, ssh_config, runner, config, gateway)
+        connection = _opened(hop, ssh_config, runner, options, gateway)
         on_failure.pop_all()
         return connection
 
 
-def _opened(hop: Hop, ssh_config: Path | None, runner: Any, config: paramiko.SSHConfig, gateway: Any) -> Any:
-    options = config.lookup(hop.alias)
-    keys = known_keys(hop, ssh_config, options)
+class _ResolvedConfig(paramiko.SSHConfig):
+    """The options that `ssh -G` has resolved for one host, in the form that Fabric takes."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.options = options
+
+    def lookup(self, hostname: str) -> paramiko.SSHConfigDict:
+        """Return the options, whatever name Fabric looks up."""
+        return paramiko.SSHConfigDict(self.options)
+
+
+def _opened(hop: Hop, ssh_config: Path | None, runner: Any, options: Mapping[str, Any], gateway: Any) -> Any:
+    keys = HostKeyPolicy(hop, ssh_config, options)
     connection = fabric.Connection(
         hop.alias,
         forward_agent=False,  # nothing there needs it, and it would lend the user's keys to the server
@@ -75,7 +85,7 @@ def _opened(hop: Hop, ssh_config: Path | None, runner: Any, config: paramiko.SSH
         gateway=gateway if gateway is not None else False,  # False: do not look for one
         config=fabric.Config(
             lazy=True,
-            ssh_config=config,
+            ssh_config=_ResolvedConfig(options),
             overrides={
                 "runners": {"remote": runner},
                 "authentication": {"strategy_class": Login},
@@ -85,7 +95,7 @@ def _opened(hop: Hop, ssh_config: Path | None, runner: Any, config: paramiko.SSH
             "banner_timeout": BANNER_TIMEOUT,
             "auth_timeout": AUTH_TIMEOUT,
             "channel_timeout": CHANNEL_TIMEOUT,
-            "transport_factory": partial(transport, known=keys.algorithms()),
+            "transport_factory": partial(transport, host_key_algorithms=keys.algorithms()),
         },
     )
     connection.client.set_missing_host_key_policy(keys)
