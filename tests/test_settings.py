@@ -70,6 +70,8 @@ WRONG = [
     ("host", None, "must be text, not None"),
     ("host", "", "is empty"),
     ("host", "-oProxyCommand=id", "'-oProxyCommand=id' is no SSH alias: it starts with '-' or holds a blank"),
+    ("host", "x@-oProxyCommand=id", "'x@-oProxyCommand=id' is no SSH alias: it starts with '-' or holds a blank"),
+    ("host", "ssh://-oX@demo", "'ssh://-oX@demo' is no SSH alias: it starts with '-' or holds a blank"),
     ("host", "two words", "'two words' is no SSH alias: it starts with '-' or holds a blank"),
     ("host", "demo\n", r"holds a control character: 'demo\n'"),
     ("ssh_config", False, "must be text, not False"),
