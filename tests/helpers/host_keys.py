@@ -48,8 +48,8 @@ def with_keys(text: str) -> str:
 def hashed(name: str) -> str:
     """Hash a host name as `ssh-keygen -H` does."""
     salt = b"01234567890123456789"
-    words = (salt, hmac.new(salt, name.encode(), hashlib.sha1).digest())
-    return "|1|" + "|".join(base64.b64encode(word).decode() for word in words)
+    parts = (salt, hmac.new(salt, name.encode(), hashlib.sha1).digest())
+    return "|1|" + "|".join(base64.b64encode(part).decode() for part in parts)
 
 
 def write(path: Path, text: str) -> Path:

@@ -1,6 +1,6 @@
-"""What is said when a host key is refused, and what `ssh -G` says that decides on it.
+"""Errors and printed commands for refused host keys, and the options of `ssh -G` that matter.
 
-That the decisions are OpenSSH's is tested in test_host_keys_oracle.py.
+The decisions themselves are compared with OpenSSH in test_host_keys_oracle.py.
 """
 
 from __future__ import annotations
@@ -73,6 +73,12 @@ def test_changed_key_is_forgotten_by_printed_command(tmp_path: Path) -> None:
     command = error.advice.partition(": ")[2].split(" && ")[0]
     subprocess.run(["/bin/sh", "-c", command], check=True, capture_output=True)
     assert file.read_text() == with_keys("# first\nother.example THIRD\n")
+
+
+def test_system_file_is_changed_with_sudo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = policy(tmp_path, "demo.example OTHER")
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert f": sudo ssh-keygen -R demo.example -f {tmp_path}/known_hosts && ssh " in refusal(keys).advice
 
 
 @pytest.mark.parametrize("marked", ["demo.example", "*", "DEMO.*"])

@@ -1,4 +1,4 @@
-"""The output of `ssh-keygen`, and what is made of output that is not understood."""
+"""The output of `ssh-keygen`, and errors for output that is not understood."""
 
 from __future__ import annotations
 

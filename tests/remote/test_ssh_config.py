@@ -1,4 +1,4 @@
-"""The SSH configuration of a host as `ssh -G` resolves it, and the destinations that are split here."""
+"""The SSH configuration of a host as `ssh -G` resolves it, and how destinations are split."""
 
 from __future__ import annotations
 

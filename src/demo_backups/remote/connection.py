@@ -133,13 +133,15 @@ def _open_translated(connection: Any, hop: Hop, ssh_config: Path | None) -> None
     try:
         connection.open()
     except socket.gaierror as error:
-        advice = f"is the alias {alias!r} in your SSH configuration? See: {shlex.join(hop.ssh(ssh_config, '-G'))}"
+        advice = (
+            f"is the alias {alias!r} in your SSH configuration? See: {shlex.join(hop.ssh_command(ssh_config, '-G'))}"
+        )
         raise CouldNotLookError(
             f"no such host: {connection.host}", host=alias, output=str(error), advice=advice
         ) from error
     except paramiko.AuthenticationException as error:
         printed = "\n".join(list_login_attempts(error))
-        advice = f"this must work without a question: {shlex.join([*hop.ssh(ssh_config), 'true'])}"
+        advice = f"this must work without a question: {shlex.join([*hop.ssh_command(ssh_config), 'true'])}"
         raise CouldNotLookError(
             f"login as {connection.user} refused by {where}", host=alias, output=printed, advice=advice
         ) from error
@@ -154,7 +156,7 @@ def _open_translated(connection: Any, hop: Hop, ssh_config: Path | None) -> None
             f"no SSH connection to {where}",
             host=alias,
             output=_reason(error),
-            advice=f"see: {shlex.join([*hop.ssh(ssh_config, '-v'), 'true'])}",
+            advice=f"see: {shlex.join([*hop.ssh_command(ssh_config, '-v'), 'true'])}",
         ) from error
 
 

@@ -82,7 +82,7 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
     def algorithms(self) -> list[str]:
         """Return the host key algorithms to offer, in OpenSSH's order: those of known keys first.
 
-        The order of HostKeyAlgorithms stays if its first one is known. (OpenSSH also keeps it where the user wrote a
+        The order of HostKeyAlgorithms stays if its first one is known. (OpenSSH also keeps it if the user wrote a
         plain list; `ssh -G` does not tell such a list from its default.)
         """
         offered = str(self.options.get("hostkeyalgorithms") or ",".join(ALGORITHMS)).split(",")
@@ -114,7 +114,7 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
                 raise self._revoked(blob, f"by a @revoked line, {key.file}:{key.line}", _show(key))
 
     def _check_address(self, client: Any, blob: bytes) -> None:
-        """Check the key of the host's address as well, where CheckHostIP asks for that."""
+        """Check the key of the host's address as well, if CheckHostIP is set."""
         direct = all(self.options.get(keyword, "none") == "none" for keyword in ("proxyjump", "proxycommand"))
         if self.options.get("checkhostip") != "yes" or not direct:
             return
@@ -151,12 +151,12 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
             f"compare the fingerprint with the one from the server's administrator, then accept it: {command}",
         )
 
-    def _revoked(self, blob: bytes, where: str, show: str) -> HostKeyError:
+    def _revoked(self, blob: bytes, source: str, command: str) -> HostKeyError:
         return self._refused(
-            f"the host key of {self.name} is revoked {where}: refused",
+            f"the host key of {self.name} is revoked {source}: refused",
             [_offered(blob)],
             "do not connect: someone may be using a stolen key. Ask the server's administrator for a new host key. "
-            f"To see the entry: {show}",
+            f"To see the entry: {command}",
         )
 
     def _refused(self, reason: str, output: Sequence[str], advice: str) -> HostKeyError:
@@ -164,7 +164,7 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
         return HostKeyError(reason, host=self.hop.alias, output=output, advice=advice)
 
     def _accept(self, *options: str) -> str:
-        return shlex.join([*self.hop.ssh(self.ssh_config, "-o", "StrictHostKeyChecking=ask", *options), "true"])
+        return shlex.join([*self.hop.ssh_command(self.ssh_config, "-o", "StrictHostKeyChecking=ask", *options), "true"])
 
 
 def _check_supported(options: Mapping[str, Any], alias: str) -> None:

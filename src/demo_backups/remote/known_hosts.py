@@ -131,7 +131,7 @@ def parse_keys(output: str, file: Path, host: str) -> list[KnownKey]:
 
 
 def parse_curves(output: str) -> dict[int, str]:
-    """Parse the output of `ssh-keygen -F`: the curve of each ECDSA key, by the number of its line."""
+    """Parse the output of `ssh-keygen -F`: the curves of ECDSA keys, by line number."""
     curves = {}
     for header, line in itertools.pairwise(output.split("\n")):
         found, curve = _HEADER.fullmatch(header), re.search(r"\secdsa-sha2-(nistp\d+)\S*\s", line)

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from ..errors import CouldNotLookError, SettingsError
 from .openssh import run_openssh
 
-# Keywords that `ssh -G` prints once for each value.
+# Keywords that `ssh -G` prints once for every value.
 LISTS = frozenset(
     {
         "certificatefile",
@@ -55,7 +55,7 @@ class Hop:
         if self.user is not None and not _USER.fullmatch(self.user):
             raise SettingsError(f"{self.user!r} is not a valid SSH user", advice=DESTINATIONS)
 
-    def ssh(self, ssh_config: Path | None, *options: str) -> list[str]:
+    def ssh_command(self, ssh_config: Path | None, *options: str) -> list[str]:
         """Build the command with which OpenSSH's client connects to this host."""
         values = {"-F": ssh_config, "-J": self.jumps, "-l": self.user, "-p": self.port}
         arguments = [argument for option, value in values.items() if value for argument in (option, str(value))]
@@ -109,7 +109,7 @@ def resolve(hop: Hop, ssh_config: Path | None) -> dict[str, Any]:
     """
     if ssh_config is not None and not ssh_config.is_file():
         raise SettingsError(f"ssh_config: no such file: {ssh_config}", advice="set ssh_config to a file, or to null")
-    command = hop.ssh(ssh_config, "-G")
+    command = hop.ssh_command(ssh_config, "-G")
     result = run_openssh(*command, host=hop.alias)
     if result.returncode:
         raise SettingsError(
@@ -170,7 +170,9 @@ def _expand(keyword: str, value: str, options: Mapping[str, Any], alias: str, *,
             return tokens[match["token"]]() if match["token"] is not None else os.environ[match["variable"]]
         except KeyError:
             raise SettingsError(
-                f"{keyword} {value}: {match[0]} cannot be expanded", host=alias, advice="write its value there"
+                f"{keyword} {value}: {match[0]} cannot be expanded",
+                host=alias,
+                advice="replace it by its value in the SSH configuration",
             ) from None
 
     pattern = r"%(?P<token>.?)|\$\{(?P<variable>[^}]*)\}" if variables else r"%(?P<token>.?)"
