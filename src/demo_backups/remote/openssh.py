@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import selectors
 import shlex
 import shutil
 import subprocess
+import tempfile
+import threading
 import time
 
 from ..errors import CouldNotLookError, SettingsError
@@ -14,10 +15,6 @@ from ..errors import CouldNotLookError, SettingsError
 TIMEOUT = 60.0  # seconds; `Match exec` in a configuration may run slow programs
 OUTPUT_LIMIT = 4 * 1024 * 1024  # bytes
 INSTALL = "install the OpenSSH client: sudo apt install openssh-client (Fedora: sudo dnf install openssh-clients)"
-
-
-class _TooMuchOutputError(Exception):
-    pass
 
 
 def run_openssh(*command: str, host: str) -> subprocess.CompletedProcess[str]:
@@ -28,45 +25,25 @@ def run_openssh(*command: str, host: str) -> subprocess.CompletedProcess[str]:
     """
     if shutil.which(command[0]) is None:
         raise SettingsError(f"{command[0]} is not installed on this machine", host=host, advice=INSTALL)
-    deadline = time.monotonic() + TIMEOUT
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    started = time.monotonic()
+    with (
+        tempfile.TemporaryFile() as stderr,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr) as process,
+    ):
+        assert process.stdout
+        timer = threading.Timer(TIMEOUT, process.kill)
+        timer.start()
         try:
-            stdout, stderr = _read_output(process, deadline)
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except BaseException as error:
+            stdout = process.stdout.read(OUTPUT_LIMIT + 1)
+            if len(stdout) <= OUTPUT_LIMIT:
+                process.wait()
+        finally:
+            timer.cancel()
             process.kill()
-            if reason := _limit_reached(error):
-                raise CouldNotLookError(f"{shlex.join(command)} {reason}", host=host) from error
-            raise
-    return subprocess.CompletedProcess(
-        command, process.returncode, os.fsdecode(stdout), stderr.decode(errors="replace")
-    )
-
-
-def _limit_reached(error: BaseException) -> str | None:
-    if isinstance(error, subprocess.TimeoutExpired):
-        return f"did not finish within {TIMEOUT:g} s"
-    return f"printed more than {OUTPUT_LIMIT} bytes" if isinstance(error, _TooMuchOutputError) else None
-
-
-def _read_output(process: subprocess.Popen[bytes], deadline: float) -> tuple[bytes, bytes]:
-    """Read both outputs to their end; a child that keeps them open cannot delay the deadline."""
-    assert process.stdout
-    assert process.stderr
-    output = {process.stdout.fileno(): bytearray(), process.stderr.fileno(): bytearray()}
-    with selectors.DefaultSelector() as selector:
-        for descriptor in output:
-            selector.register(descriptor, selectors.EVENT_READ)
-        while selector.get_map():
-            ready = selector.select(max(0.0, deadline - time.monotonic()))
-            if not ready:
-                raise subprocess.TimeoutExpired(process.args, TIMEOUT)
-            for key, _ in ready:
-                chunk = os.read(key.fd, 65536)
-                output[key.fd] += chunk
-                if not chunk:
-                    selector.unregister(key.fd)
-                if len(output[key.fd]) > OUTPUT_LIMIT:
-                    raise _TooMuchOutputError
-    stdout, stderr = output.values()
-    return bytes(stdout), bytes(stderr)
+        stderr.seek(0)
+        errors = stderr.read(10_000).decode(errors="replace")
+    if time.monotonic() - started >= TIMEOUT:
+        raise CouldNotLookError(f"{shlex.join(command)} did not finish within {TIMEOUT:g} s", host=host, output=errors)
+    if len(stdout) > OUTPUT_LIMIT:
+        raise CouldNotLookError(f"{shlex.join(command)} printed more than {OUTPUT_LIMIT} bytes", host=host)
+    return subprocess.CompletedProcess(command, process.returncode, os.fsdecode(stdout), errors)
