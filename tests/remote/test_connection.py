@@ -289,7 +289,7 @@ class Deaf(paramiko.ServerInterface):  # type: ignore[misc]
 def test_a_server_that_stops_answering_is_given_up(
     tmp_path: Path, project_settings: Settings, monkeypatch: pytest.MonkeyPatch, takes_commands: bool
 ) -> None:
-    monkeypatch.setattr("demo_backups.remote.host.ANSWER_TIMEOUT", 0.2)
+    monkeypatch.setattr("demo_backups.remote.runners.ANSWER_TIMEOUT", 0.2)
     key = asyncssh.generate_private_key("ssh-ed25519")
     key.write_private_key(tmp_path / "key")
     deaf = Deaf(takes_commands)
