@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from demo_backups.backup.script import InstalledScript, Script
+from demo_backups.backup.script_lint import LintResult, Outcome
 from demo_backups.records.record import Record, RecordedCheck
 from demo_backups.release.facts import CronState, DatabaseFacts, HostFacts, ReleaseFacts, Unavailable
 from demo_backups.release.plan import PHASES, Mark, Plan, make_plan, mark_steps
@@ -71,7 +72,7 @@ def all_done(settings: Settings) -> ReleaseFacts:
     def database(name: str) -> DatabaseFacts:
         cron = CronState.ENABLED if name == "index" else CronState.NOT_PUBLISHED
         installed = InstalledScript("755", script_of(name).content, SINCE)
-        return DatabaseFacts(script_of(name), [], HostFacts(installed, [backup_of(name)], cron))
+        return DatabaseFacts(script_of(name), LintResult(Outcome.PASSED), HostFacts(installed, [backup_of(name)], cron))
 
     return ReleaseFacts(
         host=HOST,
@@ -126,6 +127,10 @@ def fact(name: str, value: Any) -> Change:
 
 def database(name: str, **changes: Any) -> Change:
     return lambda facts: replace(facts, databases=facts.databases | {name: replace(facts.databases[name], **changes)})
+
+
+def failed(*findings: str) -> LintResult:
+    return LintResult(Outcome.FAILED, findings)
 
 
 def on_host(name: str, **changes: Any) -> Change:
@@ -274,7 +279,7 @@ def test_new_release_starts_with_unblocked_steps(facts: ReleaseFacts) -> None:
     facts = combine(
         local(current="main", branch=None, commits={}, changed=frozenset({"index.sh"})),
         remote(branch=None),
-        *(database(name, findings=["uses cp"]) for name in DATABASES),
+        *(database(name, lint=failed("uses cp")) for name in DATABASES),
         *(on_host(name, script=None, backups=[], cron=CronState.NOT_PUBLISHED) for name in DATABASES),
         on_host("index", script=None, backups=[], cron=CronState.NOT_ENABLED),
         fact("docs", {"AGENTS.md": "is missing"}),
@@ -315,13 +320,15 @@ STEPS: list[tuple[Change, str, Mark, str]] = [
     ),
     (combine(local(current="main"), request("merged", "none")), "branch", DONE, "merged"),
     (combine(local(current="main"), fact("remote", RemoteState("u", None, True))), "branch", DONE, "merged"),
-    (database("index", findings=["uses cp", "not quoted: $A"]), "index-script", TO_DO, "uses cp; not quoted: $A"),
-    (database("tracker", findings=["uses cp"]), "tracker-script", TO_DO, "uses cp"),
+    (database("index", lint=failed("uses cp", "not quoted: $A")), "index-script", TO_DO, "uses cp; not quoted: $A"),
+    (database("tracker", lint=failed("uses cp")), "tracker-script", TO_DO, "uses cp"),
+    (database("index", lint=LintResult(Outcome.UNKNOWN, ("line 7",))), "index-script", UNKNOWN, "line 7"),
+    (combine(records(), database("index", lint=LintResult(Outcome.UNKNOWN))), "index-test", BLOCKED, "not been tested"),
     (lambda facts: facts, "index-script", DONE, "uses .backup, no cp"),
-    (database("index", findings=["x"]), "index-test", OUT_OF_ORDER, "rehearsal passed (2026-11-24 18:10 UTC)"),
+    (database("index", lint=failed("x")), "index-test", OUT_OF_ORDER, "rehearsal passed (2026-11-24 18:10 UTC)"),
     (fact("records", UNAVAILABLE), "index-test", UNKNOWN, "cannot connect"),
     (records(), "index-test", TO_DO, "not been tested"),
-    (combine(records(), database("index", findings=["x"])), "index-test", BLOCKED, "not been tested"),
+    (combine(records(), database("index", lint=failed("x"))), "index-test", BLOCKED, "not been tested"),
     (database("index", script=None), "index-test", TO_DO, "no script"),
     (records(rehearsal("index", exit_status=1)), "index-test", TO_DO, "the last rehearsal did not pass"),
     (lambda facts: facts, "index-deploy", DONE, ", since 2026-11-24 20:00:00+01:00"),
@@ -378,12 +385,12 @@ STEPS: list[tuple[Change, str, Mark, str]] = [
     (combine(server_unavailable, without_commit("index")), "index-commit", BLOCKED, "not committed"),
     (on_host("tracker", script=None), "tracker-deploy", TO_DO, "no script"),
     (on_host("tracker", script=UNAVAILABLE), "tracker-deploy", UNKNOWN, "cannot connect"),
-    (database("tracker", findings=["x"]), "tracker-deploy", OUT_OF_ORDER, "same version"),
+    (database("tracker", lint=failed("x")), "tracker-deploy", OUT_OF_ORDER, "same version"),
     (combine(on_host("tracker", script=None), records()), "tracker-deploy", BLOCKED, "no script"),
     (on_host("tracker", backups=[]), "tracker-test", TO_DO, "not made a backup"),
     (on_host("tracker", script=None), "tracker-test", BLOCKED, "not made a backup"),
     (on_host("tracker", backups=UNAVAILABLE), "tracker-test", UNKNOWN, "cannot connect"),
-    (database("tracker", findings=["x"]), "tracker-test", OUT_OF_ORDER, "passed"),
+    (database("tracker", lint=failed("x")), "tracker-test", OUT_OF_ORDER, "passed"),
     (without_commit("tracker"), "tracker-commit", TO_DO, "not committed"),
     (combine(without_commit("tracker"), without_commit("index")), "tracker-commit", BLOCKED, "not committed"),
     (without_commit("index"), "tracker-commit", OUT_OF_ORDER, "abc1234"),
@@ -483,7 +490,7 @@ def test_unavailable_fact_is_noted(facts: ReleaseFacts, name: str) -> None:
 
 
 def test_to_do_takes_precedence_over_unknown(facts: ReleaseFacts) -> None:
-    plan = make_plan(combine(server_unavailable, database("tracker", findings=["uses cp"]))(facts))
+    plan = make_plan(combine(server_unavailable, database("tracker", lint=failed("uses cp")))(facts))
     assert plan.next
     assert (plan.next.name, plan.exit_code) == ("tracker-script", 1)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 from ..backup.script import InstalledScript, Script
+from ..backup.script_lint import LintResult
 from ..records.record import Record
 from ..remote.files import File
 from ..settings import ReleaseSettings
@@ -48,11 +49,11 @@ class HostFacts:
 class DatabaseFacts:
     """What is known about one database.
 
-    `script` is the one to release, None if it could not run on a server; `findings` is what is wrong with it.
+    `script` is the one to release, None if it could not run on a server; `lint` is the result of its check.
     """
 
     script: Script | None
-    findings: list[str]
+    lint: LintResult
     on_host: HostFacts
 
 

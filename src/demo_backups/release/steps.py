@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import TypeAlias
 
+from ..backup.script_lint import Outcome
 from ..records.record import Record
 from ..remote.files import File
 from ..settings import LOCAL
@@ -125,8 +126,14 @@ def evaluate_script(database: str) -> Evaluate:
     """Return the evaluation of a database's script: it uses .backup and no cp, and quotes its variables."""
 
     def evaluate(facts: ReleaseFacts) -> Observation:
-        findings = facts.databases[database].findings
-        return to_do("; ".join(findings)) if findings else done("uses .backup, no cp; variables are quoted")
+        lint = facts.databases[database].lint
+        match lint.outcome:
+            case Outcome.PASSED:
+                return done("uses .backup, no cp; variables are quoted")
+            case Outcome.FAILED:
+                return to_do("; ".join(lint.findings))
+            case Outcome.UNKNOWN:
+                return Observation(State.UNKNOWN, "; ".join(lint.findings))
 
     return evaluate
 
