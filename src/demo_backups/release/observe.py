@@ -19,9 +19,10 @@ from ..remote.connection import open_host
 from ..remote.host import Host
 from ..settings import Database, Settings, check_host
 from .facts import CronState, DatabaseFacts, Fact, HostFacts, ReleaseFacts, Unavailable
+from .git_state import read_local_state, read_remote_state
 from .plan import Plan, make_plan
 from .pull_request import read_pull_request
-from .repository import Checkout, commit_part, open_checkout, read_local_state, read_remote_state
+from .repository import Checkout, commit_part, open_checkout
 
 T = TypeVar("T")
 DATABASES = ("index", "tracker")
