@@ -28,8 +28,15 @@ def plain(value: Any) -> Any:
     return {key: plain(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
+def without_invoke_sections(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the sections that configure Invoke itself, such as `tasks` and `run`."""
+    from invoke.config import Config
+
+    return {key: value for key, value in values.items() if key not in Config.global_defaults()}
+
+
 def read_project_file() -> dict[str, Any]:
-    """Read invoke.yaml with the reader of Invoke.
+    """Read the settings of this project in invoke.yaml, with the reader of Invoke.
 
     Raises SettingsError if it is missing or not valid YAML, or if Invoke cannot convert an environment variable.
     """
@@ -41,7 +48,7 @@ def read_project_file() -> dict[str, Any]:
     config.set_project_location(FILE.parent)
     try:
         config.load_project()
-        values = plain(config)
+        values = without_invoke_sections(plain(config))
     except (YAMLError, OSError, UnicodeError, TypeError, ValueError, AttributeError, KeyError) as error:
         raise SettingsError(f"{FILE.name} cannot be read", output=str(error), advice=f"correct {FILE}") from error
     try:
@@ -54,7 +61,7 @@ def read_project_file() -> dict[str, Any]:
         ) from error
     if not values:
         raise SettingsError(f"{FILE.name} is missing or empty", advice=f"restore {FILE}: git checkout -- {FILE.name}")
-    return dict(values)
+    return values
 
 
 def find_unknown_variables(config: Any, environ: Mapping[str, str] = os.environ) -> dict[str, str | None]:
