@@ -6,8 +6,6 @@ import getpass
 import json
 import os
 import socket
-import subprocess
-import sys
 from dataclasses import MISSING, asdict, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,11 +14,12 @@ from typing import Any
 import pytest
 
 from demo_backups.errors import CouldNotLookError, SettingsError, StepError
-from demo_backups.project import ROOT
+from demo_backups.project import ROOT, whoami
 from demo_backups.records.record import SCHEMA, Record
 from demo_backups.records.store import filter_records, read_records, record_outcome, records_dir, write_record
 from demo_backups.settings import Settings
 
+from ..helpers.processes import run_as_user
 from ..test_docs import blocks, code, table
 
 
@@ -199,15 +198,11 @@ def test_who_did_it_is_recorded(tmp_path: Path) -> None:
     assert written(tmp_path)["who"] == f"{getpass.getuser()}@{socket.gethostname()}"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be a user without a name")
-def test_a_user_without_a_name_is_known_by_the_number() -> None:
-    words = ["setpriv", "--reuid=54321", "--bounding-set=-all", sys.executable, "-c"]
-    program = "from demo_backups.project import whoami; print(whoami())"
-    without = {
-        name: value for name, value in os.environ.items() if name not in ("LOGNAME", "USER", "LNAME", "USERNAME")
-    }
-    done = subprocess.run([*words, program], env=without, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.stdout == f"54321@{socket.gethostname()}\n", done.stderr
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without a name")
+def test_user_without_name_is_recorded_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    assert run_as_user(54321, whoami) == f"54321@{socket.gethostname()}"
 
 
 # --- read again -----------------------------------------------------------------------------------------------------
