@@ -70,11 +70,11 @@ def task(body: Callable[..., None]) -> Any:
                     raise SettingsError("Invoke's own --dry is not heeded here", advice="say --dry-run after the task")
                 body(c, *args, **options)
             except BackupsError as error:
-                from demo_backups.reports import clean, print_json
+                from demo_backups.ui.console import escape_controls, print_json
 
                 if options.get("json"):
                     print_json({"error": str(error), "exit_code": error.exit_code})
-                raise Exit(clean(str(error)), error.exit_code) from error
+                raise Exit(escape_controls(str(error)), error.exit_code) from error
 
     task_name, *flags = (name.replace("_", "-") for name in (body.__name__, *inspect.signature(body).parameters))
     # A flag whose default is another one in this task is explained for it.
@@ -95,31 +95,39 @@ def _without_traceback() -> Iterator[None]:
             raise
         # Python would complain of it once more at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        full = StepError("not all could be written", printed=str(error), advice="make room; see ./inv history")
+        full = StepError("not all could be written", output=str(error), advice="make room; see ./inv history")
         raise Exit(None if error.errno == errno.EPIPE else str(full), FAILED) from None
 
 
 def settings(c: Context) -> Settings:
     """Check the settings: invoke.yaml with what the environment says."""
-    from demo_backups.settings import load
+    from demo_backups.settings import load_settings
 
-    return load(PROJECT, c.config)
+    return load_settings(PROJECT, c.config)
 
 
 def _deploy(c: Context, database: str, host: str | None, dry_run: bool) -> None:
-    from demo_backups import reports, steps
+    from demo_backups.ui.console import make_console
+    from demo_backups.workflows import (
+        deploy,
+        open_session,
+    )
 
-    with steps.begin(
-        settings(c), f"deploy-{database}-backup", host, database, reports.console(), "deploy", dry_run
+    with open_session(
+        settings(c), f"deploy-{database}-backup", host, database, make_console(), "deploy", dry_run
     ) as work:
-        steps.deploy(work, dry_run)
+        deploy(work, dry_run)
 
 
 def _run(c: Context, database: str, host: str | None, dry_run: bool, force: bool) -> None:
-    from demo_backups import reports, steps
+    from demo_backups.ui.console import make_console
+    from demo_backups.workflows import (
+        open_session,
+        run,
+    )
 
-    with steps.begin(settings(c), f"run-{database}-backup", host, database, reports.console(), "run", dry_run) as work:
-        steps.run(work, dry_run, force)
+    with open_session(settings(c), f"run-{database}-backup", host, database, make_console(), "run", dry_run) as work:
+        run(work, dry_run, force)
 
 
 def _exit(code: int) -> None:
@@ -149,15 +157,22 @@ def verify(
     json: bool = False,
 ) -> None:
     """Check a backup five ways. Exits 0: all passed, 1: one failed, 3: none failed, one could not be made."""
-    from demo_backups import reports, steps
+    from demo_backups.ui.console import make_console, print_json
+    from demo_backups.ui.tables import (
+        print_verification,
+    )
+    from demo_backups.workflows import (
+        open_session,
+        verify,
+    )
 
-    out = reports.console(sys.stderr if json else None)
-    with steps.begin(settings(c), "verify", host, database, out, "verification") as work:
-        seen = steps.verify(work, None if backup is None else PurePosixPath(backup), quick)
+    out = make_console(sys.stderr if json else None)
+    with open_session(settings(c), "verify", host, database, out, "verification") as work:
+        seen = verify(work, None if backup is None else PurePosixPath(backup), quick)
     if json:
-        reports.print_json(seen.as_json())
+        print_json(seen.as_json())
     else:
-        reports.print_verification(out, seen)
+        print_verification(out, seen)
     _exit(seen.exit_code)
 
 
@@ -176,38 +191,56 @@ def run_tracker_backup(c: Context, host: str | None = None, dry_run: bool = Fals
 @task
 def preflight(c: Context, host: str | None = None, database: str = "index", json: bool = False) -> None:
     """Tell what a backup will do before it does: space, duration, writers held back. Exits 1 if it says no."""
-    from demo_backups import reports, steps
+    from demo_backups.ui.console import make_console, print_json
+    from demo_backups.ui.tables import (
+        print_preflight,
+    )
+    from demo_backups.workflows import (
+        open_session,
+        preflight,
+    )
 
-    out = reports.console(sys.stderr if json else None)
-    with steps.begin(settings(c), "preflight", host, database, out) as work:
-        ahead = steps.look_ahead(work)
+    out = make_console(sys.stderr if json else None)
+    with open_session(settings(c), "preflight", host, database, out) as work:
+        ahead = preflight(work)
     if json:
-        reports.print_json(ahead.as_json())
+        print_json(ahead.as_json())
     else:
-        reports.print_preflight(out, ahead)
+        print_preflight(out, ahead)
     _exit(ahead.exit_code)
 
 
 @task
 def attach(c: Context, host: str | None = None, database: str = "index") -> None:
     """Come back to a backup or a check that goes on without a terminal, finished or not; exits as it does."""
-    from demo_backups import reports, steps
+    from demo_backups.ui.console import make_console
+    from demo_backups.ui.tables import (
+        print_verification,
+    )
+    from demo_backups.workflows import (
+        attach,
+        open_session,
+    )
 
-    out = reports.console()
-    with steps.begin(settings(c), "attach", host, database, out, "attach") as work:
-        seen = steps.attach(work)
+    out = make_console()
+    with open_session(settings(c), "attach", host, database, out, "attach") as work:
+        seen = attach(work)
     if seen:
-        reports.print_verification(out, seen)
+        print_verification(out, seen)
         _exit(seen.exit_code)
 
 
 @task
 def stop_backup(c: Context, host: str | None = None, database: str = "index", dry_run: bool = False) -> None:
     """End a backup that is going on, a task's or cron's, or the check of one, and leave no part of it."""
-    from demo_backups import reports, steps
+    from demo_backups.ui.console import make_console
+    from demo_backups.workflows import (
+        open_session,
+        stop_backup,
+    )
 
-    with steps.begin(settings(c), "stop-backup", host, database, reports.console(), "stop-backup", dry_run) as work:
-        steps.stop_backup(work, dry_run)
+    with open_session(settings(c), "stop-backup", host, database, make_console(), "stop-backup", dry_run) as work:
+        stop_backup(work, dry_run)
 
 
 @task
@@ -215,62 +248,87 @@ def enable_wal(
     c: Context, host: str | None = None, database: str = "index", undo: bool = False, dry_run: bool = False
 ) -> None:
     """Put the live database in WAL mode, in which a backup holds no writer back."""
-    from demo_backups import reports, steps
+    from demo_backups.ui.console import make_console
+    from demo_backups.workflows import (
+        enable_wal,
+        open_session,
+    )
 
-    with steps.begin(settings(c), "enable-wal", host, database, reports.console(), "enable-wal", dry_run) as work:
-        steps.enable_wal(work, undo, dry_run)
+    with open_session(settings(c), "enable-wal", host, database, make_console(), "enable-wal", dry_run) as work:
+        enable_wal(work, undo, dry_run)
 
 
 @task
 def enable_index_backup(c: Context, host: str | None = None, dry_run: bool = False) -> None:
     """Put the hourly index backup into the server's crontab; the rest of it stays as it is."""
-    from demo_backups import reports, steps
+    from demo_backups.ui.console import make_console
+    from demo_backups.workflows import (
+        enable,
+        open_session,
+    )
 
-    with steps.begin(settings(c), "enable-index-backup", host, "index", reports.console(), "enable", dry_run) as work:
-        steps.enable(work, dry_run)
+    with open_session(settings(c), "enable-index-backup", host, "index", make_console(), "enable", dry_run) as work:
+        enable(work, dry_run)
 
 
 @task
 def disable_index_backup(c: Context, host: str | None = None, dry_run: bool = False) -> None:
     """Take the hourly index backup out of the server's crontab again, as it was before."""
-    from demo_backups import reports, steps
+    from demo_backups.ui.console import make_console
+    from demo_backups.workflows import (
+        disable,
+        open_session,
+    )
 
-    with steps.begin(settings(c), "disable-index-backup", host, "index", reports.console(), "disable", dry_run) as work:
-        steps.disable(work, dry_run)
+    with open_session(settings(c), "disable-index-backup", host, "index", make_console(), "disable", dry_run) as work:
+        disable(work, dry_run)
 
 
 @task
 def list_backups(c: Context, host: str | None = None, database: str = "index", json: bool = False) -> None:
     """List the backups of a database that the server holds, the newest first."""
-    from demo_backups import reports, steps
+    from demo_backups.ui.console import make_console, print_json
+    from demo_backups.ui.tables import (
+        backups_as_json,
+        print_backups,
+    )
+    from demo_backups.workflows import (
+        list_backups,
+        open_session,
+    )
 
-    out = reports.console(sys.stderr if json else None)
-    with steps.begin(settings(c), "list-backups", host, database, out) as work:
-        backups = steps.list_backups(work)
+    out = make_console(sys.stderr if json else None)
+    with open_session(settings(c), "list-backups", host, database, out) as work:
+        backups = list_backups(work)
         if json:
-            reports.print_json(reports.backups_as_json(work.host.name, database, backups))
+            print_json(backups_as_json(work.host.name, database, backups))
         else:
-            reports.print_backups(out, backups)
+            print_backups(out, backups)
 
 
 @task
 def history(c: Context, host: str | None = None, database: str | None = None, json: bool = False) -> None:
     """List what was done and what it showed, the newest first, from the records here; it connects to nothing."""
-    from demo_backups import evidence, reports
+    from demo_backups.records.store import filter_records, read_records, records_dir
     from demo_backups.settings import check_host
+    from demo_backups.ui.console import make_console, print_json
+    from demo_backups.ui.tables import (
+        history_as_json,
+        print_history,
+    )
 
     given = settings(c)
     if host is not None:
         check_host(host)
     if database is not None:
         given.database(database)
-    folder = evidence.folder(given)
-    records, damaged = evidence.read_all(folder)
-    chosen = evidence.choose(reversed(records), host, database)
+    folder = records_dir(given)
+    records, damaged = read_records(folder)
+    chosen = filter_records(reversed(records), host, database)
     if json:
-        reports.print_json(reports.history_as_json(chosen, damaged))
+        print_json(history_as_json(chosen, damaged))
     else:
-        reports.print_history(reports.console(), chosen, len(records), damaged, folder)
+        print_history(make_console(), chosen, len(records), damaged, folder)
 
 
 @task
@@ -278,44 +336,51 @@ def plan(
     c: Context, host: str | None = None, json: bool = False, exit_code: bool = False, svg: str | None = None
 ) -> None:
     """Show where the release stands: every step of its four phases, its mark, and what was seen of it."""
-    from demo_backups import release, reports
+    from demo_backups.release.observe import observe_plan
+    from demo_backups.ui.console import check_svg_path, make_console, print_json, save_svg
+    from demo_backups.ui.tables import (
+        print_plan,
+    )
 
     if svg is not None:
         if json:
             raise SettingsError("--svg draws what is printed, and --json prints no table", advice="say one of the two")
-        reports.check_picture(Path(svg))
-    seen = release.observe(settings(c), host)
+        check_svg_path(Path(svg))
+    seen = observe_plan(settings(c), host)
     if json:
-        reports.print_json(seen.as_json())
+        print_json(seen.as_json())
     else:
-        out = reports.console(record=svg is not None)
+        out = make_console(record=svg is not None)
         out.print(f"{seen.host}: plan", soft_wrap=True)
-        reports.print_plan(out, seen)
+        print_plan(out, seen)
         if svg is not None:
-            reports.save_picture(out, Path(svg), title="./inv plan")
+            save_svg(out, Path(svg), title="./inv plan")
     _exit(seen.exit_code if exit_code else 0)
 
 
 @task
 def next(c: Context, host: str | None = None, yes: bool = False) -> None:
     """Do the next step of the release: show its commands, ask, act, and look whether it is done."""
-    from demo_backups import release, reports
+    from demo_backups.release.actions import do_next
+    from demo_backups.ui.console import make_console
 
-    release.do_next(settings(c), host, reports.console(), yes)
+    do_next(settings(c), host, make_console(), yes)
 
 
 @task
 def branch(c: Context, dry_run: bool = False) -> None:
     """Get onto the release's branch: made from the base, unless it is there, here or on the remote."""
-    from demo_backups import release, reports
+    from demo_backups.release.actions import branch
+    from demo_backups.ui.console import make_console
 
-    release.branch(settings(c), reports.console(), dry_run)
+    branch(settings(c), make_console(), dry_run)
 
 
 def _commit(c: Context, part: str, dry_run: bool) -> None:
-    from demo_backups import release, reports
+    from demo_backups.release.actions import commit
+    from demo_backups.ui.console import make_console
 
-    release.commit(settings(c), part, reports.console(), dry_run)
+    commit(settings(c), part, make_console(), dry_run)
 
 
 @task
@@ -339,32 +404,37 @@ def commit_docs(c: Context, dry_run: bool = False) -> None:
 @task
 def push(c: Context, dry_run: bool = False) -> None:
     """Push the release's branch; never by force."""
-    from demo_backups import release, reports
+    from demo_backups.release.actions import push
+    from demo_backups.ui.console import make_console
 
-    release.push(settings(c), reports.console(), dry_run)
+    push(settings(c), make_console(), dry_run)
 
 
 @task
 def open_pr(c: Context, host: str | None = None, dry_run: bool = False) -> None:
     """Open the pull request, its body made of the evidence; without gh, print the body and where to open it."""
-    from demo_backups import release, reports
+    from demo_backups.release.actions import open_pr
+    from demo_backups.ui.console import make_console
 
-    release.open_pr(settings(c), host, reports.console(), dry_run)
+    open_pr(settings(c), host, make_console(), dry_run)
 
 
 @task
 def report(c: Context, host: str | None = None, open: bool = False, format: str = "html") -> None:
     """Make a page of the plan, the last verifications and the records: reports/index.html, which loads nothing."""
-    from demo_backups import pages, release, reports
+    from demo_backups.release.actions import observe_report
+    from demo_backups.release.report.files import open_report, save_report
+    from demo_backups.release.report.page import MARKDOWN, check_format, render_html, render_markdown
+    from demo_backups.ui.console import print_text
 
-    pages.check_format(format)
-    page = release.look_at_all(settings(c), host)
-    if format == pages.MARKDOWN:
-        reports.print_text(pages.markdown(page))
+    check_format(format)
+    page = observe_report(settings(c), host)
+    if format == MARKDOWN:
+        print_text(render_markdown(page))
         return
     place = ROOT / "reports/index.html"
-    reports.save_page(pages.html(page), place)
-    print(reports.open_page(place) if open else f"the report is {place}")
+    save_report(render_html(page), place)
+    print(open_report(place) if open else f"the report is {place}")
 
 
 @task
@@ -378,18 +448,18 @@ def rehearse(
     svg: str | None = None,
 ) -> None:
     """Do all of it for real on a throwaway server on this machine, with a live database: phase 1, or the tracker's."""
-    from demo_backups import reports
-    from demo_backups.rehearsal.rehearse import parse_play
+    from demo_backups.rehearsal.rehearse import parse_options
     from demo_backups.rehearsal.rehearse import rehearse as play
-    from demo_backups.settings import for_rehearsal
+    from demo_backups.settings import rehearsal_settings
+    from demo_backups.ui.console import check_svg_path, make_console, save_svg
 
-    project = for_rehearsal(settings(c))
+    project = rehearsal_settings(settings(c))
     if svg is not None:
-        reports.check_picture(Path(svg))
-    out = reports.console(record=svg is not None)
-    play(project, parse_play(database, traffic, journal, rows), keep, out)
+        check_svg_path(Path(svg))
+    out = make_console(record=svg is not None)
+    play(project, parse_options(database, traffic, journal, rows), keep, out)
     if svg is not None:
-        reports.save_picture(out, Path(svg), title="./inv rehearse")
+        save_svg(out, Path(svg), title="./inv rehearse")
 
 
 @task
@@ -410,7 +480,7 @@ def bench(
     sys.path.insert(0, str(ROOT / "benchmarks"))
     import live_backup
 
-    from demo_backups import reports
+    from demo_backups.ui.console import make_console
 
     given = {"sizes": sizes, "journals": journals, "rates": rates, "methods": methods, "rounds": rounds}
     grid = live_backup.choose(full, given)
@@ -421,7 +491,7 @@ def bench(
         live_backup.check_folder("folder", folder)
     results, picture = places[0] / "live_backup.json", places[1] / "benchmarks.svg"
     with tempfile.TemporaryDirectory(prefix="demo-backups-", dir=folder) as name:
-        live_backup.bench(grid, Path(name), results, picture, reports.console())
+        live_backup.bench(grid, Path(name), results, picture, make_console())
     print(f"the numbers are in {results}, the picture is {picture}")
 
 

@@ -24,10 +24,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from demo_backups.facts import LOCK_WAIT, PIN, SQLITE, lock_timeout
 from demo_backups.project import ROOT
 from demo_backups.rehearsal.database import make_tracker
 from demo_backups.rehearsal.writer import Traffic, live_writer
+from demo_backups.sqlite.inspect import LOCK_WAIT, PIN, SQLITE, lock_timeout
 
 SCRIPT = ROOT / "share/bin/tracker-db-backup.sh"
 BYTES_A_ROW = 107

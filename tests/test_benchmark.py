@@ -15,7 +15,7 @@ from demo_backups.errors import SettingsError
 from demo_backups.project import ROOT
 from demo_backups.rehearsal.database import make_tracker
 
-from .conftest import Inv
+from .helpers.tasks import Inv
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from live_backup import choose

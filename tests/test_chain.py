@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
-from demo_backups import schedule
+from demo_backups.backup.crontab import split_line
 from demo_backups.project import ROOT
 from demo_backups.rehearsal.database import make_index
 
-from .conftest import INV, SCRIPT, Demo, is_consistent
+from .helpers.constants import SCRIPT
+from .helpers.databases import is_consistent
+from .helpers.tasks import INV, Demo
 
 CHAIN = ("deploy-index-backup", "run-index-backup", "verify", "enable-index-backup", "list-backups")
 OLD = b"# mine, \xff\xe4\r\nMAILTO=me@example.org\n5 4 * * * echo 100\\% >/dev/null"  # without a line end: kept too
@@ -43,7 +45,7 @@ def ok(done: subprocess.CompletedProcess[str]) -> str:
 def run_enabled_line(demo: Demo) -> None:
     """Run what stands in the crontab as cron does: unescaped, by /bin/sh, in a bare environment, from home."""
     (line,) = (each for each in crontab(demo).read_text(errors="replace").split("\n") if each.startswith("0 "))
-    split = schedule.split_line(line)
+    split = split_line(line)
     assert split
     subprocess.run(
         ["/bin/sh", "-c", re.sub(r"\\([\\%])", r"\1", split[1])],

@@ -19,11 +19,14 @@ from invoke.loader import FilesystemLoader
 from invoke.parser.context import to_flag
 from invoke.program import Program
 
-from demo_backups import plan, release
 from demo_backups.errors import COULD_NOT_LOOK, FAILED, INTERRUPTED, WRONG_INPUT
 from demo_backups.project import ROOT, read_project_file
+from demo_backups.release.actions import ACTIONS, BY_HAND
+from demo_backups.release.plan import PHASES, Mark
 
-from .conftest import SCRIPT, Demo, Inv, clean_environment, is_consistent
+from .helpers.constants import SCRIPT
+from .helpers.databases import is_consistent
+from .helpers.tasks import Demo, Inv, clean_environment
 
 README = ROOT / "README.md"
 BACKUPS = ROOT / "docs/backups.md"
@@ -214,10 +217,10 @@ def comparable(words: list[str]) -> list[str]:
 
 def test_the_picture_of_the_plan_shows_every_step_with_a_mark() -> None:
     words = " ".join(picture_words(PLAN_PICTURE, "./inv plan"))
-    marks = "|".join(mark.value for mark in plan.Mark)
+    marks = "|".join(mark.value for mark in Mark)
     steps = [
         rf"{step.name}{re.escape(' (optional)') if step.optional else ''} ({marks}) "
-        for steps in plan.PHASES.values()
+        for steps in PHASES.values()
         for step in steps
     ]
     assert re.search(".*? ".join(steps), words), "the picture is old: ./inv plan --svg docs/plan.svg"
@@ -381,28 +384,28 @@ def test_the_readme_s_exit_codes_are_those_of_the_code() -> None:
     assert [int(row[0]) for row in rows] == [0, FAILED, WRONG_INPUT, COULD_NOT_LOOK, INTERRUPTED]
 
 
-@pytest.mark.parametrize(("number", "name"), [*enumerate(plan.PHASES, 1)])
+@pytest.mark.parametrize(("number", "name"), [*enumerate(PHASES, 1)])
 def test_the_steps_of_the_plan_s_page_are_those_of_the_plan(number: int, name: str) -> None:
     rows = table(section(PLAN.read_text(), f"Phase {number}: {name}"))
-    steps = [(step.name, step.title + " (optional)" * step.optional, [*step.needs]) for step in plan.PHASES[name]]
+    steps = [(step.name, step.title + " (optional)" * step.optional, [*step.needs]) for step in PHASES[name]]
     assert [(code(row[0])[0], row[1], code(row[2])) for row in rows] == steps
     for row in rows:
         step, by = code(row[0])[0], row[3]
-        if step in release.ACTIONS:
-            assert by == f"`./inv {release.ACTIONS[step].task}`"
+        if step in ACTIONS:
+            assert by == f"`./inv {ACTIONS[step].task}`"
         else:
             assert by.startswith("hand")
-            assert (by == "hand") == (step in release.BY_HAND)
+            assert (by == "hand") == (step in BY_HAND)
 
 
 def test_the_plan_s_page_has_as_many_steps_as_it_says() -> None:
-    words = f"{sum(len(steps) for steps in plan.PHASES.values())} steps"
+    words = f"{sum(len(steps) for steps in PHASES.values())} steps"
     assert words in PLAN.read_text()
     assert words in section(README.read_text(), "The release plan")
 
 
 def test_the_marks_of_the_plan_s_page_are_those_of_the_plan() -> None:
-    assert [row[0] for row in table(section(PLAN.read_text(), "The marks"))] == [mark.value for mark in plan.Mark]
+    assert [row[0] for row in table(section(PLAN.read_text(), "The marks"))] == [mark.value for mark in Mark]
 
 
 def test_the_exit_codes_of_the_plan_s_page_are_those_of_the_code() -> None:

@@ -8,13 +8,13 @@ from demo_backups.errors import BackupsError, CouldNotLookError, InterruptedRunE
 
 
 def test_an_error_says_all_that_is_known() -> None:
-    error = StepError("could not look", host="demo", printed="\nfirst\nsecond\n", advice="try again")
+    error = StepError("could not look", host="demo", output="\nfirst\nsecond\n", advice="try again")
     assert str(error) == "demo: could not look\n  | first\n  | second\n  -> try again"
 
 
 def test_an_error_says_no_more_than_is_known() -> None:
     assert str(StepError("could not look")) == "could not look"
-    assert str(StepError("could not look", printed=" \n ")) == "could not look"
+    assert str(StepError("could not look", output=" \n ")) == "could not look"
     assert str(StepError("could not look", advice="wait")) == "could not look\n  -> wait"
 
 

@@ -19,7 +19,8 @@ import pytest
 
 from demo_backups.project import ROOT
 
-from .conftest import INV, Demo, begin, ended, wait_until
+from .helpers.processes import start_program, wait_for_end, wait_until
+from .helpers.tasks import INV, Demo
 
 FAILED, WRONG_INPUT, COULD_NOT_LOOK, INTERRUPTED = 1, 2, 3, 130
 Done = subprocess.CompletedProcess[str]
@@ -411,7 +412,7 @@ def slow(demo: Demo) -> Iterator[Path]:
 def start(demo: Demo, *arguments: str, **changes: str) -> subprocess.Popen[str]:
     """Start a task on the server."""
     there = dict(demo.environment)
-    return begin(INV, "--search-root", ROOT, *arguments, env=there | changes, cwd=there["HOME"])
+    return start_program(INV, "--search-root", ROOT, *arguments, env=there | changes, cwd=there["HOME"])
 
 
 def test_ctrl_c_ends_at_once_and_says_what_goes_on_there(demo: Demo, slow: Path) -> None:
@@ -419,7 +420,7 @@ def test_ctrl_c_ends_at_once_and_says_what_goes_on_there(demo: Demo, slow: Path)
     wait_until(slow.exists, "the script to run")
     os.killpg(process.pid, signal.SIGINT)
     told(
-        ended(process),
+        wait_for_end(process),
         INTERRUPTED,
         "rehearsal: detached: the backup, once started, goes on without this terminal",
         "  -> come back to it: ./inv attach --host rehearsal --database index; or end it: ./inv stop-backup",
@@ -433,7 +434,12 @@ def test_ctrl_c_on_this_machine_ends_at_once_too(demo: Demo, slow: Path, group: 
     process = start(demo, "run-index-backup", "--host", "local")
     wait_until(slow.exists, "the script to run")
     os.kill(-process.pid if group else process.pid, signal.SIGINT)
-    told(ended(process), INTERRUPTED, "local: detached: the backup, once started, goes on", "inv attach --host local")
+    told(
+        wait_for_end(process),
+        INTERRUPTED,
+        "local: detached: the backup, once started, goes on",
+        "inv attach --host local",
+    )
     os.kill(int(slow.read_text()), 0)  # whatever the terminal sends
 
 
@@ -444,7 +450,7 @@ def test_ctrl_c_while_waiting_for_a_server_that_says_nothing(demo: Demo) -> None
         process = start(demo, "verify")
         with silent.accept()[0]:
             os.killpg(process.pid, signal.SIGINT)
-            told(ended(process), INTERRUPTED, "interrupted")
+            told(wait_for_end(process), INTERRUPTED, "interrupted")
 
 
 def test_a_server_that_dies_during_a_run(demo: Demo, slow: Path) -> None:
@@ -464,7 +470,7 @@ def test_a_server_that_dies_during_a_run(demo: Demo, slow: Path) -> None:
         wait_until(slow.exists, "the script to run")
         server.kill()
         told(
-            ended(process),
+            wait_for_end(process),
             COULD_NOT_LOOK,
             "rehearsal: the connection was lost while trying to ",  # start it, or look how it goes
             "  -> the backup, once started, goes on without this terminal and this connection. Come back to it",

@@ -16,7 +16,9 @@ import pytest
 
 from demo_backups.rehearsal.server import processes_at_home
 
-from .conftest import Demo, begin, ended, held_midway, is_consistent, stop_midway, wait_until
+from .helpers.databases import is_consistent
+from .helpers.processes import held_midway, start_program, stop_midway, wait_for_end, wait_until
+from .helpers.tasks import Demo
 from .test_faults import COULD_NOT_LOOK, FAILED, INTERRUPTED, records, start, told
 
 OLDER = "tracker_backup_2026-01-01_00-00-00.db"
@@ -76,7 +78,7 @@ def by_cron(tracker: Demo) -> subprocess.Popen[str]:
         "DATABASE_FILE": str(source_of(tracker)),
         "BACKUP_DIR": str(tracker.backups),
     }
-    return begin(tracker.settings.database("tracker").script, env=environment)
+    return start_program(tracker.settings.database("tracker").script, env=environment)
 
 
 def held(
@@ -95,14 +97,14 @@ def test_ctrl_c_detaches_and_attach_ends_as_the_run_does(tracker: Demo) -> None:
     with held(tracker) as (task, pid):
         os.killpg(task.pid, signal.SIGINT)
         told(
-            ended(task),
+            wait_for_end(task),
             INTERRUPTED,
             "goes on without this terminal",
             "./inv attach --host rehearsal --database tracker",
         )
         again = start(tracker, "attach", "--database", "tracker")
         os.kill(pid, signal.SIGCONT)
-        done = ended(again)
+        done = wait_for_end(again)
         assert done.returncode == 0, done.stderr
     (name,) = made(tracker)
     assert f"made {tracker.backups / name}" in done.stdout
@@ -123,7 +125,7 @@ def test_without_a_terminal_the_progress_is_lines_and_nothing_is_asked(tracker: 
                 break
         os.kill(pid, signal.SIGCONT)
         assert re.match(r"[\d,]+ of [\d,]+ bytes, [\d,]+ MB/s, about \d+ s left\n", line)
-        assert ended(task).returncode == 0
+        assert wait_for_end(task).returncode == 0
 
 
 def test_a_client_that_is_gone_for_good_costs_nothing(tracker: Demo, tmp_path: Path) -> None:
@@ -143,7 +145,7 @@ def test_a_second_run_is_refused_by_task_and_by_cron(tracker: Demo) -> None:
         told(tracker.inv("run-tracker-backup"), FAILED, "a backup of it is going on: process ")
         done = tracker.inv("run-tracker-backup", "--force")
         told(done, FAILED, "a backup of the tracker database is going on, started by ", "./inv attach --host rehearsal")
-        as_cron = ended(by_cron(tracker))
+        as_cron = wait_for_end(by_cron(tracker))
         assert (as_cron.returncode, made(tracker)) == (1, [])
         assert "another run is at work" in as_cron.stderr
         preflight = json.loads(tracker.inv("preflight", "--database", "tracker", "--json").stdout)
@@ -156,7 +158,7 @@ def test_stop_backup_ends_a_task_s_run_and_says_by_whom(tracker: Demo) -> None:
         assert (shown.returncode, copies(tracker)) == (0, [pid])
         done = tracker.inv("stop-backup", "--database", "tracker")
         assert done.returncode == 0, done.stderr
-        told(ended(task), FAILED, "the backup of the tracker database failed", "stopped by ")
+        told(wait_for_end(task), FAILED, "the backup of the tracker database failed", "stopped by ")
     assert made(tracker) == []
     assert not part_of(tracker).exists()
     assert copies(tracker) == []
@@ -166,7 +168,7 @@ def test_stop_backup_ends_cron_s_run_too(tracker: Demo) -> None:
     with held(tracker, by_cron) as (script, pid):
         done = tracker.inv("stop-backup", "--database", "tracker")
         assert done.returncode == 0, done.stderr
-        assert ended(script).returncode != 0
+        assert wait_for_end(script).returncode != 0
         assert pid not in copies(tracker)
     assert (made(tracker), part_of(tracker).exists()) == ([], False)
 
@@ -181,7 +183,7 @@ def test_a_run_that_is_killed_on_the_server_is_told_as_such(tracker: Demo) -> No
         for pid in processes_at_home(tracker.server.home):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        done = ended(task)
+        done = wait_for_end(task)
     assert done.returncode in (FAILED, COULD_NOT_LOOK)
     told(tracker.inv("attach", "--database", "tracker"), FAILED, "ended without a word: it was killed")
     assert made(tracker) == []
@@ -193,7 +195,12 @@ def test_a_source_that_is_truncated_meanwhile_fails_the_run(tracker: Demo) -> No
     with held(tracker) as (task, pid):
         os.truncate(source_of(tracker), 1_000_000)
         os.kill(pid, signal.SIGCONT)
-        told(ended(task), FAILED, "the backup of the tracker database failed", "became smaller while it was copied")
+        told(
+            wait_for_end(task),
+            FAILED,
+            "the backup of the tracker database failed",
+            "became smaller while it was copied",
+        )
     assert (made(tracker), part_of(tracker).exists()) == ([], False)
 
 
@@ -203,7 +210,7 @@ def test_too_little_space_stops_it_before_and_in_the_middle(tracker: Demo) -> No
     told(tracker.inv("run-tracker-backup", INVOKE_FREE_SPACE_FLOOR=floor), FAILED, "too little space on ", "--force")
     assert part_of(tracker).exists() is False
     with held(tracker, lambda there: by_task(there, "--force", INVOKE_FREE_SPACE_FLOOR=floor)) as (task, _):
-        done = ended(task)
+        done = wait_for_end(task)
         told(done, FAILED, "the backup of the tracker database failed")
         assert "are to stay free" in done.stdout + done.stderr
         wait_until(lambda: not copies(tracker), "the end of the copy")
@@ -251,7 +258,7 @@ def check_midway(tracker: Demo) -> tuple[subprocess.Popen[str], int]:
                     if b"integrity_check" in Path(f"/proc/{pid}/cmdline").read_bytes():
                         os.kill(pid, signal.SIGSTOP)
                         return task, pid
-        ended(task)  # it was faster than this test
+        wait_for_end(task)  # it was faster than this test
     pytest.fail("could not stop the check in the middle")
 
 
@@ -260,10 +267,10 @@ def test_a_long_check_goes_on_too(tracker: Demo) -> None:
     (tracker.backups / OLDER).unlink()
     task, pid = check_midway(tracker)
     os.killpg(task.pid, signal.SIGINT)
-    told(ended(task), INTERRUPTED, "detached: the check, once started, goes on", "./inv attach")
+    told(wait_for_end(task), INTERRUPTED, "detached: the check, once started, goes on", "./inv attach")
     again = start(tracker, "attach", "--database", "tracker")
     os.kill(pid, signal.SIGCONT)
-    done = ended(again)
+    done = wait_for_end(again)
     assert done.returncode == 0, done.stderr
     assert "all checks passed" in done.stdout
     assert tracker.names()[0] in done.stdout

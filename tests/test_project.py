@@ -7,11 +7,12 @@ import os
 import re
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-from demo_backups import checks
+from demo_backups.checks import commands, run_checks, shell_scripts
 from demo_backups.project import ROOT, read_project_file
 
 LOCK = ROOT / "requirements.lock"
@@ -78,7 +79,7 @@ def test_what_is_run_is_executable_and_says_by_what(pattern: str) -> None:
 def test_every_shell_script_is_checked_by_shellcheck() -> None:
     scripts = {str(path.relative_to(ROOT)) for path in files() if re.match(rb"#!.*sh\n", path.read_bytes()[:100])}
     assert {"inv", ".ci/run", "share/bin/index-db-backup.sh", "src/demo_backups/rehearsal/crontab"} <= scripts
-    assert scripts == set(checks.shell_scripts(ROOT))
+    assert scripts == set(shell_scripts(ROOT))
 
 
 def test_the_scripts_of_the_settings_that_are_here_belong_to_their_database() -> None:
@@ -95,15 +96,13 @@ def test_the_published_crontab_is_as_published() -> None:
     ]
 
 
-# From the errors up to the release: each may import those before it; only for types may a module look up.
-ORDER = [
-    *("errors", "project", "settings", "ssh_config", "host_keys", "login", "ssh", "hosts"),
-    *("facts", "detached", "scripts", "backups", "verification", "wal"),
-    *("evidence", "preflight", "schedule", "repository", "pull_request"),
-    *("plan", "reports", "plots", "pages", "steps"),
-    *("rehearsal.writer", "rehearsal.database", "rehearsal.server", "rehearsal.rehearse"),
-    *("release", "checks"),
+# From the bottom up: a package may import those before it, and its own modules.
+PACKAGES = [
+    *("errors", "project", "settings"),
+    *("remote", "sqlite", "records", "backup", "ui", "workflows"),
+    *("rehearsal", "release", "checks"),
 ]
+MOST_LEVELS = 10
 SOURCES = ROOT / "src/demo_backups"
 MODULES = {
     ".".join(path.relative_to(SOURCES).with_suffix("").parts): path
@@ -113,32 +112,59 @@ MODULES = {
 
 
 def imports(module: str, tree: ast.AST) -> set[str]:
-    """The modules of this package that a module imports, when it is loaded or later, but not only for types."""
-    for_types = {id(each) for block in ast.walk(tree) if _is_for_types(block) for each in ast.walk(block)}
+    """Return the modules of this package that a module imports, when it is loaded or later, but not only for types."""
+    for_types = {id(node) for block in ast.walk(tree) if _is_for_types(block) for node in ast.walk(block)}
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level and id(node) not in for_types:
             package = module.split(".")[: -node.level]
-            names = [node.module] if node.module else [alias.name for alias in node.names]
-            found |= {".".join([*package, name]) for name in names}
+            source = [*package, *(node.module.split(".") if node.module else [])]
+            for alias in node.names:
+                name = ".".join([*source, alias.name])
+                found.add(name if name in MODULES else ".".join(source))
     return found
 
 
+def levels(graph: dict[str, set[str]]) -> dict[str, int]:
+    """Count for each module the modules of its longest import chain; raises CycleError where imports form a cycle."""
+    found: dict[str, int] = {}
+    for module in TopologicalSorter(graph).static_order():
+        found[module] = 1 + max((found[name] for name in graph[module]), default=0)
+    return found
+
+
+@pytest.fixture(scope="module")
+def graph() -> dict[str, set[str]]:
+    """Which modules each module imports."""
+    return {module: imports(module, ast.parse(path.read_text())) for module, path in MODULES.items()}
+
+
 @pytest.mark.parametrize("module", MODULES)
-def test_imports_run_one_way(module: str) -> None:
-    before = set(ORDER[: ORDER.index(module)])
-    assert imports(module, ast.parse(MODULES[module].read_text())) <= before
+def test_imports_run_downwards(graph: dict[str, set[str]], module: str) -> None:
+    package = module.split(".", maxsplit=1)[0]
+    allowed = set(PACKAGES[: PACKAGES.index(package) + 1])
+    assert {name.split(".")[0] for name in graph[module]} <= allowed
 
 
-def test_imports_of_every_form_are_seen() -> None:
-    text = "from . import a, b\nfrom .c import x\nfrom .d.e import y\nif TYPE_CHECKING:\n    from .f import z\n"
-    assert imports("m", ast.parse(text)) == {"a", "b", "c", "d.e"}
-    assert imports("r.m", ast.parse("from .. import a\nfrom ..b import x\nfrom . import c\nfrom .d import y")) == {
-        "a",
-        "b",
-        "r.c",
-        "r.d",
-    }
+def test_imports_have_few_levels(graph: dict[str, set[str]]) -> None:
+    found = levels(graph)
+    assert max(found.values()) <= MOST_LEVELS, found
+
+
+def test_import_cycle_is_detected() -> None:
+    with pytest.raises(CycleError):
+        levels({"a": {"b"}, "b": {"a"}})
+
+
+def test_imports_of_every_form_are_found() -> None:
+    text = "from ..errors import X\nfrom . import catalog\nfrom .deploy import y\n"
+    text += "if TYPE_CHECKING:\n    from .f import z\n"
+    assert imports("backup.run", ast.parse(text)) == {"errors", "backup.catalog", "backup.deploy"}
+
+
+def test_modules_are_small() -> None:
+    assert len(list(SOURCES.glob("*.py"))) <= 7  # with __init__.py
+    assert {name: count for name, path in MODULES.items() if (count := path.read_text().count("\n")) > 450} == {}
 
 
 def _is_for_types(node: ast.AST) -> bool:
@@ -154,24 +180,24 @@ def test_all_checks_are_made_even_after_one_failed(
     commands = [
         [sys.executable, "-c", f"print({name!r}); raise SystemExit({code})"] for name, code in (("a", 5), ("b", 0))
     ]
-    monkeypatch.setattr(checks, "commands", lambda root, pytest: commands)
-    assert checks.run_checks(tmp_path, "") == 1
+    monkeypatch.setattr("demo_backups.checks.commands", lambda root, pytest: commands)
+    assert run_checks(tmp_path, "") == 1
     out = capfd.readouterr().out
     assert out.count("FAILED: ") == 1
     assert "\nb\n" in out
     commands.pop(0)
-    assert checks.run_checks(tmp_path, "") == 0
+    assert run_checks(tmp_path, "") == 0
 
 
 @pytest.mark.parametrize(("ci", "code"), [("true", 1), ("", 0)])
 def test_a_tool_that_is_missing_fails_only_in_ci(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, ci: str, code: int
 ) -> None:
-    monkeypatch.setattr(checks, "commands", lambda root, pytest: [["no-such-tool"]])
+    monkeypatch.setattr("demo_backups.checks.commands", lambda root, pytest: [["no-such-tool"]])
     monkeypatch.setenv("CI", ci)
-    assert checks.run_checks(tmp_path, "") == code
+    assert run_checks(tmp_path, "") == code
     assert "skipped: no-such-tool is not installed" in capsys.readouterr().out
 
 
 def test_what_is_handed_to_pytest_is_split_as_a_shell_does() -> None:
-    assert checks.commands(ROOT, "-k 'crontab or script' -x")[-1][-3:] == ["-k", "crontab or script", "-x"]
+    assert commands(ROOT, "-k 'crontab or script' -x")[-1][-3:] == ["-k", "crontab or script", "-x"]

@@ -14,9 +14,9 @@ from invoke import Config
 
 from demo_backups.errors import SettingsError
 from demo_backups.project import FILE, ROOT, plain, read_project_file
-from demo_backups.settings import DatabaseSettings, Settings, check_host, load, validate
+from demo_backups.settings import DatabaseSettings, Settings, check_host, load_settings, validate_settings
 
-from .conftest import INV, Inv
+from .helpers.tasks import INV, Inv
 
 
 def as_shipped() -> dict[str, Any]:
@@ -34,10 +34,10 @@ def set_at(values: dict[str, Any], key: str, value: Any) -> None:
 def complaint(values: dict[str, Any]) -> str:
     """What is said about wrong values: one line a mistake."""
     with pytest.raises(SettingsError) as caught:
-        validate(values)
+        validate_settings(values)
     assert caught.value.exit_code == 2
     assert str(FILE) in caught.value.advice
-    return caught.value.printed
+    return caught.value.output
 
 
 # --- the file as it is shipped --------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ def test_two_commits_of_one_message_are_refused(part: str) -> None:
 )
 def test_the_way_out_is_where_the_mistake_was_made(wrong: dict[str, Any], environ: dict[str, str], advice: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        validate(as_shipped() | wrong, environ)
+        validate_settings(as_shipped() | wrong, environ)
     assert caught.value.advice == advice
 
 
@@ -197,25 +197,25 @@ def test_all_mistakes_are_named_at_once() -> None:
     [("10%", 0.1), ("10 %", 0.1), (" 2.5% ", 0.025), (0.1, 0.1), ("0.1", 0.1), (0, 0), ("0%", 0), (1, 1), ("100%", 1)],
 )
 def test_a_share_is_a_percentage_or_a_fraction(written: Any, share: float) -> None:
-    assert validate(as_shipped() | {"size_tolerance": written}).size_tolerance == share
+    assert validate_settings(as_shipped() | {"size_tolerance": written}).size_tolerance == share
 
 
 @pytest.mark.parametrize("path", ["/", "/a b/it's", '/"/\\t/%/?/#', "/-x", "/ünï/…", "/a..b"])
 def test_any_printable_absolute_path_is_taken_as_it_is(path: str) -> None:
-    assert str(validate(as_shipped() | {"backup_dir": path}).backup_dir) == path
+    assert str(validate_settings(as_shipped() | {"backup_dir": path}).backup_dir) == path
 
 
 @pytest.mark.parametrize("query", ["SELECT 1", "select 1", "WITH t AS (SELECT 1) SELECT * FROM t", "VALUES(1)"])
 def test_a_query_only_reads(query: str) -> None:
     values = as_shipped()
     set_at(values, "databases.index.query", query)
-    assert validate(values).database("index").query == query
+    assert validate_settings(values).database("index").query == query
 
 
 def test_another_database_can_be_added() -> None:
     values = as_shipped()
     values["databases"]["extra"] = values["databases"]["index"] | {"backup_prefix": "extra_"}
-    assert validate(values).database("extra").backup_prefix == "extra_"
+    assert validate_settings(values).database("extra").backup_prefix == "extra_"
 
 
 def test_a_database_that_is_not_there_is_refused_with_those_that_are(project_settings: Settings) -> None:
@@ -252,7 +252,7 @@ def merge(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Sett
         merged = Config(project_location=ROOT)
         merged.load_project()
         merged.load_shell_env()
-        return load(as_shipped(), merged)
+        return load_settings(as_shipped(), merged)
 
     return with_variables
 
@@ -335,7 +335,7 @@ def test_every_other_word_for_a_boolean_is_refused_and_not_taken_for_true(
 def test_a_mistake_that_comes_from_a_variable_is_named_with_it(merge: Callable[..., Settings]) -> None:
     with pytest.raises(SettingsError) as caught:
         merge(INVOKE_BACKUP_DIR="here", INVOKE_DATABASES_INDEX_QUERY=".shell", INVOKE_HOST="right")
-    assert caught.value.printed.splitlines() == [
+    assert caught.value.output.splitlines() == [
         "backup_dir (from INVOKE_BACKUP_DIR): 'here' is not an absolute path",
         "databases.index.query (from INVOKE_DATABASES_INDEX_QUERY): '.shell' is not a SELECT",
     ]
@@ -345,7 +345,7 @@ def test_the_keys_of_invoke_and_of_the_user_are_left_alone() -> None:
     project = as_shipped() | {"run": {"echo": True}, "sudo": {"user": "x"}}
     merged = project | {"something": {"of": "the user"}, "tasks": {"dedupe": False}}
     merged["databases"] = project["databases"] | {"of_the_user": {"query": 5}}
-    assert load(project, merged, environ={}) == validate(as_shipped())
+    assert load_settings(project, merged, environ={}) == validate_settings(as_shipped())
 
 
 def test_plain_makes_dictionaries_of_what_invoke_merged() -> None:

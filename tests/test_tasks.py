@@ -15,7 +15,8 @@ import pytest
 from demo_backups.project import ROOT
 from demo_backups.rehearsal.database import make_index
 
-from .conftest import INV, SCRIPT, Demo, Inv
+from .helpers.constants import SCRIPT
+from .helpers.tasks import INV, Demo, Inv
 
 ON_A_HOST = [
     "attach",

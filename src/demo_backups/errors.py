@@ -10,17 +10,17 @@ class BackupsError(Exception):
 
     exit_code = FAILED
 
-    def __init__(self, tried: str, *, host: str | None = None, printed: str = "", advice: str = "") -> None:
-        super().__init__(tried)
-        self.tried = tried
+    def __init__(self, action: str, *, host: str | None = None, output: str = "", advice: str = "") -> None:
+        super().__init__(action)
+        self.action = action
         self.host = host
-        self.printed = printed.strip()
+        self.output = output.strip()
         self.advice = advice
 
     def __str__(self) -> str:
-        first = f"{self.host}: {self.tried}" if self.host else self.tried
-        printed = [f"  | {line}" for line in self.printed.splitlines()]
-        return "\n".join([first, *printed, *([f"  -> {self.advice}"] if self.advice else [])])
+        first = f"{self.host}: {self.action}" if self.host else self.action
+        output = [f"  | {line}" for line in self.output.splitlines()]
+        return "\n".join([first, *output, *([f"  -> {self.advice}"] if self.advice else [])])
 
 
 class StepError(BackupsError):

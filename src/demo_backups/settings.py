@@ -46,7 +46,7 @@ def _relative(value: Any) -> PurePosixPath:
     return path
 
 
-def _here(text: str) -> str:
+def _local_path(text: str) -> str:
     try:
         Path(text).expanduser()
     except RuntimeError as error:
@@ -73,7 +73,7 @@ def _message(text: str) -> str:
     return text
 
 
-def _name_of_git(text: str) -> str:
+def _git_name(text: str) -> str:
     if not re.fullmatch(r"[^-\s][^\s~^:?*\[\\]*", text):
         raise ValueError(f"{text!r} is no name that git allows")
     return text
@@ -111,12 +111,12 @@ Text = Annotated[str, BeforeValidator(_text)]
 HostName = Annotated[Text, AfterValidator(_host)]
 AbsolutePath = Annotated[PurePosixPath, BeforeValidator(_absolute)]
 RelativePath = Annotated[PurePosixPath, BeforeValidator(_relative)]
-HerePath = Annotated[Text, AfterValidator(_here)]
+LocalPath = Annotated[Text, AfterValidator(_local_path)]
 Share = Annotated[float, BeforeValidator(_share)]
 Seconds = Annotated[float, BeforeValidator(_seconds)]
 Paths = Annotated[tuple[str, ...], BeforeValidator(_paths)]
 Message = Annotated[Text, AfterValidator(_message)]
-GitName = Annotated[Text, AfterValidator(_name_of_git)]
+GitName = Annotated[Text, AfterValidator(_git_name)]
 
 
 class _Model(BaseModel):
@@ -149,7 +149,7 @@ class CommitSettings(_Model):
 class ReleaseSettings(_Model):
     """The settings below `release`."""
 
-    repository: HerePath | None
+    repository: LocalPath | None
     remote: GitName
     base: GitName
     branch: GitName
@@ -191,7 +191,7 @@ class Settings(_Model):
     """All settings, checked."""
 
     host: HostName
-    ssh_config: HerePath | None
+    ssh_config: LocalPath | None
     use_sudo: bool
     app_dir: AbsolutePath
     backup_dir: AbsolutePath
@@ -199,7 +199,7 @@ class Settings(_Model):
     size_tolerance: Share
     writer_timeout: Seconds
     free_space_floor: ByteSize
-    evidence_dir: HerePath
+    evidence_dir: LocalPath
     databases: dict[str, DatabaseSettings]
     release: ReleaseSettings
 
@@ -228,7 +228,7 @@ class Settings(_Model):
         )
 
 
-def load(project: Mapping[str, Any], merged: Any, environ: Mapping[str, str] = os.environ) -> Settings:
+def load_settings(project: Mapping[str, Any], merged: Any, environ: Mapping[str, str] = os.environ) -> Settings:
     """Check the settings: the keys of the project's file, with the values that Invoke merged for them.
 
     Other keys of `merged` are Invoke's own sections and the user's; they are left alone. Raises SettingsError.
@@ -245,14 +245,14 @@ def load(project: Mapping[str, Any], merged: Any, environ: Mapping[str, str] = o
     word = environ.get("INVOKE_USE_SUDO")
     if word is not None and word not in ("0", "1"):
         raise SettingsError(f"INVOKE_USE_SUDO is {word!r}", advice="say 0 or 1")
-    return validate(values, environ)
+    return validate_settings(values, environ)
 
 
-def for_rehearsal(given: Settings) -> Settings:
+def rehearsal_settings(given: Settings) -> Settings:
     """The project file's own settings: of the environment only the place of the records and the released checkout."""
     kept = {"evidence_dir": given.evidence_dir, "release": {"repository": given.release.repository}}
     project = read_project_file()
-    return load(project, project | kept, environ={})
+    return load_settings(project, project | kept, environ={})
 
 
 def check_host(name: str) -> str:
@@ -263,7 +263,7 @@ def check_host(name: str) -> str:
         raise SettingsError(f"--host {error}", advice="give an alias of your SSH configuration, or local") from error
 
 
-def validate(values: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
+def validate_settings(values: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
     """Build Settings from plain values; raises SettingsError that names every wrong key."""
     try:
         return Settings.model_validate(values)
@@ -271,7 +271,7 @@ def validate(values: Mapping[str, Any], environ: Mapping[str, str] | None = None
         lines = [_sentence(details, environ or {}) for details in error.errors()]
         places = {"the variable" if " (from INVOKE_" in line.partition(": ")[0] else str(FILE) for line in lines}
         advice = f"correct {' and '.join(sorted(places))}"
-        raise SettingsError("wrong settings", printed="\n".join(lines), advice=advice) from error
+        raise SettingsError("wrong settings", output="\n".join(lines), advice=advice) from error
 
 
 def _overlay(own: Mapping[str, Any], merged: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from demo_backups.project import ROOT
 from demo_backups.rehearsal.writer import live_writer
 from demo_backups.settings import Database, Settings
 
-from ..conftest import INV, Inv, clean_environment
+from ..helpers.tasks import INV, Inv, clean_environment
+from ..helpers.terminal import Terminal, terminal
 from .machine import Machine, Sshd, why_not
-from .terminal import Terminal, terminal
 
 
 @pytest.fixture(scope="session")

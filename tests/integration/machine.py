@@ -22,7 +22,7 @@ import pytest
 from demo_backups.rehearsal.database import make_index
 from demo_backups.settings import Settings
 
-from ..conftest import wait_until
+from ..helpers.processes import wait_until
 
 USER = "torrust"
 PASSWORD = "correct horse ' \\ battery ü %s"

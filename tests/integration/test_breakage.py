@@ -12,7 +12,8 @@ import pytest
 
 from demo_backups.project import ROOT
 
-from ..conftest import INV, wait_until
+from ..helpers.processes import wait_until
+from ..helpers.tasks import INV
 from .conftest import Server
 
 

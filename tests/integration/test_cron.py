@@ -9,7 +9,8 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from ..conftest import is_consistent, wait_until
+from ..helpers.databases import is_consistent
+from ..helpers.processes import wait_until
 from .conftest import Server
 from .machine import USER
 

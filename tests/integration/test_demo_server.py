@@ -11,7 +11,9 @@ import pytest
 
 from demo_backups.project import ROOT
 
-from ..conftest import INV, SCRIPT, is_consistent
+from ..helpers.constants import SCRIPT
+from ..helpers.databases import is_consistent
+from ..helpers.tasks import INV
 from .conftest import Server
 from .machine import USER
 

@@ -7,8 +7,8 @@ import subprocess
 
 import pytest
 
+from ..helpers.terminal import terminal
 from .conftest import Server
-from .terminal import terminal
 
 
 def advice(printed: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import wait_until
+from ..helpers.processes import wait_until
 from .conftest import Server
 from .machine import PASSWORD
 

@@ -14,13 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from demo_backups import wal
 from demo_backups.errors import StepError
-from demo_backups.hosts import open_host
 from demo_backups.project import ROOT
+from demo_backups.remote.connection import open_host
 from demo_backups.settings import Database
+from demo_backups.sqlite.journal_mode import change_journal_mode, read_journal_mode
 
-from ..conftest import INV, begin, ended, held_midway, is_consistent, stop_midway, wait_until
+from ..helpers.databases import is_consistent
+from ..helpers.processes import held_midway, start_program, stop_midway, wait_for_end, wait_until
+from ..helpers.tasks import INV
 from .conftest import Server
 
 MIB = 2**20
@@ -61,13 +63,13 @@ class Tracker:
 
     def inv(self, task: str, *flags: str, **changes: str) -> Done:
         """Run a task on the tracker's database to its end."""
-        return ended(self.start(task, *flags, **changes))
+        return wait_for_end(self.start(task, *flags, **changes))
 
     def start(self, task: str, *flags: str, **changes: str) -> Task:
         """Start a task on the tracker's database."""
         words = [] if task == "run-tracker-backup" else ["--database", "tracker"]
         env = self.server.environment | changes
-        return begin(INV, "--search-root", ROOT, task, *words, *flags, env=env)
+        return start_program(INV, "--search-root", ROOT, task, *words, *flags, env=env)
 
     def shells(self, words: str) -> list[int]:
         """The processes of sqlite3 that were called with some words."""
@@ -111,12 +113,12 @@ class Tracker:
             return task.poll() is not None  # cut between two looks, the next one makes the connection anew
 
         wait_until(met, "the end of the task")
-        return ended(task)
+        return wait_for_end(task)
 
     def run_as_cron(self) -> Task:
         """Start what cron would run, as root."""
         bare = ["env", "-i", "HOME=/root", "PATH=/usr/bin:/bin"]
-        return begin(*self.machine.enter, *bare, "/bin/sh", "-c", str(self.database.script), env=os.environ)
+        return start_program(*self.machine.enter, *bare, "/bin/sh", "-c", str(self.database.script), env=os.environ)
 
 
 @pytest.fixture
@@ -185,7 +187,7 @@ def test_a_connection_that_is_cut_leaves_a_run_that_is_found_and_finished(tracke
         told(tracker.cut(task), 3, *words)
         again = tracker.start("attach")
         go_on(pid)
-        done = ended(again)
+        done = wait_for_end(again)
     (backup,) = tracker.left(made=1)
     told(done, 0, f"made {tracker.database.backup_dir}/{backup.name}")
 
@@ -196,7 +198,7 @@ def test_attach_ends_as_a_run_that_failed_and_a_truncated_source_is_no_backup(tr
         os.truncate(tracker.source, MIB)
         again = tracker.start("attach")
         go_on(pid)
-        told(ended(again), 1, "the backup of the tracker database failed", "became smaller while it was copied")
+        told(wait_for_end(again), 1, "the backup of the tracker database failed", "became smaller while it was copied")
         told(tracker.inv("attach"), 1, "became smaller while it was copied")  # also when asked later
     tracker.left(made=0)
 
@@ -206,7 +208,7 @@ def test_a_maintainers_machine_that_is_gone_for_good_costs_nothing(tracker: Trac
         os.killpg(task.pid, signal.SIGKILL)
         task.wait()
         go_on(pid)
-        wait_until(lambda: tracker.made() and not tracker.machine.processes("detached.sh"), "the end of the run")
+        wait_until(lambda: tracker.made() and not tracker.machine.processes("job.sh"), "the end of the run")
     other = tmp_path / "another maintainer"
     other.mkdir()
     done = tracker.inv("attach", HOME=str(other), INVOKE_EVIDENCE_DIR=str(other / "evidence"))
@@ -249,12 +251,17 @@ def test_a_long_check_is_left_and_found_again_too(tracker: Tracker) -> None:
         if pids := tracker.shells("integrity_check"):
             os.kill(pids[0], signal.SIGSTOP)
             break
-        ended(task)
+        wait_for_end(task)
     os.killpg(task.pid, signal.SIGINT)
-    told(ended(task), 130, "detached: the check, once started, goes on", "./inv attach --host demo --database tracker")
+    told(
+        wait_for_end(task),
+        130,
+        "detached: the check, once started, goes on",
+        "./inv attach --host demo --database tracker",
+    )
     again = tracker.start("attach")
     go_on(pids[0])
-    told(ended(again), 0, "all checks passed")
+    told(wait_for_end(again), 0, "all checks passed")
     tracker.left(made=1)
 
 
@@ -265,12 +272,12 @@ def test_a_second_run_is_refused_whoever_starts_it(tracker: Tracker) -> None:
     with held(tracker) as (task, pid):
         told(tracker.inv("run-tracker-backup"), 1, "a backup of it is going on: process ", " of root")
         told(tracker.inv("run-tracker-backup", "--force"), 1, "is going on, started by ", "./inv attach --host demo")
-        told(ended(tracker.run_as_cron()), 1, f"another run is at work in {tracker.database.backup_dir}")
+        told(wait_for_end(tracker.run_as_cron()), 1, f"another run is at work in {tracker.database.backup_dir}")
         ahead = tracker.inv("preflight", "--json")
         assert (ahead.returncode, json.loads(ahead.stdout)["verdict"]) == (1, "no")
         tracker.left(made=0, part=True)
         go_on(pid)
-        told(ended(task), 0, "made ")
+        told(wait_for_end(task), 0, "made ")
     tracker.left(made=1)
 
 
@@ -280,7 +287,7 @@ def test_a_run_is_refused_while_cron_s_is_going_on(tracker: Tracker) -> None:
         told(tracker.inv("run-tracker-backup", "--force"), 1, "another run is at work in ")
         tracker.left(made=0, part=True)
         go_on(pid)
-        assert ended(cron).returncode == 0
+        assert wait_for_end(cron).returncode == 0
     tracker.left(made=1)
 
 
@@ -299,8 +306,8 @@ def test_stopping_ends_the_run_of_a_task_which_says_by_whom(tracker: Tracker) ->
         stop = tracker.start("stop-backup")
         wait_for_term(pid)
         go_on(pid)
-        told(ended(stop), 0, "stopped; nothing of it is left")
-        told(ended(task), 1, "the backup of the tracker database failed", "stopped by ")
+        told(wait_for_end(stop), 0, "stopped; nothing of it is left")
+        told(wait_for_end(task), 1, "the backup of the tracker database failed", "stopped by ")
     tracker.left(made=0)
     assert "stopped by " in tracker.server.evidence()
     told(tracker.inv("attach"), 1, "stopped by ")
@@ -311,18 +318,18 @@ def test_stopping_ends_cron_s_run_too(tracker: Tracker) -> None:
         stop = tracker.start("stop-backup")
         wait_for_term(pid)
         go_on(pid)
-        told(ended(stop), 0, "stopped; nothing of it is left")
-        assert ended(cron).returncode != 0
+        told(wait_for_end(stop), 0, "stopped; nothing of it is left")
+        assert wait_for_end(cron).returncode != 0
     tracker.left(made=0)
 
 
 def test_a_run_that_is_killed_on_the_server_is_told_as_such(tracker: Tracker) -> None:
     with held(tracker) as (task, _):
-        for words in ("detached.sh", str(tracker.database.script), ".backup"):
+        for words in ("job.sh", str(tracker.database.script), ".backup"):
             for pid in tracker.machine.processes(words):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-        told(ended(task), 1, "ended without a word: it was killed, or the server went down")
+        told(wait_for_end(task), 1, "ended without a word: it was killed, or the server went down")
         told(tracker.inv("attach"), 1, "ended without a word: it was killed")
     tracker.left(made=0)
     told(tracker.inv("run-tracker-backup"), 0)
@@ -348,7 +355,9 @@ def test_a_disk_that_fills_up_meanwhile_stops_the_run_before_it_is_full(tracker:
         tracker.machine.run("fallocate", "-l", "180M", f"{tracker.database.backup_dir}/.filler")
         wait_for_term(pid)
         go_on(pid)
-        told(ended(task), 1, "stopped: ", f"free on the disk of {tracker.database.backup_dir}", "are to stay free")
+        told(
+            wait_for_end(task), 1, "stopped: ", f"free on the disk of {tracker.database.backup_dir}", "are to stay free"
+        )
     (tracker.backups / ".filler").unlink()
     tracker.left(made=0)
 
@@ -358,7 +367,7 @@ def test_a_disk_that_is_full_in_the_middle_fails_the_run(tracker: Tracker) -> No
     with held(tracker, INVOKE_FREE_SPACE_FLOOR="0 B") as (task, pid):
         tracker.machine.run("sh", "-c", f"cat /dev/zero > {tracker.database.backup_dir}/.filler 2>/dev/null || :")
         go_on(pid)
-        told(ended(task), 1, "the backup of the tracker database failed", "full")
+        told(wait_for_end(task), 1, "the backup of the tracker database failed", "full")
     (tracker.backups / ".filler").unlink()
     tracker.left(made=0)
 
@@ -393,12 +402,12 @@ def test_a_run_whose_folder_is_damaged_meanwhile_is_found_at_work_and_stopped(tr
     with held(tracker) as (task, pid):
         (state,) = (tracker.machine.folder / "root/.demo-backups").glob("tracker-backup-*")
         (state / "about").write_text("{")
-        told(ended(task), 3, "is damaged")
+        told(wait_for_end(task), 3, "is damaged")
         told(tracker.inv("run-tracker-backup", "--force"), 1, "a backup of the tracker database is going on")
         stop = tracker.start("stop-backup")
         wait_for_term(pid)
         go_on(pid)
-        told(ended(stop), 0, "stopped; nothing of it is left")
+        told(wait_for_end(stop), 0, "stopped; nothing of it is left")
     tracker.left(made=0)
 
 
@@ -445,21 +454,21 @@ def test_wal_mode_waits_for_an_open_transaction_and_comes_when_that_ends(rollbac
         wait_until(lambda: rollback.shells("journal_mode"), "the first try")
         assert service.stdin
         service.stdin.close()
-        told(ended(task), 0, "is in WAL mode now")
+        told(wait_for_end(task), 0, "is in WAL mode now")
     rollback.left(made=0)
 
 
 def test_wal_mode_is_given_up_where_a_transaction_stays_open(
     rollback: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wal, "LONGEST_TRY", 0.5)
+    monkeypatch.setattr("demo_backups.sqlite.journal_mode.LONGEST_TRY", 0.5)
     before = rollback.source.read_bytes()
     with transaction(rollback), open_host(rollback.server.settings) as host:
         with pytest.raises(StepError, match="stayed locked") as error:
-            wal.change_mode(host, rollback.database, wal=True)
+            change_journal_mode(host, rollback.database, wal=True)
         assert f"of root: sqlite3 -batch {rollback.database.source}" in str(error.value)
         assert "nothing has changed" in str(error.value)
-        assert not wal.look_at_mode(host, rollback.database).wal
+        assert not read_journal_mode(host, rollback.database).wal
         assert rollback.source.read_bytes() == before
     told(rollback.inv("enable-wal"), 0, "is in WAL mode now")
     rollback.left(made=0)

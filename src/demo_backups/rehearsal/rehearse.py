@@ -13,10 +13,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from .. import evidence, reports, schedule, steps
+from ..backup.crontab import make_job, read_crontab, split_line, unescape_command
 from ..errors import InterruptedRunError, SettingsError, StepError
-from ..hosts import open_host
+from ..records.record import Record
+from ..records.store import record_outcome, records_dir, write_record
+from ..remote.connection import open_host
 from ..settings import Settings
+from ..ui.outcome import format_size
+from ..ui.tables import print_backups, print_preflight, print_verification
+from ..workflows import (
+    Session,
+    deploy,
+    disable,
+    enable,
+    list_backups,
+    preflight,
+    require_deployed,
+    run,
+    run_command,
+    verify,
+)
 from .database import TRACKER_ROWS, make_index, make_tracker
 from .server import ALIAS, Server, serve
 from .writer import live_writer
@@ -51,7 +67,7 @@ def parse_rows(text: str) -> int:
 
 
 @dataclass(frozen=True)
-class Play:
+class RehearsalOptions:
     """What is rehearsed: a database's steps, at so many commits a second, in a journal mode; `rows` of the tracker."""
 
     database: str = "index"
@@ -60,46 +76,46 @@ class Play:
     rows: int = TRACKER_ROWS
 
 
-def parse_play(database: str, traffic: str, journal: str, rows: str) -> Play:
+def parse_options(database: str, traffic: str, journal: str, rows: str) -> RehearsalOptions:
     """Play, from a command line; raises SettingsError."""
-    if database not in ACTS:
-        raise SettingsError(f"--database {database!r} cannot be rehearsed", advice=f"one of: {', '.join(ACTS)}")
+    if database not in SCENARIOS:
+        raise SettingsError(f"--database {database!r} cannot be rehearsed", advice=f"one of: {', '.join(SCENARIOS)}")
     if journal not in JOURNALS:
         raise SettingsError(f"--journal {journal!r} is no journal mode", advice=f"one of: {', '.join(JOURNALS)}")
-    return Play(database, parse_traffic(traffic), journal, parse_rows(rows))
+    return RehearsalOptions(database, parse_traffic(traffic), journal, parse_rows(rows))
 
 
-def rehearse(settings: Settings, play: Play, keep: bool, out: Console) -> None:
+def rehearse(settings: Settings, play: RehearsalOptions, keep: bool, out: Console) -> None:
     """Do all steps for a database on a server made for the occasion; raises what any of its steps raises.
 
     `settings` are the project's own, and `evidence_dir` says where the record goes.
     """
-    record = evidence.Record("rehearsal", ALIAS, play.database)
+    record = Record("rehearsal", ALIAS, play.database)
     with (
-        _ended_by_signals(),
+        _end_on_signals(),
         tempfile.TemporaryDirectory(prefix="demo-backups-") as name,
-        evidence.recording(evidence.folder(settings), record),
+        record_outcome(records_dir(settings), record),
     ):
         folder = Path(name)
-        source = _make_places(folder, settings, play)
+        source = _create_layout(folder, settings, play)
         with serve(folder) as server, live_writer(source, play.traffic) as seen:
-            there = settings_of(server, settings)
+            there = server_settings(server, settings)
             out.print(f"{ALIAS}: a server on 127.0.0.1 port {server.port}, gone when this ends", soft_wrap=True)
             out.print(
-                f"  its {play.database} database: {reports.size(source.stat().st_size)}, {play.journal} mode, "
+                f"  its {play.database} database: {format_size(source.stat().st_size)}, {play.journal} mode, "
                 f"{play.traffic:g} commits a second by another process\n",
                 soft_wrap=True,
             )
             with open_host(there) as host:
-                work = steps.Work(host, there, there.database(play.database), record, out)
+                work = Session(host, there, there.database(play.database), record, out)
                 try:
-                    done = ACTS[play.database](work)
+                    done = SCENARIOS[play.database](work)
                 finally:
                     record.exit_status = record.seconds = None  # of the whole, not of the last step
             if keep:
                 # Written again at the end, with what the writer did; the plan can rest on it until then.
-                evidence.write(evidence.folder(settings), replace(record, exit_status=0))
-                _keep(out, there, play.database)
+                write_record(records_dir(settings), replace(record, exit_status=0))
+                _keep_running(out, there, play.database)
         record.details |= {
             "journal": play.journal,
             "asked_commits_per_second": play.traffic,
@@ -109,14 +125,14 @@ def rehearse(settings: Settings, play: Play, keep: bool, out: Console) -> None:
             f"the writer: {seen.commits:,} commits, {seen.failed} failed, the slowest took {seen.slowest * 1000:.0f} ms"
         )
         if seen.failed:
-            raise StepError(f"{seen.failed} writes of the live service failed", host=ALIAS, printed=seen.words)
+            raise StepError(f"{seen.failed} writes of the live service failed", host=ALIAS, output=seen.words)
         out.print(f"{done} All went well.", style="bold green", soft_wrap=True)
 
 
-Step: TypeAlias = Callable[[steps.Work], Any]
+Step: TypeAlias = Callable[[Session], Any]
 
 
-def _numbered(work: steps.Work) -> Callable[[str, Step], Any]:
+def _numbered(work: Session) -> Callable[[str, Step], Any]:
     """Take steps in order, each under its heading; the first that fails ends it."""
     numbers = itertools.count(1)
 
@@ -129,56 +145,56 @@ def _numbered(work: steps.Work) -> Callable[[str, Step], Any]:
     return step
 
 
-def _play_index(work: steps.Work) -> str:
-    before = schedule.read_crontab(work.host)
+def _rehearse_index(work: Session) -> str:
+    before = read_crontab(work.host)
     step = _numbered(work)
-    step("inv deploy-index-backup", steps.deploy)
-    step("inv run-index-backup", steps.run)
+    step("inv deploy-index-backup", deploy)
+    step("inv run-index-backup", run)
     step("inv verify", _verify)
-    step("inv enable-index-backup", steps.enable)
+    step("inv enable-index-backup", enable)
     step("cron: the enabled line, once", _run_enabled_line)
     step("inv verify", _verify)
     step("inv list-backups", _list)
-    step("inv disable-index-backup", steps.disable)
-    if schedule.read_crontab(work.host) != before:
+    step("inv disable-index-backup", disable)
+    if read_crontab(work.host) != before:
         raise StepError("the crontab is not as it was before", host=work.host.name)
     return "phase 1 rehearsed: deployed, run, verified, enabled, run by its crontab line, disabled."
 
 
-def _play_tracker(work: steps.Work) -> str:
+def _rehearse_tracker(work: Session) -> str:
     step = _numbered(work)
-    step("inv preflight", lambda work: reports.print_preflight(work.out, steps.look_ahead(work)))
-    step("inv deploy-tracker-backup", steps.deploy)
-    step("inv run-tracker-backup", steps.run)
+    step("inv preflight", lambda work: print_preflight(work.out, preflight(work)))
+    step("inv deploy-tracker-backup", deploy)
+    step("inv run-tracker-backup", run)
     step("inv verify --database tracker", _verify)
     step("inv list-backups --database tracker", _list)
     return "phase 2 rehearsed: looked ahead, deployed, run, verified."
 
 
-ACTS = {"index": _play_index, "tracker": _play_tracker}
+SCENARIOS = {"index": _rehearse_index, "tracker": _rehearse_tracker}
 
 
-def _list(work: steps.Work) -> None:
-    reports.print_backups(work.out, steps.list_backups(work))
+def _list(work: Session) -> None:
+    print_backups(work.out, list_backups(work))
 
 
-def _verify(work: steps.Work) -> None:
-    seen = steps.verify(work)
-    reports.print_verification(work.out, seen)
+def _verify(work: Session) -> None:
+    seen = verify(work)
+    print_verification(work.out, seen)
     if seen.exit_code:
         raise StepError("the backup did not pass its checks", host=work.host.name)
 
 
-def _run_enabled_line(work: steps.Work) -> None:
+def _run_enabled_line(work: Session) -> None:
     """Run what stands in the crontab, with its redirection and as cron would, and find the backup it made."""
-    job = schedule.job(work.settings, work.database, steps.deployed(work).script)
-    line = next(line for line in (schedule.read_crontab(work.host) or "").splitlines() if line == job.line)
-    split = schedule.split_line(line)
+    job = make_job(work.settings, work.database, require_deployed(work).script)
+    line = next(line for line in (read_crontab(work.host) or "").splitlines() if line == job.line)
+    split = split_line(line)
     assert split is not None  # it was made by schedule.job
-    steps.run_command(work, schedule.unescape(split[1]), Path(work.database.source).stat().st_size)
+    run_command(work, unescape_command(split[1]), Path(work.database.source).stat().st_size)
 
 
-def _make_places(folder: Path, settings: Settings, play: Play) -> Path:
+def _create_layout(folder: Path, settings: Settings, play: RehearsalOptions) -> Path:
     """Make the server's folders and its live database; return the database's path."""
     database = settings.databases.get(play.database)
     if database is None:
@@ -195,7 +211,7 @@ def _make_places(folder: Path, settings: Settings, play: Play) -> Path:
     return source
 
 
-def settings_of(server: Server, settings: Settings) -> Settings:
+def server_settings(server: Server, settings: Settings) -> Settings:
     """Change settings to those of a server made for the occasion."""
     places = {name: PurePosixPath(server.folder / name) for name in ("app", "backups", "cron.log")}
     return settings.model_copy(
@@ -210,7 +226,7 @@ def settings_of(server: Server, settings: Settings) -> Settings:
     )
 
 
-def _keep(out: Console, there: Settings, database: str) -> None:
+def _keep_running(out: Console, there: Settings, database: str) -> None:
     """Stay until Ctrl-C, and say how the other tasks reach the server."""
     variables = {
         "INVOKE_HOST": there.host,
@@ -219,7 +235,7 @@ def _keep(out: Console, there: Settings, database: str) -> None:
         "INVOKE_APP_DIR": there.app_dir,
         "INVOKE_BACKUP_DIR": there.backup_dir,
         "INVOKE_CRON_LOG": there.cron_log,
-        "INVOKE_EVIDENCE_DIR": evidence.folder(there),
+        "INVOKE_EVIDENCE_DIR": records_dir(there),
         "INVOKE_RELEASE_REPOSITORY": there.repository,
     }
     lines = [f"export {name}={shlex.quote(str(value))}" for name, value in variables.items()]
@@ -238,7 +254,7 @@ def _keep(out: Console, there: Settings, database: str) -> None:
 
 
 @contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
+def _end_on_signals() -> Iterator[None]:
     """Let a terminal that is closed, or a `kill`, end the rehearsal as Ctrl-C does: with nothing left behind."""
 
     def interrupt(number: int, frame: Any) -> None:

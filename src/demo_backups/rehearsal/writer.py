@@ -65,7 +65,7 @@ def live_writer(source: Path, rate: float = 200) -> Iterator[Traffic]:
         assert process.stdout
         try:
             if process.stdout.readline() != "ready\n":
-                raise StepError("the live writer did not start", printed=_last_lines(errors))
+                raise StepError("the live writer did not start", output=_last_lines(errors))
             started = time.monotonic()
             yield seen
             seen.seconds = time.monotonic() - started
@@ -73,7 +73,7 @@ def live_writer(source: Path, rate: float = 200) -> Iterator[Traffic]:
             process.stdin.close()
             last = process.stdout.read()
         if not last:
-            raise StepError("the live writer died", printed=_last_lines(errors))
+            raise StepError("the live writer died", output=_last_lines(errors))
         vars(seen).update(json.loads(last), words=_last_lines(errors))
 
 

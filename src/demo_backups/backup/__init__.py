@@ -1,0 +1,1 @@
+"""Backups: deploy the script, run it, verify the result, schedule it."""

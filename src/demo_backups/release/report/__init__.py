@@ -1,0 +1,1 @@
+"""The report on a release, as an HTML page or Markdown."""

@@ -1,0 +1,1 @@
+"""A host, local or over SSH: commands, byte streams, jobs."""

@@ -1,0 +1,202 @@
+"""Connections over the user's own SSH set-up, with host keys checked as OpenSSH checks them.
+
+Fabric accepts every host key and Paramiko reads only a part of OpenSSH's configuration, so every connection, jump
+hosts included, is made here: `ssh -G` resolves the alias, known_hosts decides on the host key, and the keys are tried
+in OpenSSH's order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shlex
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import fabric
+import paramiko
+from paramiko.auth_strategy import AuthSource, InMemoryPrivateKey
+from paramiko.ssh_exception import NoValidConnectionsError
+
+from ..errors import CouldNotLookError, SettingsError
+from ..settings import LOCAL, Settings, check_host
+from .auth import KeyFile, Login, agent_of, make_transport
+from .host import Host
+from .host_keys import fingerprint, known_keys
+from .runners import local_context, remote_runner, watch_interrupts
+from .ssh_config import Hop, parse_jumps, resolve
+
+CONNECT_TIMEOUT = BANNER_TIMEOUT = 10  # seconds
+AUTH_TIMEOUT = 30
+CHANNEL_TIMEOUT = 30
+KEEPALIVE = 30  # seconds between two signs of life, so that no firewall forgets a quiet connection
+# Its warnings come back as exceptions too, and those are the ones that reach the user.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+logging.getLogger("paramiko").propagate = False
+
+
+def connect(alias: str, ssh_config: Path | None = None, runner: type[fabric.runners.Remote] | None = None) -> Any:
+    """Open a Fabric connection to an SSH alias, through its jump hosts.
+
+    `ssh_config` takes the place of the user's and the system's files. Raises SettingsError for a configuration that
+    cannot be read or honoured, and CouldNotLookError where the host cannot be reached, proved or logged in to.
+    """
+    user, _, name = alias.rpartition("@")
+    connection = _connect_through_jumps(Hop(name, user or None), ssh_config, runner or fabric.runners.Remote, seen=())
+    connection.transport.set_keepalive(KEEPALIVE)
+    return connection
+
+
+def _connect_through_jumps(
+    hop: Hop, ssh_config: Path | None, runner: Any, seen: Sequence[str], gateway: Any = None
+) -> Any:
+    with contextlib.ExitStack() as on_failure:
+        on_failure.callback(lambda: close_connection(gateway))
+        if hop.alias in seen:
+            raise SettingsError(f"the jump hosts of {seen[0]} go in a circle: {' -> '.join([*seen, hop.alias])}")
+        config = resolve(hop, ssh_config)
+        options = config.lookup(hop.alias)
+        for jump in parse_jumps(options.get("proxyjump", "none")) if gateway is None else []:
+            gateway = _connect_through_jumps(jump, ssh_config, runner, seen=(*seen, hop.alias), gateway=gateway)
+        command = options.get("proxycommand") or "none"
+        if gateway is None and command.lower() != "none":
+            gateway = command
+        connection = _connect_hop(hop, ssh_config, runner, config, gateway)
+        on_failure.pop_all()
+        return connection
+
+
+def _connect_hop(hop: Hop, ssh_config: Path | None, runner: Any, config: paramiko.SSHConfig, gateway: Any) -> Any:
+    options = config.lookup(hop.alias)
+    keys = known_keys(hop, ssh_config, options)
+    connection = fabric.Connection(
+        hop.alias,
+        forward_agent=False,  # nothing there needs it, and it would lend the user's keys to the server
+        connect_timeout=connect_timeout(options),
+        gateway=gateway if gateway is not None else False,  # False: do not look for one
+        config=fabric.Config(
+            lazy=True,
+            ssh_config=config,
+            overrides={
+                "runners": {"remote": runner},
+                "authentication": {"strategy_class": Login},
+            },
+        ),
+        connect_kwargs={
+            "banner_timeout": BANNER_TIMEOUT,
+            "auth_timeout": AUTH_TIMEOUT,
+            "channel_timeout": CHANNEL_TIMEOUT,
+            "transport_factory": partial(make_transport, known=keys.algorithms()),
+        },
+    )
+    connection.client.set_missing_host_key_policy(keys)
+    try:
+        with agent_of(options.get("identityagent")):
+            _open_translated(connection, hop, ssh_config)
+    except BaseException:
+        connection.client.close()
+        raise
+    return connection
+
+
+def close_connection(connection: Any) -> None:
+    """Close a connection, and those to the jump hosts before it, which Fabric leaves open."""
+    while isinstance(connection, fabric.Connection):
+        connection.close()
+        connection = connection.gateway
+
+
+def connect_timeout(options: Mapping[str, str]) -> int:
+    """Seconds, from ssh_config's ConnectTimeout; ours where it says `none`."""
+    value = options.get("connecttimeout", "none")
+    return int(value) if value.isdigit() else CONNECT_TIMEOUT
+
+
+def _open_translated(connection: Any, hop: Hop, ssh_config: Path | None) -> None:
+    """Open a connection; every way in which that fails becomes words."""
+    alias = hop.alias
+    where = f"{connection.host} port {connection.port}"
+    try:
+        connection.open()
+    except socket.gaierror as error:
+        advice = f"is the alias {alias!r} in your SSH configuration? See: {shlex.join(hop.ssh(ssh_config, '-G'))}"
+        raise CouldNotLookError(
+            f"no such host: {connection.host}", host=alias, output=str(error), advice=advice
+        ) from error
+    except paramiko.AuthenticationException as error:
+        printed = "\n".join(list_login_attempts(error))
+        advice = f"this must work without a question: {shlex.join([*hop.ssh(ssh_config), 'true'])}"
+        raise CouldNotLookError(
+            f"login as {connection.user} refused by {where}", host=alias, output=printed, advice=advice
+        ) from error
+    except TimeoutError as error:
+        raise CouldNotLookError(
+            f"no answer from {where} within {connection.connect_timeout} s",
+            host=alias,
+            advice="is it up, and does a firewall stand between?",
+        ) from error
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        raise CouldNotLookError(
+            f"no SSH connection to {where}",
+            host=alias,
+            output=_reason(error),
+            advice=f"see: {shlex.join([*hop.ssh(ssh_config, '-v'), 'true'])}",
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Say why there is no connection, where Paramiko's own words do not."""
+    if isinstance(error, NoValidConnectionsError):
+        return "\n".join(f"{address[0]}: {each.strerror}" for address, each in error.errors.items())
+    words = {
+        "Error reading SSH protocol banner": f"it did not greet as an SSH server does within {BANNER_TIMEOUT} s",
+        "No existing session": "it stopped answering before the keys were agreed on",
+    }
+    return words.get(str(error), str(error)) or type(error).__name__
+
+
+def list_login_attempts(error: paramiko.AuthenticationException) -> list[str]:
+    """List what was offered to log in with, and what came of each."""
+    result = getattr(error, "result", None)
+    if result is None:
+        return [str(error)]
+    # A list is what the server wanted beside what it had accepted.
+    accepted = [isinstance(each.result, list) for each in result]
+    offered = [
+        f"{_source_name(each.source)}: {'accepted' if so else each.result}"
+        for each, so in zip(result, accepted, strict=True)
+    ]
+    wants = "still wants" if any(accepted) else "takes"
+    return [*(offered or ["there was nothing to offer"]), f"the server {wants}: {', '.join(result.strategy.allowed)}"]
+
+
+def _source_name(source: AuthSource) -> str:
+    if isinstance(source, KeyFile):
+        return str(source.path)
+    if isinstance(source, InMemoryPrivateKey):
+        return f"agent key {fingerprint(source.pkey.asbytes())}"
+    return "password"
+
+
+@contextlib.contextmanager
+def open_host(settings: Settings, name: str | None = None) -> Iterator[Host]:
+    """Open a Host by its name, the settings' own by default; `local` is this machine.
+
+    Raises SettingsError and CouldNotLookError.
+    """
+    name = check_host(name or settings.host)
+    with watch_interrupts() as interrupted:
+        if name == LOCAL:
+            yield Host(name, local_context(), settings.use_sudo, interrupted)
+            return
+
+        connection = connect(
+            name, Path(settings.ssh_config).expanduser() if settings.ssh_config else None, remote_runner()
+        )
+        try:
+            yield Host(name, connection, settings.use_sudo, interrupted)
+        finally:
+            close_connection(connection)

@@ -1,0 +1,75 @@
+"""Processes on a host: which ones have a file open, and signals to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from .host import Host
+from .shell import quote
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process on a host."""
+
+    pid: int
+    user: str
+    command: str
+
+    def as_json(self) -> dict[str, int | str]:
+        """The object that JSON output has for it."""
+        return {"pid": self.pid, "user": self.user, "command": self.command}
+
+    def __str__(self) -> str:
+        return f"process {self.pid} of {self.user}: {self.command}"
+
+
+def _for_processes_with_open(file: str, do: str) -> str:
+    """Do something for the `$pid` of every process that has a file open; root sees those of all users (proc(5)).
+
+    The file comes as a word of the host's shell.
+    """
+    # Not find -samefile: it opens the file itself, and finds itself.
+    found = f'for fd in /proc/[0-9]*/fd/*; do [ "$fd" -ef {file} ] && echo "$fd"; done'
+    return f"{{ {found}; }} | cut -d / -f 3 | sort -u | while read -r pid; do {do}; done"
+
+
+def processes_with_open_command(path: PurePosixPath) -> str:
+    """Ask which processes have a file open."""
+    words = "$(tr '\\0\\n' '  ' < /proc/$pid/cmdline | cut -c -120)"
+    return _for_processes_with_open(
+        quote(path), f'user=$(stat -c %U -- /proc/$pid 2>/dev/null) && echo "$pid $user {words}"; true'
+    )
+
+
+def signal_processes_command(file: str, signal: str) -> str:
+    """Send a signal to every process that has a file open, one that is stopped (SIGSTOP) too.
+
+    The file comes as a word of the host's shell.
+    """
+    return _for_processes_with_open(file, f"kill -s {signal} $pid 2>/dev/null && kill -s CONT $pid 2>/dev/null || true")
+
+
+def is_locked_command(path: PurePosixPath) -> str:
+    """Ask whether somebody holds a lock on a file; the kernel tells every user of it (proc(5), /proc/locks)."""
+    major, minor = "device >> 8 & 0xfff", "device & 0xff | device >> 12 & 0xfff00"  # makedev(3)
+    return "\n".join(
+        [
+            f"[ -e {quote(path)} ] || {{ echo no; exit; }}",
+            f"set -e; device=$(stat -c %d -- {quote(path)}); inode=$(stat -c %i -- {quote(path)})",
+            f'name=$(printf %02x:%02x:%s $(({major})) $(({minor})) "$inode"); locks=$(cat /proc/locks)',
+            'case "$locks" in *" $name "*) echo yes ;; *) echo no ;; esac',
+        ]
+    )
+
+
+def parse_processes(output: str) -> list[Process]:
+    """Processes, from what `holders_command` printed."""
+    words = (line.split(" ", 2) for line in output.splitlines())
+    return [Process(int(pid), user, command.strip()) for pid, user, command in words]
+
+
+def processes_with_open(host: Host, path: PurePosixPath) -> list[Process]:
+    """See which processes have a file open; raises CouldNotLookError."""
+    return host.query_parsed(f"see who has {path} open", processes_with_open_command(path), parse_processes)

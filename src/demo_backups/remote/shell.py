@@ -1,0 +1,15 @@
+"""Words and paths of the shell of a host."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import PurePosixPath
+
+HOME = '"$HOME"'  # words of the host's shell
+STATE_DIR = f"{HOME}/.demo-backups"  # how the last runs went, and the crontab as it was before
+CRON_PATH = "/usr/bin:/bin"  # of a job in a crontab that sets none (crontab(5))
+
+
+def quote(path: PurePosixPath | str) -> str:
+    """Quote a path, or any text, as one word of a POSIX shell."""
+    return shlex.quote(str(path))

@@ -1,0 +1,1 @@
+"""SQLite databases on a host, queried through the sqlite3 shell."""

@@ -1,0 +1,1 @@
+"""What a user sees: console, tables, progress, and how an outcome is described."""

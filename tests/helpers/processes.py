@@ -1,0 +1,81 @@
+"""What the tests share: a throwaway server, its live writer, and the tasks as a user calls them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+import pytest
+
+
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
+    """Wait for a condition, and fail with what was waited for if it does not come about."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {seconds} s in vain for {what}")
+        time.sleep(0.01)
+    return value
+
+
+def stop_midway(copies: Iterable[int], part: Path, source: Path) -> int | None:
+    """Stop the copy among some processes; returns it, None where all of the source is copied already."""
+    for pid in copies:
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # it was faster than this test
+            os.kill(pid, signal.SIGSTOP)
+            if part.stat().st_size < source.stat().st_size:
+                return pid
+            os.kill(pid, signal.SIGCONT)
+    return None
+
+
+def start_program(
+    *words: str | PurePath, env: Mapping[str, str], cwd: str | Path | None = None
+) -> subprocess.Popen[str]:
+    """Start a program in a process group of its own, as a shell does, with nothing on its standard input."""
+    return subprocess.Popen(
+        words,
+        env=env,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_end(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    """Wait for the end of a program."""
+    stdout, stderr = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+@contextlib.contextmanager
+def held_midway(
+    start: Callable[[], subprocess.Popen[str]], stop: Callable[[], int | None], undo: Callable[[], None]
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Start a backup and stop its copy in the middle; yields what was started, and the process of the copy.
+
+    Where it was faster than this test, what it made is undone, and another one is started.
+    """
+    for _ in range(20):
+        task = start()
+        if pid := stop():
+            try:
+                yield task, pid
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                task.kill()
+                task.communicate()
+            return
+        wait_for_end(task)
+        undo()
+    pytest.fail("could not stop the copy in the middle")
