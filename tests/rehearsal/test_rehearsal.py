@@ -134,7 +134,7 @@ def test_tracker_rehearsal_runs_every_step(environment: dict[str, str], journal:
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     lines = done.stdout.splitlines()
     assert [line[3:] for line in lines if line[:1].isdigit() and line[1:3] == "  "] == TRACKER_STEPS
-    assert "its tracker database: " in lines[1]
+    assert "tracker database: " in lines[1]
     assert f"journal mode {journal}, 50 commits per second" in lines[1]
     assert f"preflight: {verdict}\n" in done.stdout
     assert len(re.findall(r"^made .*/tracker_backup_[0-9_-]+\.db, [0-9,]+ bytes, in ", done.stdout, re.MULTILINE)) == 1
