@@ -23,7 +23,7 @@ from demo_backups.errors import COULD_NOT_LOOK, FAILED, INTERRUPTED, WRONG_INPUT
 from demo_backups.project import ROOT, read_project_file
 from demo_backups.records.record import SCHEMA, Record
 from demo_backups.records.store import read_records, write_record
-from demo_backups.release.actions import ACTIONS, BY_HAND
+from demo_backups.release.actions import ACTIONS, MANUAL_STEPS
 from demo_backups.release.plan import PHASES, Mark
 
 from .helpers import task_reference
@@ -227,7 +227,7 @@ def test_steps_of_phase_are_documented(number: int, name: str) -> None:
             assert task == f"`./inv {ACTIONS[step].task}`"
         else:
             assert task.startswith("manual")
-            assert (task == "manual") == (step in BY_HAND)
+            assert (task == "manual") == (step in MANUAL_STEPS)
 
 
 @pytest.mark.parametrize("name", ["reference/plan.md", "how-to/release.md"])
