@@ -212,7 +212,7 @@ def test_picture_loads_nothing_and_has_two_modes() -> None:
     assert set(re.findall(r"var\((--[\w-]+)\)", text)) <= set(re.findall(r"(--[\w-]+):", text))
 
 
-# --- measurements --------------------------------------------------------------------------------------------------
+# --- measurements ---------------------------------------------------------------------------------------------------
 
 
 def stored_results() -> dict[str, int]:
