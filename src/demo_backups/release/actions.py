@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import CouldNotLookError, StepError
 from ..project import ROOT, task_command
-from ..rehearsal.rehearse import RehearsalOptions, rehearse
+from ..rehearsal.options import RehearsalOptions
+from ..rehearsal.rehearse import rehearse
 from ..settings import Settings, rehearsal_settings
 from ..ui.console import escape_controls
 from ..ui.tables import print_verification

@@ -107,7 +107,7 @@ def open_checkout(settings: Settings) -> Checkout:
 
 def commit_part(settings: Settings, name: str) -> tuple[tuple[str, ...], str]:
     """The files of a commit of the release (`index`, `tracker`, `docs`), and its message."""
-    files = settings.release.docs if name == "docs" else (str(settings.given(name).script),)
+    files = settings.release.docs if name == "docs" else (str(settings.database_settings(name).script),)
     return files, str(getattr(settings.release.commits, name))
 
 

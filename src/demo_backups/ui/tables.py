@@ -190,7 +190,7 @@ def print_preflight(out: Console, ahead: Preflight) -> None:
     for name, words in rows.items():
         table.add_row(Text(name), Text(escape_controls(words)))
     out.print(table)
-    style = {"go": "bold green", "care": "yellow", "no": "bold red"}[ahead.verdict.value]
+    style = {"go": "bold green", "warn": "yellow", "no": "bold red"}[ahead.verdict.value]
     out.print(
         Text(escape_controls("\n".join([ahead.verdict.value, *(f"  {reason}" for reason in ahead.reasons)])), style),
         soft_wrap=True,
