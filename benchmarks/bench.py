@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from measure import DEFAULT, FULL, METHODS, UNLIMITED_RATE, Grid, describe_machine, measure_grid, measure_verification
+from measure import DEFAULT, FULL, MAXIMUM_RATE, METHODS, Grid, describe_machine, measure_grid, measure_verification
 from render import Row, draw, print_table, summarize
 
 from demo_backups.errors import SettingsError
@@ -34,7 +34,7 @@ def _choose(word: str, choices: Container[str]) -> str:
 PARSERS: dict[str, Callable[[str], Any]] = {
     "sizes": lambda text: tuple(1e9 * float(word) for word in _split(text)),
     "journals": lambda text: tuple(_choose(word, JOURNALS) for word in _split(text)),
-    "rates": lambda text: tuple(UNLIMITED_RATE if word == "max" else float(word) for word in _split(text)),
+    "rates": lambda text: tuple(MAXIMUM_RATE if word == "max" else float(word) for word in _split(text)),
     "methods": lambda text: tuple(_choose(word, METHODS) for word in _split(text, ";")),
     "rounds": int,
 }
@@ -43,7 +43,7 @@ PARSERS: dict[str, Callable[[str], Any]] = {
 def parse_grid(full: bool, flags: Mapping[str, str | None]) -> Grid:
     """Return the default or the full grid, with the parts that flags replace.
 
-    Flags are lists with commas (methods: semicolons), sizes in GB, `max` is the unlimited rate. Raises SettingsError.
+    Flags are lists with commas (methods: semicolons), sizes in GB, `max` is the maximum rate. Raises SettingsError.
     """
     changes: dict[str, Any] = {}
     for name, text in flags.items():
@@ -54,7 +54,7 @@ def parse_grid(full: bool, flags: Mapping[str, str | None]) -> Grid:
                 raise SettingsError(f"--{name} {text!r} is not valid", advice="see: inv --help bench") from error
     grid = replace(FULL if full else DEFAULT, **changes)
     sizes_fit = all(1e6 <= size <= LARGEST for size in grid.sizes)
-    rates_fit = all(0 <= rate <= UNLIMITED_RATE for rate in grid.rates)
+    rates_fit = all(0 <= rate <= MAXIMUM_RATE for rate in grid.rates)
     if not (sizes_fit and rates_fit and grid.rounds > 0):
         raise SettingsError("a size, a rate or the number of rounds is out of range", advice="see: inv --help bench")
     return grid

@@ -32,7 +32,7 @@ from demo_backups.sqlite.inspect import LOCK_WAIT, PIN, SQLITE, lock_timeout
 
 SCRIPT = ROOT / "share/bin/tracker-db-backup.sh"
 BYTES_PER_ROW = 107
-UNLIMITED_RATE = 1_000_000  # commits per second that no writer reaches
+MAXIMUM_RATE = 1_000_000  # commits per second that no writer reaches
 WRITER_SECONDS = 5.0  # for which a writer is measured without a backup
 QUICK_CHECK_SIZE = 2e9  # bytes from which a copy is checked without its indexes
 SHELL = (*SQLITE, "-readonly")
@@ -129,9 +129,9 @@ METHODS: dict[str, Callable[[Path, Path], list[str]]] = {
 
 COMPARED = ("cp, fsync", "script")
 USUAL = ("cp, fsync", "plain .backup", "script", "VACUUM INTO")
-RATES = (0, 200, UNLIMITED_RATE)
+RATES = (0, 200, MAXIMUM_RATE)
 DEFAULT = Grid((50e6, 200e6), ("wal", "delete"), RATES, USUAL, rounds=3, limit=10)
-FULL = Grid((0.25e9, 1e9, 4e9), ("wal",), (200, UNLIMITED_RATE), USUAL, rounds=5, limit=30)
+FULL = Grid((0.25e9, 1e9, 4e9), ("wal",), (200, MAXIMUM_RATE), USUAL, rounds=5, limit=30)
 
 
 # --- measuring ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from measure import UNLIMITED_RATE, Measurement
+from measure import MAXIMUM_RATE, Measurement
 
 from demo_backups.project import ROOT
 from demo_backups.release.report.axes import PERCENT, SECONDS
@@ -91,28 +91,27 @@ def _summarize_group(group: list[Measurement], reference: list[Measurement] | No
 HEADINGS = (
     "size",
     "journal",
-    "commits/s",
+    "commits/s requested",
     "method",
-    "wall time",
+    "wall",
     "to cp",
     "consistent",
     "writer",
-    "failed writes",
+    "failed",
     "slowest write",
     "memory",
-    "WAL growth",
+    "WAL grew",
 )
 
 
 def format_row(row: Row) -> list[str]:
     """Write a row as the cells under HEADINGS."""
-    stopped = f"stopped after {row.seconds:.1f} s at {row.copied:.0%}"
     return [
         f"{row.size / 1e9:g} GB",
         row.journal,
         _format_rate(row.rate),
         row.method,
-        f"{row.seconds:.2f} s" if row.finished else stopped,
+        f"{row.seconds:.2f} s" if row.finished else f"{row.seconds:.1f} s, stopped at {row.copied:.0%}",
         f"{row.ratio:.2f}" if row.ratio else "",
         "yes" if row.consistent else "NO",
         f"{row.throughput:.0%}" if row.throughput is not None else "",
@@ -124,7 +123,7 @@ def format_row(row: Row) -> list[str]:
 
 
 def _format_rate(rate: float) -> str:
-    return "unlimited" if rate == UNLIMITED_RATE else f"{rate:g}"
+    return "maximum" if rate == MAXIMUM_RATE else f"{rate:g}"
 
 
 def print_table(out: Console, rows: Sequence[Row]) -> None:

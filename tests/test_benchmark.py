@@ -20,7 +20,7 @@ from .helpers.tasks import Inv
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from bench import parse_grid
-from measure import DEFAULT, FULL, METHODS, UNLIMITED_RATE, Grid, LiveDatabase, Measurement, measure_copy
+from measure import DEFAULT, FULL, MAXIMUM_RATE, METHODS, Grid, LiveDatabase, Measurement, measure_copy
 from render import PICTURE, RESULTS, Row, draw, format_row, read_measurements, summarize
 
 FILES = ("live_backup.json", "benchmarks.svg")
@@ -46,7 +46,7 @@ def test_default_grids(full: bool, grid: Grid) -> None:
         ("sizes", "0.25", (0.25e9,)),
         ("sizes", "0.25, 1,4", (0.25e9, 1e9, 4e9)),
         ("journals", "delete,wal", ("delete", "wal")),
-        ("rates", "0,200,max", (0, 200, UNLIMITED_RATE)),
+        ("rates", "0,200,max", (0, 200, MAXIMUM_RATE)),
         ("methods", "script", ("script",)),
         ("methods", "cp, fsync; VACUUM INTO", ("cp, fsync", "VACUUM INTO")),
         ("methods", ";".join(METHODS), tuple(METHODS)),
@@ -159,7 +159,7 @@ def test_stopped_copy_has_progress_and_no_ratio() -> None:
     stopped = replace(ROUND, status=-9, seconds=10.0, copied=250, consistent=False)
     found = row(stopped, CP)
     assert (found.finished, found.ratio, found.copied) == (0, None, 0.25)
-    assert format_row(found)[4:7] == ["stopped after 10.0 s at 25%", "", "NO"]
+    assert format_row(found)[4:7] == ["10.0 s, stopped at 25%", "", "NO"]
 
 
 def test_row_without_writer_has_empty_cells() -> None:
@@ -181,7 +181,7 @@ def test_documented_picture_shows_stored_numbers() -> None:
     assert rows
     for row in rows:
         assert row.throughput is not None
-        rate = "unlimited" if row.rate == UNLIMITED_RATE else f"{row.rate:g}"
+        rate = "maximum" if row.rate == MAXIMUM_RATE else f"{row.rate:g}"
         bar = f"{row.method}, {row.size / 1e9:g} GB, {rate} commits/s"
         assert f"{bar}: {row.seconds:.2f} s" in titles
         assert f"{bar}: {row.throughput:.0%}" in titles
