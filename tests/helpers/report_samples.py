@@ -22,9 +22,9 @@ MARKUP = (
 # --- plans ----------------------------------------------------------------------------------------------------------
 
 
-def step(title: str, mark: Mark, observed: str = "some details", optional: bool = False) -> MarkedStep:
+def step(title: str, mark: Mark, details: str = "some details", optional: bool = False) -> MarkedStep:
     """Make a step of a plan."""
-    return MarkedStep(title.lower().replace(" ", "-"), title, mark, optional, observed)
+    return MarkedStep(title.lower().replace(" ", "-"), title, mark, optional, details)
 
 
 def plan_of(*marks: Mark, optional: Mark | None = None, notes: tuple[str, ...] = (), host: str = "demo") -> Plan:
@@ -111,7 +111,7 @@ def page_of(*records: Record, plan: Plan | None = None) -> Page:
 def markup_page() -> Page:
     """Make a page in which every value from elsewhere is markup."""
     plan = plan_of(Mark.TO_DO, Mark.DONE, notes=(MARKUP,), host=MARKUP)
-    steps = [step(MARKUP, Mark.TO_DO, observed=MARKUP)]
+    steps = [step(MARKUP, Mark.TO_DO, details=MARKUP)]
     plan = replace(plan, phases=[replace(plan.phases[0], name=MARKUP, steps=steps), plan.phases[1]])
     record = verification(
         kind=MARKUP,

@@ -100,7 +100,7 @@ def test_markdown_distinguishes_unreadable_records() -> None:
 
 def test_markup_from_elsewhere_is_escaped() -> None:
     plan = plan_of(Mark.TO_DO, Mark.TO_DO, notes=(MARKUP,))
-    odd = replace(plan.phases[0].steps[0], title=MARKUP, observed=MARKUP)
+    odd = replace(plan.phases[0].steps[0], title=MARKUP, details=MARKUP)
     plan = replace(plan, host=MARKUP, phases=[replace(plan.phases[0], name=MARKUP, steps=[odd])])
     record = verification(
         host=MARKUP,
@@ -154,7 +154,7 @@ def test_escaped_text_has_no_links_or_formulas(text: str) -> None:
 def test_markdown_stays_within_github_limit() -> None:
     long = "\udcff|" * 5000
     many = [long] * 500
-    steps = [step(f"Step {number}", Mark.TO_DO, observed=long) for number in range(18)]
+    steps = [step(f"Step {number}", Mark.TO_DO, details=long) for number in range(18)]
     plan = plan_of(Mark.UNKNOWN, Mark.UNKNOWN)
     plan = replace(plan, phases=[replace(plan.phases[0], steps=steps)], notes=[long] * 5)
     rows = [{"name": "size", "passed": False, "detail": long}] * 5

@@ -143,7 +143,7 @@ def test_page_has_no_scripts_or_forms(page: Page, show: Show) -> None:
 def test_markup_from_elsewhere_stays_text(show: Show) -> None:
     tab = show(PAGES["markup"]).tab
     text = tab.evaluate("document.documentElement.textContent")
-    values = "title, step, observed, note, host, name of check, detail, output, command, error, kind, who, file, sum"
+    values = "title, step, details, note, host, name of check, detail, output, command, error, kind, who, file, sum"
     assert text.count(MARKUP) >= len(values.split(","))
     assert "49" not in text
     assert tab.get_by_role("heading", level=2, name="<b>index</b>").count() == 1
