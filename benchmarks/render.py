@@ -67,24 +67,24 @@ def summarize(measurements: Sequence[Measurement]) -> list[Row]:
 
 def _summarize_group(group: list[Measurement], reference: list[Measurement] | None) -> Row:
     first = group[0]
-    finished = sum(each.status == 0 for each in group)
-    seconds = median(each.seconds for each in group)
+    finished = sum(copy.status == 0 for copy in group)
+    seconds = median(copy.seconds for copy in group)
     return Row(
         size=first.size,
         journal=first.journal,
         rate=first.rate,
         method=first.method,
         seconds=seconds,
-        ratio=seconds / median(each.seconds for each in reference) if reference and finished else None,
+        ratio=seconds / median(copy.seconds for copy in reference) if reference and finished else None,
         finished=finished,
-        consistent=all(each.consistent for each in group if each.consistent is not None),
+        consistent=all(copy.consistent for copy in group if copy.consistent is not None),
         rounds=len(group),
-        copied=median(each.copied / each.source_bytes for each in group),
-        throughput=median(each.commits_per_second / each.alone for each in group) if first.alone else None,
-        failed_writes=sum(each.failed_writes for each in group),
-        slowest_write=max(each.slowest_write for each in group),
-        peak_memory=max(each.peak_memory for each in group),
-        wal_growth=max(each.wal_growth for each in group),
+        copied=median(copy.copied / copy.source_bytes for copy in group),
+        throughput=median(copy.commits_per_second / copy.alone for copy in group) if first.alone else None,
+        failed_writes=sum(copy.failed_writes for copy in group),
+        slowest_write=max(copy.slowest_write for copy in group),
+        peak_memory=max(copy.peak_memory for copy in group),
+        wal_growth=max(copy.wal_growth for copy in group),
     )
 
 

@@ -114,7 +114,7 @@ CP = replace(ROUND, method="cp, fsync", seconds=2.0)
 
 def row(*rounds: Measurement) -> Row:
     """Return the row of the script in these rounds."""
-    (found,) = (each for each in summarize(rounds) if each.method == "script")
+    (found,) = (found for found in summarize(rounds) if found.method == "script")
     return found
 
 
@@ -152,7 +152,7 @@ def test_ratio_compares_same_situation_only(change: dict[str, Any]) -> None:
 
 def test_one_inconsistent_copy_marks_row() -> None:
     assert not row(ROUND, replace(ROUND, consistent=False)).consistent
-    assert [each.method for each in summarize([ROUND, CP, ROUND])] == ["script", "cp, fsync"]
+    assert [copy.method for copy in summarize([ROUND, CP, ROUND])] == ["script", "cp, fsync"]
 
 
 def test_stopped_copy_has_progress_and_no_ratio() -> None:
@@ -190,7 +190,7 @@ def test_documented_picture_shows_stored_numbers() -> None:
 @pytest.mark.parametrize("rate", [0, 200])
 def test_picture_has_writer_only_where_measured(rate: float, tmp_path: Path) -> None:
     alone = 200.0 if rate else 0.0
-    copies = [replace(each, rate=rate, alone=alone) for each in (ROUND, CP, replace(CP, journal="delete"))]
+    copies = [replace(copy, rate=rate, alone=alone) for copy in (ROUND, CP, replace(CP, journal="delete"))]
     draw(summarize(copies), tmp_path / "picture.svg")
     titles = bar_titles(tmp_path / "picture.svg")
     assert sum(title.endswith(" s") for title in titles) == 3
@@ -231,14 +231,14 @@ def test_small_grid_end_to_end(inv: Inv, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
     raw = json.loads((out / "live_backup.json").read_text())
-    measurements = [Measurement(**each) for each in raw["measured"]]
-    assert [(each.journal, each.method) for each in measurements] == [
+    measurements = [Measurement(**copy) for copy in raw["measured"]]
+    assert [(copy.journal, copy.method) for copy in measurements] == [
         (journal, method) for journal in ("wal", "delete") for method in ("cp, fsync", "script") * 2
     ]
-    assert {each.status for each in measurements} == {0}
-    assert all(each.copied == each.source_bytes > 1_500_000 for each in measurements)
-    assert [each.consistent for each in measurements] == [True, True, None, None] * 2
-    assert all(each.peak_memory > 0 for each in measurements if each.seconds > 0.1)
+    assert {copy.status for copy in measurements} == {0}
+    assert all(copy.copied == copy.source_bytes > 1_500_000 for copy in measurements)
+    assert [copy.consistent for copy in measurements] == [True, True, None, None] * 2
+    assert all(copy.peak_memory > 0 for copy in measurements if copy.seconds > 0.1)
     assert set(raw["verification"]) == {"inv verify", "integrity_check", "size"}
     assert raw["machine"]["sqlite3"].startswith("3.")
 

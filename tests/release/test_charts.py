@@ -17,7 +17,7 @@ from ..helpers.report_samples import NOW, checks, run, unreachable, verification
 def figure(title: str, *records: Record) -> Figure:
     """Return the figure of this title; the records need not be in order."""
     ordered = sorted(records, key=lambda record: record.when)
-    return next(each for each in make_figures(ordered, "plot") if each.title.startswith(title))
+    return next(shown for shown in make_figures(ordered, "plot") if shown.title.startswith(title))
 
 
 def points(title: str, *records: Record) -> dict[str, list[tuple[float, float]]]:
@@ -25,7 +25,7 @@ def points(title: str, *records: Record) -> dict[str, list[tuple[float, float]]]
     chart = figure(title, *records).chart
     assert chart
     now = (NOW - EPOCH) / timedelta(hours=1)
-    return {each.name: [(round(now - point.x / 3600, 6), point.y) for point in each.points] for each in chart.series}
+    return {line.name: [(round(now - point.x / 3600, 6), point.y) for point in line.points] for line in chart.series}
 
 
 def test_backup_is_one_point_at_its_creation() -> None:
@@ -92,7 +92,7 @@ def test_summary_has_range_and_count(records: list[Record], facts: list[str]) ->
 
 
 def test_failed_attempt_draws_nothing() -> None:
-    assert [each.chart for each in make_figures([unreachable(1)], "plot")] == [None] * 3
+    assert [shown.chart for shown in make_figures([unreachable(1)], "plot")] == [None] * 3
 
 
 @pytest.mark.parametrize(
@@ -104,4 +104,5 @@ def test_failed_attempt_draws_nothing() -> None:
 )
 def test_extreme_records_can_be_drawn(changes: dict[str, Any]) -> None:
     for records in ([verification(0, **changes)], [verification(0, **changes), run()]):
-        assert all(each.chart for each in make_figures(sorted(records, key=lambda each: each.when), "plot"))
+        figures = make_figures(sorted(records, key=lambda record: record.when), "plot")
+        assert all(shown.chart for shown in figures)

@@ -47,7 +47,7 @@ def rendered(name: str) -> str:
 
 def html_of(page: Page) -> str:
     """Return the page as text; the shared pages are rendered once."""
-    name = next((name for name, each in PAGES.items() if each is page), None)
+    name = next((name for name, shared in PAGES.items() if shared is page), None)
     return rendered(name) if name else render_html(page)
 
 

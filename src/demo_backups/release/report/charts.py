@@ -97,14 +97,14 @@ def _pair(
 
 
 def _figure_over_time(
-    name: str, title: str, series: list[TimeSeries], quantity: Quantity, format_exactly: Callable[[Any], str]
+    name: str, title: str, lines: list[TimeSeries], quantity: Quantity, format_exactly: Callable[[Any], str]
 ) -> Figure:
-    recorded = [each for each in series if each.points]
+    recorded = [line for line in lines if line.points]
     if not recorded:
         return Figure(name, title, f"No {title.lower()} recorded yet.", [], [])
-    summary = "\n".join(_summarize(each, quantity) for each in recorded)
-    shown = [replace(each, points=each.points[-MOST_POINTS:]) for each in series]
-    points = sorted(((time, each.name, number) for each in shown for time, number in each.points), reverse=True)
+    summary = "\n".join(_summarize(line, quantity) for line in recorded)
+    shown = [replace(line, points=line.points[-MOST_POINTS:]) for line in lines]
+    points = sorted(((time, line.name, number) for line in shown for time, number in line.points), reverse=True)
     rows = [[format_time(time), source, format_exactly(number)] for time, source, number in points]
     return Figure(name, title, summary, ["Time", "Series", title], rows, line_chart(shown, quantity))
 
@@ -135,7 +135,7 @@ def _checks_by_day(name: str, records: Sequence[Record]) -> Figure:
         return Figure(name, title, "No checks recorded yet.", [], [])
     first = max(days) - timedelta(days=MOST_DAYS - 1)
     shown = {day: days[day] for day in sorted(days) if day >= first}
-    series = [
+    stacks = [
         TimeSeries(
             label,
             f"series-{tone.value}",
@@ -144,12 +144,12 @@ def _checks_by_day(name: str, records: Sequence[Record]) -> Figure:
         )
         for outcome, (_, label, tone) in RESULTS.items()
     ]
-    totals = [f"{sum(number for _, number in each.points):,.0f} {each.name}" for each in series]
+    totals = [f"{sum(number for _, number in stack.points):,.0f} {stack.name}" for stack in stacks]
     limit = f"; the latest {MOST_DAYS} days are shown" if len(shown) < len(days) else ""
     summary = f"{', '.join(totals)}, {_describe_days(min(shown), max(shown))}{limit}."
     rows = [[f"{day:%Y-%m-%d}", *(str(shown[day][outcome]) for outcome in RESULTS)] for day in reversed(shown)]
-    columns = ["Day", *(each.name.capitalize() for each in series)]
-    return Figure(name, title, summary, columns, rows, stacked_chart(series, COUNT))
+    columns = ["Day", *(stack.name.capitalize() for stack in stacks)]
+    return Figure(name, title, summary, columns, rows, stacked_chart(stacks, COUNT))
 
 
 def _count_checks(records: Sequence[Record]) -> dict[datetime, Counter[bool | None]]:

@@ -116,7 +116,9 @@ def _find_failed_attempt(records: Sequence[Record]) -> Record | None:
 
 def decide_verdict(plan: Plan, sections: Iterable[DatabaseSection], has_records: bool) -> Verdict:
     """Sum up the plan and the last verifications; optional steps do not count."""
-    failures = [f"the last verification of the {each.database} database failed" for each in sections if _failed(each)]
+    failures = [
+        f"the last verification of the {section.database} database failed" for section in sections if _failed(section)
+    ]
     marks = Counter(step.mark for step in plan.steps if not step.optional)
     parts, tone = _describe_plan(plan, marks, has_records)
     sentence = "; ".join([*failures, *parts])

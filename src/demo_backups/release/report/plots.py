@@ -149,7 +149,7 @@ class Chart:
     def y(self, value: float) -> float:
         """Map a number; those below the axis are on it."""
         (lowest, _), (highest, _) = self.y_labels[0], self.y_labels[-1]
-        low, high, number = (self._scale(each) for each in (lowest, highest, max(value, lowest)))
+        low, high, number = map(self._scale, (lowest, highest, max(value, lowest)))
         return self.base - (number - low) / (high - low) * (self.base - self.size.top)
 
     def _scale(self, number: float) -> float:
@@ -159,45 +159,45 @@ class Chart:
 # --- numbers over time ----------------------------------------------------------------------------------------------
 
 
-def line_chart(series: Sequence[TimeSeries], quantity: Quantity) -> Chart:
+def line_chart(lines: Sequence[TimeSeries], quantity: Quantity) -> Chart:
     """Draw a line for each series that has points; at least one has."""
-    lines = [
+    series = [
         Series(
-            name=each.name,
-            color=each.color,
-            points=[_make_point(time, number, quantity) for time, number in each.points],
-            marker=each.marker,
-            dashed=each.dashed,
+            name=line.name,
+            color=line.color,
+            points=[_make_point(time, number, quantity) for time, number in line.points],
+            marker=line.marker,
+            dashed=line.dashed,
         )
-        for each in series
-        if each.points
+        for line in lines
+        if line.points
     ]
-    times = [time for each in series for time, _ in each.points]
+    times = [time for line in lines for time, _ in line.points]
     margin = (max(times) - min(times)) * 0.04 or timedelta(hours=12)  # a single point is in the middle
-    highest = max(number for each in series for _, number in each.points)
-    return _time_chart(lines, min(times) - margin, max(times) + margin, linear_ticks(highest, quantity))
+    highest = max(number for line in lines for _, number in line.points)
+    return _time_chart(series, min(times) - margin, max(times) + margin, linear_ticks(highest, quantity))
 
 
 def _make_point(time: datetime, number: float, quantity: Quantity) -> Point:
     return Point(_seconds(time), number, f"{format_time(time)}: {quantity.describe(number)}")
 
 
-def stacked_chart(series: Sequence[TimeSeries], quantity: Quantity) -> Chart:
+def stacked_chart(stacks: Sequence[TimeSeries], quantity: Quantity) -> Chart:
     """Draw one bar for each day, on which the series are stacked; at least one has points, all at midnight UTC."""
     sums: dict[datetime, float] = {}
-    stacks = []
-    for each in series:
+    series = []
+    for stack in stacks:
         bars = []
-        for day, number in each.points:
+        for day, number in stack.points:
             bottom = sums.get(day, 0.0)
             sums[day] = bottom + number
-            text = f"{day:%Y-%m-%d}: {quantity.describe(number)} {each.name}"
-            bars.append(Bar(_seconds(day), bottom, sums[day], 0.7 * DAY, text, each.pattern))
+            text = f"{day:%Y-%m-%d}: {quantity.describe(number)} {stack.name}"
+            bars.append(Bar(_seconds(day), bottom, sums[day], 0.7 * DAY, text, stack.pattern))
         if bars:
-            stacks.append(Series(each.name, each.color, bars=bars, pattern=each.pattern))
+            series.append(Series(stack.name, stack.color, bars=bars, pattern=stack.pattern))
     margin = timedelta(days=max(1, 4 - len(sums)))
     ticks = linear_ticks(max(sums.values()), quantity)
-    return _time_chart(stacks, min(sums) - margin, max(sums) + margin, ticks, shortest=DAY)
+    return _time_chart(series, min(sums) - margin, max(sums) + margin, ticks, shortest=DAY)
 
 
 def _time_chart(
