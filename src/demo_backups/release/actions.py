@@ -23,7 +23,8 @@ from .git_changes import Change, apply, plan_branch, plan_commit, plan_push, req
 from .observe import observe_facts, observe_plan, try_fact
 from .plan import Mark, Plan, make_plan
 from .pull_request import compare_url, plan_pull_request
-from .report.page import Page, build_page, render_markdown
+from .report.page import Page, build_page
+from .report.render import render_markdown
 from .repository import Checkout, commit_part, open_checkout
 
 if TYPE_CHECKING:
