@@ -131,7 +131,7 @@ def _require_branch(checkout: Checkout, local: LocalState) -> None:
     branch = checkout.release.branch
     if local.current_branch != branch:
         current = local.current_branch or "a commit without a branch"
-        raise StepError(f"{current} is checked out, not {branch}", advice="./inv branch")
+        raise StepError(f"{current} is checked out, not {branch}", advice="./inv release.branch")
 
 
 def _require_no_merge(checkout: Checkout) -> None:
@@ -179,7 +179,7 @@ def plan_push(checkout: Checkout) -> Change:
     local = read_local_state(checkout, ())
     remote = read_remote_state(checkout)
     if local.branch_commit is None:
-        raise StepError(f"there is no branch {release.branch}", advice="./inv branch")
+        raise StepError(f"there is no branch {release.branch}", advice="./inv release.branch")
     if remote.url is None:
         raise StepError(
             f"there is no remote {release.remote!r}",
@@ -204,4 +204,4 @@ def require_pushed(checkout: Checkout) -> None:
     remote = read_remote_state(checkout)
     if local.branch_commit is None or local.branch_commit != remote.branch_commit:
         release = checkout.release
-        raise StepError(f"{release.remote} does not have the current {release.branch}", advice="./inv push")
+        raise StepError(f"{release.remote} does not have the current {release.branch}", advice="./inv release.push")
