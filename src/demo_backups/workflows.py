@@ -54,7 +54,7 @@ from .sqlite.journal_mode import (
 )
 from .ui.console import escape_controls
 from .ui.progress import JobProgress
-from .ui.units import format_size
+from .units import format_size
 
 if TYPE_CHECKING:
     from rich.console import Console

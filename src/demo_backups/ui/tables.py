@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..project import task_command
+from ..units import format_size
 from .console import escape_controls
 from .outcome import MARK_STYLES, RESULTS, STYLES, Tone, describe_outcome
-from .units import format_size
 
 if TYPE_CHECKING:
     from rich.console import Console
