@@ -17,6 +17,7 @@ from invoke import Context, Exit
 
 from demo_backups.errors import FAILED, INTERRUPTED, BackupsError, SettingsError, StepError
 from demo_backups.project import ROOT, read_project_file
+from demo_backups.ui.debug import limit_debug_output
 
 if TYPE_CHECKING:
     from demo_backups.settings import Settings
@@ -51,6 +52,8 @@ HELP = {
     "format": "html, the page reports/index.html; or markdown, on standard output, for a pull request",
     "pytest": "what to hand to pytest, such as '-k crontab'",
 }
+
+limit_debug_output()
 
 # Invoke is about to read it too, and would end in a traceback where it is not YAML.
 try:
