@@ -126,9 +126,13 @@ def deploy_script(host: Host, change: Deployment) -> None:
 
 
 def installed_sha256(host: Host, target: PurePosixPath) -> str | None:
-    """SHA-256 of the script that stands on the host, in hexadecimal; None where it cannot be read."""
-    result = host.run(f"read {target}", f"sha256sum -- {quote(target)}", root=True)
-    return parse_sha256(result.stdout) if result.ok else None
+    """SHA-256 of the script that stands on the host, in hexadecimal; None where it cannot be read.
+
+    Raises CouldNotLookError for an answer that is no SHA-256.
+    """
+    action = f"read {target}"
+    result = host.run(action, f"sha256sum -- {quote(target)}", root=True)
+    return host.parse(action, result.stdout, parse_sha256) if result.ok else None
 
 
 def missing_tools_command(tools: Iterable[str]) -> str:

@@ -207,7 +207,7 @@ class _Exchange:
             self._sent, self._last_move = self._sender.count, time.monotonic()
         since, seconds = self._limit()
         if time.monotonic() >= since + seconds:
-            raise CommandTimeoutError(seconds, stalled=since == self._last_move)
+            raise CommandTimeoutError(seconds, stalled=self._is_moving())
 
     def _limit(self) -> tuple[float, float]:
         """The moment from which a limit counts, and the limit in seconds."""
@@ -215,9 +215,13 @@ class _Exchange:
             return self._begin, self._request.timeout
         if not self._filters[Stream.STDOUT].found:
             return self._begin, START_TIMEOUT
+        return self._last_move, self._request.timeout if self._is_moving() else FINISH_TIMEOUT
+
+    def _is_moving(self) -> bool:
+        """Tell whether a source is being sent, or a sink is being written."""
         is_sending = self._sender is not None and not self._sender.complete
         is_receiving = self._request.sink is not None and Stream.STDOUT in self._open
-        return self._last_move, self._request.timeout if is_sending or is_receiving else FINISH_TIMEOUT
+        return self._filters[Stream.STDOUT].found and (is_sending or is_receiving)
 
     def _read(self, stream: Stream) -> None:
         data = self._command.read(stream)

@@ -72,18 +72,13 @@ def parse_time(seconds: str, offset: str) -> datetime:
 
 def stat_file(host: Host, path: PurePosixPath) -> File | None:
     """Query one file; None if there is none. Raises CouldNotLookError if that cannot be decided."""
-    result = host.run(f"look at {path}", file_command(path), root=True)
-    if result.stderr.rstrip().endswith("No such file or directory") and not result.ok:
-        return None
+    action = f"look at {path}"
+    result = host.run(action, file_command(path), root=True)
     if result.ok:
-        try:
-            (file,) = parse_files(result.stdout)
-        except (ValueError, IndexError) as error:
-            raise CouldNotLookError(
-                f"could not look at {path}: the answer cannot be read", host=host.name, output=str(error)
-            ) from error
-        return file
-    raise CouldNotLookError(f"could not look at {path}", host=host.name, output=result.output)
+        return host.parse(action, result.stdout, lambda output: parse_files(output)[0])
+    if result.stderr.rstrip().endswith("No such file or directory"):
+        return None
+    raise CouldNotLookError(f"could not {action}", host=host.name, output=result.output)
 
 
 def existing_command(paths: Iterable[PurePosixPath | str]) -> str:

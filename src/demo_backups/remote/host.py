@@ -160,10 +160,13 @@ class Host:
 
     def query_parsed(self, action: str, command: str, parse: Callable[[str], T], *, advice: str = "") -> T:
         """Run a query and parse its answer; raises CouldNotLookError also for an answer that cannot be parsed."""
-        answer = self.query(action, command, advice=advice)
+        return self.parse(action, self.query(action, command, advice=advice), parse)
+
+    def parse(self, action: str, answer: str, parse: Callable[[str], T]) -> T:
+        """Parse what a command printed; raises CouldNotLookError for an answer that cannot be parsed."""
         try:
             return parse(answer)
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, KeyError) as error:
             raise CouldNotLookError(
                 f"could not {action}: the answer cannot be read", host=self.name, output=f"{answer[:500]}\n({error})"
             ) from error
