@@ -451,7 +451,7 @@ def rehearse(
     svg: str | None = None,
 ) -> None:
     """Do all of it for real on a throwaway server on this machine, with a live database: phase 1, or the tracker's."""
-    from demo_backups.rehearsal.rehearse import parse_options
+    from demo_backups.rehearsal.options import parse_options
     from demo_backups.rehearsal.rehearse import rehearse as play
     from demo_backups.settings import rehearsal_settings
     from demo_backups.ui.console import check_svg_path, make_console, save_svg

@@ -35,7 +35,7 @@ def pins() -> dict[str, list[str]]:
     return {pin.strip(): [each.strip() for each in hashes] for pin, *hashes in lines}
 
 
-def test_every_line_of_the_lock_file_is_a_version_with_its_hashes(pins: dict[str, list[str]]) -> None:
+def test_lock_lines_have_versions_and_hashes(pins: dict[str, list[str]]) -> None:
     assert pins
     for pin, hashes in pins.items():
         assert re.fullmatch(r"[a-z0-9][a-z0-9._-]*==[0-9][a-z0-9.]*( ; [a-z_]+ [^:]+)?", pin), pin
@@ -43,13 +43,13 @@ def test_every_line_of_the_lock_file_is_a_version_with_its_hashes(pins: dict[str
         assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", each) for each in hashes), pin
 
 
-def test_the_lock_file_names_no_registry() -> None:
+def test_lock_names_no_registry() -> None:
     text = LOCK.read_text()
     assert "://" not in text
     assert not re.search(r"--(extra-)?index-url|--find-links|--trusted-host|^-", text, re.MULTILINE)
 
 
-def test_the_lock_file_pins_all_that_is_asked_for(pins: dict[str, list[str]]) -> None:
+def test_lock_pins_all_dependencies(pins: dict[str, list[str]]) -> None:
     text = (ROOT / "pyproject.toml").read_text()
     asked = set(re.findall(r'^    "([a-zA-Z0-9_-]+)[><=]', text, re.MULTILINE))
     assert {"invoke", "fabric", "pytest", "flit_core"} <= asked
@@ -57,7 +57,7 @@ def test_the_lock_file_pins_all_that_is_asked_for(pins: dict[str, list[str]]) ->
     assert {re.sub(r"[-_.]+", "-", name.lower()) for name in asked} <= pinned
 
 
-def test_no_file_has_windows_line_ends_or_lacks_its_last_newline() -> None:
+def test_files_are_utf8_with_unix_newlines() -> None:
     for path in files():
         content = path.read_bytes()
         if b"\0" in content:
@@ -68,7 +68,7 @@ def test_no_file_has_windows_line_ends_or_lacks_its_last_newline() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["inv", ".ci/run", "share/bin/*.sh"])
-def test_what_is_run_is_executable_and_says_by_what(pattern: str) -> None:
+def test_programs_are_executable_bash_scripts(pattern: str) -> None:
     found = list(ROOT.glob(pattern))
     assert found
     for path in found:
@@ -76,20 +76,20 @@ def test_what_is_run_is_executable_and_says_by_what(pattern: str) -> None:
         assert path.read_text().startswith("#!/usr/bin/env bash\n"), path
 
 
-def test_every_shell_script_is_checked_by_shellcheck() -> None:
+def test_shellcheck_covers_every_script() -> None:
     scripts = {str(path.relative_to(ROOT)) for path in files() if re.match(rb"#!.*sh\n", path.read_bytes()[:100])}
     assert {"inv", ".ci/run", "share/bin/index-db-backup.sh", "src/demo_backups/rehearsal/crontab"} <= scripts
     assert scripts == set(shell_scripts(ROOT))
 
 
-def test_the_scripts_of_the_settings_that_are_here_belong_to_their_database() -> None:
+def test_shipped_scripts_match_their_settings() -> None:
     settings = read_project_file()
     scripts = {Path(database["script"]).name: database for database in settings["databases"].values()}
     for path in (ROOT / "share/bin").iterdir():
         assert f'"{scripts[path.name]["backup_prefix"]}$(date ' in path.read_text()
 
 
-def test_the_published_crontab_is_as_published() -> None:
+def test_published_crontab_is_unchanged() -> None:
     lines = (ROOT / "share/container/default/config/crontab.conf").read_text().splitlines()
     assert [line for line in lines if line and not line.startswith("#")] == [
         "0  * * * * /home/torrust/github/torrust/torrust-demo/share/bin/index-db-backup.sh >> /var/log/cron.log 2>&1"
@@ -174,7 +174,7 @@ def _is_for_types(node: ast.AST) -> bool:
 # --- the checks -----------------------------------------------------------------------------------------------------
 
 
-def test_all_checks_are_made_even_after_one_failed(
+def test_checks_continue_after_failure(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     commands = [
@@ -190,7 +190,7 @@ def test_all_checks_are_made_even_after_one_failed(
 
 
 @pytest.mark.parametrize(("ci", "code"), [("true", 1), ("", 0)])
-def test_a_tool_that_is_missing_fails_only_in_ci(
+def test_missing_tool_fails_only_in_ci(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, ci: str, code: int
 ) -> None:
     monkeypatch.setattr("demo_backups.checks.commands", lambda root, pytest: [["no-such-tool"]])
@@ -199,5 +199,5 @@ def test_a_tool_that_is_missing_fails_only_in_ci(
     assert "skipped: no-such-tool is not installed" in capsys.readouterr().out
 
 
-def test_what_is_handed_to_pytest_is_split_as_a_shell_does() -> None:
+def test_pytest_arguments_are_split() -> None:
     assert commands(ROOT, "-k 'crontab or script' -x")[-1][-3:] == ["-k", "crontab or script", "-x"]

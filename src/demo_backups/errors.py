@@ -1,12 +1,18 @@
-"""What can go wrong, in the user's words: what was tried, where, what came back, and the way out."""
+"""The errors that a user sees: what was tried, on which host, what came back, what to do next."""
 
 from __future__ import annotations
 
-FAILED, WRONG_INPUT, COULD_NOT_LOOK, INTERRUPTED = 1, 2, 3, 130
+FAILED = 1
+WRONG_INPUT = 2
+COULD_NOT_LOOK = 3
+INTERRUPTED = 130
 
 
 class BackupsError(Exception):
-    """Say what was tried, on which host, what that printed, and what to do next; carry the exit code."""
+    """An error with its exit code.
+
+    `action` is what was tried or what is wrong, `host` where, `output` what a command printed, `advice` what to do.
+    """
 
     exit_code = FAILED
 
@@ -24,23 +30,23 @@ class BackupsError(Exception):
 
 
 class StepError(BackupsError):
-    """A step was tried and failed, or was refused because it could not go well."""
+    """A step failed, or was refused because it would fail or do harm."""
 
 
 class SettingsError(BackupsError):
-    """The settings or an argument are wrong; nothing was connected to."""
+    """A setting or an argument is wrong."""
 
     exit_code = WRONG_INPUT
 
 
 class CouldNotLookError(BackupsError):
-    """Something could not be seen: unreachable, refused, no permission, a tool is missing."""
+    """A fact is not available: the host is unreachable, access is denied, an answer is invalid."""
 
     exit_code = COULD_NOT_LOOK
 
 
 class ConnectionLostError(CouldNotLookError):
-    """A command was cut off, or gave no answer in time; what it started may go on."""
+    """The connection ended, or a command did not answer in time; what it started may still run."""
 
 
 class InterruptedRunError(BackupsError):

@@ -1,4 +1,7 @@
-"""This checkout, and its own settings file as it was written. Imported at every start, so it imports little."""
+"""This checkout: its root, its settings file as written, and who uses it.
+
+Every start imports this module, so it imports little.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +19,18 @@ FILE = ROOT / "invoke.yaml"
 
 
 def plain(value: Any) -> Any:
-    """Make plain dictionaries of Invoke's configuration objects."""
+    """Convert the configuration objects of Invoke to plain dictionaries."""
     from invoke.config import DataProxy
 
     if isinstance(value, DataProxy):
         value = {str(key): value[str(key)] for key in value}
-    return {key: plain(each) for key, each in value.items()} if isinstance(value, dict) else value
+    return {key: plain(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def read_project_file() -> dict[str, Any]:
-    """Read the project's own file, by Invoke's reader.
+    """Read invoke.yaml with the reader of Invoke.
 
-    Raises SettingsError where it is missing or not YAML, and for an environment variable that Invoke could not read.
+    Raises SettingsError if it is missing or not valid YAML, or if Invoke cannot convert an environment variable.
     """
     from invoke.config import Config
     from invoke.exceptions import AmbiguousEnvVar, UncastableEnvVar
@@ -44,9 +47,9 @@ def read_project_file() -> dict[str, Any]:
         config.load_shell_env()
     except (AmbiguousEnvVar, UncastableEnvVar, ValueError, TypeError) as error:
         raise SettingsError(
-            f"an environment variable INVOKE_... does not fit its setting in {FILE.name}",
+            f"an INVOKE_* variable does not fit its setting in {FILE.name}",
             output=str(error),
-            advice=f"what is text in {FILE.name} takes any value: write it there in quotes",
+            advice=f"quote the value in {FILE.name}: a text setting accepts any variable",
         ) from error
     if not values:
         raise SettingsError(f"{FILE.name} is missing or empty", advice=f"restore {FILE}: git checkout -- {FILE.name}")
@@ -54,12 +57,12 @@ def read_project_file() -> dict[str, Any]:
 
 
 def task_command(name: str, host: str, *flags: str) -> str:
-    """The command with which a task is done on a host, for a user to type."""
+    """Return the command line that runs a task on a host, for the user to type."""
     return shlex.join(["./inv", name, "--host", host, *flags])
 
 
 def whoami() -> str:
-    """Say who the maintainer is, for the others: user@machine; a user without a name by its number."""
+    """Return user@machine of the maintainer; a user ID stands for a user without a name."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # OSError from Python 3.13 on

@@ -1,4 +1,4 @@
-"""The settings, from invoke.yaml and the environment; every mistake is named with its key."""
+"""The settings, from invoke.yaml and the environment. An error names the key of every wrong value."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"must be text, not {value!r}")
     if not value or not value.isprintable():
-        raise ValueError("is empty" if not value else f"holds a control character: {value!r}")
+        raise ValueError("must not be empty" if not value else f"contains a control character: {value!r}")
     return value
 
 
 def _host(name: str) -> str:
-    if name.startswith("-") or re.search(r"\s", name):
-        raise ValueError(f"{name!r} is no SSH alias: it starts with '-' or holds a blank")
+    # The user and the host: an option of ssh in either of them could run a command here.
+    if any(part.startswith("-") for part in name.removeprefix("ssh://").split("@")) or re.search(r"\s", name):
+        raise ValueError(f"{name!r} is not an SSH alias: it starts with '-' or contains whitespace")
     return name
 
 
@@ -50,43 +51,43 @@ def _local_path(text: str) -> str:
     try:
         Path(text).expanduser()
     except RuntimeError as error:
-        raise ValueError(f"{text!r} begins with the home of a user who is not here") from error
+        raise ValueError(f"{text!r} starts with the home directory of an unknown user") from error
     return text
 
 
 def _paths(value: Any) -> tuple[str, ...]:
-    """Take a list of paths, or split a line of them as a shell does: only text can come from the environment."""
+    """Accept a list of paths, or text that is split as a shell does: an environment variable can only be text."""
     try:
         paths = list(value) if isinstance(value, (list, tuple)) else shlex.split(_text(value))
     except ValueError as error:
-        raise ValueError(f"{value!r} is no list of paths: {error}") from error
+        raise ValueError(f"{value!r} is not a list of paths: {error}") from error
     if not paths:
-        raise ValueError("names no file")
+        raise ValueError("must name at least one file")
     for path in paths:
         _relative(path)
     return tuple(paths)
 
 
 def _message(text: str) -> str:
-    if text != text.strip():  # git takes them away, and the commit would never be found by its message
-        raise ValueError(f"{text!r} begins or ends with a blank")
+    if text != text.strip():  # git strips it, and the plan would not find the commit by its message
+        raise ValueError(f"{text!r} starts or ends with whitespace")
     return text
 
 
 def _git_name(text: str) -> str:
     if not re.fullmatch(r"[^-\s][^\s~^:?*\[\\]*", text):
-        raise ValueError(f"{text!r} is no name that git allows")
+        raise ValueError(f"{text!r} is not a valid name for git")
     return text
 
 
 def _prefix(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", text):
-        raise ValueError(f"{text!r} is not made of letters, digits, '_' and '-'")
+        raise ValueError(f"{text!r} must consist of letters, digits, '_' and '-'")
     return text
 
 
 def _query(text: str) -> str:
-    # A first '.' would make it a command of the sqlite3 shell, and those can run programs.
+    # Text that starts with '.' is a command of the sqlite3 shell, and such commands can run programs.
     if not re.match(r"(SELECT|WITH|VALUES)\b", text, re.IGNORECASE):
         raise ValueError(f"{text!r} is not a SELECT")
     return text
@@ -96,7 +97,7 @@ def _share(value: Any) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(%?)", str(value).strip())
     share = float(match[1]) / (100 if match[2] else 1) if match else -1
     if not 0 <= share <= 1:
-        raise ValueError(f"{value!r} is not a share such as 10% or 0.1")
+        raise ValueError(f"{value!r} is not a fraction such as 10% or 0.1")
     return share
 
 
@@ -140,9 +141,9 @@ class CommitSettings(_Model):
     docs: Message
 
     @model_validator(mode="after")
-    def _each_is_found_by_its_own(self) -> CommitSettings:
+    def _check_messages_differ(self) -> CommitSettings:
         if len({self.index, self.tracker, self.docs}) < 3:
-            raise ValueError("two messages are the same: the plan tells the commits apart by them")
+            raise ValueError("two messages are equal: the plan distinguishes the commits by their messages")
         return self
 
 
@@ -158,15 +159,15 @@ class ReleaseSettings(_Model):
     docs: Paths
 
     @model_validator(mode="after")
-    def _has_a_branch_of_its_own(self) -> ReleaseSettings:
+    def _check_branch_differs(self) -> ReleaseSettings:
         if self.branch == self.base:
-            raise ValueError(f"branch and base are both {self.base!r}: the commits would go there without a review")
+            raise ValueError(f"branch and base are both {self.base!r}: the commits would skip the review")
         return self
 
 
 @dataclass(frozen=True)
 class Database:
-    """One database: where it and its script stand on the server, and what its backups are called."""
+    """One database: its path and that of its script on the server, and the names of its backups."""
 
     name: str
     source: PurePosixPath
@@ -178,17 +179,17 @@ class Database:
 
     @property
     def part(self) -> PurePosixPath:
-        """The file that the script copies into, before it gets its name."""
+        """The partial file that the script copies to; it is renamed when the copy is complete."""
         return self.backup_dir / f".{self.backup_prefix.rstrip('_')}.part"
 
     @property
     def lock(self) -> PurePosixPath:
-        """The file that the script keeps open, locked, while it is at work."""
+        """The lock file of the script, locked while the script runs."""
         return self.part.with_suffix(".lock")
 
 
 class Settings(_Model):
-    """All settings, checked."""
+    """All settings, validated."""
 
     host: HostName
     ssh_config: LocalPath | None
@@ -205,33 +206,35 @@ class Settings(_Model):
 
     @property
     def repository(self) -> Path:
-        """The checkout that is being released: this one, unless the setting names another."""
+        """The checkout to release (release.repository); default: this one."""
         return ROOT / Path(self.release.repository or "").expanduser()
 
-    def given(self, name: str) -> DatabaseSettings:
-        """Look up what is set for a database; raises SettingsError for a name that is not in the settings."""
+    def database_settings(self, name: str) -> DatabaseSettings:
+        """Return the section `databases.NAME`; raises SettingsError for an unknown name."""
         if name not in self.databases:
-            raise SettingsError(f"no database {name!r} in the settings; there are: {', '.join(self.databases)}")
+            raise SettingsError(
+                f"there is no database {name!r} in the settings", advice=f"use one of: {', '.join(self.databases)}"
+            )
         return self.databases[name]
 
     def database(self, name: str) -> Database:
-        """Look a database up; raises SettingsError for a name that is not in the settings."""
-        given = self.given(name)
+        """Return a database; raises SettingsError for an unknown name."""
+        section = self.database_settings(name)
         return Database(
             name=name,
-            source=self.app_dir / given.file,
-            script=self.app_dir / given.script,
-            local_script=self.repository / given.script,
+            source=self.app_dir / section.file,
+            script=self.app_dir / section.script,
+            local_script=self.repository / section.script,
             backup_dir=self.backup_dir,
-            backup_prefix=given.backup_prefix,
-            query=given.query,
+            backup_prefix=section.backup_prefix,
+            query=section.query,
         )
 
 
 def load_settings(project: Mapping[str, Any], merged: Any, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Check the settings: the keys of the project's file, with the values that Invoke merged for them.
+    """Validate the settings: the keys of the project file, with the values that Invoke merged for them.
 
-    Other keys of `merged` are Invoke's own sections and the user's; they are left alone. Raises SettingsError.
+    Other keys of `merged` belong to Invoke or to the user and are ignored. Raises SettingsError.
     """
     from invoke.config import Config
 
@@ -241,51 +244,53 @@ def load_settings(project: Mapping[str, Any], merged: Any, environ: Mapping[str,
         if key in Settings.model_fields or key not in Config.global_defaults()
     }
     values = _overlay(own, plain(merged))
-    # Invoke takes every word but '0' and the empty one for true.
-    word = environ.get("INVOKE_USE_SUDO")
-    if word is not None and word not in ("0", "1"):
-        raise SettingsError(f"INVOKE_USE_SUDO is {word!r}", advice="say 0 or 1")
+    # Invoke takes every value except '0' and the empty one for true.
+    value = environ.get("INVOKE_USE_SUDO")
+    if value is not None and value not in ("0", "1"):
+        raise SettingsError(f"INVOKE_USE_SUDO is {value!r}", advice="set it to 0 or 1")
     return validate_settings(values, environ)
 
 
-def rehearsal_settings(given: Settings) -> Settings:
-    """The project file's own settings: of the environment only the place of the records and the released checkout."""
-    kept = {"evidence_dir": given.evidence_dir, "release": {"repository": given.release.repository}}
+def rehearsal_settings(settings: Settings) -> Settings:
+    """Return the settings of the project file, with evidence_dir and release.repository of the given ones."""
+    kept = {"evidence_dir": settings.evidence_dir, "release": {"repository": settings.release.repository}}
     project = read_project_file()
     return load_settings(project, project | kept, environ={})
 
 
 def check_host(name: str) -> str:
-    """Return a host name as given on a command line, if it can be one; raises SettingsError."""
+    """Validate a host name from the command line; raises SettingsError."""
     try:
         return _host(_text(name))
     except ValueError as error:
-        raise SettingsError(f"--host {error}", advice="give an alias of your SSH configuration, or local") from error
+        raise SettingsError(f"--host {error}", advice="use an alias of your SSH configuration, or local") from error
 
 
 def validate_settings(values: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
-    """Build Settings from plain values; raises SettingsError that names every wrong key."""
+    """Build Settings from plain values; raises a SettingsError that names every wrong key."""
     try:
         return Settings.model_validate(values)
     except ValidationError as error:
-        lines = [_sentence(details, environ or {}) for details in error.errors()]
-        places = {"the variable" if " (from INVOKE_" in line.partition(": ")[0] else str(FILE) for line in lines}
-        advice = f"correct {' and '.join(sorted(places))}"
-        raise SettingsError("wrong settings", output="\n".join(lines), advice=advice) from error
+        mistakes = [_describe(details, environ or {}) for details in error.errors()]
+        places = sorted({"the variable" if from_variable else str(FILE) for _, from_variable in mistakes})
+        raise SettingsError(
+            "wrong settings", output="\n".join(line for line, _ in mistakes), advice=f"correct {' and '.join(places)}"
+        ) from error
 
 
 def _overlay(own: Mapping[str, Any], merged: Mapping[str, Any]) -> dict[str, Any]:
-    """Take the keys of `own` with the values of `merged`."""
+    """Return the keys of `own` with the values of `merged`."""
     values: dict[str, Any] = {}
     for key, value in own.items():
-        over = merged.get(key, value)
-        nested = isinstance(value, Mapping) and isinstance(over, Mapping)
-        values[key] = _overlay(value, over) if nested else over
+        override = merged.get(key, value)
+        nested = isinstance(value, Mapping) and isinstance(override, Mapping)
+        values[key] = _overlay(value, override) if nested else override
     return values
 
 
-def _sentence(details: Any, environ: Mapping[str, str]) -> str:
-    words = {
+def _describe(details: Any, environ: Mapping[str, str]) -> tuple[str, bool]:
+    """Describe one mistake, and whether its value came from an environment variable."""
+    messages = {
         "extra_forbidden": "is not a setting",
         "missing": "is missing",
         "string_type": f"must be text, not {details['input']!r}",
@@ -297,5 +302,7 @@ def _sentence(details: Any, environ: Mapping[str, str]) -> str:
     }
     key = ".".join(str(part) for part in details["loc"])
     variable = "INVOKE_" + "_".join(str(part) for part in details["loc"]).upper()
-    where = f" (from {variable})" if variable in environ and details["type"] != "missing" else ""
-    return f"{key}{where}: {words.get(details['type'], details['msg'].removeprefix('Value error, '))}"
+    from_variable = variable in environ and details["type"] != "missing"
+    source = f" (from {variable})" if from_variable else ""
+    message = messages.get(details["type"], details["msg"].removeprefix("Value error, "))
+    return f"{key}{source}: {message}", from_variable

@@ -1,4 +1,4 @@
-"""The rehearsal: each phase for real, and nothing of it left behind, however it ends."""
+"""Rehearsals: each phase runs with real parts, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -19,11 +19,9 @@ import pytest
 
 from demo_backups.errors import CouldNotLookError, SettingsError, StepError
 from demo_backups.project import ROOT
+from demo_backups.rehearsal.options import RehearsalOptions, parse_rows, parse_traffic
 from demo_backups.rehearsal.rehearse import (
     SCENARIOS,
-    RehearsalOptions,
-    parse_rows,
-    parse_traffic,
     rehearse,
     server_settings,
 )
@@ -54,8 +52,7 @@ TRACKER_STEPS = [
     "inv verify --database tracker",
     "inv list-backups --database tracker",
 ]
-TRACKER_WELL = "phase 2 rehearsed: looked ahead, deployed, run, verified. All went well."
-WELL = "phase 1 rehearsed: deployed, run, verified, enabled, run by its crontab line, disabled. All went well."
+SUCCESS = "Success. "
 
 
 def processes(folder: Path) -> list[str]:
@@ -74,7 +71,7 @@ def processes(folder: Path) -> list[str]:
 
 @pytest.fixture
 def temporary(tmp_path: Path) -> Path:
-    """Where a rehearsal makes its folder."""
+    """The directory in which a rehearsal makes its own."""
     folder = tmp_path / "temporary files"
     folder.mkdir()
     return folder
@@ -82,7 +79,7 @@ def temporary(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def environment(tmp_path: Path, home: Path, temporary: Path) -> dict[str, str]:
-    """An environment with a crontab command before this machine's that tells if it was called."""
+    """An environment whose first crontab command leaves a mark if it is called."""
     guard = tmp_path / "guard"
     guard.mkdir()
     (guard / "crontab").write_text(f"#!/bin/sh\ntouch '{tmp_path}/crontab-was-called'\nexit 1\n")
@@ -93,7 +90,7 @@ def environment(tmp_path: Path, home: Path, temporary: Path) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def nothing_left(tmp_path: Path) -> Iterator[None]:
-    """See after every test that neither a folder nor a process is left, and that no other crontab was asked."""
+    """Check after every test that no directory and no process is left, and that no other crontab was called."""
     yield
     left = tmp_path / "temporary files"
     assert not left.exists() or list(left.iterdir()) == []
@@ -108,53 +105,51 @@ def record(environment: dict[str, str]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("journal", ["wal", "delete"])
-def test_phase_1_from_end_to_end(environment: dict[str, str], journal: str) -> None:
+def test_index_rehearsal_runs_every_step(environment: dict[str, str], journal: str) -> None:
     done = Inv(environment)("rehearse", "--journal", journal, "--traffic", "50")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     lines = done.stdout.splitlines()
     assert [line[3:] for line in lines if line[:1].isdigit() and line[1:3] == "  "] == STEPS
-    assert f"{journal} mode, 50 commits a second by another process" in lines[1]
+    assert f"journal mode {journal}, 50 commits per second" in lines[1]
     assert lines.count("all checks passed") == 2
-    assert lines[-1] == WELL
-    assert lines[-2].startswith("the writer: ")
+    assert lines[-1].startswith(SUCCESS)
+    assert lines[-2].startswith("writer: ")
     assert " 0 failed" in lines[-2]
 
-    seen = record(environment)
-    assert (seen["kind"], seen["exit_status"], seen["error"]) == ("rehearsal", 0, None)
-    assert seen["details"]["journal"] == journal
-    assert seen["details"]["source_bytes"] > 0
-    assert seen["details"]["traffic"]["commits"] > 0
-    assert [check["passed"] for check in seen["checks"]] == [True] * 5
+    data = record(environment)
+    assert (data["kind"], data["exit_status"], data["error"]) == ("rehearsal", 0, None)
+    assert data["details"]["journal"] == journal
+    assert data["details"]["source_bytes"] > 0
+    assert data["details"]["traffic"]["commits"] > 0
+    assert [check["passed"] for check in data["checks"]] == [True] * 5
 
 
 @pytest.mark.parametrize(
-    ("journal", "preflight", "verdict"),
-    [("wal", "WAL: no writer waits", "go"), ("delete", "rollback: writers wait for the whole copy", "care")],
+    ("journal", "verdict"),
+    [("wal", "go"), ("delete", "warn")],
 )
-def test_the_tracker_s_from_end_to_end(environment: dict[str, str], journal: str, preflight: str, verdict: str) -> None:
+def test_tracker_rehearsal_runs_every_step(environment: dict[str, str], journal: str, verdict: str) -> None:
     flags = ("--database", "tracker", "--journal", journal, "--traffic", "50", "--rows", "5000")
     done = Inv(environment)("rehearse", *flags)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     lines = done.stdout.splitlines()
     assert [line[3:] for line in lines if line[:1].isdigit() and line[1:3] == "  "] == TRACKER_STEPS
-    assert "its tracker database: " in lines[1]
-    assert f"{journal} mode, 50 commits a second by another process" in lines[1]
-    assert preflight in done.stdout
-    assert f"\n{verdict}\n" in done.stdout
+    assert "tracker database: " in lines[1]
+    assert f"journal mode {journal}, 50 commits per second" in lines[1]
     assert f"preflight: {verdict}\n" in done.stdout
     assert len(re.findall(r"^made .*/tracker_backup_[0-9_-]+\.db, [0-9,]+ bytes, in ", done.stdout, re.MULTILINE)) == 1
     assert lines.count("all checks passed") == 1
     assert " 0 failed" in lines[-2]
-    assert lines[-1] == TRACKER_WELL
+    assert lines[-1].startswith(SUCCESS)
 
-    seen = record(environment)
-    assert (seen["kind"], seen["database"], seen["exit_status"], seen["error"]) == ("rehearsal", "tracker", 0, None)
-    assert seen["details"]["traffic"]["commits"] > 0
-    assert seen["details"]["traffic"]["failed"] == 0
-    assert [check["passed"] for check in seen["checks"]] == [True] * 5
+    data = record(environment)
+    assert (data["kind"], data["database"], data["exit_status"], data["error"]) == ("rehearsal", "tracker", 0, None)
+    assert data["details"]["traffic"]["commits"] > 0
+    assert data["details"]["traffic"]["failed"] == 0
+    assert [check["passed"] for check in data["checks"]] == [True] * 5
 
 
-def test_nothing_from_outside_reaches_it(environment: dict[str, str], home: Path) -> None:
+def test_environment_does_not_change_rehearsal(environment: dict[str, str], home: Path) -> None:
     hostile = {
         "INVOKE_HOST": "production",
         "INVOKE_SSH_CONFIG": "/nowhere",
@@ -172,13 +167,13 @@ def test_nothing_from_outside_reaches_it(environment: dict[str, str], home: Path
     (home / ".invoke.yaml").write_text("run:\n  shell: /nowhere\napp_dir: /nowhere\n")
     done = Inv(environment)("rehearse", **hostile)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1] == WELL
+    assert done.stdout.splitlines()[-1].startswith(SUCCESS)
 
 
-def test_the_stand_in_for_crontab_is_found_first_whatever_became_of_its_mode(
+def test_server_crontab_ignores_file_mode(
     environment: dict[str, str], tmp_path: Path, project_settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lost = tmp_path / "crontab-without-a-run-bit"
+    lost = tmp_path / "crontab-not-executable"
     lost.write_bytes(CRONTAB.read_bytes())
     lost.chmod(0o644)
     monkeypatch.setattr("demo_backups.rehearsal.server.CRONTAB", lost)
@@ -198,48 +193,45 @@ def test_the_stand_in_for_crontab_is_found_first_whatever_became_of_its_mode(
 
 
 @pytest.mark.parametrize(("text", "rate"), [("200", 200.0), ("0.5", 0.5), ("1e3", 1000.0), ("100000", 100_000.0)])
-def test_traffic_is_a_number_of_commits_a_second(text: str, rate: float) -> None:
+def test_traffic_is_parsed(text: str, rate: float) -> None:
     assert parse_traffic(text) == rate
 
 
 @pytest.mark.parametrize("text", ["", "many", "0", "-1", "nan", "inf", "100001", "1e9", "0x10", "10/s"])
-def test_other_traffic_is_refused_by_name(text: str) -> None:
+def test_invalid_traffic_is_refused(text: str) -> None:
     with pytest.raises(SettingsError) as caught:
         parse_traffic(text)
-    assert f"--traffic {text!r} is no number of commits a second" in str(caught.value)
+    assert f"--traffic {text!r}" in str(caught.value)
     assert caught.value.exit_code == 2
 
 
 @pytest.mark.parametrize(("text", "rows"), [("1", 1), ("500000", 500_000), ("200000000", 200_000_000)])
-def test_rows_are_a_number_of_torrents(text: str, rows: int) -> None:
+def test_rows_are_parsed(text: str, rows: int) -> None:
     assert parse_rows(text) == rows
 
 
 @pytest.mark.parametrize("text", ["", "many", "0", "-1", "1.5", "1e3", "200000001", "0x10", "1_000", "٣", "²"])
-def test_other_rows_are_refused_by_name(text: str) -> None:
+def test_invalid_rows_are_refused(text: str) -> None:
     with pytest.raises(SettingsError) as caught:
         parse_rows(text)
-    assert f"--rows {text!r} is no number of torrents" in str(caught.value)
-    assert "1 to 200,000,000" in str(caught.value)
+    assert f"--rows {text!r}" in str(caught.value)
     assert caught.value.exit_code == 2
 
 
 @pytest.mark.parametrize(
-    ("flags", "words", "advice"),
+    "flags",
     [
-        (("--database", "nonsense"), "--database 'nonsense' cannot be rehearsed", "one of: index, tracker"),
-        (("--database", "tracker", "--journal", "WAL"), "--journal 'WAL' is no journal mode", "one of: wal, delete"),
-        (("--database", "tracker", "--rows", "many"), "--rows 'many' is no number of torrents", "1 to 200,000,000"),
-        (("--database", "tracker", "--traffic", "0"), "--traffic '0' is no number of commits", "more than 0"),
+        ("--database", "nonsense"),
+        ("--database", "tracker", "--journal", "WAL"),
+        ("--database", "tracker", "--rows", "many"),
+        ("--database", "tracker", "--traffic", "0"),
     ],
 )
-def test_a_wrong_argument_is_told_before_there_is_a_server(
-    environment: dict[str, str], flags: tuple[str, ...], words: str, advice: str
-) -> None:
+def test_wrong_flag_stops_before_server_starts(environment: dict[str, str], flags: tuple[str, ...]) -> None:
     done = Inv(environment)("rehearse", *flags)
     assert (done.returncode, done.stdout) == (2, "")
-    assert words in done.stderr
-    assert f"  -> {advice}" in done.stderr
+    assert " ".join(flags[-2:-1]) in done.stderr
+    assert "  -> " in done.stderr
     assert not Path(environment["INVOKE_EVIDENCE_DIR"]).exists()
 
 
@@ -247,27 +239,27 @@ def test_a_wrong_argument_is_told_before_there_is_a_server(
 
 
 @pytest.fixture
-def play(
+def run_rehearsal(
     project_settings: Settings, home: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., str]:
     """Rehearse in this process, with changed settings; return what was printed, or raise what is raised."""
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
 
-    def played(**changes: Any) -> str:
+    def run(**changes: Any) -> str:
         out = make_console(io.StringIO())
         settings = project_settings.model_copy(update={"evidence_dir": str(home / "evidence"), **changes})
         rehearse(settings, RehearsalOptions("index", 200, "delete", 1), False, out)
         return out.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 
-    return played
+    return run
 
 
-def test_a_step_that_fails_fails_the_rehearsal(
-    play: Callable[..., str], project_settings: Settings, environment: dict[str, str]
+def test_failed_step_fails_rehearsal(
+    run_rehearsal: Callable[..., str], project_settings: Settings, environment: dict[str, str]
 ) -> None:
     index = project_settings.databases["index"].model_copy(update={"query": "SELECT 1 WHERE 0"})
     with pytest.raises(StepError, match="the backup did not pass its checks") as caught:
-        play(databases={"index": index})
+        run_rehearsal(databases={"index": index})
     assert caught.value.exit_code == 1
     assert record(environment)["exit_status"] == 1
 
@@ -278,8 +270,8 @@ def writer_of(folder: Path) -> Path:
     return Path("/proc") / found.split()[0]
 
 
-def test_a_write_that_failed_meanwhile_fails_the_rehearsal(
-    play: Callable[..., str], temporary: Path, monkeypatch: pytest.MonkeyPatch
+def test_failed_write_fails_rehearsal(
+    run_rehearsal: Callable[..., str], temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def spoil(work: Session) -> str:
         with sqlite3.connect(work.database.source, timeout=120) as database:
@@ -290,12 +282,12 @@ def test_a_write_that_failed_meanwhile_fails_the_rehearsal(
 
     monkeypatch.setitem(SCENARIOS, "index", spoil)
     with pytest.raises(StepError, match=r"\d+ writes of the live service failed") as caught:
-        play()
+        run_rehearsal()
     assert "write failed: no such table" in caught.value.output
 
 
-def test_a_writer_that_died_fails_the_rehearsal(
-    play: Callable[..., str], temporary: Path, monkeypatch: pytest.MonkeyPatch
+def test_dead_writer_fails_rehearsal(
+    run_rehearsal: Callable[..., str], temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def kill(work: Session) -> str:
         os.kill(int(writer_of(temporary).name), signal.SIGKILL)
@@ -303,22 +295,20 @@ def test_a_writer_that_died_fails_the_rehearsal(
 
     monkeypatch.setitem(SCENARIOS, "index", kill)
     with pytest.raises(StepError, match="the live writer died"):
-        play()
+        run_rehearsal()
 
 
-def test_a_crontab_that_is_not_as_before_fails_the_rehearsal(
-    play: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("demo_backups.steps.disable", lambda work: None)
-    with pytest.raises(StepError, match="the crontab is not as it was before"):
-        play()
+def test_changed_crontab_fails_rehearsal(run_rehearsal: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("demo_backups.rehearsal.rehearse.disable", lambda work: None)
+    with pytest.raises(StepError, match="crontab"):
+        run_rehearsal()
 
 
 # --- its end --------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def started(environment: dict[str, str], *flags: str) -> Iterator[subprocess.Popen[str]]:
+def running_rehearsal(environment: dict[str, str], *flags: str) -> Iterator[subprocess.Popen[str]]:
     """Start a rehearsal in a process group of its own, as a shell does; it ends with the test."""
     with start_program(
         INV, "--search-root", ROOT, "rehearse", *flags, env=environment, cwd=environment["HOME"]
@@ -348,25 +338,25 @@ def read_until(process: subprocess.Popen[str], text: str) -> list[str]:
         (signal.SIGHUP, "process", "4  inv enable-index-backup"),
     ],
 )
-def test_an_end_in_the_middle_leaves_nothing_behind(
+def test_signal_leaves_nothing_behind(
     environment: dict[str, str], number: signal.Signals, whom: str, line: str
 ) -> None:
-    with started(environment) as process:
+    with running_rehearsal(environment) as process:
         read_until(process, line)
         os.kill(-process.pid if whom == "group" else process.pid, number)
         stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stderr) == (130, "interrupted\n")
-    assert WELL not in stdout
+    assert SUCCESS not in stdout
     assert record(environment)["exit_status"] == 130
 
 
-def in_another_terminal(exports: list[str], environment: dict[str, str]) -> Callable[..., Done]:
-    """Run tasks where the lines that `--keep` printed were typed."""
-    typed = "\n".join([*exports, 'exec "$0" "$@"'])
+def tasks_with_exports(exports: list[str], environment: dict[str, str]) -> Callable[..., Done]:
+    """Return a function that runs tasks with the variables that `--keep` printed."""
+    script = "\n".join([*exports, 'exec "$0" "$@"'])
 
     def inv(*arguments: str) -> Done:
         return subprocess.run(
-            ["sh", "-c", typed, INV, "--search-root", ROOT, *arguments],
+            ["sh", "-c", script, INV, "--search-root", ROOT, *arguments],
             env=environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -377,30 +367,30 @@ def in_another_terminal(exports: list[str], environment: dict[str, str]) -> Call
     return inv
 
 
-def test_keep_stays_until_ctrl_c_and_says_how_to_reach_it(environment: dict[str, str]) -> None:
-    with started(environment, "--keep") as process:
+def test_keep_runs_until_ctrl_c(environment: dict[str, str]) -> None:
+    with running_rehearsal(environment, "--keep") as process:
         exports = [line for line in read_until(process, "./inv verify") if line.startswith("export ")]
         names = ["HOST", "SSH_CONFIG", "USE_SUDO", "APP_DIR", "BACKUP_DIR", "CRON_LOG"]
         names += ["EVIDENCE_DIR", "RELEASE_REPOSITORY"]
         assert [line.split("=")[0] for line in exports] == [f"export INVOKE_{name}" for name in names]
-        inv = in_another_terminal(exports, environment)
+        inv = tasks_with_exports(exports, environment)
         done = inv("enable-index-backup", "run-index-backup", "verify", "disable-index-backup")
         assert done.returncode == 0, done.stdout + done.stderr
         assert "all checks passed" in done.stdout
         assert json.loads(inv("list-backups", "--json").stdout)["host"] == "rehearsal"
-        seen = [step for phase in json.loads(inv("plan", "--json").stdout)["phases"] for step in phase["steps"]]
-        marks = {step["name"]: step["mark"] for step in seen}
+        steps = [step for phase in json.loads(inv("plan", "--json").stdout)["phases"] for step in phase["steps"]]
+        marks = {step["name"]: step["mark"] for step in steps}
         names = ["index-test", "index-deploy", "index-run", "index-verify"]
         assert [marks[name] for name in names] == ["done"] * len(names)  # the rehearsal counts while it is kept
 
         os.killpg(process.pid, signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stderr) == (0, "")
-    assert stdout.splitlines()[-1] == WELL
+    assert stdout.splitlines()[-1].startswith(SUCCESS)
     assert inv("list-backups").returncode == 2  # its SSH configuration is gone
 
 
-def test_what_runs_on_the_server_ends_with_it(tmp_path: Path, project_settings: Settings) -> None:
+def test_server_processes_end_with_it(tmp_path: Path, project_settings: Settings) -> None:
     folder = tmp_path / "server"
     folder.mkdir()
     with serve(folder) as server:
@@ -411,19 +401,19 @@ def test_what_runs_on_the_server_ends_with_it(tmp_path: Path, project_settings: 
     wait_until(lambda: not processes(folder), "the end of every process")
 
 
-def test_its_settings_say_where_all_is(project_settings: Settings, tmp_path: Path) -> None:
+def test_server_settings_stay_in_its_directory(project_settings: Settings, tmp_path: Path) -> None:
     folder = tmp_path / "server"
     folder.mkdir()
     with serve(folder) as server:
-        there = server_settings(server, project_settings)
+        changed = server_settings(server, project_settings)
         assert server.folder == folder
-    assert there.use_sudo is False
-    for path in (there.app_dir, there.backup_dir, there.cron_log, there.database("index").source):
+    assert changed.use_sudo is False
+    for path in (changed.app_dir, changed.backup_dir, changed.cron_log, changed.database("index").source):
         assert PurePosixPath(folder) in path.parents
-    assert Path(there.ssh_config or "").parent == folder
+    assert Path(changed.ssh_config or "").parent == folder
 
 
-def test_a_client_that_is_gone_in_the_middle_leaves_the_server_to_end_in_silence(tmp_path: Path) -> None:
+def test_server_ends_quietly_without_client(tmp_path: Path) -> None:
     program = """if True:
         import gc, pathlib, subprocess, sys, time
         from demo_backups.rehearsal.server import serve

@@ -372,7 +372,7 @@ HOSTILE = "a|b `c` <img src=x onerror=alert(1)> **bold** [x](http://x) @someone 
 
 def test_what_comes_from_elsewhere_breaks_no_table_and_no_fence_and_calls_nobody() -> None:
     plan = plan_of(TO_DO, TO_DO, notes=(HOSTILE,))
-    odd = replace(plan.phases[0].steps[0], title=HOSTILE, observed=HOSTILE)
+    odd = replace(plan.phases[0].steps[0], title=HOSTILE, details=HOSTILE)
     plan = replace(plan, host=HOSTILE, phases=[replace(plan.phases[0], name=HOSTILE, steps=[odd])])
     record = verification(
         host=HOSTILE,

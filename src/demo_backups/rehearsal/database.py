@@ -1,4 +1,4 @@
-"""Databases as the demo has them: the published tables, filled with believable rows, always the same ones."""
+"""Databases like those of the demo: the published tables, filled with realistic rows, the same at each call."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sqlite3
 from datetime import datetime, timedelta
 from pathlib import Path
 
-INDEX_TORRENTS = 975  # make an index database of about 2.3 MB, as on the demo
+INDEX_TORRENTS = 975  # gives an index database of about 2.3 MB, as on the demo
 
 INDEX_SCHEMA = """
 CREATE TABLE torrust_users (
@@ -76,7 +76,7 @@ ENDINGS = ("iso", "tar.gz", "flac", "epub", "mkv", "csv.zst")
 
 
 def make_index(path: Path, journal: str = "delete", torrents: int = INDEX_TORRENTS) -> None:
-    """Make an index database of about 2.5 kB a torrent, in a journal mode (`wal` or `delete`)."""
+    """Create an index database of about 2.5 kB per torrent, in journal mode `wal` or `delete`."""
     random_ = random.Random(85)
     database = sqlite3.connect(path)
     database.execute(f"PRAGMA journal_mode = {journal}")
@@ -101,19 +101,19 @@ def make_index(path: Path, journal: str = "delete", torrents: int = INDEX_TORREN
 
 
 def make_tracker(path: Path, journal: str = "delete", rows: int = TRACKER_ROWS) -> None:
-    """Make a tracker database of about 107 bytes a row, in a journal mode (`wal` or `delete`)."""
+    """Create a tracker database of about 107 bytes per row, in journal mode `wal` or `delete`."""
     random_ = random.Random(85)
     database = sqlite3.connect(path)
     database.execute(f"PRAGMA journal_mode = {journal}")
-    database.execute("PRAGMA synchronous = OFF")  # of this connection; the file is not anybody's yet
+    database.execute("PRAGMA synchronous = OFF")  # for this connection only; nobody else uses the file yet
     database.executescript(TRACKER_SCHEMA)
-    # In the order of the unique index, so that a large one is filled as fast as a small one.
+    # Hashes come in the order of the unique index, so that the time per row does not grow with the table.
     step = 2**160 // rows
     hashes = (f"{number * step + random_.randrange(step):040x}" for number in range(rows))
     with database:
         database.executemany(
             "INSERT INTO torrents (info_hash, completed) VALUES (?, ?)",
-            ((each, random_.randrange(90)) for each in hashes),
+            ((info_hash, random_.randrange(90)) for info_hash in hashes),
         )
         database.execute("INSERT INTO torrent_aggregate_metrics (metric_name, value) VALUES ('completed', ?)", (rows,))
     database.close()

@@ -1,4 +1,4 @@
-"""A phase from end to end on a throwaway server, with the very steps that the tasks take on the real one."""
+"""Rehearse a phase on a throwaway server, with the same functions that the tasks use on the real one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -33,221 +33,195 @@ from ..workflows import (
     run_command,
     verify,
 )
-from .database import TRACKER_ROWS, make_index, make_tracker
+from .database import make_index, make_tracker
+from .options import SCENARIO_NAMES, RehearsalOptions
 from .server import ALIAS, Server, serve
-from .writer import live_writer
+from .writer import Traffic, live_writer
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-JOURNALS = ("wal", "delete")
-HIGHEST_TRAFFIC = 100_000
-HIGHEST_ROWS = 200_000_000
 
+def rehearse(settings: Settings, options: RehearsalOptions, keep: bool, out: Console) -> None:
+    """Run every step for a database on a throwaway server; raises what any of the steps raises.
 
-def parse_traffic(text: str) -> float:
-    """Commits a second, from a command line; raises SettingsError."""
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = 0
-    if not 0 < rate <= HIGHEST_TRAFFIC:
-        raise SettingsError(
-            f"--traffic {text!r} is no number of commits a second", advice=f"more than 0, at most {HIGHEST_TRAFFIC:,}"
-        )
-    return rate
-
-
-def parse_rows(text: str) -> int:
-    """Torrents in a tracker database, from a command line; raises SettingsError."""
-    rows = int(text) if text.isascii() and text.isdigit() else 0
-    if not 0 < rows <= HIGHEST_ROWS:
-        raise SettingsError(f"--rows {text!r} is no number of torrents", advice=f"1 to {HIGHEST_ROWS:,}")
-    return rows
-
-
-@dataclass(frozen=True)
-class RehearsalOptions:
-    """What is rehearsed: a database's steps, at so many commits a second, in a journal mode; `rows` of the tracker."""
-
-    database: str = "index"
-    traffic: float = 200
-    journal: str = "delete"
-    rows: int = TRACKER_ROWS
-
-
-def parse_options(database: str, traffic: str, journal: str, rows: str) -> RehearsalOptions:
-    """Play, from a command line; raises SettingsError."""
-    if database not in SCENARIOS:
-        raise SettingsError(f"--database {database!r} cannot be rehearsed", advice=f"one of: {', '.join(SCENARIOS)}")
-    if journal not in JOURNALS:
-        raise SettingsError(f"--journal {journal!r} is no journal mode", advice=f"one of: {', '.join(JOURNALS)}")
-    return RehearsalOptions(database, parse_traffic(traffic), journal, parse_rows(rows))
-
-
-def rehearse(settings: Settings, play: RehearsalOptions, keep: bool, out: Console) -> None:
-    """Do all steps for a database on a server made for the occasion; raises what any of its steps raises.
-
-    `settings` are the project's own, and `evidence_dir` says where the record goes.
+    `settings` are those of the project file; `evidence_dir` is where the record is written. With `keep`, the server
+    stays up until Ctrl-C.
     """
-    record = Record("rehearsal", ALIAS, play.database)
+    record = Record("rehearsal", ALIAS, options.database)
     with (
         _end_on_signals(),
         tempfile.TemporaryDirectory(prefix="demo-backups-") as name,
         record_outcome(records_dir(settings), record),
     ):
         folder = Path(name)
-        source = _create_layout(folder, settings, play)
-        with serve(folder) as server, live_writer(source, play.traffic) as seen:
-            there = server_settings(server, settings)
-            out.print(f"{ALIAS}: a server on 127.0.0.1 port {server.port}, gone when this ends", soft_wrap=True)
-            out.print(
-                f"  its {play.database} database: {format_size(source.stat().st_size)}, {play.journal} mode, "
-                f"{play.traffic:g} commits a second by another process\n",
-                soft_wrap=True,
-            )
-            with open_host(there) as host:
-                work = Session(host, there, there.database(play.database), record, out)
-                try:
-                    done = SCENARIOS[play.database](work)
-                finally:
-                    record.exit_status = record.seconds = None  # of the whole, not of the last step
+        source = _create_layout(folder, settings, options)
+        with serve(folder) as server, live_writer(source, options.traffic) as traffic:
+            rehearsal = server_settings(server, settings)
+            _print_heading(out, server, source, options)
+            summary = _run_scenario(rehearsal, options, record, out)
             if keep:
-                # Written again at the end, with what the writer did; the plan can rest on it until then.
+                # Written again at the end, with what the writer did; until then the plan uses this record.
                 write_record(records_dir(settings), replace(record, exit_status=0))
-                _keep_running(out, there, play.database)
+                _keep_running(out, rehearsal, options.database)
         record.details |= {
-            "journal": play.journal,
-            "asked_commits_per_second": play.traffic,
-            "traffic": {"commits": seen.commits, "failed": seen.failed, "slowest": seen.slowest},
+            "journal": options.journal,
+            "asked_commits_per_second": options.traffic,
+            "traffic": {"commits": traffic.commits, "failed": traffic.failed, "slowest": traffic.slowest},
         }
-        out.print(
-            f"the writer: {seen.commits:,} commits, {seen.failed} failed, the slowest took {seen.slowest * 1000:.0f} ms"
-        )
-        if seen.failed:
-            raise StepError(f"{seen.failed} writes of the live service failed", host=ALIAS, output=seen.words)
-        out.print(f"{done} All went well.", style="bold green", soft_wrap=True)
+        _print_traffic(out, traffic)
+        out.print(f"Success. {summary}", style="bold green", soft_wrap=True)
+
+
+def _print_heading(out: Console, server: Server, source: Path, options: RehearsalOptions) -> None:
+    out.print(f"{ALIAS}: throwaway SSH server on 127.0.0.1 port {server.port}", soft_wrap=True)
+    out.print(
+        f"  {options.database} database: {format_size(source.stat().st_size)}, journal mode {options.journal}, "
+        f"{options.traffic:g} commits per second by another process\n",
+        soft_wrap=True,
+    )
+
+
+def _run_scenario(settings: Settings, options: RehearsalOptions, record: Record, out: Console) -> str:
+    with open_host(settings) as host:
+        session = Session(host, settings, settings.database(options.database), record, out)
+        try:
+            return SCENARIOS[options.database](session)
+        finally:
+            # The record is that of the whole rehearsal, not of its last step.
+            record.exit_status = None
+            record.seconds = None
+
+
+def _print_traffic(out: Console, traffic: Traffic) -> None:
+    """Print what the live writer did; raises StepError where one of its writes failed."""
+    out.print(
+        f"writer: {traffic.commits:,} commits, {traffic.failed} failed, slowest write {traffic.slowest * 1000:.0f} ms"
+    )
+    if traffic.failed:
+        raise StepError(f"{traffic.failed} writes of the live service failed", host=ALIAS, output=traffic.errors)
 
 
 Step: TypeAlias = Callable[[Session], Any]
 
 
-def _numbered(work: Session) -> Callable[[str, Step], Any]:
-    """Take steps in order, each under its heading; the first that fails ends it."""
+def _numbered(session: Session) -> Callable[[str, Step], Any]:
+    """Return a function that runs one step under a numbered heading."""
     numbers = itertools.count(1)
 
-    def step(title: str, do: Step) -> Any:
-        work.out.print(f"{next(numbers)}  {title}", style="bold")
-        result = do(work)
-        work.out.print()
+    def run_step(title: str, step: Step) -> Any:
+        session.out.print(f"{next(numbers)}  {title}", style="bold")
+        result = step(session)
+        session.out.print()
         return result
 
-    return step
+    return run_step
 
 
-def _rehearse_index(work: Session) -> str:
-    before = read_crontab(work.host)
-    step = _numbered(work)
-    step("inv deploy-index-backup", deploy)
-    step("inv run-index-backup", run)
-    step("inv verify", _verify)
-    step("inv enable-index-backup", enable)
-    step("cron: the enabled line, once", _run_enabled_line)
-    step("inv verify", _verify)
-    step("inv list-backups", _list)
-    step("inv disable-index-backup", disable)
-    if read_crontab(work.host) != before:
-        raise StepError("the crontab is not as it was before", host=work.host.name)
-    return "phase 1 rehearsed: deployed, run, verified, enabled, run by its crontab line, disabled."
+def _rehearse_index(session: Session) -> str:
+    crontab = read_crontab(session.host)
+    run_step = _numbered(session)
+    run_step("inv deploy-index-backup", deploy)
+    run_step("inv run-index-backup", run)
+    run_step("inv verify", _verify)
+    run_step("inv enable-index-backup", enable)
+    run_step("cron: the enabled line, once", _run_enabled_line)
+    run_step("inv verify", _verify)
+    run_step("inv list-backups", _print_backup_list)
+    run_step("inv disable-index-backup", disable)
+    if read_crontab(session.host) != crontab:
+        raise StepError("the crontab differs from the one before the rehearsal", host=session.host.name)
+    return "Phase 1: deployed, run, verified, enabled, run by its crontab line, disabled."
 
 
-def _rehearse_tracker(work: Session) -> str:
-    step = _numbered(work)
-    step("inv preflight", lambda work: print_preflight(work.out, preflight(work)))
-    step("inv deploy-tracker-backup", deploy)
-    step("inv run-tracker-backup", run)
-    step("inv verify --database tracker", _verify)
-    step("inv list-backups --database tracker", _list)
-    return "phase 2 rehearsed: looked ahead, deployed, run, verified."
+def _rehearse_tracker(session: Session) -> str:
+    run_step = _numbered(session)
+    run_step("inv preflight", lambda session: print_preflight(session.out, preflight(session)))
+    run_step("inv deploy-tracker-backup", deploy)
+    run_step("inv run-tracker-backup", run)
+    run_step("inv verify --database tracker", _verify)
+    run_step("inv list-backups --database tracker", _print_backup_list)
+    return "Phase 2: preflight, deployed, run, verified."
 
 
-SCENARIOS = {"index": _rehearse_index, "tracker": _rehearse_tracker}
+SCENARIOS = dict(zip(SCENARIO_NAMES, (_rehearse_index, _rehearse_tracker), strict=True))
 
 
-def _list(work: Session) -> None:
-    print_backups(work.out, list_backups(work))
+def _print_backup_list(session: Session) -> None:
+    print_backups(session.out, list_backups(session))
 
 
-def _verify(work: Session) -> None:
-    seen = verify(work)
-    print_verification(work.out, seen)
-    if seen.exit_code:
-        raise StepError("the backup did not pass its checks", host=work.host.name)
+def _verify(session: Session) -> None:
+    verification = verify(session)
+    print_verification(session.out, verification)
+    if verification.exit_code:
+        raise StepError("the backup did not pass its checks", host=session.host.name)
 
 
-def _run_enabled_line(work: Session) -> None:
-    """Run what stands in the crontab, with its redirection and as cron would, and find the backup it made."""
-    job = make_job(work.settings, work.database, require_deployed(work).script)
-    line = next(line for line in (read_crontab(work.host) or "").splitlines() if line == job.line)
+def _run_enabled_line(session: Session) -> None:
+    """Run the enabled line of the crontab as cron does, with its redirection, and find the backup that it makes."""
+    job = make_job(session.settings, session.database, require_deployed(session).script)
+    line = next(line for line in (read_crontab(session.host) or "").splitlines() if line == job.line)
     split = split_line(line)
-    assert split is not None  # it was made by schedule.job
-    run_command(work, unescape_command(split[1]), Path(work.database.source).stat().st_size)
+    assert split is not None  # make_job made this line
+    run_command(session, unescape_command(split[1]), Path(session.database.source).stat().st_size)
 
 
-def _create_layout(folder: Path, settings: Settings, play: RehearsalOptions) -> Path:
-    """Make the server's folders and its live database; return the database's path."""
-    database = settings.databases.get(play.database)
+def _create_layout(folder: Path, settings: Settings, options: RehearsalOptions) -> Path:
+    """Create the directories of the server and its live database; return the path of the database."""
+    database = settings.databases.get(options.database)
     if database is None:
         raise SettingsError(
-            f"databases.{play.database} is missing", advice="the rehearsal needs it: correct invoke.yaml"
+            f"databases.{options.database} is missing", advice="the rehearsal needs it: correct invoke.yaml"
         )
     source = folder / "app" / database.file
     for path in (source.parent, (folder / "app" / database.script).parent, folder / "backups"):
         path.mkdir(parents=True, exist_ok=True)
-    if play.database == "index":
-        make_index(source, play.journal)
+    if options.database == "index":
+        make_index(source, options.journal)
     else:
-        make_tracker(source, play.journal, play.rows)
+        make_tracker(source, options.journal, options.rows)
     return source
 
 
 def server_settings(server: Server, settings: Settings) -> Settings:
-    """Change settings to those of a server made for the occasion."""
-    places = {name: PurePosixPath(server.folder / name) for name in ("app", "backups", "cron.log")}
+    """Change settings to those of a throwaway server."""
+    folder = PurePosixPath(server.folder)
     return settings.model_copy(
         update={
             "host": ALIAS,
             "ssh_config": str(server.ssh_config),
             "use_sudo": False,
-            "app_dir": places["app"],
-            "backup_dir": places["backups"],
-            "cron_log": places["cron.log"],
+            "app_dir": folder / "app",
+            "backup_dir": folder / "backups",
+            "cron_log": folder / "cron.log",
         }
     )
 
 
-def _keep_running(out: Console, there: Settings, database: str) -> None:
-    """Stay until Ctrl-C, and say how the other tasks reach the server."""
+def _keep_running(out: Console, settings: Settings, database: str) -> None:
+    """Print how other tasks reach the server, and wait for Ctrl-C."""
     variables = {
-        "INVOKE_HOST": there.host,
-        "INVOKE_SSH_CONFIG": there.ssh_config,
+        "INVOKE_HOST": settings.host,
+        "INVOKE_SSH_CONFIG": settings.ssh_config,
         "INVOKE_USE_SUDO": "0",
-        "INVOKE_APP_DIR": there.app_dir,
-        "INVOKE_BACKUP_DIR": there.backup_dir,
-        "INVOKE_CRON_LOG": there.cron_log,
-        "INVOKE_EVIDENCE_DIR": records_dir(there),
-        "INVOKE_RELEASE_REPOSITORY": there.repository,
+        "INVOKE_APP_DIR": settings.app_dir,
+        "INVOKE_BACKUP_DIR": settings.backup_dir,
+        "INVOKE_CRON_LOG": settings.cron_log,
+        "INVOKE_EVIDENCE_DIR": records_dir(settings),
+        "INVOKE_RELEASE_REPOSITORY": settings.repository,
     }
-    lines = [f"export {name}={shlex.quote(str(value))}" for name, value in variables.items()]
-    words = [
-        "the server stays until Ctrl-C. In another terminal:",
+    exports = [f"export {name}={shlex.quote(str(value))}" for name, value in variables.items()]
+    plan = ["./inv plan"] if database == "index" else []  # the plan starts with the index database
+    lines = [
+        "The server runs until Ctrl-C. Run in another terminal:",
         "",
-        *lines,
+        *exports,
         f"./inv verify --database {database}",
-        *(["./inv plan"] if database == "index" else []),  # which begins with the index database
+        *plan,
         "",
     ]
-    out.print("\n".join(words), soft_wrap=True)
+    out.print("\n".join(lines), soft_wrap=True)
     out.file.flush()
     with contextlib.suppress(KeyboardInterrupt):
         threading.Event().wait()
@@ -255,16 +229,16 @@ def _keep_running(out: Console, there: Settings, database: str) -> None:
 
 @contextlib.contextmanager
 def _end_on_signals() -> Iterator[None]:
-    """Let a terminal that is closed, or a `kill`, end the rehearsal as Ctrl-C does: with nothing left behind."""
+    """Make SIGTERM and SIGHUP end the rehearsal as Ctrl-C does, so that nothing is left behind."""
 
     def interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     except InterruptedRunError:
-        raise KeyboardInterrupt from None  # what it says may still be running ended with the server
+        raise KeyboardInterrupt from None  # its advice is about a job that ended with the server
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""An SSH server on 127.0.0.1 that runs commands in a folder of its own, made for the occasion and gone afterwards."""
+"""A throwaway SSH server on 127.0.0.1 that runs commands in a directory of its own."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CRONTAB = Path(__file__).with_name("crontab")
 
 
 class Server:
-    """A server that is running: where its things are, and what it was asked to run."""
+    """A running server: its directories, keys and port."""
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.folder = folder
@@ -36,15 +36,15 @@ class Server:
         self._processes: set[asyncio.subprocess.Process] = set()
 
     async def start(self) -> asyncssh.SSHAcceptor:
-        """Make fresh keys and listen on a free port."""
+        """Create keys and listen on a free port."""
         for path in (self.home, self.folder / "bin"):
             path.mkdir()
-        # Were it not executable, the shell would go on to this machine's own crontab: no mode is taken on trust.
+        # If this file were not executable, the shell would find the crontab command of this machine instead.
         shutil.copyfile(CRONTAB, self.folder / "bin/crontab")
         (self.folder / "bin/crontab").chmod(0o755)
         host_key, user_key = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))
         user_key.write_private_key(self.folder / "user_key")
-        (self.folder / "user_key").chmod(0o600)  # OpenSSH uses no key that others can read
+        (self.folder / "user_key").chmod(0o600)  # OpenSSH ignores a key that others can read
         user_key.write_public_key(self.folder / "user_key.pub")
         acceptor = await asyncssh.listen(
             "127.0.0.1",
@@ -72,7 +72,7 @@ class Server:
         return acceptor
 
     async def _serve(self, session: asyncssh.SSHServerProcess[bytes]) -> None:
-        """Run one command as sshd does: by a shell, in the home directory, in a process group of its own."""
+        """Run one command as sshd does: with a shell, in the home directory, in a process group of its own."""
         process = await asyncio.create_subprocess_exec(
             self.shell,
             "-c",
@@ -91,7 +91,7 @@ class Server:
             status = await process.wait()
         finally:
             sending.cancel()
-            await process.communicate()  # to the end of its pipes, or they outlive the loop and complain
+            await process.communicate()  # read the pipes to their end, or asyncio complains when the loop has closed
             self._processes.discard(process)
         with contextlib.suppress(OSError, asyncssh.Error):
             if status < 0:
@@ -100,7 +100,7 @@ class Server:
                 session.exit(status)
 
     async def end_processes(self) -> None:
-        """End what is still running for a client, and wait for its end."""
+        """Kill what still runs for a client, and wait until it has ended."""
         for process in list(self._processes):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -113,17 +113,18 @@ class Server:
 
 
 def processes_at_home(home: Path) -> list[int]:
-    """Find the processes with a home directory: runs that go on by themselves have nothing else in common."""
-    mine, found = b"\0HOME=" + os.fsencode(home) + b"\0", []
+    """Find the processes whose HOME is a directory: detached jobs have nothing else in common."""
+    variable = b"\0HOME=" + os.fsencode(home) + b"\0"
+    found = []
     for path in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
-            if mine in b"\0" + path.read_bytes():
+            if variable in b"\0" + path.read_bytes():
                 found.append(int(path.parent.name))
     return found
 
 
 async def _copy(reader: Any, writer: Any) -> None:
-    """Copy to the end, also when nobody takes it any more: what is left in a pipe keeps it open."""
+    """Copy to the end, even when the client is gone: unread data keeps a pipe open."""
     while data := await reader.read(65536):
         with contextlib.suppress(OSError, asyncssh.Error):
             writer.write(data)
@@ -141,7 +142,7 @@ async def _feed(reader: Any, writer: Any) -> None:
 
 @contextlib.contextmanager
 def serve(folder: Path, environment: Mapping[str, str] = os.environ) -> Iterator[Server]:
-    """Run a server in a thread, with all that it keeps in a folder."""
+    """Run a server in a thread; all of its files are in `folder`."""
     server = Server(folder, environment)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="rehearsal server", daemon=True)

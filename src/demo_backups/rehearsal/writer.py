@@ -1,4 +1,4 @@
-"""A live service: commits to a database at a steady rate until its standard input ends. `live_writer` starts one.
+"""A live service: it commits to a database at a steady rate until its standard input ends. `live_writer` starts it.
 
 `python -m demo_backups.rehearsal.writer DATABASE COMMITS_PER_SECOND` prints `ready` after its first commit, and at the
 end one JSON object: commits, failed writes, and the slowest write in seconds. Each write waits 5 s for a lock, as the
@@ -33,27 +33,31 @@ TRACKER_STATEMENT = """
     INSERT INTO torrents (info_hash, completed) VALUES (?, 1)
     ON CONFLICT (info_hash) DO UPDATE SET completed = completed + 1
 """
-NEW_TORRENTS = 0.1  # of the tracker's writes, a torrent that it has not seen
+NEW_TORRENTS = 0.1  # share of the tracker's writes that add a new torrent
 
 
 @dataclass
 class Traffic:
-    """What a live writer did: commits, failed writes, the slowest write in seconds; for how long, its last words."""
+    """What a live writer did.
+
+    `slowest` is the slowest write and `seconds` the duration of the whole, in seconds; `errors` is the end of its
+    standard error.
+    """
 
     commits: int = 0
     failed: int = 0
     slowest: float = 0.0
     seconds: float = 0.0
-    words: str = ""
+    errors: str = ""
 
 
 @contextlib.contextmanager
 def live_writer(source: Path, rate: float = 200) -> Iterator[Traffic]:
-    """Let another process write to a database all the while, at so many commits a second.
+    """Write to a database from another process, at `rate` commits per second, while the context is open.
 
-    What it did is known at the end. Raises StepError where it does not start, or dies.
+    The counts are filled in at the end. Raises StepError if the process does not start, or dies.
     """
-    seen = Traffic()
+    traffic = Traffic()
     command = [sys.executable, "-m", __name__, str(source), str(rate)]
     with (
         tempfile.TemporaryFile("w+") as errors,
@@ -67,14 +71,14 @@ def live_writer(source: Path, rate: float = 200) -> Iterator[Traffic]:
             if process.stdout.readline() != "ready\n":
                 raise StepError("the live writer did not start", output=_last_lines(errors))
             started = time.monotonic()
-            yield seen
-            seen.seconds = time.monotonic() - started
+            yield traffic
+            traffic.seconds = time.monotonic() - started
         finally:
             process.stdin.close()
             last = process.stdout.read()
         if not last:
             raise StepError("the live writer died", output=_last_lines(errors))
-        vars(seen).update(json.loads(last), words=_last_lines(errors))
+        vars(traffic).update(json.loads(last), errors=_last_lines(errors))
 
 
 def _last_lines(errors: IO[str]) -> str:
@@ -83,7 +87,7 @@ def _last_lines(errors: IO[str]) -> str:
 
 
 def index_write(database: sqlite3.Connection, random_: random.Random) -> Callable[[], object]:
-    """Make the index's write: new counts of seeders and leechers for a torrent."""
+    """Return the write of the index: new counts of seeders and leechers for a torrent."""
     torrents = [row[0] for row in database.execute("SELECT torrent_id FROM torrust_torrents")]
     url = "udp://tracker.example:6969"
     return lambda: database.execute(
@@ -92,10 +96,10 @@ def index_write(database: sqlite3.Connection, random_: random.Random) -> Callabl
 
 
 def tracker_write(database: sqlite3.Connection, random_: random.Random) -> Callable[[], object]:
-    """Make the tracker's write: one more download of a torrent, known or new."""
+    """Return the write of the tracker: one more download of a torrent, known or new."""
     (last,) = database.execute("SELECT max(id) FROM torrents").fetchone()
-    one = "SELECT info_hash FROM torrents WHERE id >= ? LIMIT 1"  # an upsert leaves gaps between them
-    known = [database.execute(one, (random_.randint(1, last),)).fetchone()[0] for _ in range(min(last, 5_000))]
+    select = "SELECT info_hash FROM torrents WHERE id >= ? LIMIT 1"  # upserts leave gaps between ids
+    known = [database.execute(select, (random_.randint(1, last),)).fetchone()[0] for _ in range(min(last, 5_000))]
 
     def write() -> None:
         new = random_.random() < NEW_TORRENTS
@@ -105,10 +109,10 @@ def tracker_write(database: sqlite3.Connection, random_: random.Random) -> Calla
 
 
 def main(path: str, rate: float) -> None:
-    """Write until standard input ends."""
+    """Write until standard input ends; a late writer catches up on one second at most."""
     database = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
     tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master")}
-    # Unseeded: of values that are there already, SQLite writes nothing, not even to a WAL.
+    # Not seeded: an update to the same values writes nothing, not even to a WAL.
     write = (tracker_write if "torrents" in tables else index_write)(database, random.Random())
     commits = failed = 0
     slowest = 0.0
@@ -123,7 +127,7 @@ def main(path: str, rate: float) -> None:
             print(f"write failed: {error}", file=sys.stderr)
         ended = time.monotonic()
         slowest = max(slowest, ended - started)
-        due = max(due + 1 / rate, ended - 1)  # makes up for a second at most
+        due = max(due + 1 / rate, ended - 1)
         if commits + failed == 1:
             print("ready", flush=True)
     database.close()

@@ -27,11 +27,11 @@ DEFAULT_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
 MOST_FACTORS = 5  # methods that a server may require one after the other; a limit for a server that never has enough
 
 
-def make_transport(sock: Any, known: Sequence[str] = (), **options: Any) -> Transport:
-    """Make a transport that prefers the kinds of host key that are known, as OpenSSH does."""
+def make_transport(sock: Any, host_key_algorithms: Sequence[str], **options: Any) -> Transport:
+    """Make a transport that offers these host key algorithms, in their order."""
     transport = Transport(sock, **options)
     security = transport.get_security_options()
-    security.key_types = sorted(security.key_types, key=lambda kind: kind not in known)
+    security.key_types = [algorithm for algorithm in host_key_algorithms if algorithm in security.key_types]
     return transport
 
 

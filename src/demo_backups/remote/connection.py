@@ -25,10 +25,11 @@ from ..errors import CouldNotLookError, SettingsError
 from ..settings import LOCAL, Settings, check_host
 from .auth import KeyFile, Login, agent_of, make_transport
 from .host import Host
-from .host_keys import fingerprint, known_keys
+from .host_keys import HostKeyPolicy
 from .interrupts import watch_interrupts
+from .known_hosts import fingerprint
 from .runners import LocalRunner, SshRunner
-from .ssh_config import Hop, parse_jumps, resolve
+from .ssh_config import Hop, parse_destination, parse_jumps, resolve
 
 CONNECT_TIMEOUT = BANNER_TIMEOUT = 10  # seconds
 AUTH_TIMEOUT = 30
@@ -69,8 +70,7 @@ def connect(alias: str, ssh_config: Path | None = None) -> Any:
     `ssh_config` replaces the user's and the system's files. Raises SettingsError for a configuration that cannot be
     read or is not supported, and CouldNotLookError if the host cannot be reached, verified or logged in to.
     """
-    user, _, name = alias.rpartition("@")
-    connection = _connect_through_jumps(Hop(name, user or None), ssh_config, earlier=())
+    connection = _connect_through_jumps(parse_destination(alias), ssh_config, earlier=())
     connection.transport.set_keepalive(KEEPALIVE)
     return connection
 
@@ -82,32 +82,46 @@ def _connect_through_jumps(hop: Hop, ssh_config: Path | None, earlier: Sequence[
         if hop.alias in earlier:
             chain = " -> ".join([*earlier, hop.alias])
             raise SettingsError(f"the jump hosts of {earlier[0]} form a circle: {chain}")
-        config = resolve(hop, ssh_config)
-        options = config.lookup(hop.alias)
+        options = resolve(hop, ssh_config)
         for jump in parse_jumps(options.get("proxyjump", "none")) if gateway is None else []:
             gateway = _connect_through_jumps(jump, ssh_config, earlier=(*earlier, hop.alias), gateway=gateway)
         command = options.get("proxycommand") or "none"
         if gateway is None and command.lower() != "none":
             gateway = command
-        connection = _connect_hop(hop, ssh_config, config, gateway)
+        connection = _connect_hop(hop, ssh_config, options, gateway)
         on_failure.pop_all()
         return connection
 
 
-def _connect_hop(hop: Hop, ssh_config: Path | None, config: paramiko.SSHConfig, gateway: Any) -> Any:
-    options = config.lookup(hop.alias)
-    keys = known_keys(hop, ssh_config, options)
+class _ResolvedConfig(paramiko.SSHConfig):
+    """The options that `ssh -G` has resolved for one host, in the form that Fabric takes."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.options = options
+
+    def lookup(self, hostname: str) -> paramiko.SSHConfigDict:
+        """Return the options, whatever name Fabric looks up."""
+        return paramiko.SSHConfigDict(self.options)
+
+
+def _connect_hop(hop: Hop, ssh_config: Path | None, options: Mapping[str, Any], gateway: Any) -> Any:
+    keys = HostKeyPolicy(hop, ssh_config, options)
     connection = fabric.Connection(
         hop.alias,
         forward_agent=False,  # nothing needs it, and it would lend the user's keys to the server
         connect_timeout=connect_timeout(options),
         gateway=gateway if gateway is not None else False,  # False: do not look for one
-        config=fabric.Config(lazy=True, ssh_config=config, overrides={"authentication": {"strategy_class": Login}}),
+        config=fabric.Config(
+            lazy=True,
+            ssh_config=_ResolvedConfig(options),
+            overrides={"authentication": {"strategy_class": Login}},
+        ),
         connect_kwargs={
             "banner_timeout": BANNER_TIMEOUT,
             "auth_timeout": AUTH_TIMEOUT,
             "channel_timeout": CHANNEL_TIMEOUT,
-            "transport_factory": partial(make_transport, known=keys.algorithms()),
+            "transport_factory": partial(make_transport, host_key_algorithms=keys.algorithms()),
         },
     )
     connection.client.set_missing_host_key_policy(keys)
@@ -140,13 +154,15 @@ def _open_translated(connection: Any, hop: Hop, ssh_config: Path | None) -> None
     try:
         connection.open()
     except socket.gaierror as error:
-        advice = f"is the alias {alias!r} in your SSH configuration? See: {shlex.join(hop.ssh(ssh_config, '-G'))}"
+        advice = (
+            f"is the alias {alias!r} in your SSH configuration? See: {shlex.join(hop.ssh_command(ssh_config, '-G'))}"
+        )
         raise CouldNotLookError(
             f"no such host: {connection.host}", host=alias, output=str(error), advice=advice
         ) from error
     except paramiko.AuthenticationException as error:
         printed = "\n".join(list_login_attempts(error))
-        advice = f"this must work without a question: {shlex.join([*hop.ssh(ssh_config), 'true'])}"
+        advice = f"this must work without a question: {shlex.join([*hop.ssh_command(ssh_config), 'true'])}"
         raise CouldNotLookError(
             f"login as {connection.user} refused by {where}", host=alias, output=printed, advice=advice
         ) from error
@@ -161,7 +177,7 @@ def _open_translated(connection: Any, hop: Hop, ssh_config: Path | None) -> None
             f"no SSH connection to {where}",
             host=alias,
             output=_reason(error),
-            advice=f"see: {shlex.join([*hop.ssh(ssh_config, '-v'), 'true'])}",
+            advice=f"see: {shlex.join([*hop.ssh_command(ssh_config, '-v'), 'true'])}",
         ) from error
 
 

@@ -145,7 +145,7 @@ def print_plan(out: Console, plan: Plan) -> None:
         for step in phase.steps:
             name = f"  {step.name}{' (optional)' if step.optional else ''}"
             mark = Text(step.mark.value, MARK_STYLES[step.mark.value])
-            table.add_row(Text(name), mark, Text(escape_controls(step.observed)))
+            table.add_row(Text(name), mark, Text(escape_controls(step.details)))
         table.add_section()
     out.print(table)
     if plan.notes:
@@ -155,7 +155,7 @@ def print_plan(out: Console, plan: Plan) -> None:
     if plan.next:
         words += f"; next: {plan.next.name} ({task_command('next', plan.host)})"
     elif plan.exit_code:
-        words += "; what is next cannot be seen"
+        words += "; the next step is unknown"
     out.print(Text(words), soft_wrap=True)
 
 
@@ -189,7 +189,7 @@ def print_preflight(out: Console, ahead: Preflight) -> None:
     for name, words in rows.items():
         table.add_row(Text(name), Text(escape_controls(words)))
     out.print(table)
-    style = {"go": "bold green", "care": "yellow", "no": "bold red"}[ahead.verdict.value]
+    style = {"go": "bold green", "warn": "yellow", "no": "bold red"}[ahead.verdict.value]
     out.print(
         Text(escape_controls("\n".join([ahead.verdict.value, *(f"  {reason}" for reason in ahead.reasons)])), style),
         soft_wrap=True,
