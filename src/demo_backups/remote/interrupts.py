@@ -36,7 +36,7 @@ class Interrupts:
         self._handler: Callable[[int, FrameType | None], object] | None = None
         self._wakeup: tuple[int, int] | None = None  # readable as soon as a Ctrl-C is pending
         self._retry: tuple[int, int] | None = None  # a byte asks the thread to send the signal again
-        self._closed = False
+        self._closed = threading.Event()
 
     def filenos(self) -> list[int]:
         """File descriptors that become readable with a Ctrl-C, for select and poll."""
@@ -72,7 +72,7 @@ class Interrupts:
         try:
             yield
         finally:
-            self._closed = True
+            self._closed.set()
             signal.signal(signal.SIGINT, handler)
             os.close(self._retry[1])  # ends the thread
             thread.join()
@@ -98,7 +98,7 @@ class Interrupts:
         self._handler(number, frame)
 
     def _write(self, pipe: tuple[int, int] | None) -> None:
-        if pipe and not self._closed:
+        if pipe and not self._closed.is_set():
             with contextlib.suppress(BlockingIOError):
                 os.write(pipe[1], b"\0")
 
@@ -108,8 +108,7 @@ class Interrupts:
         main = threading.main_thread().ident
         assert main is not None
         while os.read(self._retry[0], 4096):
-            time.sleep(RETRY_INTERVAL)
-            if not (self._raised or self._closed):
+            if not (self._closed.wait(RETRY_INTERVAL) or self._raised):
                 self._is_retry = True
                 signal.pthread_kill(main, signal.SIGINT)
 
