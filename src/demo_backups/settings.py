@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, ValidationError, model_validator
 
 from .errors import SettingsError
-from .project import FILE, ROOT, plain, read_project_file
+from .project import FILE, ROOT, plain, read_project_file, without_invoke_sections
 
 LOCAL = "local"
 
@@ -236,14 +236,7 @@ def load_settings(project: Mapping[str, Any], merged: Any, environ: Mapping[str,
 
     Other keys of `merged` belong to Invoke or to the user and are ignored. Raises SettingsError.
     """
-    from invoke.config import Config
-
-    own = {
-        key: value
-        for key, value in project.items()
-        if key in Settings.model_fields or key not in Config.global_defaults()
-    }
-    values = _overlay(own, plain(merged))
+    values = _overlay(without_invoke_sections(project), plain(merged))
     # Invoke takes every value except '0' and the empty one for true.
     value = environ.get("INVOKE_USE_SUDO")
     if value is not None and value not in ("0", "1"):

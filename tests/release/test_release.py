@@ -324,7 +324,7 @@ def test_next_works_on_local_host(release: Release, monkeypatch: pytest.MonkeyPa
     ids=["no", "nothing", "end", "yes"],
 )
 def test_next_asks_on_terminal(release: Release, answer: str, code: int, message: str, branch: str) -> None:
-    command: list[str | Path] = [INV, "--search-root", ROOT, "--no-dedupe", "next"]
+    command: list[str | Path] = [INV, "--search-root", ROOT, "next"]
     with terminal(command, release.demo.environment) as user:
         user.expect("git switch")
         user.expect("Do it? [y/N]")
@@ -366,7 +366,7 @@ def test_closed_stdin_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_change_during_question_stops_next(release: Release) -> None:
     release.add_record("rehearsal")
     release.do("branch")
-    command: list[str | Path] = [INV, "--search-root", ROOT, "--no-dedupe", "next"]
+    command: list[str | Path] = [INV, "--search-root", ROOT, "next"]
     with terminal(command, release.demo.environment) as user:
         user.expect("Do it? [y/N]")
         release.script.write_text(release.script.read_text() + "# not tried\n")

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..project import task_command
 from .console import escape_controls
-from .outcome import MARK_STYLES, RESULTS, STYLES, Tone, describe_outcome, format_size
+from .outcome import MARK_STYLES, RESULTS, STYLES, Tone, describe_outcome
+from .units import format_size
 
 if TYPE_CHECKING:
     from rich.console import Console
