@@ -98,7 +98,7 @@ def test_the_published_crontab_is_as_published() -> None:
 
 # From the bottom up: a package may import those before it, and its own modules.
 PACKAGES = [
-    *("errors", "project", "settings"),
+    *("errors", "units", "project", "settings"),
     *("remote", "sqlite", "records", "backup", "ui", "workflows"),
     *("rehearsal", "release", "checks"),
 ]

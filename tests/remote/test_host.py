@@ -18,10 +18,9 @@ import fabric.runners
 import pytest
 from invoke.runners import Runner
 
-from demo_backups.backup.deploy import check_tools
+from demo_backups.backup.deploy import probe_sqlite, require_tools
 from demo_backups.errors import (
     COULD_NOT_LOOK,
-    BackupsError,
     ConnectionLostError,
     CouldNotLookError,
     InterruptedRunError,
@@ -444,9 +443,9 @@ def test_programs_that_cron_would_not_find_are_named(
 ) -> None:
     monkeypatch.setattr("demo_backups.backup.deploy.CRON_PATH", str(farm(tmp_path / "farm", *missing)))
     with pytest.raises(CouldNotLookError) as caught:
-        check_tools(host)
+        require_tools(host)
     assert f"not installed, or not on cron's PATH: {', '.join(missing)}" in str(caught.value)
-    assert "Debian's packages" in caught.value.advice
+    assert "Debian packages" in caught.value.advice
 
 
 def test_an_sqlite3_that_is_too_old_is_told_with_its_own_words(
@@ -454,12 +453,12 @@ def test_an_sqlite3_that_is_too_old_is_told_with_its_own_words(
 ) -> None:
     programs = farm(tmp_path / "farm", "sqlite3")
     executable(programs / "sqlite3", "#!/bin/sh\necho 'sqlite3: Error: unknown option: -readonly' >&2; exit 1\n")
-    monkeypatch.setattr("demo_backups.sqlite.inspect.CRON_PATH", str(programs))
-    with pytest.raises(BackupsError) as caught:
-        check_tools(host)
-    assert "cannot do what the script asks" in str(caught.value)
+    monkeypatch.setattr("demo_backups.sqlite.command.CRON_PATH", str(programs))
+    with pytest.raises(CouldNotLookError) as caught:
+        probe_sqlite(host)
     assert "unknown option: -readonly" in caught.value.output
 
 
 def test_this_machine_has_all_that_the_script_calls(either: Host) -> None:
-    assert check_tools(either).startswith("3.")
+    require_tools(either)
+    assert probe_sqlite(either).startswith("3.")

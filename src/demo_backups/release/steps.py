@@ -93,7 +93,7 @@ def _deployed(database: str) -> Callable[[ReleaseFacts], Observation]:
             return Observation(False, "there is no script there")
         if script is None or there.sha256 != script.sha256:
             return Observation(False, f"another script is there ({there.sha256[:12]})")
-        since = there.since.isoformat(sep=" ", timespec="seconds")
+        since = there.changed.isoformat(sep=" ", timespec="seconds")
         return Observation(True, f"this very script ({there.sha256[:12]}), since {since}")
 
     return see
@@ -111,7 +111,7 @@ def _backups_of_script(facts: ReleaseFacts, database: str) -> Fact[list[File]]:
         return there.backups
     if script is None or there.script is None or there.script.sha256 != script.sha256:
         return []
-    since = there.script.since
+    since = there.script.changed
     return [
         file for file in there.backups if file.modified >= since and _start_time(file) > since - timedelta(seconds=1)
     ]
