@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Any
 import invoke
 from invoke import Context, Exit
 
-from demo_backups.errors import FAILED, INTERRUPTED, BackupsError, SettingsError, StepError
-from demo_backups.project import ROOT, read_project_file
+try:
+    from demo_backups.errors import FAILED, INTERRUPTED, WRONG_INPUT, BackupsError, SettingsError, StepError
+    from demo_backups.project import ROOT, find_unknown_variables, read_project_file
+except ModuleNotFoundError:
+    raise Exit(f"{sys.executable} lacks the package demo_backups: run ./inv, or 'pip install -e .' first", 2) from None
 
 if TYPE_CHECKING:
     from demo_backups.settings import Settings
@@ -52,6 +55,9 @@ HELP = {
     "pytest": "what to hand to pytest, such as '-k crontab'",
 }
 
+if Path(__file__).resolve().parent != ROOT:
+    raise Exit(f"the demo_backups of {ROOT} is not that of this folder: run ./inv, or 'pip install -e .' first", 2)
+
 # Invoke is about to read it too, and would end in a traceback where it is not YAML.
 try:
     PROJECT = read_project_file()
@@ -64,6 +70,7 @@ def task(body: Callable[..., None]) -> Any:
 
     @functools.wraps(body)
     def told(c: Context, *args: Any, **options: Any) -> None:
+        _warn_about_variables(c)
         with _without_traceback():
             try:
                 if c.config.run.dry:
@@ -90,6 +97,11 @@ def _without_traceback() -> Iterator[None]:
         sys.stdout.flush()
     except KeyboardInterrupt:
         raise Exit("interrupted", INTERRUPTED) from None
+    except ModuleNotFoundError as error:
+        missing = str(error.name)
+        if missing.startswith("demo_backups"):
+            raise
+        raise Exit(f"{sys.executable} lacks {missing}: run ./inv, or 'pip install -e .' again", WRONG_INPUT) from None
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT):
             raise
@@ -97,6 +109,16 @@ def _without_traceback() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         full = StepError("not all could be written", output=str(error), advice="make room; see ./inv history")
         raise Exit(None if error.errno == errno.EPIPE else str(full), FAILED) from None
+
+
+def _warn_about_variables(c: Context) -> None:
+    for name, similar in find_unknown_variables(c.config).items():
+        _print_once(f"warning: {name} is not a setting" + (f"; did you mean {similar}?" if similar else ""))
+
+
+@functools.cache
+def _print_once(warning: str) -> None:
+    print(warning, file=sys.stderr)
 
 
 def settings(c: Context) -> Settings:
@@ -424,7 +446,7 @@ def report(c: Context, host: str | None = None, open: bool = False, format: str 
     """Make a page of the plan, the last verifications and the records: reports/index.html, which loads nothing."""
     from demo_backups.release.actions import observe_report
     from demo_backups.release.report.files import open_report, save_report
-    from demo_backups.release.report.page import MARKDOWN, check_format, render_html, render_markdown
+    from demo_backups.release.report.render import MARKDOWN, check_format, render_html, render_markdown
     from demo_backups.ui.console import print_text
 
     check_format(format)
@@ -478,26 +500,26 @@ def bench(
     import tempfile
 
     sys.path.insert(0, str(ROOT / "benchmarks"))
-    import live_backup
+    from bench import bench, check_folder, parse_grid
 
     from demo_backups.ui.console import make_console
 
-    given = {"sizes": sizes, "journals": journals, "rates": rates, "methods": methods, "rounds": rounds}
-    grid = live_backup.choose(full, given)
+    flags = {"sizes": sizes, "journals": journals, "rates": rates, "methods": methods, "rounds": rounds}
+    grid = parse_grid(full, flags)
     places = (ROOT / "benchmarks", ROOT / "docs") if full else (ROOT / "reports", ROOT / "reports")
     if out is not None:
-        places = (live_backup.check_folder("out", out),) * 2
+        places = (check_folder("out", out),) * 2
     if folder is not None:
-        live_backup.check_folder("folder", folder)
+        check_folder("folder", folder)
     results, picture = places[0] / "live_backup.json", places[1] / "benchmarks.svg"
     with tempfile.TemporaryDirectory(prefix="demo-backups-", dir=folder) as name:
-        live_backup.bench(grid, Path(name), results, picture, make_console())
+        bench(grid, Path(name), results, picture, make_console())
     print(f"the numbers are in {results}, the picture is {picture}")
 
 
 @task
 def test(c: Context, pytest: str = "") -> None:  # noqa: PT028 - a task, not a test
     """Run every check of this project: ruff, mypy, shellcheck and the tests."""
-    from demo_backups.checks import run_checks
+    from demo_backups.development import run_checks
 
     _exit(run_checks(ROOT, pytest))

@@ -1,4 +1,4 @@
-"""What the tests share: a throwaway server, its live writer, and the tasks as a user calls them."""
+"""Fixtures that most tests share: a home, a throwaway server, and the tasks as a user calls them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ from demo_backups.remote.host import Host, Result
 from demo_backups.settings import Settings, load_settings
 
 from .helpers.constants import NOBODY
+from .helpers.processes import restore_sigint
 from .helpers.tasks import Demo, Inv, clean_environment
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what the tests start, also where this process ignores it."""
+    restore_sigint()
 
 
 @pytest.fixture

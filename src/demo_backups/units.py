@@ -1,6 +1,8 @@
-"""Sizes and durations as text."""
+"""Sizes, durations and times as text, for the terminal and for the report."""
 
 from __future__ import annotations
+
+from datetime import datetime, timezone
 
 
 def format_size(count: int) -> str:
@@ -23,3 +25,8 @@ def format_duration(seconds: float) -> str:
         return humanize.precisedelta(round(seconds) if abs(seconds) >= 60 else seconds, format="%.3g")
     except OverflowError:  # humanize counts back from today, and some recorded durations are longer than that
         return f"{seconds:,.0f} seconds"
+
+
+def format_time(time: datetime) -> str:
+    """Write a time in UTC, to the minute."""
+    return f"{time.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC"

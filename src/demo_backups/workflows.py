@@ -54,8 +54,8 @@ from .sqlite.journal_mode import (
     read_journal_mode,
 )
 from .ui.console import escape_controls
-from .ui.outcome import format_size
 from .ui.progress import JobProgress
+from .units import format_size
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -31,7 +31,7 @@ class Inv:
     def __call__(self, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
         """Run `./inv ARGUMENTS`, with changes to the environment; nothing is raised for a failure."""
         return subprocess.run(
-            [INV, "--search-root", ROOT, "--no-dedupe", *arguments],
+            [INV, "--search-root", ROOT, *arguments],
             env=self.environment | changes,
             cwd=self.environment["HOME"],
             stdin=subprocess.DEVNULL,

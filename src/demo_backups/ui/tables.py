@@ -9,8 +9,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..project import task_command
+from ..units import format_size
 from .console import escape_controls
-from .outcome import MARK_STYLES, RESULTS, STYLES, Tone, describe_outcome, format_size
+from .outcome import MARK_STYLES, RESULTS, STYLES, Tone, describe_outcome
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -146,7 +147,7 @@ def print_plan(out: Console, plan: Plan) -> None:
         for step in phase.steps:
             name = f"  {step.name}{' (optional)' if step.optional else ''}"
             mark = Text(step.mark.value, MARK_STYLES[step.mark.value])
-            table.add_row(Text(name), mark, Text(escape_controls(step.observed)))
+            table.add_row(Text(name), mark, Text(escape_controls(step.details)))
         table.add_section()
     out.print(table)
     if plan.notes:
@@ -156,7 +157,7 @@ def print_plan(out: Console, plan: Plan) -> None:
     if plan.next:
         words += f"; next: {plan.next.name} ({task_command('next', plan.host)})"
     elif plan.exit_code:
-        words += "; what is next cannot be seen"
+        words += "; the next step is unknown"
     out.print(Text(words), soft_wrap=True)
 
 
