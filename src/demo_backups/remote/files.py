@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import PurePosixPath
@@ -79,12 +78,6 @@ def stat_file(host: Host, path: PurePosixPath) -> File | None:
     if result.stderr.rstrip().endswith("No such file or directory"):
         return None
     raise CouldNotLookError(f"could not {action}", host=host.name, output=result.output)
-
-
-def existing_command(paths: Iterable[PurePosixPath | str]) -> str:
-    """Query which of some paths exist."""
-    words = " ".join(quote(path) for path in paths)
-    return f'for path in {words}; do [ ! -e "$path" ] || printf "%s\\n" "$path"; done'
 
 
 def parse_sha256(output: str) -> str:
