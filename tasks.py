@@ -18,6 +18,7 @@ from invoke import Context, Exit
 try:
     from demo_backups.errors import FAILED, INTERRUPTED, WRONG_INPUT, BackupsError, SettingsError, StepError
     from demo_backups.project import ROOT, find_unknown_variables, read_project_file
+    from demo_backups.ui.debug import limit_debug_output
 except ModuleNotFoundError:
     raise Exit(f"{sys.executable} lacks the package demo_backups: run ./inv, or 'pip install -e .' first", 2) from None
 
@@ -57,6 +58,8 @@ HELP = {
 
 if Path(__file__).resolve().parent != ROOT:
     raise Exit(f"the demo_backups of {ROOT} is not that of this folder: run ./inv, or 'pip install -e .' first", 2)
+
+limit_debug_output()
 
 # Invoke is about to read it too, and would end in a traceback where it is not YAML.
 try:
@@ -446,7 +449,7 @@ def report(c: Context, host: str | None = None, open: bool = False, format: str 
     """Make a page of the plan, the last verifications and the records: reports/index.html, which loads nothing."""
     from demo_backups.release.actions import observe_report
     from demo_backups.release.report.files import open_report, save_report
-    from demo_backups.release.report.page import MARKDOWN, check_format, render_html, render_markdown
+    from demo_backups.release.report.render import MARKDOWN, check_format, render_html, render_markdown
     from demo_backups.ui.console import print_text
 
     check_format(format)
@@ -500,20 +503,20 @@ def bench(
     import tempfile
 
     sys.path.insert(0, str(ROOT / "benchmarks"))
-    import live_backup
+    from bench import bench, check_folder, parse_grid
 
     from demo_backups.ui.console import make_console
 
-    given = {"sizes": sizes, "journals": journals, "rates": rates, "methods": methods, "rounds": rounds}
-    grid = live_backup.choose(full, given)
+    flags = {"sizes": sizes, "journals": journals, "rates": rates, "methods": methods, "rounds": rounds}
+    grid = parse_grid(full, flags)
     places = (ROOT / "benchmarks", ROOT / "docs") if full else (ROOT / "reports", ROOT / "reports")
     if out is not None:
-        places = (live_backup.check_folder("out", out),) * 2
+        places = (check_folder("out", out),) * 2
     if folder is not None:
-        live_backup.check_folder("folder", folder)
+        check_folder("folder", folder)
     results, picture = places[0] / "live_backup.json", places[1] / "benchmarks.svg"
     with tempfile.TemporaryDirectory(prefix="demo-backups-", dir=folder) as name:
-        live_backup.bench(grid, Path(name), results, picture, make_console())
+        bench(grid, Path(name), results, picture, make_console())
     print(f"the numbers are in {results}, the picture is {picture}")
 
 

@@ -73,7 +73,7 @@ def test_locks_agree_on_shared_packages() -> None:
     assert {name: user[name] for name in user.keys() & test} == {name: test[name] for name in user.keys() & test}
 
 
-def test_no_file_has_windows_line_ends_or_lacks_its_last_newline() -> None:
+def test_files_are_utf8_with_unix_newlines() -> None:
     for path in files():
         content = path.read_bytes()
         if b"\0" in content:
@@ -84,7 +84,7 @@ def test_no_file_has_windows_line_ends_or_lacks_its_last_newline() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["inv", ".ci/run", "share/bin/*.sh"])
-def test_what_is_run_is_executable_and_says_by_what(pattern: str) -> None:
+def test_programs_are_executable_bash_scripts(pattern: str) -> None:
     found = list(ROOT.glob(pattern))
     assert found
     for path in found:
@@ -92,20 +92,20 @@ def test_what_is_run_is_executable_and_says_by_what(pattern: str) -> None:
         assert path.read_text().startswith("#!/usr/bin/env bash\n"), path
 
 
-def test_every_shell_script_is_checked_by_shellcheck() -> None:
+def test_shellcheck_covers_every_script() -> None:
     scripts = {str(path.relative_to(ROOT)) for path in files() if re.match(rb"#!.*sh\n", path.read_bytes()[:100])}
     assert {"inv", ".ci/run", "share/bin/index-db-backup.sh", "src/demo_backups/rehearsal/crontab"} <= scripts
     assert scripts == set(find_shell_scripts(ROOT))
 
 
-def test_the_scripts_of_the_settings_that_are_here_belong_to_their_database() -> None:
+def test_shipped_scripts_match_their_settings() -> None:
     settings = read_project_file()
     scripts = {Path(database["script"]).name: database for database in settings["databases"].values()}
     for path in (ROOT / "share/bin").iterdir():
         assert f'"{scripts[path.name]["backup_prefix"]}$(date ' in path.read_text()
 
 
-def test_the_published_crontab_is_as_published() -> None:
+def test_published_crontab_is_unchanged() -> None:
     lines = (ROOT / "share/container/default/config/crontab.conf").read_text().splitlines()
     assert [line for line in lines if line and not line.startswith("#")] == [
         "0  * * * * /home/torrust/github/torrust/torrust-demo/share/bin/index-db-backup.sh >> /var/log/cron.log 2>&1"
@@ -114,7 +114,7 @@ def test_the_published_crontab_is_as_published() -> None:
 
 # From the bottom up: a package may import those before it, and its own modules.
 PACKAGES = [
-    *("errors", "project", "settings"),
+    *("units", "errors", "project", "settings"),
     *("remote", "sqlite", "records", "backup", "ui", "workflows"),
     *("rehearsal", "release", "development"),
 ]

@@ -27,7 +27,8 @@ def _text(value: Any) -> str:
 
 
 def _host(name: str) -> str:
-    if name.startswith("-") or re.search(r"\s", name):
+    # The user and the host: an option of ssh in either of them could run a command here.
+    if any(part.startswith("-") for part in name.removeprefix("ssh://").split("@")) or re.search(r"\s", name):
         raise ValueError(f"{name!r} is not an SSH alias: it starts with '-' or contains whitespace")
     return name
 

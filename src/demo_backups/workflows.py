@@ -53,8 +53,8 @@ from .sqlite.journal_mode import (
     read_journal_mode,
 )
 from .ui.console import escape_controls
-from .ui.outcome import format_size
 from .ui.progress import JobProgress
+from .units import format_size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -121,7 +121,7 @@ def deploy(work: Session, dry_run: bool = False) -> None:
         return
     if dry_run:
         work.say(change.diff())
-        work.show(change.shown_command())
+        work.show(change.command())
         return
     deploy_script(work.host, change)
     kept = f"; the old one is {change.target.name}.previous" if change.there else ""
@@ -322,7 +322,7 @@ def disable(work: Session, dry_run: bool = False) -> None:
 def _replace(work: Session, old: str | None, new: str | None, dry_run: bool) -> None:
     if dry_run:
         work.say(diff_crontabs(old, new))
-        work.show(install_command(old, new, shown=True))
+        work.show(install_command(old, new))
     else:
         install_crontab(work.host, old, new)
 

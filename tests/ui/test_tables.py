@@ -18,9 +18,10 @@ from demo_backups.records.record import Record
 from demo_backups.remote.files import File
 from demo_backups.remote.jobs import Job, JobStatus
 from demo_backups.ui.console import escape_controls, make_console, print_json
-from demo_backups.ui.outcome import Tone, describe_outcome, format_size
+from demo_backups.ui.outcome import Tone, describe_outcome
 from demo_backups.ui.progress import JobProgress
 from demo_backups.ui.tables import backups_as_json, print_backups, print_verification
+from demo_backups.units import format_size
 
 from ..helpers.report_samples import checks, run, verification
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from ..errors import CouldNotLookError, StepError
-from ..remote.files import parse_sha256, parse_time
+from ..remote.files import FileWrite, parse_sha256, parse_time, send
 from ..remote.host import Host
 from ..remote.shell import CRON_PATH, quote
 from ..settings import Database
@@ -39,37 +38,21 @@ class Deployment:
         name = f"{self.target} (there)" if self.there else "/dev/null"
         return "\n".join(difflib.unified_diff(there, here, name, f"{self.script.path.name} (here)", lineterm=""))
 
-    def command(self, payload: str | None = None) -> str:
-        """The command that puts it there; `payload` stands in for the content where it is only shown.
-
-        Staged beside its place, compared by SHA-256, given the owner and mode of the old one, flushed, renamed.
-        """
-        content = payload or base64.b64encode(self.script.content).decode()
-        target, folder, previous = quote(self.target), quote(self.target.parent), quote(f"{self.target}.previous")
-        return "\n".join(
-            [
-                "set -eu; umask 077",
-                f"new=$(mktemp -- {quote(self.target.parent / f'.{self.target.name}.XXXXXX')})",
-                "trap 'rm -f -- \"$new\"' EXIT; trap 'exit 1' HUP INT TERM",
-                f'echo {content} | base64 -d > "$new"',
-                f'[ "$(sha256sum < "$new")" = "{self.script.sha256}  -" ] || {{ echo "came damaged" >&2; exit 1; }}',
-                *(
-                    [
-                        f'chown --reference={target} -- "$new"; chmod --reference={target} -- "$new"',
-                        f"ln --force --no-target-directory -- {target} {previous}",
-                    ]
-                    if self.there
-                    else [f'[ "$(id -u)" != 0 ] || chown --reference={folder} -- "$new"', 'chmod 755 -- "$new"']
-                ),
-                'sync -- "$new"',
-                f'mv --force --no-target-directory -- "$new" {target}',
-                f"sync -- {folder}",
-            ]
+    def command(self) -> str:
+        """The command that puts it in place; it reads the script from its standard input."""
+        return (
+            f"# standard input: {len(self.script.content):,} bytes of {self.script.path.name}\n{self._write.command()}"
         )
 
-    def shown_command(self) -> str:
-        """The command, with words in place of the content."""
-        return self.command(payload=f"<{len(self.script.content):,} bytes of {self.script.path.name}, base64>")
+    @property
+    def _write(self) -> FileWrite:
+        return FileWrite(
+            self.target,
+            self.script.sha256,
+            replaces=self.there.sha256 if self.there else None,
+            mode="755",
+            keep_previous=True,
+        )
 
 
 def check_tools(host: Host) -> str:
@@ -105,20 +88,20 @@ def read_installed(host: Host, database: Database) -> InstalledScript | None:
     # The folder first: in one that cannot be entered, every file would seem to be missing.
     look = (
         f"cd -- {quote(database.script.parent)} && if [ -e {target} ]; then"
-        f" find -L {target} -maxdepth 0 -printf '%m %C@ %Tz\\n' && base64 -w 0 -- {target}; fi"
+        f" find -L {target} -maxdepth 0 -printf '%m %C@ %Tz\\n' && cat -- {target}; fi"
     )
     advice = f"is app_dir right? The script goes into {database.script.parent}, which must be there"
     return host.query_parsed(f"look at {database.script}", look, parse_installed, advice=advice)
 
 
 def parse_installed(printed: str) -> InstalledScript | None:
-    """A script, from its mode, the time of its change, and its content in base64; raises ValueError."""
+    """A script, from its mode, the time of its change, and its content; raises ValueError."""
     if not printed:
         return None
     about, _, content = printed.partition("\n")
     mode, seconds, offset = about.split()
     int(mode, 8)
-    return InstalledScript(mode, base64.b64decode(content, validate=True), parse_time(seconds, offset))
+    return InstalledScript(mode, content.encode("utf-8", "surrogateescape"), parse_time(seconds, offset))
 
 
 def check_deployment(host: Host, push: Deployment) -> None:
@@ -133,7 +116,7 @@ def check_deployment(host: Host, push: Deployment) -> None:
 
 def deploy_script(host: Host, change: Deployment) -> None:
     """Put the script in its place and look that it stands there; raises StepError."""
-    host.execute(f"put {change.script.path.name} in its place", change.command(), display=change.shown_command())
+    send(host, f"put {change.script.path.name} in its place", change.command(), change.script.content)
     if installed_sha256(host, change.target) != change.script.sha256:
         raise StepError(
             f"{change.target} is not what was put there",
@@ -143,9 +126,13 @@ def deploy_script(host: Host, change: Deployment) -> None:
 
 
 def installed_sha256(host: Host, target: PurePosixPath) -> str | None:
-    """SHA-256 of the script that stands on the host, in hexadecimal; None where it cannot be read."""
-    result = host.run(f"read {target}", f"sha256sum -- {quote(target)}", root=True)
-    return parse_sha256(result.stdout) if result.ok else None
+    """SHA-256 of the script that stands on the host, in hexadecimal; None where it cannot be read.
+
+    Raises CouldNotLookError for an answer that is no SHA-256.
+    """
+    action = f"read {target}"
+    result = host.run(action, f"sha256sum -- {quote(target)}", root=True)
+    return host.parse(action, result.stdout, parse_sha256) if result.ok else None
 
 
 def missing_tools_command(tools: Iterable[str]) -> str:

@@ -19,8 +19,8 @@ from ..records.record import Record
 from ..records.store import record_outcome, records_dir, write_record
 from ..remote.connection import open_host
 from ..settings import Settings
-from ..ui.outcome import format_size
 from ..ui.tables import print_backups, print_preflight, print_verification
+from ..units import format_size
 from ..workflows import (
     Session,
     deploy,

@@ -22,7 +22,8 @@ from .facts import Unavailable
 from .observe import observe_facts, observe_plan, try_fact
 from .plan import Mark, Plan, make_plan
 from .pull_request import compare_address, plan_pull_request
-from .report.page import Page, build_page, render_markdown
+from .report.page import Page, build_page
+from .report.render import render_markdown
 from .repository import (
     Change,
     Checkout,

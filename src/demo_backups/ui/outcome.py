@@ -36,11 +36,6 @@ RESULTS = {  # of a check: a symbol, words, and a tone
 STYLES = {Tone.GOOD: "green", Tone.WARNING: "yellow", Tone.BAD: "bold red", Tone.PLAIN: ""}  # on a terminal
 
 
-def format_size(count: int) -> str:
-    """Write a number of bytes for people, exactly."""
-    return f"{count:,} bytes"
-
-
 def describe_outcome(record: Record) -> tuple[str, Tone]:
     """Say in a few words how what a record tells of ended."""
     count = len(record.checks)

@@ -9,8 +9,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..project import task_command
+from ..units import format_size
 from .console import escape_controls
-from .outcome import MARK_STYLES, RESULTS, STYLES, Tone, describe_outcome, format_size
+from .outcome import MARK_STYLES, RESULTS, STYLES, Tone, describe_outcome
 
 if TYPE_CHECKING:
     from rich.console import Console
