@@ -142,7 +142,7 @@ def test_a_client_that_is_gone_for_good_costs_nothing(tracker: Demo, tmp_path: P
 
 def test_a_second_run_is_refused_by_task_and_by_cron(tracker: Demo) -> None:
     with held(tracker):
-        told(tracker.inv("run-tracker-backup"), FAILED, "a backup of it is going on: process ")
+        told(tracker.inv("run-tracker-backup"), FAILED, "a backup of this database is running: process ")
         done = tracker.inv("run-tracker-backup", "--force")
         told(done, FAILED, "a backup of the tracker database is going on, started by ", "./inv attach --host rehearsal")
         as_cron = wait_for_end(by_cron(tracker))
@@ -185,7 +185,7 @@ def test_a_run_that_is_killed_on_the_server_is_told_as_such(tracker: Demo) -> No
                 os.kill(pid, signal.SIGKILL)
         done = wait_for_end(task)
     assert done.returncode in (FAILED, COULD_NOT_LOOK)
-    told(tracker.inv("attach", "--database", "tracker"), FAILED, "ended without a word: it was killed")
+    told(tracker.inv("attach", "--database", "tracker"), FAILED, "without reporting an exit status")
     assert made(tracker) == []
     assert tracker.inv("run-tracker-backup").returncode == 0
     assert len(made(tracker)) == 1

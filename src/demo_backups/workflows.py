@@ -25,17 +25,18 @@ from .backup.crontab import (
 from .backup.deploy import (
     Deployment,
     check_deployment,
-    check_tools,
     deploy_script,
     installed_sha256,
     plan_deployment,
+    probe_sqlite,
+    require_tools,
 )
 from .backup.preflight import Preflight, Verdict, decide_preflight, observe_preflight
-from .backup.run import clear_command, collect_result, cron_command, lock_wait, start_backup
+from .backup.run import clear_command, clear_unfinished, collect_result, cron_command, lock_wait, start_backup
 from .backup.script import read_script
 from .backup.stop import active_jobs, end_backup, stop_commands
 from .backup.verify import Verification, verify_backup
-from .errors import StepError
+from .errors import PreflightRefusedError, StepError
 from .project import whoami
 from .records.record import Record
 from .records.store import read_records, record_outcome, records_dir
@@ -54,7 +55,7 @@ from .sqlite.journal_mode import (
 )
 from .ui.console import escape_controls
 from .ui.progress import JobProgress
-from .ui.units import format_size
+from .units import format_size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -113,18 +114,19 @@ def deploy(work: Session, dry_run: bool = False) -> None:
     """Put the database's script on the host; say so and change nothing where it is there already."""
     script = read_script(work.database.local_script)
     work.record.script_sha256 = script.sha256
-    version = check_tools(work.host)
+    require_tools(work.host)
+    version = probe_sqlite(work.host)
     change = plan_deployment(work.host, work.database, script)
     check_deployment(work.host, change)
-    if not change.needed:
+    if not change.is_needed:
         work.say(f"{change.target} is this very script already (SHA-256 {script.sha256[:12]}): nothing to do")
         return
     if dry_run:
         work.say(change.diff())
-        work.show(change.shown_command())
+        work.show(change.command())
         return
     deploy_script(work.host, change)
-    kept = f"; the old one is {change.target.name}.previous" if change.there else ""
+    kept = f"; the old one is {change.target.name}.previous" if change.installed else ""
     work.say(f"{change.target} put in place (SHA-256 {script.sha256[:12]}, sqlite3 {version}){kept}")
 
 
@@ -132,13 +134,13 @@ def require_deployed(work: Session) -> Deployment:
     """Look at the script on the host; raises StepError where there is none."""
     script = read_script(work.database.local_script)
     there = plan_deployment(work.host, work.database, script)
-    if there.there is None:
+    if there.installed is None:
         raise StepError(
             f"there is no {there.target}",
             host=work.host.name,
             advice=f"put it there: {work.host.task(f'deploy-{work.database.name}-backup')}",
         )
-    work.record.script_sha256 = there.there.sha256
+    work.record.script_sha256 = there.installed.sha256
     return there
 
 
@@ -147,7 +149,8 @@ def preflight(work: Session) -> Preflight:
     settings, database = work.settings, work.database
     runs_a_day = count_daily_runs(database, PUBLISHED.read_text())
     records, _ = read_records(records_dir(settings))
-    sqlite = check_tools(work.host)
+    require_tools(work.host)
+    sqlite = probe_sqlite(work.host)
     seen = observe_preflight(work.host, database, sqlite, runs_a_day, records)
     return decide_preflight(seen, settings.writer_timeout, settings.free_space_floor)
 
@@ -155,7 +158,7 @@ def preflight(work: Session) -> Preflight:
 def run(work: Session, dry_run: bool = False, force: bool = False) -> File | None:
     """Run the database's script on the host as cron would, unless it would do harm; return the backup that it made."""
     there = require_deployed(work)
-    if there.needed:
+    if there.is_needed:
         work.say(f"note: {there.target} there is not the script of this checkout")
     command = backup_command(work.database, there.script)
     ahead = preflight(work)
@@ -164,13 +167,13 @@ def run(work: Session, dry_run: bool = False, force: bool = False) -> File | Non
         work.show(cron_command(command))
         return None
     if ahead.verdict is Verdict.NO and not force:
-        raise StepError(
-            f"the {work.database.name} database was not backed up: it would not go well",
+        raise PreflightRefusedError(
+            f"the {work.database.name} database was not backed up: the preflight says no",
             host=work.host.name,
             output="\n".join(ahead.reasons),
-            advice="mend that, or run it all the same: --force",
+            advice="remove the cause, or run it anyway: --force",
         )
-    return run_command(work, command, ahead.seen.source_bytes)
+    return run_command(work, command, ahead.facts.source_bytes)
 
 
 def run_command(work: Session, command: str, total: int) -> File:
@@ -188,6 +191,8 @@ def finish_run(work: Session, run: Job) -> File:
     seen, printed = follow(work, run)
     seconds = (seen.ended or seen.now) - run.started
     work.record.exit_status, work.record.seconds = seen.status, round(seconds, 3)
+    if seen.status != 0:
+        clear_unfinished(work.host, work.database)
     made = collect_result(work.host, work.database, run, seen, printed)
     _note_backup(work.record, made.path, made)
     work.say(f"made {made.path}, {format_size(made.bytes)}, in {seconds:.1f} s")
@@ -241,9 +246,10 @@ def stop_backup(work: Session, dry_run: bool = False) -> None:
     """End the backup of the database that is at work, or the check of one, and leave no part of it."""
     words = f"stopped by {whoami()}"
     if dry_run:
-        runs, processes = active_jobs(work.host, work.database)
-        work.say("\n".join([*(f"a {kind} goes on" for kind in runs), *map(str, processes)]) or "nothing goes on")
-        commands = [*stop_commands(work.database, runs, words), clear_command(work.database)]
+        active = active_jobs(work.host, work.database)
+        lines = [*(f"a {kind} is running" for kind in active.kinds), *map(str, active.processes)]
+        work.say("\n".join(lines) or "nothing is running")
+        commands = [*stop_commands(work.database, active.kinds, words), clear_command(work.database)]
         work.show("\n".join(commands))
         return
     end_backup(work.host, work.database, words)
@@ -266,7 +272,7 @@ def enable_wal(work: Session, undo: bool = False, dry_run: bool = False) -> None
         return
     tries = change_journal_mode(work.host, work.database, wanted)
     seen = check_journal_mode(work.host, work.database, wanted)
-    beside = ", ".join(PurePosixPath(path).name for path in seen.sidecars) or "nothing"
+    beside = ", ".join(path.name for path in seen.sidecars) or "nothing"
     work.say(f"{work.database.source} is in {name} mode now (tries: {tries}); beside it: {beside}")
 
 
@@ -278,7 +284,9 @@ def verify(work: Session, path: PurePosixPath | None = None, quick: bool = False
     seen = verify_backup(work.host, work.database, path, quick, tolerance, lambda run: follow(work, run), resume)
     work.record.script_sha256 = installed_sha256(work.host, work.database.script)
     _note_backup(work.record, seen.path, seen.backup)
-    work.record.checks = [{"name": each.name, "passed": each.passed, "detail": each.detail} for each in seen.checks]
+    work.record.checks = [
+        {"name": check.name, "passed": check.outcome.value, "detail": check.detail} for check in seen.checks
+    ]
     work.record.integrity_check = seen.integrity
     work.record.details["source_bytes"] = seen.source_bytes
     work.record.exit_status = seen.exit_code
@@ -289,7 +297,7 @@ def enable(work: Session, dry_run: bool = False) -> None:
     """Put the database's job into the host's crontab; say so and change nothing where it is active already."""
     there = require_deployed(work)
     job = make_job(work.settings, work.database, there.script)
-    if there.needed:
+    if there.is_needed:
         raise StepError(
             f"{there.target} is not the script of this checkout",
             host=work.host.name,
@@ -322,7 +330,7 @@ def disable(work: Session, dry_run: bool = False) -> None:
 def _replace(work: Session, old: str | None, new: str | None, dry_run: bool) -> None:
     if dry_run:
         work.say(diff_crontabs(old, new))
-        work.show(install_command(old, new, shown=True))
+        work.show(install_command(old, new))
     else:
         install_crontab(work.host, old, new)
 

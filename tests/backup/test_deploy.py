@@ -16,11 +16,12 @@ from demo_backups.backup.deploy import (
     REQUIRED_TOOLS,
     Deployment,
     check_deployment,
-    check_tools,
     deploy_script,
     installed_sha256,
     parse_installed,
     plan_deployment,
+    probe_sqlite,
+    require_tools,
 )
 from demo_backups.backup.script import InstalledScript, Script, read_script
 from demo_backups.errors import CouldNotLookError, StepError
@@ -89,11 +90,11 @@ def test_the_scripts_of_this_checkout_can_be_deployed() -> None:
 @pytest.mark.parametrize(
     ("content", "mode", "words", "advice"),
     [
-        (b"#!/bin/bash\r\nls\r\n", 0o755, "has Windows line ends (CRLF)", "sed -i 's/\\r$//' "),
-        (b"#!/bin/bash\nls\nls\r\n", 0o755, "has Windows line ends (CRLF)", "sed -i"),
+        (b"#!/bin/bash\r\nls\r\n", 0o755, "has Windows line endings (CRLF)", "sed -i 's/\\r$//' "),
+        (b"#!/bin/bash\nls\nls\r\n", 0o755, "has Windows line endings (CRLF)", "sed -i"),
         (b"#!/bin/bash\nls\n", 0o644, "is not executable", "chmod +x "),
-        (b"#!/bin/bash\nif true; then\n", 0o755, "bash cannot read", "correct the script"),
-        (b"#!/bin/bash\necho 'no end\n", 0o755, "bash cannot read", "correct the script"),
+        (b"#!/bin/bash\nif true; then\n", 0o755, "has a syntax error", "correct the script"),
+        (b"#!/bin/bash\necho 'no end\n", 0o755, "has a syntax error", "correct the script"),
     ],
     ids=["CRLF", "one CR", "mode", "if", "quote"],
 )
@@ -128,7 +129,7 @@ def test_what_bash_says_about_a_script_is_passed_on(tmp_path: Path) -> None:
 def test_a_script_that_is_not_there_is_refused(tmp_path: Path, folder: bool) -> None:
     if folder:
         (tmp_path / "x.sh").mkdir()
-    with pytest.raises(StepError, match="there is no script"):
+    with pytest.raises(StepError, match="does not exist"):
         read_script(tmp_path / "x.sh")
 
 
@@ -169,14 +170,14 @@ def test_the_index_script_has_the_paths_of_the_settings_built_in(project_setting
 )
 def test_deploying_is_needed_where_the_content_differs(script: Script, there: bytes | None, needed: bool) -> None:
     deployed = None if there is None else InstalledScript("755", there, SINCE)
-    assert Deployment(script, PurePosixPath("/x"), deployed).needed is needed
+    assert Deployment(script, PurePosixPath("/x"), deployed).is_needed is needed
 
 
 def test_the_difference_is_shown_as_diff_shows_it(script: Script) -> None:
     target = PurePosixPath("/srv/x.sh")
     assert Deployment(script, target, InstalledScript("755", OLD, SINCE)).diff().splitlines() == [
-        "--- /srv/x.sh (there)",
-        "+++ index-db-backup.sh (here)",
+        "--- /srv/x.sh (installed)",
+        "+++ index-db-backup.sh (this checkout)",
         "@@ -1,2 +1,2 @@",
         " #!/bin/sh",
         "-echo old",
@@ -195,12 +196,12 @@ def test_the_script_on_the_host_is_seen_as_it_is(here: Host, tmp_path: Path, scr
     target = tmp_path / name / "x.sh"
     target.parent.mkdir()
     database = _with_script(target)
-    assert plan_deployment(here, database, script).there is None
+    assert plan_deployment(here, database, script).installed is None
     script_of(target, b"\x00\xff\r\n" * 30, 0o4750)
-    seen = plan_deployment(here, database, script).there
+    seen = plan_deployment(here, database, script).installed
     assert seen is not None
     assert (seen.mode, seen.content) == ("4750", b"\x00\xff\r\n" * 30)
-    assert seen.since.timestamp() == pytest.approx(target.stat().st_ctime, abs=1e-5)
+    assert seen.changed.timestamp() == pytest.approx(target.stat().st_ctime, abs=1e-5)
 
 
 def _with_script(target: Path) -> Database:
@@ -212,7 +213,7 @@ def test_an_empty_script_on_the_host_is_no_missing_one(
     here: Host, place: Place, database: Database, script: Script
 ) -> None:
     script_of(place.target, b"")
-    seen = plan_deployment(here, database, script).there
+    seen = plan_deployment(here, database, script).installed
     assert seen is not None
     assert seen.content == b""
 
@@ -221,11 +222,11 @@ def test_a_script_that_cannot_be_seen_is_no_missing_one(
     here: Host, place: Place, database: Database, script: Script
 ) -> None:
     place.target.mkdir()
-    with pytest.raises(CouldNotLookError, match="could not look at"):
+    with pytest.raises(CouldNotLookError, match="could not read"):
         plan_deployment(here, database, script)
     place.target.rmdir()
     place.target.parent.rmdir()
-    with pytest.raises(CouldNotLookError, match="could not look at"):
+    with pytest.raises(CouldNotLookError, match="could not read"):
         plan_deployment(here, database, script)
 
 
@@ -239,9 +240,9 @@ def test_a_script_whose_mode_would_not_let_it_run_is_not_replaced(
     if not refused:
         check_deployment(here, change)
         return
-    with pytest.raises(StepError, match="is not executable there") as caught:
+    with pytest.raises(StepError, match="is not executable") as caught:
         check_deployment(here, change)
-    assert caught.value.advice == "there: chmod 755 '/it'\"'\"'s/x.sh'"
+    assert caught.value.advice == "on the host: chmod 755 '/it'\"'\"'s/x.sh'"
 
 
 # --- putting it there -----------------------------------------------------------------------------------------------
@@ -340,8 +341,8 @@ def test_a_link_in_its_place_is_replaced_and_what_it_led_to_stays(
     elsewhere = script_of(tmp_path / "elsewhere.sh", OLD, 0o700)
     place.target.symlink_to(elsewhere)
     change = plan_deployment(here, database, script)
-    assert change.there is not None
-    assert (change.there.content, change.there.mode) == (OLD, "700")
+    assert change.installed is not None
+    assert (change.installed.content, change.installed.mode) == (OLD, "700")
     deploy_script(here, change)
     assert not place.target.is_symlink()
     assert (place.target.read_bytes(), place.target.stat().st_mode & 0o777) == (NEW, 0o700)
@@ -397,13 +398,13 @@ def test_the_sum_of_the_script_on_the_host_is_read(here: Host, tmp_path: Path, s
 
 
 def test_the_version_of_sqlite_there_is_told(here: Host) -> None:
-    assert check_tools(here).count(".") == 2
+    assert probe_sqlite(here).count(".") == 2
 
 
 def test_every_missing_program_is_named(here: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("demo_backups.backup.deploy.REQUIRED_TOOLS", (*REQUIRED_TOOLS, "no-such-tool", "nor-this"))
     with pytest.raises(CouldNotLookError, match="not on cron's PATH: no-such-tool, nor-this") as caught:
-        check_tools(here)
+        require_tools(here)
     assert "install" in caught.value.advice
 
 
@@ -411,9 +412,9 @@ def test_a_sqlite_that_cannot_do_what_the_script_asks_is_refused(
     here: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script_of(tmp_path / "sqlite3", b"#!/bin/sh\necho 'Error: unknown option: -readonly' >&2; exit 1\n")
-    monkeypatch.setattr("demo_backups.sqlite.inspect.CRON_PATH", f"{tmp_path}:/usr/bin:/bin")
-    with pytest.raises(CouldNotLookError, match="its sqlite3 cannot do what the script asks") as caught:
-        check_tools(here)
+    monkeypatch.setattr("demo_backups.sqlite.command.CRON_PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(CouldNotLookError, match="sqlite3") as caught:
+        probe_sqlite(here)
     assert caught.value.output == "Error: unknown option: -readonly"
 
 
@@ -435,7 +436,16 @@ def test_the_programs_that_are_looked_for_are_all_that_the_script_calls(tmp_path
 
 @pytest.mark.parametrize(
     "printed",
-    ["welcome\n", "755 1 +0000\n!", "755 1 +0000\nYQ=", "rwx 1 +0000\n", "755 9e99 +0000\n", "755 1\n", "755 1 east\n"],
+    [
+        "",
+        "welcome\n",
+        "755 1 +0000\n!",
+        "755 1 +0000\nYQ=",
+        "rwx 1 +0000\n",
+        "755 9e99 +0000\n",
+        "755 1\n",
+        "755 1 east\n",
+    ],
 )
 def test_an_answer_that_tells_of_no_script_cannot_be_read(printed: str) -> None:
     with pytest.raises(ValueError, match=r"."):
@@ -446,4 +456,4 @@ def test_a_script_is_read_from_what_the_server_prints() -> None:
     seen = parse_installed("755 1.5 +0100\nYQ==")
     assert seen == InstalledScript("755", b"a", datetime.fromtimestamp(1.5, timezone.utc))
     assert parse_installed("755 1.5 +0100\n") == replace(seen, content=b"")
-    assert parse_installed("") is None
+    assert parse_installed("missing\n") is None

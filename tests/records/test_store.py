@@ -6,8 +6,6 @@ import getpass
 import json
 import os
 import socket
-import subprocess
-import sys
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,10 +14,12 @@ from typing import Any
 import pytest
 
 from demo_backups.errors import CouldNotLookError, SettingsError, StepError
-from demo_backups.project import ROOT
+from demo_backups.project import ROOT, whoami
 from demo_backups.records.record import Record
 from demo_backups.records.store import filter_records, read_records, record_outcome, records_dir, write_record
 from demo_backups.settings import Settings
+
+from ..helpers.processes import run_as_user
 
 
 def record(**changes: Any) -> Record:

@@ -20,7 +20,7 @@ from ..records.store import record_outcome, records_dir, write_record
 from ..remote.connection import open_host
 from ..settings import Settings
 from ..ui.tables import print_backups, print_preflight, print_verification
-from ..ui.units import format_size
+from ..units import format_size
 from ..workflows import (
     Session,
     deploy,

@@ -183,7 +183,7 @@ def evaluate_deployment(database: str) -> Evaluate:
             return to_do("the server has no script")
         if script is None or installed.sha256 != script.sha256:
             return to_do(f"the server has another version ({installed.sha256[:12]})")
-        since = installed.since.isoformat(sep=" ", timespec="seconds")
+        since = installed.changed.isoformat(sep=" ", timespec="seconds")
         return done(f"same version ({installed.sha256[:12]}), since {since}")
 
     return evaluate
@@ -257,7 +257,7 @@ def _backups_of_script(facts: ReleaseFacts, database: str) -> Fact[list[File]]:
         return on_host.backups
     if script is None or on_host.script is None or on_host.script.sha256 != script.sha256:
         return []
-    since = on_host.script.since
+    since = on_host.script.changed
     return [
         file for file in on_host.backups if file.modified >= since and _start_time(file) > since - timedelta(seconds=1)
     ]

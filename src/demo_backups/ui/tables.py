@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..project import task_command
+from ..units import format_size
 from .console import escape_controls
 from .outcome import MARK_STYLES, RESULTS, STYLES, Tone, describe_outcome
-from .units import format_size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,7 +40,7 @@ def checks_table(verification: Verification) -> Table:
     for column in ("check", "result", "what it saw"):
         table.add_column(column, overflow="fold", no_wrap=column != "what it saw")
     for check in verification.checks:
-        _, words, tone = RESULTS[check.passed]
+        _, words, tone = RESULTS[check.outcome.value]
         words = words.upper() if tone is Tone.BAD else words
         table.add_row(Text(check.name), Text(words, STYLES[tone]), Text(escape_controls(check.detail)))
     return table
@@ -52,9 +52,10 @@ def print_verification(out: Console, verification: Verification) -> None:
 
     out.print(Text(escape_controls(f"backup  {verification.path or 'none'}\nsource  {verification.source}")))
     out.print(checks_table(verification))
+    passed = verification.outcome.value
     verdict = {True: "all checks passed", False: "NOT a good backup", None: "not all checks could be made"}
-    *_, tone = RESULTS[verification.passed]
-    out.print(Text(verdict[verification.passed], STYLES[tone]))
+    *_, tone = RESULTS[passed]
+    out.print(Text(verdict[passed], STYLES[tone]))
 
 
 def backups_as_json(host: str, database: str, backups: Sequence[File]) -> dict[str, Any]:
@@ -164,25 +165,25 @@ def print_preflight(out: Console, ahead: Preflight) -> None:
     """Print what a backup will do, and the verdict."""
     from rich.text import Text
 
-    seen = ahead.seen
+    facts = ahead.facts
     rollback = "rollback: writers wait for the whole copy, and new readers for as long as a writer waits"
-    journal = "WAL: no writer waits" if seen.wal else rollback
+    journal = "WAL: no writer waits" if facts.wal else rollback
     rows = {
         "journal": journal,
-        "source": f"{format_size(seen.source_bytes)}, and a WAL of {format_size(seen.wal_bytes)}",
-        "writes": f"{seen.pulse.commits:,.0f} commits a second"
-        + (f"; the WAL will grow by about {format_size(ahead.wal_growth_bytes)}" if seen.wal else ""),
+        "source": f"{format_size(facts.source_bytes)}, and a WAL of {format_size(facts.wal_bytes)}",
+        "writes": f"{facts.write_rate.commits:,.0f} commits a second"
+        + (f"; the WAL will grow by about {format_size(ahead.wal_growth_bytes)}" if facts.wal else ""),
         "space": "; ".join(
             f"{mount}: {format_size(free)} free, {ahead.needed_bytes[mount]:,} needed"
-            for mount, free in {disk.mount: disk.free for disk in (seen.backup_disk, seen.source_disk)}.items()
+            for mount, free in {disk.mount: disk.free for disk in (facts.backup_disk, facts.source_disk)}.items()
         ),
-        "duration": f"about {seen.copy_seconds:.1f} s (from {seen.copy_known_from})",
-        "writers held": f"about {ahead.writers_held_seconds:.1f} s" if ahead.writers_held_seconds else "no",
-        "backups": f"{seen.backups[0]} held, {format_size(seen.backups[1])}; "
-        f"the 7-day rotation will hold up to {format_size(ahead.rotation_bytes)} at {seen.runs_a_day} a day",
-        "running": ", ".join(f"process {each.pid} of {each.user}" for each in seen.backup_processes)
-        or ("somebody's, whose processes may not be seen" if seen.hidden_backup else "no other backup"),
-        "sqlite3": seen.sqlite,
+        "duration": f"about {facts.copy_seconds:.1f} s (from {facts.speed_source.value})",
+        "writers held": f"about {ahead.writer_wait_seconds:.1f} s" if ahead.writer_wait_seconds else "no",
+        "backups": f"{facts.backup_count} held, {format_size(facts.backup_bytes)}; "
+        f"the 7-day rotation will hold up to {format_size(ahead.rotation_bytes)} at {facts.runs_a_day} a day",
+        "running": ", ".join(f"process {each.pid} of {each.user}" for each in facts.backup_processes)
+        or ("somebody's, whose processes may not be seen" if facts.hidden_backup else "no other backup"),
+        "sqlite3": facts.sqlite,
     }
     table = _table(show_header=False)
     table.add_column(no_wrap=True)
