@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import enum
 import re
 from dataclasses import dataclass
 
+from ..records.check import Outcome
 from .shell_syntax import (
     MAX_BYTES,
     SHELLS,
@@ -22,14 +22,6 @@ _BACKUP_ARGUMENT = re.compile(r"(?:^|\n|\\n)\s*\.backup\s")
 _BACKUP_INPUT = re.compile(r"""(?:^|[\s'"]|\\n)\.backup\s""")
 
 
-class Outcome(enum.Enum):
-    """The outcome of a lint."""
-
-    PASSED = "passed"
-    FAILED = "failed"
-    UNKNOWN = "unknown"
-
-
 @dataclass(frozen=True)
 class LintResult:
     """The outcome of a lint; `findings` are the faults, or the reason why the outcome is unknown."""
@@ -41,7 +33,7 @@ class LintResult:
 def lint(text: str) -> LintResult:
     """Check that a script uses sqlite3's .backup, does not run cp, and quotes its variables.
 
-    The outcome is unknown where the grammar cannot read the script, which happens for some valid scripts. cp is also
+    The outcome is unknown if the grammar cannot read the script, which happens for some valid scripts. cp is also
     found behind sudo, timeout, xargs and other commands that run commands, in `find -exec`, `bash -c`, `eval` and
     `trap`, and in functions and aliases. ShellCheck finds more about quoting (SC2086).
     """
