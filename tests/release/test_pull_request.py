@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 
 from demo_backups.errors import CouldNotLookError
-from demo_backups.release.git_changes import apply
+from demo_backups.release.git_changes import apply, plan_pull_request
 from demo_backups.release.pull_request import (
     PullRequest,
     PullRequestState,
     Review,
     compare_url,
     parse_pull_request,
-    plan_pull_request,
     read_pull_request,
 )
 

@@ -1,4 +1,4 @@
-"""The changes that the release makes in git: branch, commits and push. Each is planned, shown, then applied."""
+"""The changes that the release makes in git and on GitHub. Each is planned, shown, then applied."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from .git_state import (
     read_local_state,
     read_remote_state,
 )
+from .pull_request import PullRequestState, read_pull_request
 from .repository import CHANGE_TIMEOUT, Checkout
 
 
@@ -205,3 +206,16 @@ def require_pushed(checkout: Checkout) -> None:
     if local.branch_commit is None or local.branch_commit != remote.branch_commit:
         release = checkout.release
         raise StepError(f"{release.remote} does not have the current {release.branch}", advice="./inv release.push")
+
+
+# --- the pull request -----------------------------------------------------------------------------------------------
+
+
+def plan_pull_request(checkout: Checkout) -> Change:
+    """Plan to open the pull request; its text is passed as standard input. Raises CouldNotLookError if gh fails."""
+    release = checkout.release
+    request = read_pull_request(checkout)
+    if request and request.state is not PullRequestState.CLOSED:
+        return Change("open the pull request", f"{request.url} ({request.state.value}): nothing to do")
+    command = ["gh", "pr", "create", "--base", release.base, "--head", release.branch, "--title", release.title]
+    return Change("open the pull request", "opened the pull request", [[*command, "--body-file", "-"]])

@@ -121,3 +121,12 @@ def commit_part(settings: Settings, name: str) -> tuple[tuple[str, ...], str]:
     """Return the files and the message of a commit of the release: `index`, `tracker` or `docs`."""
     files = settings.release.docs if name == "docs" else (str(settings.database_settings(name).script),)
     return files, str(getattr(settings.release.commits, name))
+
+
+def read_remote_url(checkout: Checkout) -> str | None:
+    """Return the URL of the remote, None if there is no such remote; raises CouldNotLookError."""
+    command = ("remote", "get-url", "--", checkout.release.remote)
+    result = checkout.run("git", *command)
+    if not result.ok and "No such remote" in result.stderr:
+        return None
+    return checkout.query(*command).strip()
