@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from demo_backups.backup.script_lint import LintResult, Outcome, lint
+from demo_backups.backup.script_lint import LintResult, lint
 from demo_backups.backup.shell_syntax import MAX_BYTES
+from demo_backups.records.check import Outcome
 
 from ..helpers.constants import SCRIPT
 

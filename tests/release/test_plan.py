@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 import pytest
 
 from demo_backups.backup.script import InstalledScript, Script
-from demo_backups.backup.script_lint import LintResult, Outcome
+from demo_backups.backup.script_lint import LintResult
+from demo_backups.records.check import Outcome
 from demo_backups.records.record import Record, RecordedCheck
 from demo_backups.release.facts import CronState, DatabaseFacts, HostFacts, ReleaseFacts, Unavailable
 from demo_backups.release.git_state import LocalState, MergeState, RemoteState

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import enum
 import re
 from dataclasses import dataclass
 
+from ..records.check import Outcome
 from .shell_syntax import (
     MAX_BYTES,
     SHELLS,
@@ -20,14 +20,6 @@ from .shell_syntax import (
 _PRINTING_PROGRAMS = ("echo", "printf", "logger", ":")
 _BACKUP_ARGUMENT = re.compile(r"(?:^|\n|\\n)\s*\.backup\s")
 _BACKUP_INPUT = re.compile(r"""(?:^|[\s'"]|\\n)\.backup\s""")
-
-
-class Outcome(enum.Enum):
-    """The outcome of a lint."""
-
-    PASSED = "passed"
-    FAILED = "failed"
-    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)

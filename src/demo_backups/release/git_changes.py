@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
 from ..errors import CouldNotLookError, StepError
 from .git_state import (
@@ -16,37 +15,7 @@ from .git_state import (
     read_local_state,
     read_remote_state,
 )
-from .repository import CHANGE_TIMEOUT, Checkout
-
-
-@dataclass(frozen=True)
-class Change:
-    """What a step will do: commands to run in order, with `stdin` as their standard input.
-
-    `action` completes "could not ...". `summary` says what was done or, without commands, why there is nothing to do.
-    """
-
-    action: str
-    summary: str
-    commands: list[list[str]] = field(default_factory=list)
-    advice: str = ""
-    stdin: str | None = None
-
-    @property
-    def is_needed(self) -> bool:
-        """Tell whether there is something to do."""
-        return bool(self.commands)
-
-
-def apply(checkout: Checkout, change: Change) -> None:
-    """Run the commands of a change until one fails; raises StepError."""
-    for command in change.commands:
-        result = checkout.run(*command, timeout=CHANGE_TIMEOUT, stdin=change.stdin)
-        if not result.ok:
-            raise StepError(
-                f"could not {change.action}: {shlex.join(command)}", output=result.output, advice=change.advice
-            )
-
+from .repository import Change, Checkout
 
 # --- the branch -----------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..errors import CouldNotLookError
-from .repository import Checkout
+from .repository import Checkout, read_remote_url
 
 # --- the checkout ---------------------------------------------------------------------------------------------------
 
@@ -173,12 +173,3 @@ def _read_merge_state(checkout: Checkout, base_commit: str | None) -> MergeState
         return MergeState.MERGED
     is_shallow = checkout.query("rev-parse", "--is-shallow-repository").strip() == "true"
     return MergeState.UNKNOWN if is_shallow else MergeState.NOT_MERGED
-
-
-def read_remote_url(checkout: Checkout) -> str | None:
-    """Return the URL of the remote, None if there is no such remote; raises CouldNotLookError."""
-    command = ("remote", "get-url", "--", checkout.release.remote)
-    result = checkout.run("git", *command)
-    if not result.ok and "No such remote" in result.stderr:
-        return None
-    return checkout.query(*command).strip()

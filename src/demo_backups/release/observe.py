@@ -12,8 +12,9 @@ from ..backup.catalog import list_backups
 from ..backup.crontab import has_job, make_job, read_crontab
 from ..backup.deploy import read_installed
 from ..backup.script import InstalledScript, Script, read_script
-from ..backup.script_lint import LintResult, Outcome, lint
+from ..backup.script_lint import LintResult, lint
 from ..errors import BackupsError, InterruptedRunError, StepError
+from ..records.check import Outcome
 from ..records.store import read_records, records_dir
 from ..remote.connection import open_host
 from ..remote.host import Host

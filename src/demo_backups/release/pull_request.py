@@ -10,9 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..errors import CouldNotLookError
-from .git_changes import Change
-from .git_state import read_remote_url
-from .repository import Checkout
+from .repository import Change, Checkout, read_remote_url
 
 
 class PullRequestState(enum.Enum):

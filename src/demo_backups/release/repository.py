@@ -8,10 +8,10 @@ import re
 import shlex
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import CouldNotLookError, SettingsError
+from ..errors import CouldNotLookError, SettingsError, StepError
 from ..remote.host import Result
 from ..settings import ReleaseSettings, Settings
 
@@ -121,3 +121,44 @@ def commit_part(settings: Settings, name: str) -> tuple[tuple[str, ...], str]:
     """Return the files and the message of a commit of the release: `index`, `tracker` or `docs`."""
     files = settings.release.docs if name == "docs" else (str(settings.database_settings(name).script),)
     return files, str(getattr(settings.release.commits, name))
+
+
+def read_remote_url(checkout: Checkout) -> str | None:
+    """Return the URL of the remote, None if there is no such remote; raises CouldNotLookError."""
+    command = ("remote", "get-url", "--", checkout.release.remote)
+    result = checkout.run("git", *command)
+    if not result.ok and "No such remote" in result.stderr:
+        return None
+    return checkout.query(*command).strip()
+
+
+# --- changes --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a step will do: commands to run in order, with `stdin` as their standard input.
+
+    `action` completes "could not ...". `summary` says what was done or, without commands, why there is nothing to do.
+    """
+
+    action: str
+    summary: str
+    commands: list[list[str]] = field(default_factory=list)
+    advice: str = ""
+    stdin: str | None = None
+
+    @property
+    def is_needed(self) -> bool:
+        """Tell whether there is something to do."""
+        return bool(self.commands)
+
+
+def apply(checkout: Checkout, change: Change) -> None:
+    """Run the commands of a change until one fails; raises StepError."""
+    for command in change.commands:
+        result = checkout.run(*command, timeout=CHANGE_TIMEOUT, stdin=change.stdin)
+        if not result.ok:
+            raise StepError(
+                f"could not {change.action}: {shlex.join(command)}", output=result.output, advice=change.advice
+            )

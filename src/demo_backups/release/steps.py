@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import TypeAlias
 
-from ..backup.script_lint import Outcome
+from ..records.check import Outcome
 from ..records.record import Record
 from ..remote.files import File
 from ..settings import LOCAL
