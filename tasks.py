@@ -18,6 +18,7 @@ from invoke import Context, Exit
 try:
     from demo_backups.errors import FAILED, INTERRUPTED, WRONG_INPUT, BackupsError, SettingsError, StepError
     from demo_backups.project import ROOT, find_unknown_variables, read_project_file
+    from demo_backups.ui.debug import limit_debug_output
 except ModuleNotFoundError:
     raise Exit(f"{sys.executable} lacks the package demo_backups: run ./inv, or 'pip install -e .' first", 2) from None
 
@@ -57,6 +58,8 @@ HELP = {
 
 if Path(__file__).resolve().parent != ROOT:
     raise Exit(f"the demo_backups of {ROOT} is not that of this folder: run ./inv, or 'pip install -e .' first", 2)
+
+limit_debug_output()
 
 # Invoke is about to read it too, and would end in a traceback where it is not YAML.
 try:

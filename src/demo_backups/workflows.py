@@ -123,7 +123,7 @@ def deploy(work: Session, dry_run: bool = False) -> None:
         return
     if dry_run:
         work.say(change.diff())
-        work.show(change.shown_command())
+        work.show(change.command())
         return
     deploy_script(work.host, change)
     kept = f"; the old one is {change.target.name}.previous" if change.installed else ""
@@ -330,7 +330,7 @@ def disable(work: Session, dry_run: bool = False) -> None:
 def _replace(work: Session, old: str | None, new: str | None, dry_run: bool) -> None:
     if dry_run:
         work.say(diff_crontabs(old, new))
-        work.show(install_command(old, new, shown=True))
+        work.show(install_command(old, new))
     else:
         install_crontab(work.host, old, new)
 

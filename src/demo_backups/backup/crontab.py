@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import difflib
 import hashlib
 import re
@@ -11,6 +10,7 @@ from pathlib import PurePosixPath
 
 from ..errors import CouldNotLookError, CrontabConflictError, NoScheduleError, StepError
 from ..project import ROOT
+from ..remote.files import STALE_MINUTES, check_sha256, send
 from ..remote.host import Host
 from ..remote.shell import HOME, STATE_DIR, quote
 from ..settings import Database, Settings
@@ -184,46 +184,17 @@ def check_log_writable(host: Host, log: PurePosixPath) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Difference:
-    """How one content becomes another: that many bytes of its start stay, and of its end; the block goes between."""
+def install_command(old: str | None, new: str | None) -> str:
+    """The command that replaces a crontab by what it reads from its standard input; `None` is no crontab at all.
 
-    start: int
-    block: bytes
-    end: int
-
-
-def find_difference(old: bytes, new: bytes) -> Difference:
-    """Find the difference between two contents."""
-    start = _alike(old, new)
-    end = _alike(old[start:][::-1], new[start:][::-1])
-    return Difference(start, new[start : len(new) - end], end)
-
-
-def _alike(one: bytes, other: bytes) -> int:
-    """Count the bytes that two contents have in common at their start."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
-
-
-def install_command(old: str | None, new: str | None, shown: bool = False) -> str:
-    """The command that replaces a crontab: it keeps the old one, and stops if that has changed since it was read.
-
-    `None` is no crontab at all. Only the difference is in it, since every user of the host can read a command's
-    arguments, and sudo logs them; the other lines come from the crontab that is there. Where the command is only
-    `shown`, words stand for what is coded.
+    It keeps the old one, and stops if that has changed since it was read. No line of a crontab is in the command: every
+    user of the host can read a command's arguments, and sudo logs them.
     """
     before, after = (hashlib.sha256(_bytes(text)).hexdigest() for text in (old, new))
-    difference = find_difference(_bytes(old), _bytes(new))
-    coded = f"<{len(difference.block):,} bytes, base64>" if shown else base64.b64encode(difference.block).decode()
-    parts = [
-        f'head -c {difference.start} -- "$old"',
-        *([f"echo {coded} | base64 -d"] if difference.block else []),
-        f'tail -c {difference.end} -- "$old"',
-    ]
-    build = [
-        f'{{ {"; ".join(parts)}; }} > "$new"',
-        f'[ "$(sha256sum < "$new")" = "{after}  -" ] || {{ echo "it came out damaged" >&2; exit 1; }}',
+    stage = [
+        "new=$(mktemp ./crontab.new.XXXXXX)",
+        'cat > "$new"',
+        check_sha256('"$new"', after, "it was damaged on the way"),
     ]
     return "\n".join(
         [
@@ -231,11 +202,15 @@ def install_command(old: str | None, new: str | None, shown: bool = False) -> st
             'if [ "$(stat -c %u .)" != "$(id -u)" ] || [ -n "$(find . -prune -perm /022)" ]; then',
             '  echo "$PWD belongs to another user, or others can write in it" >&2; exit 1',
             "fi",
-            "new=$(mktemp ./crontab.new.XXXXXX); old=$(mktemp ./crontab.old.XXXXXX)",
-            "trap 'rm -f -- \"$new\" \"$old\"' EXIT; trap 'exit 1' HUP INT TERM",
-            'crontab -l > "$old" 2>/dev/null || : > "$old"',
-            f'[ "$(sha256sum < "$old")" = "{before}  -" ] || {{ echo "it has changed meanwhile" >&2; exit 1; }}',
-            *([] if new is None else build),
+            "exec 8< .; flock --wait 10 8 || { echo 'another task is changing the crontab' >&2; exit 1; }",
+            f"find . -maxdepth 1 -name 'crontab.[no][el][wd].??????' -mmin +{STALE_MINUTES} -delete",
+            'new=""; old=""; trap \'rm -f -- "$new" "$old"\' EXIT; trap "exit 1" HUP INT TERM',
+            *([] if new is None else stage),
+            "old=$(mktemp ./crontab.old.XXXXXX)",
+            '[ "$(crontab -l 2>/dev/null | sha256sum)" = "'
+            f'{before}  -" ] || {{ echo "it has been changed meanwhile" >&2; exit 1; }}',
+            'crontab -l > "$old" 2>/dev/null || :',
+            check_sha256('"$old"', before, "the old crontab could not be kept: is the disk full?"),
             'sync -- "$old"; mv --force -- "$old" crontab.previous',
             "crontab -r" if new is None else 'crontab "$new"',
         ]
@@ -244,7 +219,7 @@ def install_command(old: str | None, new: str | None, shown: bool = False) -> st
 
 def install_crontab(host: Host, old: str | None, new: str | None) -> None:
     """Replace the crontab and look that the new one is in force; raises StepError, and then the old one still is."""
-    host.execute("install the crontab", install_command(old, new), display=install_command(old, new, shown=True))
+    send(host, "install the crontab", install_command(old, new), _bytes(new))
     if _bytes(read_crontab(host)) != _bytes(new):
         raise StepError(
             "the crontab in force is not the one that was installed",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from ..errors import MissingToolError, StepError
-from ..remote.files import parse_sha256, parse_time
+from ..remote.files import FileWrite, parse_sha256, parse_time, send
 from ..remote.host import Host
 from ..remote.shell import CRON_PATH, quote
 from ..settings import Database
@@ -41,37 +40,21 @@ class Deployment:
         new_name = f"{self.script.path.name} (this checkout)"
         return "\n".join(difflib.unified_diff(old_lines, new_lines, old_name, new_name, lineterm=""))
 
-    def command(self, payload: str | None = None) -> str:
-        """The command that puts it there; `payload` stands in for the content where it is only shown.
-
-        Staged beside its place, compared by SHA-256, given the owner and mode of the old one, flushed, renamed.
-        """
-        content = payload or base64.b64encode(self.script.content).decode()
-        target, folder, previous = quote(self.target), quote(self.target.parent), quote(f"{self.target}.previous")
-        return "\n".join(
-            [
-                "set -eu; umask 077",
-                f"new=$(mktemp -- {quote(self.target.parent / f'.{self.target.name}.XXXXXX')})",
-                "trap 'rm -f -- \"$new\"' EXIT; trap 'exit 1' HUP INT TERM",
-                f'echo {content} | base64 -d > "$new"',
-                f'[ "$(sha256sum < "$new")" = "{self.script.sha256}  -" ] || {{ echo "came damaged" >&2; exit 1; }}',
-                *(
-                    [
-                        f'chown --reference={target} -- "$new"; chmod --reference={target} -- "$new"',
-                        f"ln --force --no-target-directory -- {target} {previous}",
-                    ]
-                    if self.installed
-                    else [f'[ "$(id -u)" != 0 ] || chown --reference={folder} -- "$new"', 'chmod 755 -- "$new"']
-                ),
-                'sync -- "$new"',
-                f'mv --force --no-target-directory -- "$new" {target}',
-                f"sync -- {folder}",
-            ]
+    def command(self) -> str:
+        """Return the command that puts the script in place; it reads the script from its standard input."""
+        return (
+            f"# standard input: {len(self.script.content):,} bytes of {self.script.path.name}\n{self._write.command()}"
         )
 
-    def shown_command(self) -> str:
-        """The command, with words in place of the content."""
-        return self.command(payload=f"<{len(self.script.content):,} bytes of {self.script.path.name}, base64>")
+    @property
+    def _write(self) -> FileWrite:
+        return FileWrite(
+            self.target,
+            self.script.sha256,
+            replaces=self.installed.sha256 if self.installed else None,
+            mode="755",
+            keep_previous=True,
+        )
 
 
 def require_tools(host: Host) -> None:
@@ -111,7 +94,7 @@ def plan_deployment(host: Host, database: Database, script: Script) -> Deploymen
 
 
 def installed_command(target: PurePosixPath) -> str:
-    """Build the command that prints an installed script: mode, change time and zone, then its content in base64.
+    """Build the command that prints an installed script: mode, change time and zone, then its content.
 
     It prints `missing` where there is no script, and fails where the folder cannot be entered: every file in such a
     folder would seem to be missing.
@@ -119,7 +102,7 @@ def installed_command(target: PurePosixPath) -> str:
     path = quote(target)
     return (
         f"cd -- {quote(target.parent)} && if [ -e {path} ]; then"
-        f" find -L {path} -maxdepth 0 -printf '%m %C@ %Tz\\n' && base64 -w 0 -- {path}; else echo missing; fi"
+        f" find -L {path} -maxdepth 0 -printf '%m %C@ %Tz\\n' && cat -- {path}; else echo missing; fi"
     )
 
 
@@ -137,7 +120,7 @@ def parse_installed(output: str) -> InstalledScript | None:
     attributes, _, content = output.partition("\n")
     mode, seconds, offset = attributes.split()
     int(mode, 8)
-    return InstalledScript(mode, base64.b64decode(content, validate=True), parse_time(seconds, offset))
+    return InstalledScript(mode, content.encode("utf-8", "surrogateescape"), parse_time(seconds, offset))
 
 
 def check_deployment(host: Host, deployment: Deployment) -> None:
@@ -151,18 +134,23 @@ def check_deployment(host: Host, deployment: Deployment) -> None:
         )
 
 
-def deploy_script(host: Host, change: Deployment) -> None:
-    """Put the script in its place and look that it stands there; raises StepError."""
-    host.execute(f"put {change.script.path.name} in its place", change.command(), display=change.shown_command())
-    if installed_sha256(host, change.target) != change.script.sha256:
+def deploy_script(host: Host, deployment: Deployment) -> None:
+    """Put the script in place, and check that it is installed; raises StepError."""
+    action = f"deploy {deployment.script.path.name}"
+    send(host, action, deployment.command(), deployment.script.content)
+    if installed_sha256(host, deployment.target) != deployment.script.sha256:
         raise StepError(
-            f"{change.target} is not what was put there",
+            f"{deployment.target} differs from the script that was deployed",
             host=host.name,
-            advice="is somebody else deploying? The old one is beside it: NAME.previous",
+            advice=f"somebody else may be deploying; the previous script is {deployment.target}.previous",
         )
 
 
 def installed_sha256(host: Host, target: PurePosixPath) -> str | None:
-    """Return the SHA-256 of an installed script, in hexadecimal; None where it cannot be read."""
-    result = host.run(f"read {target}", f"sha256sum -- {quote(target)}", root=True)
-    return parse_sha256(result.stdout) if result.ok else None
+    """Return the SHA-256 of an installed script, in hexadecimal; None where it cannot be read.
+
+    Raises CouldNotLookError for an answer that is not a SHA-256.
+    """
+    action = f"read {target}"
+    result = host.run(action, f"sha256sum -- {quote(target)}", root=True)
+    return host.parse(action, result.stdout, parse_sha256) if result.ok else None
