@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from demo_backups.errors import CouldNotLookError
-from demo_backups.release.git_changes import apply
 from demo_backups.release.pull_request import (
     PullRequest,
     PullRequestState,
