@@ -21,6 +21,7 @@ from demo_backups.release.pull_request import (
     plan_pull_request,
     read_pull_request,
 )
+from demo_backups.release.repository import apply
 
 from ..helpers.release_repository import BRANCH, ReleaseRepository, empty_repository, release_repository
 
