@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 
 from demo_backups.errors import CouldNotLookError
-from demo_backups.release.git_changes import apply, plan_pull_request
 from demo_backups.release.pull_request import (
     PullRequest,
     PullRequestState,
     Review,
     compare_url,
     parse_pull_request,
+    plan_pull_request,
     read_pull_request,
 )
+from demo_backups.release.repository import apply
 
 from ..helpers.release_repository import BRANCH, ReleaseRepository, empty_repository, release_repository
 

@@ -19,13 +19,13 @@ from ..ui.console import escape_controls
 from ..ui.tables import print_verification
 from ..workflows import Session, deploy, enable, open_session, run, verify
 from .facts import Unavailable
-from .git_changes import Change, apply, plan_branch, plan_commit, plan_pull_request, plan_push, require_pushed
+from .git_changes import plan_branch, plan_commit, plan_push, require_pushed
 from .observe import observe_facts, observe_plan, try_fact
 from .plan import Mark, Plan, make_plan
-from .pull_request import compare_url
+from .pull_request import compare_url, plan_pull_request
 from .report.page import Page, build_page
 from .report.render import render_markdown
-from .repository import Checkout, commit_part, open_checkout
+from .repository import Change, Checkout, apply, commit_part, open_checkout
 
 if TYPE_CHECKING:
     from rich.console import Console

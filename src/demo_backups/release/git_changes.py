@@ -1,11 +1,10 @@
-"""The changes that the release makes in git and on GitHub. Each is planned, shown, then applied."""
+"""The changes that the release makes in git: branch, commits and push. Each is planned, shown, then applied."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
 from ..errors import CouldNotLookError, StepError
 from .git_state import (
@@ -16,38 +15,7 @@ from .git_state import (
     read_local_state,
     read_remote_state,
 )
-from .pull_request import PullRequestState, read_pull_request
-from .repository import CHANGE_TIMEOUT, Checkout
-
-
-@dataclass(frozen=True)
-class Change:
-    """What a step will do: commands to run in order, with `stdin` as their standard input.
-
-    `action` completes "could not ...". `summary` says what was done or, without commands, why there is nothing to do.
-    """
-
-    action: str
-    summary: str
-    commands: list[list[str]] = field(default_factory=list)
-    advice: str = ""
-    stdin: str | None = None
-
-    @property
-    def is_needed(self) -> bool:
-        """Tell whether there is something to do."""
-        return bool(self.commands)
-
-
-def apply(checkout: Checkout, change: Change) -> None:
-    """Run the commands of a change until one fails; raises StepError."""
-    for command in change.commands:
-        result = checkout.run(*command, timeout=CHANGE_TIMEOUT, stdin=change.stdin)
-        if not result.ok:
-            raise StepError(
-                f"could not {change.action}: {shlex.join(command)}", output=result.output, advice=change.advice
-            )
-
+from .repository import Change, Checkout
 
 # --- the branch -----------------------------------------------------------------------------------------------------
 
@@ -206,16 +174,3 @@ def require_pushed(checkout: Checkout) -> None:
     if local.branch_commit is None or local.branch_commit != remote.branch_commit:
         release = checkout.release
         raise StepError(f"{release.remote} does not have the current {release.branch}", advice="./inv release.push")
-
-
-# --- the pull request -----------------------------------------------------------------------------------------------
-
-
-def plan_pull_request(checkout: Checkout) -> Change:
-    """Plan to open the pull request; its text is passed as standard input. Raises CouldNotLookError if gh fails."""
-    release = checkout.release
-    request = read_pull_request(checkout)
-    if request and request.state is not PullRequestState.CLOSED:
-        return Change("open the pull request", f"{request.url} ({request.state.value}): nothing to do")
-    command = ["gh", "pr", "create", "--base", release.base, "--head", release.branch, "--title", release.title]
-    return Change("open the pull request", "opened the pull request", [[*command, "--body-file", "-"]])

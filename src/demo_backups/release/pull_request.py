@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..errors import CouldNotLookError
-from .repository import Checkout, read_remote_url
+from .repository import Change, Checkout, read_remote_url
 
 
 class PullRequestState(enum.Enum):
@@ -96,3 +96,13 @@ def compare_url(checkout: Checkout) -> str | None:
     match = re.fullmatch(r"(?:https://(?:[^@/]*@)?|ssh://git@|git@)github\.com[:/]([\w.-]+/[\w.-]+?)(?:\.git)?/?", url)
     names = f"{quote(release.base)}...{quote(release.branch)}"
     return f"https://github.com/{match[1]}/compare/{names}?expand=1" if match else None
+
+
+def plan_pull_request(checkout: Checkout) -> Change:
+    """Plan to open the pull request; its text is passed as standard input. Raises CouldNotLookError if gh fails."""
+    release = checkout.release
+    request = read_pull_request(checkout)
+    if request and request.state is not PullRequestState.CLOSED:
+        return Change("open the pull request", f"{request.url} ({request.state.value}): nothing to do")
+    command = ["gh", "pr", "create", "--base", release.base, "--head", release.branch, "--title", release.title]
+    return Change("open the pull request", "opened the pull request", [[*command, "--body-file", "-"]])

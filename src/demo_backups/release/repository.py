@@ -8,10 +8,10 @@ import re
 import shlex
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import CouldNotLookError, SettingsError
+from ..errors import CouldNotLookError, SettingsError, StepError
 from ..remote.host import Result
 from ..settings import ReleaseSettings, Settings
 
@@ -130,3 +130,35 @@ def read_remote_url(checkout: Checkout) -> str | None:
     if not result.ok and "No such remote" in result.stderr:
         return None
     return checkout.query(*command).strip()
+
+
+# --- changes --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a step will do: commands to run in order, with `stdin` as their standard input.
+
+    `action` completes "could not ...". `summary` says what was done or, without commands, why there is nothing to do.
+    """
+
+    action: str
+    summary: str
+    commands: list[list[str]] = field(default_factory=list)
+    advice: str = ""
+    stdin: str | None = None
+
+    @property
+    def is_needed(self) -> bool:
+        """Tell whether there is something to do."""
+        return bool(self.commands)
+
+
+def apply(checkout: Checkout, change: Change) -> None:
+    """Run the commands of a change until one fails; raises StepError."""
+    for command in change.commands:
+        result = checkout.run(*command, timeout=CHANGE_TIMEOUT, stdin=change.stdin)
+        if not result.ok:
+            raise StepError(
+                f"could not {change.action}: {shlex.join(command)}", output=result.output, advice=change.advice
+            )
