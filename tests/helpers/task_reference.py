@@ -9,8 +9,7 @@ import inspect
 
 from invoke import Collection
 from invoke.loader import FilesystemLoader
-from invoke.parser.context import ParserContext
-from invoke.parser.context import to_flag
+from invoke.parser.context import ParserContext, to_flag
 
 from demo_backups.project import ROOT
 
