@@ -221,14 +221,21 @@ def test_next_deployment_replaces_kept_script(
 
 
 @root_only
-@pytest.mark.parametrize("exists", [False, True])
-def test_owner_is_that_of_script_or_folder(deploy: Callable[[Path], Deployment], target: Path, exists: bool) -> None:
-    os.chown(target.parent, 12345, 23456)
-    if exists:
-        os.chown(target.parent, 0, 0)
-        os.chown(install(target), 12345, 23456)
+def test_owner_and_mode_are_kept(deploy: Callable[[Path], Deployment], target: Path) -> None:
+    install(target)
+    os.chown(target, 12345, 23456)
+    target.chmod(0o4750)
     deploy(target)
-    assert (target.stat().st_uid, target.stat().st_gid) == (12345, 23456)
+    status = target.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (12345, 23456, 0o4750)
+
+
+@root_only
+def test_first_deployment_has_owner_of_folder(deploy: Callable[[Path], Deployment], target: Path) -> None:
+    os.chown(target.parent, 12345, 23456)
+    deploy(target)
+    status = target.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (12345, 23456, 0o755)
 
 
 def test_link_is_replaced_and_its_target_kept(

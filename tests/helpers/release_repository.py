@@ -83,16 +83,16 @@ class ReleaseRepository:
             check=True,
         ).stdout.rstrip("\n")
 
-    def run_task(self, task: str, *, dry_run: bool = False, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run a task of TASKS, with variables added to the environment."""
+    def run_task(self, task: str, *flags: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run a task of TASKS with --dry-run or without, and with variables added to the environment."""
         out = io.StringIO()
         with _environment(os.environ | self.variables | variables):
             try:
-                TASKS[task](_load_settings(), make_console(out), dry_run)
+                TASKS[task](_load_settings(), make_console(out), "--dry-run" in flags)
                 code, error = 0, ""
             except BackupsError as caught:
                 code, error = caught.exit_code, escape_controls(str(caught))
-        return subprocess.CompletedProcess([task], code, out.getvalue(), error)
+        return subprocess.CompletedProcess([task, *flags], code, out.getvalue(), error)
 
     def checkout(self, **changes: Any) -> Checkout:
         """Return the checkout, with changes to the settings of the release."""

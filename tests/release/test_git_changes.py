@@ -410,16 +410,16 @@ def test_pull_request_needs_pushed_branch(release_branch: ReleaseRepository) -> 
 
 def test_dry_run_prints_commands_only(release_repository: ReleaseRepository) -> None:
     before = release_repository.state
-    done = release_repository.run_task("branch", dry_run=True)
+    done = release_repository.run_task("branch", "--dry-run")
     output = check_result(done, 0, f"would run in {release_repository.path}:", "git switch --no-track --create")
     assert release_repository.state == before
     command = output.splitlines()[1].strip()
     subprocess.run(["sh", "-c", command], cwd=release_repository.path, check=True, capture_output=True)
 
     before = release_repository.state
-    done = release_repository.run_task("commit-docs", dry_run=True)
+    done = release_repository.run_task("commit-docs", "--dry-run")
     check_result(done, 0, f"git commit --quiet '--message={MESSAGES['docs']}' -- AGENTS.md")
-    done = release_repository.run_task("push", dry_run=True)
+    done = release_repository.run_task("push", "--dry-run")
     check_result(done, 0, "git push --quiet --no-follow-tags --set-upstream -- origin")
     assert release_repository.state == before
 
@@ -427,12 +427,12 @@ def test_dry_run_prints_commands_only(release_repository: ReleaseRepository) -> 
 def test_dry_run_fetches_nothing(release_repository: ReleaseRepository) -> None:
     release_repository.push_from_other_clone("other.txt", "x\n")
     before = release_repository.state
-    check_result(release_repository.run_task("branch", dry_run=True), 0, "git fetch -- origin")
+    check_result(release_repository.run_task("branch", "--dry-run"), 0, "git fetch -- origin")
     assert release_repository.state == before
 
 
 def test_dry_run_reports_refusal(release_repository: ReleaseRepository) -> None:
-    check_result(release_repository.run_task("commit-index-backup", dry_run=True), 1, "main is checked out")
+    check_result(release_repository.run_task("commit-index-backup", "--dry-run"), 1, "main is checked out")
 
 
 def test_release_with_other_names(release_repository: ReleaseRepository) -> None:
