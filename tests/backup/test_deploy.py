@@ -162,7 +162,7 @@ def test_unreadable_script_is_not_missing(here: Host, project_settings: Settings
         plan_deployment(here, database, script)
 
 
-def test_parse_installed() -> None:
+def test_parse_installed_output() -> None:
     installed = parse_installed("755 1.5 +0100\na\udcff")
     assert installed == InstalledScript("755", b"a\xff", datetime.fromtimestamp(1.5, timezone.utc))
     assert parse_installed("755 1.5 +0100\n") == replace(installed, content=b"")
@@ -178,7 +178,7 @@ def test_parse_installed_rejects_other_output(output: str) -> None:
 
 
 @ODD_FOLDERS
-def test_installed_sha256(here: Host, tmp_path: Path, script: Script, name: str) -> None:
+def test_installed_sha256_is_read(here: Host, tmp_path: Path, script: Script, name: str) -> None:
     target = tmp_path / name
     assert installed_sha256(here, PurePosixPath(target)) is None
     target.write_bytes(NEW)
