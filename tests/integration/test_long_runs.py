@@ -272,7 +272,7 @@ def test_long_check_is_attached_to(tracker: Tracker) -> None:
 
 def test_second_backup_is_refused(tracker: Tracker) -> None:
     with paused_backup(tracker) as (task, pid):
-        check_end(tracker.inv("run-tracker-backup"), 1, "a backup of it is going on: process ", " of root")
+        check_end(tracker.inv("run-tracker-backup"), 1, "a backup of this database is running: process ", " of root")
         check_end(
             tracker.inv("run-tracker-backup", "--force"),
             1,
@@ -290,7 +290,7 @@ def test_second_backup_is_refused(tracker: Tracker) -> None:
 
 def test_backup_is_refused_during_cron_job(tracker: Tracker) -> None:
     with paused_backup(tracker, cron=True) as (cron, pid):
-        check_end(tracker.inv("run-tracker-backup"), 1, "a backup of it is going on: process ")
+        check_end(tracker.inv("run-tracker-backup"), 1, "a backup of this database is running: process ")
         check_end(tracker.inv("run-tracker-backup", "--force"), 1, "another run is at work in ")
         tracker.check_folder(new=0, part=True)
         resume(pid)
@@ -399,7 +399,7 @@ def test_damaged_state_does_not_prevent_next_backup(tracker: Tracker, state: Pat
     check_end(
         tracker.inv("attach"), 3, f"the state directory of this job, ~/.demo-backups/{state.name}, is damaged", "rm -r "
     )
-    check_end(tracker.inv("stop-backup"), 1, "no backup of the tracker database is going on")
+    check_end(tracker.inv("stop-backup"), 1, "no backup of the tracker database is running")
     tracker.check_folder(new=0)
     check_end(tracker.inv("run-tracker-backup"), 0)
     tracker.check_folder(new=1)
