@@ -17,7 +17,7 @@ from demo_backups.rehearsal.database import make_index, make_tracker
 from demo_backups.rehearsal.rehearse import server_settings
 from demo_backups.rehearsal.server import serve
 from demo_backups.remote.connection import open_host
-from demo_backups.remote.host import Host, Result
+from demo_backups.remote.host import Host, Transfer
 from demo_backups.settings import Settings, load_settings
 
 from .helpers.constants import NOBODY
@@ -57,14 +57,14 @@ def public() -> Iterator[Path]:
 
 @pytest.fixture
 def as_nobody(public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let commands be run as nobody, whose home is the public folder."""
-    run = Host.run
+    """Run commands as nobody, whose home is the public folder."""
+    stream = Host.stream
 
-    def run_as_nobody(self: Host, what: str, command: str, **options: Any) -> Result:
+    def stream_as_nobody(self: Host, action: str, command: str, **options: Any) -> Transfer:
         words = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "sh", "-c", command]
-        return run(self, what, f"HOME={shlex.quote(str(public))} {shlex.join(words)}", **options)
+        return stream(self, action, f"HOME={shlex.quote(str(public))} {shlex.join(words)}", **options)
 
-    monkeypatch.setattr(Host, "run", run_as_nobody)
+    monkeypatch.setattr(Host, "stream", stream_as_nobody)
 
 
 @pytest.fixture
