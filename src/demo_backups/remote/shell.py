@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import PurePosixPath
 
-HOME = '"$HOME"'  # words of the host's shell
-STATE_DIR = f"{HOME}/.demo-backups"  # how the last runs went, and the crontab as it was before
+HOME = '"$HOME"'  # a word of the host's shell
+STATE_DIR = f"{HOME}/.demo-backups"  # the state of jobs, and the previous crontab
 CRON_PATH = "/usr/bin:/bin"  # of a job in a crontab that sets none (crontab(5))
 
 
