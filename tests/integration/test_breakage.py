@@ -45,7 +45,7 @@ def test_a_run_whose_session_is_killed_goes_on_and_is_found_again(server: Server
         assert "./inv attach --host demo --database index" in printed
     done = server.inv("attach", "verify")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"made {server.settings.backup_dir}/{server.names()[0]}" in done.stdout
+    assert f"created {server.settings.backup_dir}/{server.names()[0]}" in done.stdout
 
 
 def test_a_server_that_is_down_could_not_be_looked_at(server: Server) -> None:

@@ -21,7 +21,7 @@ from demo_backups.settings import Database
 from demo_backups.sqlite.journal_mode import change_journal_mode, read_journal_mode
 
 from ..helpers.databases import is_consistent
-from ..helpers.processes import held_midway, start_program, stop_midway, wait_for_end, wait_until
+from ..helpers.processes import start_program, stop_midway, stopped_midway, wait_for_end, wait_until
 from ..helpers.tasks import INV
 from .conftest import Server
 
@@ -175,7 +175,7 @@ def held(
         (tracker.backups / tracker.expired).unlink(missing_ok=True)
         tracker.expired = tracker._add(days=9)
 
-    return held_midway(start, tracker.stop_copy, undo)
+    return stopped_midway(start, tracker.stop_copy, undo)
 
 
 # --- the connection, the user and the maintainer's machine ----------------------------------------------------------
@@ -189,7 +189,7 @@ def test_a_connection_that_is_cut_leaves_a_run_that_is_found_and_finished(tracke
         go_on(pid)
         done = wait_for_end(again)
     (backup,) = tracker.left(made=1)
-    told(done, 0, f"made {tracker.database.backup_dir}/{backup.name}")
+    told(done, 0, f"created {tracker.database.backup_dir}/{backup.name}")
 
 
 def test_attach_ends_as_a_run_that_failed_and_a_truncated_source_is_no_backup(tracker: Tracker) -> None:
@@ -213,7 +213,7 @@ def test_a_maintainers_machine_that_is_gone_for_good_costs_nothing(tracker: Trac
     other.mkdir()
     done = tracker.inv("attach", HOME=str(other), INVOKE_EVIDENCE_DIR=str(other / "evidence"))
     (backup,) = tracker.left(made=1)
-    told(done, 0, "started by ", f"made {tracker.database.backup_dir}/{backup.name}")
+    told(done, 0, "started by ", f"created {tracker.database.backup_dir}/{backup.name}")
     (record,) = (json.loads(path.read_text()) for path in (other / "evidence").iterdir())
     assert (record["kind"], record["exit_status"], record["bytes"]) == ("run", 0, backup.stat().st_size)
 
@@ -240,7 +240,7 @@ def test_on_a_terminal_a_bar_is_shown_ctrl_c_detaches_and_nothing_is_asked(track
         go_on(pid)
         assert tty.end() == 0
     (backup,) = tracker.left(made=1)
-    assert f"made {tracker.database.backup_dir}/{backup.name}" in tty.shown
+    assert f"created {tracker.database.backup_dir}/{backup.name}" in tty.shown
 
 
 def test_a_long_check_is_left_and_found_again_too(tracker: Tracker) -> None:
@@ -277,7 +277,7 @@ def test_a_second_run_is_refused_whoever_starts_it(tracker: Tracker) -> None:
         assert (ahead.returncode, json.loads(ahead.stdout)["verdict"]) == (1, "no")
         tracker.left(made=0, part=True)
         go_on(pid)
-        told(wait_for_end(task), 0, "made ")
+        told(wait_for_end(task), 0, "created ")
     tracker.left(made=1)
 
 
@@ -454,7 +454,7 @@ def test_wal_mode_waits_for_an_open_transaction_and_comes_when_that_ends(rollbac
         wait_until(lambda: rollback.shells("journal_mode"), "the first try")
         assert service.stdin
         service.stdin.close()
-        told(wait_for_end(task), 0, "is in WAL mode now")
+        told(wait_for_end(task), 0, "is now in WAL mode")
     rollback.left(made=0)
 
 
@@ -470,5 +470,5 @@ def test_wal_mode_is_given_up_where_a_transaction_stays_open(
         assert "nothing has changed" in str(error.value)
         assert not read_journal_mode(host, rollback.database).wal
         assert rollback.source.read_bytes() == before
-    told(rollback.inv("enable-wal"), 0, "is in WAL mode now")
+    told(rollback.inv("enable-wal"), 0, "is now in WAL mode")
     rollback.left(made=0)

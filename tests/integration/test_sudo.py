@@ -29,7 +29,7 @@ def test_the_password_is_asked_for_once_and_neither_shown_nor_kept(server: Serve
         tty.type(PASSWORD)
         assert tty.end() == 0, tty.shown
         assert tty.shown.count(ASKED) == 1
-        assert "made /home/torrust/backups/backup_" in tty.shown
+        assert "created /home/torrust/backups/backup_" in tty.shown
         assert PASSWORD not in tty.shown
     assert len(server.names()) == 1
     assert PASSWORD not in server.evidence()

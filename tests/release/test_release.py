@@ -24,10 +24,10 @@ from demo_backups.records.record import SCHEMA, Record
 from demo_backups.records.store import write_record
 from demo_backups.rehearsal.database import make_tracker
 from demo_backups.rehearsal.server import ALIAS
-from demo_backups.release.actions import ACTIONS, Doing, _confirm, do_next
+from demo_backups.release.actions import ACTIONS, _confirm, do_next
 from demo_backups.release.observe import observe_plan
 from demo_backups.release.plan import Plan
-from demo_backups.settings import Settings
+from demo_backups.settings import Settings, select_host
 from demo_backups.ui.console import make_console
 
 from ..helpers.release_repository import DOCS, SCRIPTS, ReleaseRepository, empty_repository, release_repository
@@ -97,13 +97,13 @@ class Release:
 
     def plan(self, host: str | None = None) -> Plan:
         """The plan as it stands."""
-        return observe_plan(self.settings, host)
+        return observe_plan(select_host(self.settings, host) if host else self.settings)
 
     def do(self, *names: str, host: str = ALIAS) -> None:
         """Do steps as `inv next` does, whatever the plan says of them."""
-        doing = Doing(self.settings, host, make_console(io.StringIO()))
+        settings = select_host(self.settings, host)
         for name in names:
-            ACTIONS[name].do(doing, False)
+            ACTIONS[name].act(settings, make_console(io.StringIO()), False)
 
     def note(self, kind: str, **changes: Any) -> None:
         """Leave a record of something that passed."""
@@ -303,7 +303,7 @@ def test_on_this_machine_next_does_the_same(on_its_way: Release, monkeypatch: py
         before = on_its_way.plan("local")
         assert before.next
         assert before.next.name == step
-        do_next(on_its_way.settings, "local", make_console(io.StringIO()), yes=True)
+        do_next(select_host(on_its_way.settings, "local"), make_console(io.StringIO()), yes=True)
         assert marks(on_its_way.plan("local"))[step] == "done"
     # The same machine by its other name: what is there is the same, and a verification is of one name.
     there = marks(on_its_way.plan(ALIAS))
@@ -341,7 +341,7 @@ def test_without_a_terminal_and_without_yes_it_shows_the_commands_and_does_nothi
     before = on_its_way.plan()
     done = on_its_way.demo.inv("next")
     assert done.returncode == 1
-    assert "  ./inv branch\n" in done.stdout
+    assert "  ./inv release.branch\n" in done.stdout
     assert "git switch --no-track --create" in done.stdout
     assert done.stderr.startswith("nothing was done: there is no terminal to ask on\n")
     assert "--yes" in done.stderr
@@ -390,7 +390,7 @@ def test_what_is_done_by_hand_is_left_to_hands(on_its_way: Release, file: str, t
     on_its_way.do(*PHASE_1_THERE, "index-commit", "tracker-commit")
     (on_its_way.repository.path / file).write_text(text)
     with pytest.raises(StepError) as caught:
-        do_next(on_its_way.settings, ALIAS, make_console(io.StringIO()), yes=True)
+        do_next(select_host(on_its_way.settings, ALIAS), make_console(io.StringIO()), yes=True)
     assert caught.value.action == f"{step} is done by hand"
     assert seen in caught.value.output
     assert f" in {on_its_way.repository.path}" in caught.value.advice
@@ -446,7 +446,7 @@ def test_a_plan_with_something_unseen_says_why_below_its_table(on_its_way: Relea
     assert below.count("nowhere.invalid: no such host") == 1  # the same reason once
     assert "gh is not installed\n  -> install it" in below
     assert below.endswith(
-        "3 of 16 steps done, optional ones not counted; next: branch (./inv next --host nowhere.invalid)\n"
+        "3 of 16 steps done, not counting optional ones; next: branch (./inv next --host nowhere.invalid)\n"
     )
 
 
@@ -455,7 +455,7 @@ def test_with_nothing_to_do_but_something_unseen_the_exit_code_is_3(on_its_way: 
     on_its_way.do(*IN_GIT)
     done = on_its_way.demo.inv("plan", "--exit-code", INVOKE_HOST="nowhere.invalid")
     assert (done.returncode, done.stderr) == (3, "")
-    assert done.stdout.endswith("9 of 16 steps done, optional ones not counted; what is next cannot be seen\n")
+    assert done.stdout.endswith("9 of 16 steps done, not counting optional ones; the next step is unknown\n")
     done = on_its_way.demo.inv("next", "--yes", INVOKE_HOST="nowhere.invalid")
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith("nowhere.invalid: what is next cannot be seen\n  | index-deploy not seen: ")
@@ -554,9 +554,9 @@ def test_damaged_records_are_named_below_the_table_and_passed_over(on_its_way: R
     done = on_its_way.demo.inv("plan")
     assert (done.returncode, done.stderr) == (0, "")
     below = done.stdout.partition(" merge ")[2]
-    assert f"passed over: {half}: it is not whole" in below
-    assert f"passed over: {folder}: it is not a regular file" in below
-    assert f"passed over: {newer}: schema {SCHEMA + 1} is not known: a newer version wrote it" in below
+    assert f"skipped: {half}: it is not whole" in below
+    assert f"skipped: {folder}: it is not a regular file" in below
+    assert f"skipped: {newer}: schema {SCHEMA + 1} is not known: a newer version wrote it" in below
 
 
 def test_where_the_records_cannot_be_read_their_steps_are_not_seen(on_its_way: Release) -> None:
@@ -667,7 +667,7 @@ def test_optional_steps_are_passed_over_and_done_with_their_tasks(on_its_way: Re
     assert (marks(seen)["tracker-deploy"], marks(seen)["tracker-test"]) == ("to do", "waiting")
     assert seen.next
     assert seen.next.name == "tracker-commit"
-    assert demo.inv("next").stdout.startswith("passed over, since it is optional: tracker-deploy (")
+    assert demo.inv("next").stdout.startswith("skipped, since it is optional: tracker-deploy (")
     for task in (["deploy-tracker-backup"], ["run-tracker-backup"], ["verify", "--database", "tracker"]):
         done = demo.inv(*task)
         assert done.returncode == 0, done.stderr

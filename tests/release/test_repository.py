@@ -140,7 +140,7 @@ def printed(done: subprocess.CompletedProcess[str], code: int, *words: str) -> s
 
 @pytest.mark.parametrize("task", [*TASKS, "open-pr"])
 def test_where_no_checkout_is_no_task_does_anything(inv: Inv, tmp_path: Path, task: str) -> None:
-    done = inv(task, INVOKE_RELEASE_REPOSITORY=str(tmp_path), GIT_CEILING_DIRECTORIES=str(tmp_path.parent))
+    done = inv(f"release.{task}", INVOKE_RELEASE_REPOSITORY=str(tmp_path), GIT_CEILING_DIRECTORIES=str(tmp_path.parent))
     printed(done, 2, f"{tmp_path} is not the top of a git repository", "not a git repository", "release.repository")
 
 
@@ -169,14 +169,14 @@ def test_a_repository_that_git_refuses_to_read_could_not_be_looked_at(repo: Repo
 
 
 def test_without_git_nothing_can_be_looked_at(repo: Repository, tmp_path: Path) -> None:
-    printed(repo.inv("branch", PATH=str(tmp_path)), 3, "git is not installed", "apt install git")
+    printed(repo.inv("release.branch", PATH=str(tmp_path)), 3, "git is not installed", "apt install git")
 
 
 def test_a_hook_s_own_repository_is_not_taken_for_the_checkout(repo: Repository, tmp_path: Path) -> None:
     other = tmp_path / "other"
     repo.git("init", "-q", "-b", "main", str(other))
     variables = {"GIT_DIR": str(other / ".git"), "GIT_WORK_TREE": str(other), "GIT_INDEX_FILE": str(other / "index")}
-    printed(repo.inv("branch", **variables), 0, "made from main")
+    printed(repo.inv("release.branch", **variables), 0, "made from main")
     assert repo.git("branch", "--show-current") == BRANCH
     assert not list((other / ".git/refs/heads").iterdir())
 
@@ -412,7 +412,7 @@ def test_a_commit_is_refused_on_the_wrong_branch(repo: Repository, where: str) -
         repo.git("switch", "-q", "--detach" if where == "detached" else "-c" + where)
     before = repo.state
     name = "a commit without a branch" if where == "detached" else where
-    printed(repo.do("commit-index-backup"), 1, f"{name} is checked out, not {BRANCH}", "-> ./inv branch")
+    printed(repo.do("commit-index-backup"), 1, f"{name} is checked out, not {BRANCH}", "-> ./inv release.branch")
     assert repo.state == before
 
 
@@ -537,7 +537,7 @@ def test_the_branch_is_pushed_also_while_another_is_checked_out(on_branch: Repos
 
 
 def test_a_branch_that_is_not_there_is_not_pushed(repo: Repository) -> None:
-    printed(repo.do("push"), 1, f"there is no branch {BRANCH}", "-> ./inv branch")
+    printed(repo.do("push"), 1, f"there is no branch {BRANCH}", "-> ./inv release.branch")
 
 
 def test_without_a_remote_it_is_said_how_to_add_one(on_branch: Repository) -> None:
@@ -603,14 +603,20 @@ def test_a_branch_that_is_not_pushed_gets_no_pull_request(on_branch: Repository)
 
 def test_a_dry_run_shows_the_commands_and_changes_nothing(repo: Repository) -> None:
     before = repo.state
-    shown = printed(repo.inv("branch", "--dry-run"), 0, f"would run in {repo.path}:", "git switch --no-track --create")
+    shown = printed(
+        repo.inv("release.branch", "--dry-run"), 0, f"would run in {repo.path}:", "git switch --no-track --create"
+    )
     assert repo.state == before
     line = shown.splitlines()[1].strip()
     subprocess.run(["sh", "-c", line], cwd=repo.path, env=repo.inv.environment, check=True, capture_output=True)
 
     before = repo.state
-    printed(repo.inv("commit-docs", "--dry-run"), 0, f"git commit --quiet '--message={MESSAGES['docs']}' -- AGENTS.md")
-    printed(repo.inv("push", "--dry-run"), 0, "git push --quiet --no-follow-tags --set-upstream -- origin")
+    printed(
+        repo.inv("release.commit-docs", "--dry-run"),
+        0,
+        f"git commit --quiet '--message={MESSAGES['docs']}' -- AGENTS.md",
+    )
+    printed(repo.inv("release.push", "--dry-run"), 0, "git push --quiet --no-follow-tags --set-upstream -- origin")
     assert repo.state == before
 
 
@@ -692,9 +698,9 @@ def test_another_release_has_its_own_names(repo: Repository) -> None:
         "INVOKE_RELEASE_BRANCH": "next/one",
         "INVOKE_RELEASE_COMMITS_INDEX": 'feat: it\'s "another" $(one) #1',
     }
-    printed(repo.inv("branch", **own), 0, "on the branch next/one, made from develop")
-    printed(repo.inv("commit-index-backup", **own), 0)
-    printed(repo.inv("push", **own), 0, "pushed next/one to upstream")
+    printed(repo.inv("release.branch", **own), 0, "on the branch next/one, made from develop")
+    printed(repo.inv("release.commit-index-backup", **own), 0)
+    printed(repo.inv("release.push", **own), 0, "pushed next/one to upstream")
     assert (
         repo.git("show", "--no-patch", "--format=%s", "next/one", at=repo.remote) == 'feat: it\'s "another" $(one) #1'
     )

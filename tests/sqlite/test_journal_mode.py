@@ -51,7 +51,7 @@ class Place:
         """Do what the task does; return what was said, or raise what is raised."""
         out = io.StringIO()
         record = Record("enable-wal", self.host.name, self.database.name)
-        enable_wal(Session(self.host, self.settings, self.database, record, make_console(out)), undo, dry_run)
+        enable_wal(Session(self.host, self.settings, self.database, record, make_console(out), dry_run), undo)
         return out.getvalue()
 
     def refused(self, undo: bool = False) -> str:
@@ -119,7 +119,7 @@ def let_go(process: subprocess.Popen[str]) -> None:
 
 def test_a_live_database_changes_over_and_no_write_fails(place: Place) -> None:
     with live_writer(place.source, rate=200) as wrote:
-        assert "is in WAL mode now" in place.enable_wal()
+        assert "is now in WAL mode" in place.enable_wal()
         assert place.mode() == "wal"
         wait_until(lambda: place.names() == THREE, "a commit that goes to the WAL")
         assert place.enable_wal() == f"{place.source} is in WAL mode already: nothing to do\n"
@@ -136,7 +136,7 @@ def test_it_says_what_changes_in_the_names_of_the_files_there(place: Place) -> N
     for words in ("tracker.sqlite  ", "tracker.sqlite-wal  ", "tracker.sqlite-shm  ", "checkpoint"):
         assert words in said
     assert "./inv enable-wal --host local --database tracker --undo" in said
-    assert "is in WAL mode now (tries: 1); beside it: nothing" in said
+    assert "is now in WAL mode (attempts: 1); sidecar files: none" in said
     assert moved.names() == ["tracker.sqlite"]
 
 
@@ -167,7 +167,7 @@ def test_a_transaction_that_ends_is_outwaited(place: Place, monkeypatch: pytest.
         monkeypatch.setattr(Host, "run", watched)
         said = place.enable_wal()
     assert [result.status for result in results] == [5, 0]
-    assert "is in WAL mode now (tries: 2)" in said
+    assert "is now in WAL mode (attempts: 2)" in said
     assert place.mode() == "wal"
 
 
@@ -190,7 +190,7 @@ def test_a_transaction_that_does_not_end_is_waited_for_within_a_bound(
     assert place.mode() == "delete"
     assert place.source.read_bytes() == before
     assert place.names() == ["sqlite3.db"]
-    assert "is in WAL mode now" in place.enable_wal()  # nothing stands in its way any more
+    assert "is now in WAL mode" in place.enable_wal()  # nothing stands in its way any more
 
 
 # --- and back -------------------------------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ def test_back_is_refused_while_somebody_has_it_open_and_says_who_and_how_to_stop
             assert each in words
         assert place.mode() == "wal"
     said = place.enable_wal(undo=True)
-    assert said == f"{place.source} is in rollback mode now (tries: 1); beside it: nothing\n"
+    assert said == f"{place.source} is now in rollback mode (attempts: 1); sidecar files: none\n"
     assert (place.mode(), place.names()) == ("delete", ["sqlite3.db"])
     assert "is in rollback mode already: nothing to do" in place.enable_wal(undo=True)
 
@@ -255,15 +255,15 @@ def test_what_is_no_database_is_left_as_it_is(place: Place, content: bytes) -> N
 @pytest.mark.parametrize("name", [name for name in ODD_NAMES.values() if "\n" not in name])
 def test_any_path_works(place: Place, tmp_path: Path, name: str) -> None:
     moved = place.move(tmp_path / name / f"{name}.db")
-    assert "is in WAL mode now" in moved.enable_wal()
+    assert "is now in WAL mode" in moved.enable_wal()
     assert (moved.mode(), moved.names()) == ("wal", [f"{name}.db"])
-    assert "is in rollback mode now" in moved.enable_wal(undo=True)
+    assert "is now in rollback mode" in moved.enable_wal(undo=True)
     assert (moved.mode(), moved.names()) == ("delete", [f"{name}.db"])
 
 
 def test_a_start_up_file_of_sqlite3_changes_nothing(place: Place, home: Path) -> None:
     (home / ".sqliterc").write_text(".mode box\n.headers on\n")
-    assert "is in WAL mode now" in place.enable_wal()
+    assert "is now in WAL mode" in place.enable_wal()
 
 
 # --- the proof ------------------------------------------------------------------------------------------------------
@@ -312,7 +312,7 @@ def test_without_sudo_the_database_of_another_user_is_left_alone(place: Place, p
     assert "  -> set use_sudo to true (INVOKE_USE_SUDO=1)" in words
     assert (source.read_bytes(), theirs.names()) == (before, ["sqlite3.db"])
     os.chown(source, NOBODY, NOBODY)
-    assert "is in WAL mode now" in theirs.enable_wal()
+    assert "is now in WAL mode" in theirs.enable_wal()
 
 
 # --- as a user calls it ---------------------------------------------------------------------------------------------
@@ -326,7 +326,7 @@ def test_there_and_back_as_a_user_calls_it(demo: Demo) -> None:
     with live_writer(source) as wrote:
         done = demo.inv(*task)
         assert (done.returncode, done.stderr) == (0, "")
-        assert "is in WAL mode now" in done.stdout
+        assert "is now in WAL mode" in done.stdout
         refused = demo.inv(*task, "--undo")
         assert refused.returncode == 1
         assert "rehearsal.writer" in refused.stderr

@@ -8,16 +8,17 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 from ..errors import CouldNotLookError, StepError
 from ..project import ROOT, task_command
 from ..rehearsal.options import RehearsalOptions
 from ..rehearsal.rehearse import rehearse
 from ..settings import Settings, rehearsal_settings
-from ..ui.console import escape_controls
+from ..ui.console import Console
+from ..ui.outcome import Tone
 from ..ui.tables import print_verification
-from ..workflows import Session, deploy, enable, open_session, run, verify
+from ..workflows import Session, deploy, enable, open_session, print_heading, run, verify
 from .facts import Unavailable
 from .observe import observe_facts, observe_plan, try_fact
 from .plan import Mark, Plan, make_plan
@@ -35,13 +36,10 @@ from .repository import (
     plan_push,
 )
 
-if TYPE_CHECKING:
-    from rich.console import Console
 
-
-def observe_report(settings: Settings, name: str | None = None) -> Page:
-    """Look afresh at the plan, for a host, and at the records: what the report shows; raises SettingsError."""
-    facts, damaged = observe_facts(settings, name)
+def observe_report(settings: Settings) -> Page:
+    """Observe the plan and the records, and choose what the report shows."""
+    facts, damaged = observe_facts(settings)
     records = facts.records
     known = (
         None if isinstance(records, Unavailable) or (damaged and not records) else records
@@ -68,7 +66,7 @@ def push(settings: Settings, out: Console, dry_run: bool = False) -> None:
     _apply(checkout, plan_push(checkout), out, dry_run)
 
 
-def open_pr(settings: Settings, name: str | None, out: Console, dry_run: bool = False) -> None:
+def open_pr(settings: Settings, out: Console, dry_run: bool = False) -> None:
     """Open the pull request, with a body made of the evidence.
 
     Raises StepError where the branch is not pushed. Where `gh` cannot do it, prints the body and raises
@@ -80,9 +78,9 @@ def open_pr(settings: Settings, name: str | None, out: Console, dry_run: bool = 
     if isinstance(change, Change) and not change.commands:
         _apply(checkout, change, out, dry_run)
         return
-    body = render_markdown(observe_report(settings, name))
+    body = render_markdown(observe_report(settings))
     if dry_run or isinstance(change, Unavailable):
-        out.print(body, soft_wrap=True)
+        out.say(body)
     if isinstance(change, Unavailable):
         address = compare_address(checkout)
         where = address or "where, cannot be told: the address of the remote is not one of github.com"
@@ -97,77 +95,71 @@ def open_pr(settings: Settings, name: str | None, out: Console, dry_run: bool = 
 def _apply(checkout: Checkout, change: Change, out: Console, dry_run: bool) -> None:
     if dry_run and change.commands:
         commands = "\n".join(f"  {shlex.join(words)}" for words in change.commands)
-        out.print(escape_controls(f"would run in {checkout.path}:\n{commands}"), soft_wrap=True)
+        out.say(f"would run in {checkout.path}:\n{commands}")
         return
     apply(checkout, change)
-    out.print(escape_controls(change.done), soft_wrap=True)
+    out.say(change.done)
 
 
-@dataclass(frozen=True)
-class Doing:
-    """What a step of the plan is done with."""
-
-    settings: Settings
-    host: str
-    out: Console
+Act: TypeAlias = Callable[[Settings, Console, bool], None]  # the last one: a dry run
 
 
 @dataclass(frozen=True)
 class Action:
-    """How a step is done: by which task, and the same as a function, which can show the commands only (`dry_run`)."""
+    """How a step is done: its task, and the same as a function, which in a dry run only shows the commands."""
 
     task: str
-    do: Callable[[Doing, bool], None]
-    of_host: bool = True
+    act: Act
+    on_host: bool = True
     has_dry_run: bool = True
 
     def command(self, host: str) -> str:
-        """The task as a user types it."""
-        return task_command(self.task, host) if self.of_host else f"./inv {self.task}"
+        """Return the command line of the task, for the user to type."""
+        return task_command(self.task, host) if self.on_host else f"./inv {self.task}"
 
 
-def _on_host(task: str, database: str, do: Callable[[Session, bool], object], kind: str) -> Action:
-    def on_host(doing: Doing, dry_run: bool) -> None:
-        with open_session(doing.settings, task, doing.host, database, doing.out, kind, dry_run) as work:
-            do(work, dry_run)
+def _act_on_host(task: str, database: str, workflow: Callable[[Session], object], kind: str) -> Action:
+    def act(settings: Settings, out: Console, dry_run: bool) -> None:
+        target = settings.database(database)
+        print_heading(out, settings, task, target)
+        with open_session(settings, target, out, kind, dry_run) as work:
+            workflow(work)
 
-    return Action(task, on_host)
-
-
-def _verify(doing: Doing, dry_run: bool) -> None:
-    with open_session(doing.settings, "verify", doing.host, "index", doing.out, "verification") as work:
-        seen = verify(work)
-    print_verification(doing.out, seen)
+    return Action(task, act)
 
 
-def _in_git(task: str, do: Callable[[Settings, Console, bool], None]) -> Action:
-    return Action(task, lambda doing, dry_run: do(doing.settings, doing.out, dry_run), of_host=False)
+def _verify(settings: Settings, out: Console, dry_run: bool) -> None:
+    target = settings.database("index")
+    print_heading(out, settings, "verify", target)
+    with open_session(settings, target, out, "verification") as work:
+        verification = verify(work)
+    print_verification(out, verification)
 
 
-def _commit(part: str) -> Callable[[Settings, Console, bool], None]:
+def _act_in_git(task: str, act: Act) -> Action:
+    return Action(task, act, on_host=False)
+
+
+def _commit(part: str) -> Act:
     return lambda settings, out, dry_run: commit(settings, part, out, dry_run)
 
 
-def _rehearse(doing: Doing, dry_run: bool) -> None:
-    rehearse(rehearsal_settings(doing.settings), RehearsalOptions(), False, doing.out)
-
-
-def _open_pr(doing: Doing, dry_run: bool) -> None:
-    open_pr(doing.settings, doing.host, doing.out, dry_run)
+def _rehearse(settings: Settings, out: Console, dry_run: bool) -> None:
+    rehearse(rehearsal_settings(settings), RehearsalOptions(), False, out)
 
 
 ACTIONS = {
-    "branch": _in_git("branch", branch),
-    "index-test": Action("rehearse", _rehearse, of_host=False, has_dry_run=False),
-    "index-deploy": _on_host("deploy-index-backup", "index", deploy, "deploy"),
-    "index-run": _on_host("run-index-backup", "index", run, "run"),
+    "branch": _act_in_git("release.branch", branch),
+    "index-test": Action("rehearse", _rehearse, on_host=False, has_dry_run=False),
+    "index-deploy": _act_on_host("deploy-index-backup", "index", deploy, "deploy"),
+    "index-run": _act_on_host("run-index-backup", "index", run, "run"),
     "index-verify": Action("verify", _verify, has_dry_run=False),
-    "index-enable": _on_host("enable-index-backup", "index", enable, "enable"),
-    "index-commit": _in_git("commit-index-backup", _commit("index")),
-    "tracker-commit": _in_git("commit-tracker-backup", _commit("tracker")),
-    "docs-commit": _in_git("commit-docs", _commit("docs")),
-    "push": _in_git("push", push),
-    "open-pr": Action("open-pr", _open_pr),
+    "index-enable": _act_on_host("enable-index-backup", "index", enable, "enable"),
+    "index-commit": _act_in_git("release.commit-index-backup", _commit("index")),
+    "tracker-commit": _act_in_git("release.commit-tracker-backup", _commit("tracker")),
+    "docs-commit": _act_in_git("release.commit-docs", _commit("docs")),
+    "push": _act_in_git("release.push", push),
+    "open-pr": Action("release.open-pr", open_pr),
 }
 BY_HAND = {  # THERE: the checkout that is released
     "index-script": f"edit it in THERE, or take the one of this project: it is in {ROOT / 'share/bin'}",
@@ -178,7 +170,7 @@ BY_HAND = {  # THERE: the checkout that is released
 }
 
 
-def do_next(settings: Settings, name: str | None, out: Console, yes: bool) -> None:
+def do_next(settings: Settings, out: Console, yes: bool) -> None:
     """Do the next step of the plan: show its commands, ask, act, and look whether the plan says that it is done.
 
     Raises StepError where it is not done; CouldNotLookError where nothing is seen to be to do; SettingsError where
@@ -186,29 +178,28 @@ def do_next(settings: Settings, name: str | None, out: Console, yes: bool) -> No
     """
     with contextlib.suppress(CouldNotLookError):  # without git the plan still stands
         open_checkout(settings)
-    before = observe_plan(settings, name)
+    before = observe_plan(settings)
     step = before.next
     if step is None:
         _report_no_next_step(before, out)
         return
-    doing = Doing(settings, before.host, out)
     for optional in before.passed_over:
-        out.print(f"passed over, since it is optional: {optional.name} ({optional.title})", soft_wrap=True)
-    out.print(escape_controls(f"next: {step.name}: {step.title} ({step.observed})"), soft_wrap=True)
+        out.say(f"skipped, since it is optional: {optional.name} ({optional.title})")
+    out.say(f"next: {step.name}: {step.title} ({step.observed})")
     action = ACTIONS.get(step.name)
     if action is None:
         advice = BY_HAND[step.name].replace("THERE", str(settings.repository))
         raise StepError(f"{step.name} is done by hand", output=step.observed, advice=advice)
-    out.print(f"  {action.command(before.host)}", soft_wrap=True)
+    out.say(f"  {action.command(before.host)}")
     if action.has_dry_run:
-        action.do(doing, True)
+        action.act(settings, out, True)
     if not yes:
         _confirm()
         # While nobody answered, the script may have been edited, or the step been done by somebody else.
-        if observe_plan(settings, name).next != step:
+        if observe_plan(settings).next != step:
             raise StepError("nothing was done: the plan is not as it was when you were asked", advice="do this again")
-    action.do(doing, False)
-    after = observe_plan(settings, name)
+    action.act(settings, out, False)
+    after = observe_plan(settings)
     seen = after.step(step.name)
     if seen.mark is not Mark.DONE:
         raise StepError(
@@ -216,7 +207,7 @@ def do_next(settings: Settings, name: str | None, out: Console, yes: bool) -> No
             output="\n".join([seen.observed, *after.notes]),
             advice=task_command("plan", before.host),
         )
-    out.print(escape_controls(f"done: {step.name} ({seen.observed})"), style="bold green", soft_wrap=True)
+    out.say(f"done: {step.name} ({seen.observed})", Tone.GOOD)
 
 
 def _report_no_next_step(seen: Plan, out: Console) -> None:
@@ -232,7 +223,7 @@ def _report_no_next_step(seen: Plan, out: Console) -> None:
             advice=f"see to that, and do this again{by_hand if unseen[0] == 'open-pr' else ''}",
         )
     first = "nothing is to do now" if left else "nothing is to do: the release is done"
-    out.print(escape_controls("\n".join([first, *words])), soft_wrap=True)
+    out.say("\n".join([first, *words]))
 
 
 def _confirm() -> None:

@@ -6,7 +6,7 @@ import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from ..backup.catalog import list_backups
 from ..backup.crontab import has_job, make_job, read_crontab
@@ -17,14 +17,11 @@ from ..errors import BackupsError, InterruptedRunError, StepError
 from ..records.store import read_records, records_dir
 from ..remote.connection import open_host
 from ..remote.host import Host
-from ..settings import Database, Settings, check_host
+from ..settings import Database, Settings
 from .facts import DatabaseFacts, Fact, HostFacts, ReleaseFacts, Unavailable
 from .plan import Plan, make_plan
 from .pull_request import read_pull_request
 from .repository import Checkout, commit_part, open_checkout, read_local_state, read_remote_state
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 DATABASES = ("index", "tracker")
@@ -41,14 +38,13 @@ def try_fact(ask: Callable[[], T]) -> Fact[T]:
         return Unavailable(error.action, str(error))
 
 
-def observe_plan(settings: Settings, name: str | None = None) -> Plan:
-    """Look afresh at all that the plan rests on, for a host; raises SettingsError where there is no such plan."""
-    return make_plan(*observe_facts(settings, name))
+def observe_plan(settings: Settings) -> Plan:
+    """Observe all facts of the plan, and mark its steps."""
+    return make_plan(*observe_facts(settings))
 
 
-def observe_facts(settings: Settings, name: str | None) -> tuple[ReleaseFacts, list[str]]:
-    """The facts, and words on each record that could not be read."""
-    host = check_host(settings.host if name is None else name)
+def observe_facts(settings: Settings) -> tuple[ReleaseFacts, list[str]]:
+    """Return the facts, and a note for each record that is invalid."""
     records = try_fact(lambda: read_records(records_dir(settings)))
     files = {name: commit_part(settings, name)[0] for name in PARTS}
     checkout = try_fact(lambda: open_checkout(settings))
@@ -57,10 +53,10 @@ def observe_facts(settings: Settings, name: str | None) -> tuple[ReleaseFacts, l
         return checkout if isinstance(checkout, Unavailable) else try_fact(lambda: ask(checkout))
 
     facts = ReleaseFacts(
-        host=host,
+        host=settings.host,
         release=settings.release,
         files=files,
-        databases=_observe_databases(settings, host),
+        databases=_observe_databases(settings),
         docs={file: _missing_in(settings.repository / file) for file in settings.release.docs},
         records=records if isinstance(records, Unavailable) else records[0],
         here=in_checkout(lambda there: read_local_state(there, itertools.chain(*files.values()))),
@@ -68,7 +64,7 @@ def observe_facts(settings: Settings, name: str | None) -> tuple[ReleaseFacts, l
         pull_request=in_checkout(read_pull_request),
     )
     damaged = [] if isinstance(records, Unavailable) else records[1]
-    return facts, [f"passed over: {each.path}: {each.why}" for each in damaged]
+    return facts, [f"skipped: {each.path}: {each.why}" for each in damaged]
 
 
 def _missing_in(doc: Path) -> str | None:
@@ -83,11 +79,11 @@ def _missing_in(doc: Path) -> str | None:
     return None if re.search(rb"(?<![\w.])\.backup\b", text) else "does not tell of .backup"
 
 
-def _observe_databases(settings: Settings, host: str) -> dict[str, DatabaseFacts]:
+def _observe_databases(settings: Settings) -> dict[str, DatabaseFacts]:
     databases = [settings.database(name) for name in DATABASES]
 
     def ask() -> list[HostFacts]:
-        with open_host(settings, host) as there:
+        with open_host(settings, settings.host) as there:
             crontab = try_fact(lambda: read_crontab(there))
             return [_observe_database(settings, there, database, crontab) for database in databases]
 

@@ -313,7 +313,8 @@ def plan_commit(checkout: Checkout, files: Iterable[str], message: str) -> Chang
     here = read_local_state(checkout, files)
     if here.current != release.branch:
         raise StepError(
-            f"{here.current or 'a commit without a branch'} is checked out, not {release.branch}", advice="./inv branch"
+            f"{here.current or 'a commit without a branch'} is checked out, not {release.branch}",
+            advice="./inv release.branch",
         )
     _check_no_unfinished_merge(checkout)
     missing = [file for file in files if not (checkout.path / file).is_file()]
@@ -359,7 +360,7 @@ def plan_push(checkout: Checkout) -> Change:
     release = checkout.release
     here, there = read_local_state(checkout, ()), read_remote_state(checkout)
     if here.branch is None:
-        raise StepError(f"there is no branch {release.branch}", advice="./inv branch")
+        raise StepError(f"there is no branch {release.branch}", advice="./inv release.branch")
     if there.url is None:
         raise StepError(
             f"there is no remote {release.remote!r}",
@@ -383,5 +384,5 @@ def check_pushed(checkout: Checkout) -> None:
     here, there = read_local_state(checkout, ()), read_remote_state(checkout)
     if here.branch is None or here.branch != there.branch:
         raise StepError(
-            f"{checkout.release.branch} is not on {checkout.release.remote} as it is here", advice="./inv push"
+            f"{checkout.release.branch} is not on {checkout.release.remote} as it is here", advice="./inv release.push"
         )
