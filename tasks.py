@@ -9,26 +9,34 @@ from typing import TYPE_CHECKING, TextIO
 
 from invoke import Collection, Context, Exit
 
-from demo_backups.errors import BackupsError, SettingsError
-from demo_backups.project import ROOT, read_project_file
-from demo_backups.ui.cli import LazyModule, exit_with, task
+try:
+    from demo_backups.errors import WRONG_INPUT, BackupsError, SettingsError
+    from demo_backups.project import ROOT, read_project_file
+    from demo_backups.ui.cli import LazyModule, exit_with, task
+except ModuleNotFoundError:
+    raise Exit(f"{sys.executable} lacks the package demo_backups: run ./inv, or 'pip install -e .' first", 2) from None
 
 if TYPE_CHECKING:
-    from demo_backups import checks, workflows
+    from demo_backups import development, workflows
     from demo_backups import settings as settings_module
     from demo_backups.records import store
     from demo_backups.rehearsal import options
     from demo_backups.rehearsal import rehearse as rehearsal
     from demo_backups.release import actions, observe
-    from demo_backups.release.report import files, page
+    from demo_backups.release.report import files, render
     from demo_backups.ui import console, tables
 else:
-    checks, workflows, settings_module = LazyModule("checks"), LazyModule("workflows"), LazyModule("settings")
+    development, workflows = LazyModule("development"), LazyModule("workflows")
+    settings_module = LazyModule("settings")
     store = LazyModule("records.store")
     options, rehearsal = LazyModule("rehearsal.options"), LazyModule("rehearsal.rehearse")
     actions, observe = LazyModule("release.actions"), LazyModule("release.observe")
-    files, page = LazyModule("release.report.files"), LazyModule("release.report.page")
+    files, render = LazyModule("release.report.files"), LazyModule("release.report.render")
     console, tables = LazyModule("ui.console"), LazyModule("ui.tables")
+
+if Path(__file__).resolve().parent != ROOT:
+    message = f"the demo_backups of {ROOT} is not that of this directory: run ./inv, or 'pip install -e .' first"
+    raise Exit(message, WRONG_INPUT)
 
 # Checked here first, since Invoke reports a file that is not YAML with a traceback.
 try:
@@ -362,16 +370,16 @@ def report(c: Context, host: str | None = None, open: bool = False, format: str 
 
     It has the plan, the last verifications and the records.
     """
-    page.check_format(format)
-    is_markdown = format == page.MARKDOWN
+    render.check_format(format)
+    is_markdown = format == render.MARKDOWN
     if open and is_markdown:
         raise SettingsError("--open opens a page, and --format markdown writes none", advice="use one of the two")
     observed = actions.observe_report(settings(c, host))
     if is_markdown:
-        console.print_text(page.render_markdown(observed))
+        console.print_text(render.render_markdown(observed))
         return
     path = ROOT / "reports/index.html"
-    files.save_report(page.render_html(observed), path)
+    files.save_report(render.render_html(observed), path)
     print(files.open_report(path) if open else f"the report is {path}")
 
 
@@ -441,25 +449,25 @@ def bench(
     import tempfile
 
     sys.path.insert(0, str(ROOT / "benchmarks"))
-    import live_backup
+    from bench import bench, check_folder, parse_grid
 
     flags = {"sizes": sizes, "journals": journals, "rates": rates, "methods": methods, "rounds": rounds}
-    grid = live_backup.choose(full, flags)
+    grid = parse_grid(full, flags)
     places = (ROOT / "benchmarks", ROOT / "docs") if full else (ROOT / "reports", ROOT / "reports")
     if out is not None:
-        places = (live_backup.check_folder("out", out),) * 2
+        places = (check_folder("out", out),) * 2
     if folder is not None:
-        live_backup.check_folder("folder", folder)
+        check_folder("folder", folder)
     results, picture = places[0] / "live_backup.json", places[1] / "benchmarks.svg"
     with tempfile.TemporaryDirectory(prefix="demo-backups-", dir=folder) as name:
-        live_backup.bench(grid, Path(name), results, picture, console.make_console())
+        bench(grid, Path(name), results, picture, console.make_console())
     print(f"results: {results}\npicture: {picture}")
 
 
 @task(help={"pytest": "arguments for pytest, such as '-k crontab'"})
 def test(c: Context, pytest: str = "") -> None:  # noqa: PT028 - a task, not a test
     """Run ruff, mypy, shellcheck and the tests."""
-    exit_with(checks.run_checks(ROOT, pytest))
+    exit_with(development.run_checks(ROOT, pytest))
 
 
 namespace = Collection(

@@ -21,7 +21,13 @@ from demo_backups.remote.host import Host, Result
 from demo_backups.settings import Settings, load_settings
 
 from .helpers.constants import NOBODY
+from .helpers.processes import restore_sigint
 from .helpers.tasks import DemoServer, InvRunner, clean_environment
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach what the tests start, also where this process ignores it."""
+    restore_sigint()
 
 
 @pytest.fixture

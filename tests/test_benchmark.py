@@ -1,8 +1,9 @@
-"""The benchmark: what may be asked of it, how rounds become a row, and a small grid measured for real."""
+"""The benchmark: its flags, how rounds become a row, and a small grid measured for real."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -18,25 +19,25 @@ from demo_backups.rehearsal.database import make_tracker
 from .helpers.tasks import Inv
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-from live_backup import choose
-from measuring import AS_MANY_AS_IT_CAN, DEFAULT, FULL, METHODS, Grid, Measured, Situation, copy
-from showing import Row, cells, summarize
+from bench import parse_grid
+from measure import DEFAULT, FULL, MAXIMUM_RATE, METHODS, Grid, LiveDatabase, Measurement, measure_copy
+from render import PICTURE, RESULTS, Row, draw, format_row, read_measurements, summarize
 
-RESULTS = ("live_backup.json", "benchmarks.svg")
+FILES = ("live_backup.json", "benchmarks.svg")
 FLAGS = ("sizes", "journals", "rates", "methods", "rounds")
 
 
-def given(**flags: str) -> dict[str, str | None]:
-    """All flags, with those that were given."""
+def flags_with(**flags: str) -> dict[str, str | None]:
+    """Return all flags; those that are not named have no value."""
     return dict.fromkeys(FLAGS) | flags
 
 
-# --- what may be asked ----------------------------------------------------------------------------------------------
+# --- flags ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("full", "grid"), [(False, DEFAULT), (True, FULL)])
-def test_without_flags_a_grid_is_as_documented(full: bool, grid: Grid) -> None:
-    assert choose(full, given()) == grid
+def test_default_grids(full: bool, grid: Grid) -> None:
+    assert parse_grid(full, flags_with()) == grid
 
 
 @pytest.mark.parametrize(
@@ -45,15 +46,15 @@ def test_without_flags_a_grid_is_as_documented(full: bool, grid: Grid) -> None:
         ("sizes", "0.25", (0.25e9,)),
         ("sizes", "0.25, 1,4", (0.25e9, 1e9, 4e9)),
         ("journals", "delete,wal", ("delete", "wal")),
-        ("rates", "0,200,max", (0, 200, AS_MANY_AS_IT_CAN)),
+        ("rates", "0,200,max", (0, 200, MAXIMUM_RATE)),
         ("methods", "script", ("script",)),
         ("methods", "cp, fsync; VACUUM INTO", ("cp, fsync", "VACUUM INTO")),
         ("methods", ";".join(METHODS), tuple(METHODS)),
         ("rounds", "7", 7),
     ],
 )
-def test_a_flag_changes_its_own_part_of_the_grid_only(flag: str, text: str, value: Any) -> None:
-    assert choose(False, given(**{flag: text})) == replace(DEFAULT, **{flag: value})
+def test_flag_replaces_its_part_of_grid(flag: str, text: str, value: Any) -> None:
+    assert parse_grid(False, flags_with(**{flag: text})) == replace(DEFAULT, **{flag: value})
 
 
 WRONG = [
@@ -66,9 +67,9 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("flag", "text"), WRONG)
-def test_what_cannot_be_measured_is_a_wrong_argument(flag: str, text: str) -> None:
+def test_invalid_flag_is_refused(flag: str, text: str) -> None:
     with pytest.raises(SettingsError) as caught:
-        choose(False, given(**{flag: text}))
+        parse_grid(False, flags_with(**{flag: text}))
     assert caught.value.exit_code == 2
     assert "see: inv --help bench" in str(caught.value)
 
@@ -76,13 +77,13 @@ def test_what_cannot_be_measured_is_a_wrong_argument(flag: str, text: str) -> No
 @pytest.mark.parametrize(
     ("flag", "text", "words"),
     [
-        ("--sizes", "inf", "there is nothing to measure in that"),
-        ("--journals", "truncate", "--journals 'truncate' cannot be measured"),
-        ("--folder", "/no/such/folder", "--folder '/no/such/folder' is not a folder that can be written"),
-        ("--out", "/dev/null", "--out '/dev/null' is not a folder that can be written"),
+        ("--sizes", "inf", "out of range"),
+        ("--journals", "truncate", "--journals 'truncate' is not valid"),
+        ("--folder", "/no/such/folder", "--folder '/no/such/folder' is not a writable folder"),
+        ("--out", "/dev/null", "--out '/dev/null' is not a writable folder"),
     ],
 )
-def test_it_is_refused_in_words_before_anything_is_measured(inv: Inv, flag: str, text: str, words: str) -> None:
+def test_invalid_flag_exits_before_measuring(inv: Inv, flag: str, text: str, words: str) -> None:
     done = inv("bench", flag, text)
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr
@@ -91,7 +92,7 @@ def test_it_is_refused_in_words_before_anything_is_measured(inv: Inv, flag: str,
 
 # --- from rounds to rows --------------------------------------------------------------------------------------------
 
-ROUND = Measured(
+ROUND = Measurement(
     method="script",
     size=1e9,
     journal="wal",
@@ -111,13 +112,13 @@ ROUND = Measured(
 CP = replace(ROUND, method="cp, fsync", seconds=2.0)
 
 
-def row(*rounds: Measured) -> Row:
-    """The row of the script in these rounds."""
-    (found,) = (each for each in summarize(rounds) if each.method == "script")
+def row(*rounds: Measurement) -> Row:
+    """Return the row of the script in these rounds."""
+    (found,) = (found for found in summarize(rounds) if found.method == "script")
     return found
 
 
-def test_a_row_has_the_median_time_and_the_worst_of_the_rest() -> None:
+def test_row_has_median_time_and_worst_values() -> None:
     rounds = [
         replace(ROUND, seconds=9.0, commits_per_second=100.0, failed_writes=1, slowest_write=0.7),
         replace(ROUND, seconds=3.0, consistent=None, peak_memory=9_000_000),
@@ -144,56 +145,100 @@ def test_a_row_has_the_median_time_and_the_worst_of_the_rest() -> None:
 
 
 @pytest.mark.parametrize("change", [{"size": 2e9}, {"journal": "delete"}, {"rate": 0}])
-def test_only_what_was_measured_in_the_same_situation_is_compared(change: dict[str, Any]) -> None:
+def test_ratio_compares_same_situation_only(change: dict[str, Any]) -> None:
     assert row(ROUND, replace(CP, **change)).ratio is None
     assert row(ROUND, CP, replace(CP, **change, seconds=50.0)).ratio == 1.5
 
 
-def test_one_copy_that_was_not_whole_is_told_and_the_order_stays() -> None:
+def test_one_inconsistent_copy_marks_row() -> None:
     assert not row(ROUND, replace(ROUND, consistent=False)).consistent
-    assert [each.method for each in summarize([ROUND, CP, ROUND])] == ["script", "cp, fsync"]
+    assert [copy.method for copy in summarize([ROUND, CP, ROUND])] == ["script", "cp, fsync"]
 
 
-def test_a_copy_that_was_given_up_has_no_ratio_and_says_how_far_it_came() -> None:
-    given_up = replace(ROUND, status=-9, seconds=10.0, copied=250, consistent=False)
-    found = row(given_up, CP)
+def test_stopped_copy_has_progress_and_no_ratio() -> None:
+    stopped = replace(ROUND, status=-9, seconds=10.0, copied=250, consistent=False)
+    found = row(stopped, CP)
     assert (found.finished, found.ratio, found.copied) == (0, None, 0.25)
-    assert cells(found)[4:7] == ["10.0 s, gave up at 25%", "", "NO"]
+    assert format_row(found)[4:7] == ["10.0 s, stopped at 25%", "", "NO"]
 
 
-def test_without_a_writer_there_is_nothing_to_say_of_one() -> None:
+def test_row_without_writer_has_empty_cells() -> None:
     found = row(replace(ROUND, rate=0, alone=0.0, commits_per_second=0.0), replace(CP, rate=0))
     assert found.throughput is None
-    assert cells(found) == ["1 GB", "wal", "0", "script", "3.00 s", "1.50", "yes", "", "0", "", "8 MB", "0 MB"]
+    assert format_row(found) == ["1 GB", "wal", "0", "script", "3.00 s", "1.50", "yes", "", "0", "", "8 MB", "0 MB"]
 
 
-# --- measured for real ----------------------------------------------------------------------------------------------
+# --- the picture ----------------------------------------------------------------------------------------------------
 
 
-def kept() -> dict[str, int]:
-    """When the numbers and the pictures in the checkout were written, those of a run without --out too."""
-    places = [ROOT / folder / name for folder in ("benchmarks", "docs", "reports") for name in RESULTS]
+def bar_titles(picture: Path) -> list[str]:
+    return [element.text or "" for element in ET.parse(picture).getroot().iter("{http://www.w3.org/2000/svg}title")]
+
+
+def test_documented_picture_shows_stored_numbers() -> None:
+    titles = bar_titles(PICTURE)
+    rows = summarize(read_measurements(RESULTS))
+    assert rows
+    for row in rows:
+        assert row.throughput is not None
+        rate = "maximum" if row.rate == MAXIMUM_RATE else f"{row.rate:g}"
+        bar = f"{row.method}, {row.size / 1e9:g} GB, {rate} commits/s"
+        assert f"{bar}: {row.seconds:.2f} s" in titles
+        assert f"{bar}: {row.throughput:.0%}" in titles
+
+
+@pytest.mark.parametrize("rate", [0, 200])
+def test_picture_has_writer_only_where_measured(rate: float, tmp_path: Path) -> None:
+    alone = 200.0 if rate else 0.0
+    copies = [replace(copy, rate=rate, alone=alone) for copy in (ROUND, CP, replace(CP, journal="delete"))]
+    draw(summarize(copies), tmp_path / "picture.svg")
+    titles = bar_titles(tmp_path / "picture.svg")
+    assert sum(title.endswith(" s") for title in titles) == 3
+    assert sum(title.endswith("%") for title in titles) == (3 if rate else 0)
+
+
+def test_picture_marks_inconsistent_copies(tmp_path: Path) -> None:
+    for consistent in (True, False):
+        draw(summarize([replace(ROUND, consistent=consistent), CP]), tmp_path / "picture.svg")
+        striped = (tmp_path / "picture.svg").read_text().count("url(#")
+        assert striped == (1 if consistent else 3)  # the legend, and a bar in each chart
+
+
+def test_picture_loads_nothing_and_has_two_modes() -> None:
+    text = PICTURE.read_text()
+    assert "prefers-color-scheme: dark" in text
+    assert [tag for tag in ("<script", "href", "@import", "<image", "<foreignObject") if tag in text] == []
+    assert set(re.findall(r"https?://[^\"]+", text)) == {"http://www.w3.org/2000/svg"}
+    assert set(re.findall(r"var\((--[\w-]+)\)", text)) <= set(re.findall(r"(--[\w-]+):", text))
+
+
+# --- measurements ---------------------------------------------------------------------------------------------------
+
+
+def stored_results() -> dict[str, int]:
+    """Return the times of the results in the checkout, also of those of a run without --out."""
+    places = [ROOT / folder / name for folder in ("benchmarks", "docs", "reports") for name in FILES]
     return {str(path): path.stat().st_mtime_ns for path in places if path.exists()}
 
 
-def test_a_small_grid_from_end_to_end(inv: Inv, tmp_path: Path) -> None:
-    place, out = tmp_path / "disk", tmp_path / "out"
-    place.mkdir()
+def test_small_grid_end_to_end(inv: Inv, tmp_path: Path) -> None:
+    disk, out = tmp_path / "disk", tmp_path / "out"
+    disk.mkdir()
     out.mkdir()
-    before = kept()
+    before = stored_results()
     grid = ("--sizes", "0.002", "--rates", "0", "--rounds", "2", "--methods", "cp, fsync;script")
-    done = inv("bench", *grid, "--folder", str(place), "--out", str(out), COLUMNS="200")
+    done = inv("bench", *grid, "--folder", str(disk), "--out", str(out), COLUMNS="200")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
     raw = json.loads((out / "live_backup.json").read_text())
-    seen = [Measured(**each) for each in raw["measured"]]
-    assert [(each.journal, each.method) for each in seen] == [
+    measurements = [Measurement(**copy) for copy in raw["measured"]]
+    assert [(copy.journal, copy.method) for copy in measurements] == [
         (journal, method) for journal in ("wal", "delete") for method in ("cp, fsync", "script") * 2
     ]
-    assert {each.status for each in seen} == {0}
-    assert all(each.copied == each.source_bytes > 1_500_000 for each in seen)
-    assert [each.consistent for each in seen] == [True, True, None, None] * 2
-    assert all(each.peak_memory > 0 for each in seen if each.seconds > 0.1)
+    assert {copy.status for copy in measurements} == {0}
+    assert all(copy.copied == copy.source_bytes > 1_500_000 for copy in measurements)
+    assert [copy.consistent for copy in measurements] == [True, True, None, None] * 2
+    assert all(copy.peak_memory > 0 for copy in measurements if copy.seconds > 0.1)
     assert set(raw["verification"]) == {"inv verify", "integrity_check", "size"}
     assert raw["machine"]["sqlite3"].startswith("3.")
 
@@ -203,36 +248,36 @@ def test_a_small_grid_from_end_to_end(inv: Inv, tmp_path: Path) -> None:
     assert f"the numbers are in {out / 'live_backup.json'}, the picture is {out / 'benchmarks.svg'}" in done.stdout
     picture = ET.parse(out / "benchmarks.svg").getroot()
     assert picture.tag == "{http://www.w3.org/2000/svg}svg"
-    assert list(place.iterdir()) == []
-    assert sorted(path.name for path in out.iterdir()) == sorted(RESULTS)
-    assert kept() == before
+    assert list(disk.iterdir()) == []
+    assert sorted(path.name for path in out.iterdir()) == sorted(FILES)
+    assert stored_results() == before
 
 
 @pytest.fixture
-def live(tmp_path: Path) -> Situation:
-    """A database of about 20 MB in WAL mode, and a writer of 200 commits a second."""
+def live(tmp_path: Path) -> LiveDatabase:
+    """Make a database of about 20 MB in WAL mode; its writer makes 200 commits per second."""
     source = tmp_path / "source.db"
     make_tracker(source, "wal", 200_000)
-    return Situation(source, 20e6, "wal", 200, alone=200.0)
+    return LiveDatabase(source, 20e6, "wal", 200, alone=200.0)
 
 
-def test_the_script_under_a_writer_is_consistent_and_no_write_fails(live: Situation, tmp_path: Path) -> None:
-    seen = copy("script", live, tmp_path / "copies", limit=60, check=True)
-    assert (seen.status, seen.consistent, seen.failed_writes) == (0, True, 0)
-    assert seen.copied >= seen.source_bytes
-    assert seen.commits_per_second > 0
+def test_script_copy_is_consistent_under_writer(live: LiveDatabase, tmp_path: Path) -> None:
+    copy = measure_copy("script", live, tmp_path / "copies", limit=60, check=True)
+    assert (copy.status, copy.consistent, copy.failed_writes) == (0, True, 0)
+    assert copy.copied >= copy.source_bytes
+    assert copy.commits_per_second > 0
 
 
 @pytest.mark.parametrize("check", [True, False])
-def test_a_copy_that_does_not_end_is_given_up_after_the_limit_in_whatever_round(
-    live: Situation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: bool
+def test_endless_copy_is_stopped_after_limit(
+    live: LiveDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: bool
 ) -> None:
-    """Whether a plain .backup ends is a matter of luck where the database is small; this one does not."""
+    """A plain .backup of a small database may end; this method never does."""
 
     def endless(source: Path, folder: Path) -> list[str]:
         return ["sh", "-c", 'head -c 4096 "$0" > "$1"; sleep 600', str(source), str(folder / "copy.db")]
 
     monkeypatch.setitem(METHODS, "endless", endless)
-    seen = copy("endless", live, tmp_path / "copies", limit=0.5, check=check)
-    assert (seen.status, seen.consistent, seen.copied) == (-9, False, 4096)
-    assert seen.failed_writes == 0
+    copy = measure_copy("endless", live, tmp_path / "copies", limit=0.5, check=check)
+    assert (copy.status, copy.consistent, copy.copied) == (-9, False, 4096)
+    assert copy.failed_writes == 0

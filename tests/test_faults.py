@@ -342,7 +342,7 @@ def test_server_dies_during_run(demo_server: DemoServer, pid_file: Path) -> None
         "import pathlib, sys; from demo_backups.rehearsal.server import serve\n"
         "with serve(pathlib.Path(sys.argv[1])): print('ready', flush=True); sys.stdin.read()"
     )
-    command = [sys.executable, "-c", program, demo_server.server.folder]
+    command = [sys.executable, "-c", program, str(demo_server.server.folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
         assert server.stdout.readline() == "ready\n"

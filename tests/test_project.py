@@ -6,16 +6,15 @@ import ast
 import os
 import re
 import subprocess
-import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-from demo_backups.checks import commands, run_checks, shell_scripts
+from demo_backups.development import find_shell_scripts
 from demo_backups.project import ROOT, read_project_file
 
-LOCK = ROOT / "requirements.lock"
+LOCKS = (ROOT / "requirements.lock", ROOT / "requirements-test.lock")
 
 
 def files() -> list[Path]:
@@ -27,37 +26,54 @@ def files() -> list[Path]:
     return [path for name in listed.stdout.split("\0")[:-1] if (path := ROOT / name).is_file()]
 
 
-@pytest.fixture(scope="module")
-def pins() -> dict[str, list[str]]:
-    """What the lock file pins: requirements, each with its hashes."""
-    text = LOCK.read_text().replace("\\\n", " ")
+def read_pins(lock: Path) -> dict[str, list[str]]:
+    """Return the requirements of a lock file, each with its hashes."""
+    text = lock.read_text().replace("\\\n", " ")
     lines = [line.split(" --hash=") for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    return {pin.strip(): [each.strip() for each in hashes] for pin, *hashes in lines}
+    return {pin.strip(): [value.strip() for value in hashes] for pin, *hashes in lines}
 
 
-def test_every_line_of_the_lock_file_is_a_version_with_its_hashes(pins: dict[str, list[str]]) -> None:
+def normalize(requirement: str) -> str:
+    """Return the name in a requirement, as package indexes compare names."""
+    name = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
+    return re.sub(r"[-_.]+", "-", name.lower())
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
+def test_lock_pins_versions_with_hashes(lock: Path) -> None:
+    pins = read_pins(lock)
     assert pins
     for pin, hashes in pins.items():
         assert re.fullmatch(r"[a-z0-9][a-z0-9._-]*==[0-9][a-z0-9.]*( ; [a-z_]+ [^:]+)?", pin), pin
         assert hashes, pin
-        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", each) for each in hashes), pin
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", value) for value in hashes), pin
 
 
-def test_the_lock_file_names_no_registry() -> None:
-    text = LOCK.read_text()
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
+def test_lock_contains_no_registry_address(lock: Path) -> None:
+    text = lock.read_text()
     assert "://" not in text
     assert not re.search(r"--(extra-)?index-url|--find-links|--trusted-host|^-", text, re.MULTILINE)
 
 
-def test_the_lock_file_pins_all_that_is_asked_for(pins: dict[str, list[str]]) -> None:
-    text = (ROOT / "pyproject.toml").read_text()
-    asked = set(re.findall(r'^    "([a-zA-Z0-9_-]+)[><=]', text, re.MULTILINE))
-    assert {"invoke", "fabric", "pytest", "flit_core"} <= asked
-    pinned = {re.sub(r"[-_.]+", "-", pin.split("==")[0]) for pin in pins}
-    assert {re.sub(r"[-_.]+", "-", name.lower()) for name in asked} <= pinned
+@pytest.mark.parametrize(
+    ("lock", "section", "example"),
+    [(LOCKS[0], "[project]\n", "invoke"), (LOCKS[1], "[dependency-groups]\n", "pytest")],
+    ids=["user", "test"],
+)
+def test_lock_pins_every_dependency(lock: Path, section: str, example: str) -> None:
+    text = (ROOT / "pyproject.toml").read_text().partition(section)[2].partition("\n[")[0]
+    dependencies = {normalize(name) for name in re.findall(r'^    "([^"]+[><=][^"]+)"', text, re.MULTILINE)}
+    assert example in dependencies
+    assert dependencies <= {normalize(pin) for pin in read_pins(lock)}
 
 
-def test_no_file_has_windows_line_ends_or_lacks_its_last_newline() -> None:
+def test_locks_agree_on_shared_packages() -> None:
+    user, test = ({normalize(pin): pin for pin in read_pins(lock)} for lock in LOCKS)
+    assert {name: user[name] for name in user.keys() & test} == {name: test[name] for name in user.keys() & test}
+
+
+def test_files_are_utf8_with_unix_newlines() -> None:
     for path in files():
         content = path.read_bytes()
         if b"\0" in content:
@@ -68,7 +84,7 @@ def test_no_file_has_windows_line_ends_or_lacks_its_last_newline() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["inv", ".ci/run", "share/bin/*.sh"])
-def test_what_is_run_is_executable_and_says_by_what(pattern: str) -> None:
+def test_programs_are_executable_bash_scripts(pattern: str) -> None:
     found = list(ROOT.glob(pattern))
     assert found
     for path in found:
@@ -76,20 +92,20 @@ def test_what_is_run_is_executable_and_says_by_what(pattern: str) -> None:
         assert path.read_text().startswith("#!/usr/bin/env bash\n"), path
 
 
-def test_every_shell_script_is_checked_by_shellcheck() -> None:
+def test_shellcheck_covers_every_script() -> None:
     scripts = {str(path.relative_to(ROOT)) for path in files() if re.match(rb"#!.*sh\n", path.read_bytes()[:100])}
     assert {"inv", ".ci/run", "share/bin/index-db-backup.sh", "src/demo_backups/rehearsal/crontab"} <= scripts
-    assert scripts == set(shell_scripts(ROOT))
+    assert scripts == set(find_shell_scripts(ROOT))
 
 
-def test_the_scripts_of_the_settings_that_are_here_belong_to_their_database() -> None:
+def test_shipped_scripts_match_their_settings() -> None:
     settings = read_project_file()
     scripts = {Path(database["script"]).name: database for database in settings["databases"].values()}
     for path in (ROOT / "share/bin").iterdir():
         assert f'"{scripts[path.name]["backup_prefix"]}$(date ' in path.read_text()
 
 
-def test_the_published_crontab_is_as_published() -> None:
+def test_published_crontab_is_unchanged() -> None:
     lines = (ROOT / "share/container/default/config/crontab.conf").read_text().splitlines()
     assert [line for line in lines if line and not line.startswith("#")] == [
         "0  * * * * /home/torrust/github/torrust/torrust-demo/share/bin/index-db-backup.sh >> /var/log/cron.log 2>&1"
@@ -100,7 +116,7 @@ def test_the_published_crontab_is_as_published() -> None:
 PACKAGES = [
     *("errors", "project", "settings"),
     *("remote", "sqlite", "records", "backup", "ui", "workflows"),
-    *("rehearsal", "release", "checks"),
+    *("rehearsal", "release", "development"),
 ]
 MOST_LEVELS = 10
 SOURCES = ROOT / "src/demo_backups"
@@ -169,35 +185,3 @@ def test_modules_are_small() -> None:
 
 def _is_for_types(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-
-
-# --- the checks -----------------------------------------------------------------------------------------------------
-
-
-def test_all_checks_are_made_even_after_one_failed(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    commands = [
-        [sys.executable, "-c", f"print({name!r}); raise SystemExit({code})"] for name, code in (("a", 5), ("b", 0))
-    ]
-    monkeypatch.setattr("demo_backups.checks.commands", lambda root, pytest: commands)
-    assert run_checks(tmp_path, "") == 1
-    out = capfd.readouterr().out
-    assert out.count("FAILED: ") == 1
-    assert "\nb\n" in out
-    commands.pop(0)
-    assert run_checks(tmp_path, "") == 0
-
-
-@pytest.mark.parametrize(("ci", "code"), [("true", 1), ("", 0)])
-def test_a_tool_that_is_missing_fails_only_in_ci(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, ci: str, code: int
-) -> None:
-    monkeypatch.setattr("demo_backups.checks.commands", lambda root, pytest: [["no-such-tool"]])
-    monkeypatch.setenv("CI", ci)
-    assert run_checks(tmp_path, "") == code
-    assert "skipped: no-such-tool is not installed" in capsys.readouterr().out
-
-
-def test_what_is_handed_to_pytest_is_split_as_a_shell_does() -> None:
-    assert commands(ROOT, "-k 'crontab or script' -x")[-1][-3:] == ["-k", "crontab or script", "-x"]

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, ValidationError, model_validator
 
 from .errors import SettingsError
-from .project import FILE, ROOT, plain, read_project_file
+from .project import FILE, ROOT, plain, read_project_file, without_invoke_sections
 
 LOCAL = "local"
 
@@ -27,7 +27,8 @@ def _text(value: Any) -> str:
 
 
 def _host(name: str) -> str:
-    if name.startswith("-") or re.search(r"\s", name):
+    # The user and the host: an option of ssh in either of them could run a command here.
+    if any(part.startswith("-") for part in name.removeprefix("ssh://").split("@")) or re.search(r"\s", name):
         raise ValueError(f"{name!r} is not an SSH alias: it starts with '-' or contains whitespace")
     return name
 
@@ -235,14 +236,7 @@ def load_settings(project: Mapping[str, Any], merged: Any, environ: Mapping[str,
 
     Other keys of `merged` belong to Invoke or to the user and are ignored. Raises SettingsError.
     """
-    from invoke.config import Config
-
-    own = {
-        key: value
-        for key, value in project.items()
-        if key in Settings.model_fields or key not in Config.global_defaults()
-    }
-    values = _overlay(own, plain(merged))
+    values = _overlay(without_invoke_sections(project), plain(merged))
     # Invoke takes every value except '0' and the empty one for true.
     value = environ.get("INVOKE_USE_SUDO")
     if value is not None and value not in ("0", "1"):

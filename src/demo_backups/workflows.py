@@ -52,8 +52,8 @@ from .sqlite.journal_mode import (
     read_journal_mode,
 )
 from .ui.console import Console
-from .ui.outcome import format_size
 from .ui.progress import JobProgress
+from .ui.units import format_size
 
 
 @dataclass

@@ -79,3 +79,31 @@ def stopped_midway(
         wait_for_end(task)
         undo()
     pytest.fail("could not stop the copy in the middle")
+
+
+def restore_sigint() -> None:
+    """Handle SIGINT as Python does by default, in this process and in those that it starts.
+
+    A shell without job control starts programs in the background with SIGINT ignored, and so does nohup in a script:
+    without this, Ctrl-C would have no effect in a test.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def run_as_user(uid: int, function: Callable[[], str]) -> str:
+    """Call a function in a copy of this process that belongs to another user; only root can.
+
+    Nothing is executed: this interpreter may be in a folder that the other user cannot enter.
+    """
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            os.setuid(uid)
+            os.write(write, function().encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as answer:
+        text = answer.read()
+    os.waitpid(child, 0)
+    return text

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from demo_backups.project import ROOT
 from demo_backups.rehearsal.server import Server
@@ -20,7 +20,7 @@ from .processes import start_program
 
 INV = Path(sys.executable).with_name("inv")
 FORK_SERVER = ForkServer()
-CompletedTask = subprocess.CompletedProcess[str]
+CompletedTask: TypeAlias = subprocess.CompletedProcess[str]
 
 
 def clean_environment(home: Path) -> dict[str, str]:
@@ -37,7 +37,7 @@ class InvRunner:
 
     def __call__(self, *arguments: str, **changes: str) -> CompletedTask:
         """Run `./inv ARGUMENTS` with changes to the environment; a failure raises nothing."""
-        words = ["--search-root", str(ROOT), "--no-dedupe", *arguments]
+        words = ["--search-root", str(ROOT), *arguments]
         environment = self.environment | changes
         home = environment["HOME"]
         if any(name.startswith(START_VARIABLES) for name in changes):
@@ -133,4 +133,5 @@ def read_json(done: CompletedTask, code: int = 0) -> dict[str, Any]:
 
 
 # The names that other tests still use.
-Inv, Demo = InvRunner, DemoServer
+Inv: TypeAlias = InvRunner
+Demo: TypeAlias = DemoServer

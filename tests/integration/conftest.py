@@ -1,4 +1,4 @@
-"""A demo server as published, with OpenSSH, cron and sudo, on a private machine; skipped where none can be made."""
+"""A server like the demo, with OpenSSH, cron and sudo, on a private machine; skipped where that is not possible."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from demo_backups.settings import Database, Settings
 
 from ..helpers.tasks import INV, Inv, clean_environment
 from ..helpers.terminal import Terminal, terminal
-from .machine import Machine, Sshd, why_not
+from .machine import Machine, Sshd, missing_requirement
 
 
 @pytest.fixture(scope="session")
 def private_machines() -> None:
-    """Skip where no private machine can be made, and fail under CI."""
-    if reason := why_not():
+    """Skip if no private machine can be created; fail under CI."""
+    if reason := missing_requirement():
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
 
 
 @pytest.fixture
 def machine(private_machines: None, tmp_path: Path, home: Path) -> Iterator[Machine]:
-    """A private machine with a user and the places of the demo; no sshd is running yet."""
+    """A private machine with the user and directories of the demo; no sshd runs yet."""
     folder = tmp_path / "machine"
     folder.mkdir()
-    made = Machine(folder, home)
+    private = Machine(folder, home)
     try:
-        made.boot()
-        yield made
+        private.boot()
+        yield private
     finally:
-        made.close()
+        private.close()
 
 
 @dataclass
 class Server:
-    """The demo server, as its maintainer reaches it: by the alias `demo`, with the settings as shipped."""
+    """The demo server, reached by the alias `demo` with the shipped settings."""
 
     machine: Machine
     sshd: Sshd
@@ -72,13 +72,13 @@ class Server:
 
     @contextmanager
     def live(self) -> Iterator[None]:
-        """Let a service commit to the database all the while, 200 times a second; fails if one of its writes does."""
+        """Write to the database 200 times per second; fails if a write fails."""
         with live_writer(Path(self.source)) as service:
             yield
         assert service.failed == 0
 
     def add_backup(self, days: float, content: bytes = b"an old backup") -> str:
-        """Put a backup of some days ago into the folder; returns its name."""
+        """Create a backup with an age in days; return its name."""
         when = datetime.now() - timedelta(days=days)
         path = self.backups / when.strftime("backup_%Y-%m-%d_%H-%M-%S.db")
         path.write_bytes(content)
@@ -86,11 +86,11 @@ class Server:
         return path.name
 
     def names(self) -> list[str]:
-        """The visible names in the backup folder."""
+        """The names of the files in the backup directory that are not hidden."""
         return sorted(path.name for path in self.backups.iterdir() if not path.name.startswith("."))
 
     def evidence(self) -> str:
-        """All that the records say."""
+        """The text of all records."""
         folder = Path(self.environment["INVOKE_EVIDENCE_DIR"])
         return "\n".join(file.read_text() for file in sorted(folder.glob("*.json")))
 

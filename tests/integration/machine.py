@@ -60,7 +60,7 @@ while read -r line; do :; done
 """
 
 
-def why_not() -> str | None:
+def missing_requirement() -> str | None:
     """Say why such a machine cannot be made here; None where it can."""
     # In a user namespace root may be root in name only, with no other user to become.
     if os.geteuid() != 0 or int(Path("/proc/self/uid_map").read_text().split()[2]) < 65536:

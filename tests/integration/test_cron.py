@@ -1,4 +1,4 @@
-"""The real cron daemon runs the line that `inv enable-index-backup` puts into a crontab."""
+"""The real cron daemon runs the line that `inv enable-index-backup` adds to a crontab."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from ..helpers.processes import wait_until
 from .conftest import Server
 from .machine import USER
 
-MISSED = 20  # seconds; cron looks at a crontab within a second of the full minute
+MISSED = 20  # seconds; cron reads a crontab within a second of the full minute
 
 
 def run_due_jobs(server: Server, log: PurePosixPath) -> None:
-    """Start cron a moment before the full hour, and wait until it has run a job that writes this log.
+    """Start cron just before a full hour, and wait until it has run a job that writes this log.
 
-    Nobody waits for the hour: cron gets a time zone in which it is near. It takes the zone's offset to the second.
+    Cron gets a time zone in which the full hour is two seconds away; the offset of a zone may have seconds.
     """
     file = server.machine.outside(log)
-    for _ in range(5):  # where the machine is so busy that cron starts too late, the hour is missed
+    for _ in range(5):  # on a busy machine, cron may start too late
         east = 3600 - int(time.time()) % 3600 - 2
         zone = f"TZ=NEAR-{east // 3600}:{east // 60 % 60}:{east % 60}"
         cron = server.machine.start("env", zone, "cron", "-f", log="cron.out")
@@ -38,7 +38,7 @@ def run_due_jobs(server: Server, log: PurePosixPath) -> None:
     pytest.fail(f"cron ran nothing: {server.machine.log('cron.out')}")
 
 
-def test_cron_runs_the_line_that_enabling_put_into_roots_crontab(server: Server) -> None:
+def test_cron_runs_enabled_line(server: Server) -> None:
     done = server.inv("deploy-index-backup", "enable-index-backup")
     assert done.returncode == 0, done.stderr
     server.add_backup(9)
@@ -46,14 +46,14 @@ def test_cron_runs_the_line_that_enabling_put_into_roots_crontab(server: Server)
     with server.live():
         run_due_jobs(server, server.settings.cron_log)
     assert server.machine.log("cron.log") == ""
-    (made,) = set(server.names()) - {recent}  # the oldest is rotated away
-    assert is_consistent(server.backups / made)
+    (backup,) = set(server.names()) - {recent}  # the oldest was rotated
+    assert is_consistent(server.backups / backup)
     done = server.inv("verify")
     assert done.returncode == 0, done.stdout
-    assert made in done.stdout
+    assert backup in done.stdout
 
 
-def test_under_cron_too_a_path_may_hold_what_cron_and_the_shell_take_for_their_own(server: Server) -> None:
+def test_cron_runs_line_with_odd_paths(server: Server) -> None:
     odd = "50% 'of' \"it\" $HOME a\\tb \\%"
     backups = server.machine.home / odd
     backups.mkdir()
@@ -67,11 +67,11 @@ def test_under_cron_too_a_path_may_hold_what_cron_and_the_shell_take_for_their_o
     assert done.returncode == 0, done.stderr
     assert server.machine.crontab(USER)
     run_due_jobs(server, PurePosixPath(f"/home/torrust/{odd}.log"))
-    (made,) = backups.glob("backup_*.db")
-    assert is_consistent(made)
+    (backup,) = backups.glob("backup_*.db")
+    assert is_consistent(backup)
 
 
-def test_under_cron_a_failure_is_in_the_log_and_no_backup_is_rotated_away(server: Server) -> None:
+def test_failure_is_logged_and_nothing_rotated(server: Server) -> None:
     done = server.inv("deploy-index-backup", "enable-index-backup")
     assert done.returncode == 0, done.stderr
     old = server.add_backup(9)

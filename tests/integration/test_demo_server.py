@@ -1,4 +1,4 @@
-"""Phase 1 on a server as published: backups that root owns, root's crontab, sudo, the settings as shipped."""
+"""The index phase on a server like the demo: backups owned by root, root's crontab, sudo, the shipped settings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OTHERS = (
 )
 
 
-def test_the_whole_of_phase_1_with_a_live_database(server: Server) -> None:
+def test_index_phase_with_live_database(server: Server) -> None:
     server.machine.set_crontab(OTHERS)
     server.machine.set_crontab(OTHERS, USER)
     with server.live():
@@ -48,18 +48,18 @@ def test_the_whole_of_phase_1_with_a_live_database(server: Server) -> None:
 
     again = server.inv("deploy-index-backup", "enable-index-backup")
     assert again.stdout.count("nothing to do") == 2
-    gone = server.inv("disable-index-backup")
-    assert gone.returncode == 0, gone.stderr
+    disabled = server.inv("disable-index-backup")
+    assert disabled.returncode == 0, disabled.stderr
     assert server.machine.crontab() == OTHERS
 
 
-def test_a_crontab_that_was_not_there_is_gone_again_after_disabling(server: Server) -> None:
+def test_disable_removes_new_crontab(server: Server) -> None:
     done = server.inv("deploy-index-backup", "enable-index-backup", "disable-index-backup")
     assert done.returncode == 0, done.stderr
     assert server.machine.crontab() is None
 
 
-def test_without_sudo_the_users_own_crontab_and_folder_are_used(server: Server) -> None:
+def test_no_sudo_uses_crontab_of_user(server: Server) -> None:
     server.machine.allow_sudo(None)
     backups = server.machine.home / "my backups"
     backups.mkdir()
@@ -80,7 +80,7 @@ def test_without_sudo_the_users_own_crontab_and_folder_are_used(server: Server) 
 
 
 @pytest.mark.parametrize("task", ["list-backups", "verify", "run-index-backup"])
-def test_backups_that_may_not_be_read_are_never_no_backups(server: Server, task: str) -> None:
+def test_unreadable_backups_are_not_missing(server: Server, task: str) -> None:
     server.add_backup(1)
     server.inv("deploy-index-backup")
     done = server.inv(task, INVOKE_USE_SUDO="0")
@@ -91,16 +91,16 @@ def test_backups_that_may_not_be_read_are_never_no_backups(server: Server, task:
     assert "no backup" not in done.stdout + done.stderr
 
 
-def test_json_says_that_the_backups_may_not_be_read(server: Server) -> None:
+def test_json_reports_unreadable_backups(server: Server) -> None:
     done = server.inv("verify", "--json", INVOKE_USE_SUDO="0")
-    said = json.loads(done.stdout)
-    assert (done.returncode, said["exit_code"]) == (3, 3)
-    assert "Permission denied" in said["error"]
+    answer = json.loads(done.stdout)
+    assert (done.returncode, answer["exit_code"]) == (3, 3)
+    assert "Permission denied" in answer["error"]
 
 
-def test_what_the_users_start_up_files_print_changes_nothing(server: Server) -> None:
+def test_startup_files_change_nothing(server: Server) -> None:
     for home in (server.machine.home, server.machine.folder / "root"):
-        (home / ".bashrc").write_text("echo Welcome; echo 'mind the gap' >&2; printf 'no line end'; cd /\n")
+        (home / ".bashrc").write_text("echo Welcome; echo 'system notice' >&2; printf 'no line end'; cd /\n")
         (home / ".sqliterc").write_text(".mode box\n.headers on\n.print hello\n")
     quiet = subprocess.run(
         ["ssh", "-F", server.machine.ssh_config, "demo", "true"], capture_output=True, text=True, check=True
@@ -109,12 +109,12 @@ def test_what_the_users_start_up_files_print_changes_nothing(server: Server) -> 
     done = server.inv(*CHAIN)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Welcome" not in done.stdout
-    seen = json.loads(server.inv("verify", "--json").stdout)
-    assert seen["checks"][2]["detail"] == "integrity_check: ok"
+    verification = json.loads(server.inv("verify", "--json").stdout)
+    assert verification["checks"][2]["detail"] == "integrity_check: ok"
 
 
 @pytest.mark.parametrize("shell", ["/bin/dash", "/bin/rbash"])
-def test_the_login_shell_may_be_another(server: Server, shell: str) -> None:
+def test_other_login_shells(server: Server, shell: str) -> None:
     server.machine.run("usermod", "--shell", shell, USER)
     done = server.inv(*CHAIN)
     if shell == "/bin/rbash":  # it takes no command with a path
@@ -125,14 +125,14 @@ def test_the_login_shell_may_be_another(server: Server, shell: str) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_user_who_may_not_log_in_is_an_answer_with_the_servers_words(server: Server) -> None:
+def test_nologin_shell_is_reported(server: Server) -> None:
     server.machine.run("usermod", "--shell", "/usr/sbin/nologin", USER)
     done = server.inv("list-backups")
     assert done.returncode == 3
     assert "This account is currently not available." in done.stderr
 
 
-def test_one_session_at_a_time_is_enough(server: Server) -> None:
+def test_one_session_is_enough(server: Server) -> None:
     sshd = server.machine.sshd("MaxSessions 1")
     server.machine.known_hosts.write_text(sshd.known)
     server.machine.configure(server.machine.alias("demo", sshd))
@@ -140,7 +140,7 @@ def test_one_session_at_a_time_is_enough(server: Server) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_server_that_opens_no_session_is_not_a_lost_connection(server: Server) -> None:
+def test_refused_session_is_reported(server: Server) -> None:
     sshd = server.machine.sshd("MaxSessions 0")
     server.machine.known_hosts.write_text(sshd.known)
     server.machine.configure(server.machine.alias("demo", sshd))
@@ -150,8 +150,8 @@ def test_a_server_that_opens_no_session_is_not_a_lost_connection(server: Server)
     assert "may still be running" not in done.stderr
 
 
-def test_the_settings_as_shipped_and_the_users_own_ssh_files_are_enough(server: Server, tmp_path: Path) -> None:
-    """OpenSSH finds the user's files by passwd's home, so `inv` gets a passwd in which root's home is the test's."""
+def test_shipped_settings_and_user_ssh_files(server: Server, tmp_path: Path) -> None:
+    """OpenSSH takes the home directory from passwd, so `inv` gets a passwd with the home of the test."""
     passwd = tmp_path / "passwd"
     home = Path(server.environment["HOME"])
     passwd.write_text(f"root:x:0:0:root:{home}:/bin/bash\n")

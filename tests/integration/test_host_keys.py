@@ -1,4 +1,4 @@
-"""Host keys against real sshd, jump hosts included; the command that is printed to accept one does accept it."""
+"""Host keys with a real sshd, jump hosts included. The commands that an error prints are run."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .conftest import Server
 
 
 def advice(printed: str) -> str:
-    """The commands that an error advises."""
+    """Return the commands that an error advises."""
     match = re.search(r"-> .*?: (ssh(?:-keygen)? .*)", printed)
     assert match, printed
     return match[1]
 
 
 def accept(server: Server, printed: str) -> None:
-    """Run the advised commands as the user would, and say yes."""
+    """Run the advised commands as the user would, and answer yes."""
     with terminal(["sh", "-c", advice(printed)], server.environment) as tty:
         tty.expect("Are you sure you want to continue connecting")
         tty.type("yes")
@@ -27,15 +27,15 @@ def accept(server: Server, printed: str) -> None:
 
 
 def fingerprint(public_key: str) -> str:
-    """A key's fingerprint, as OpenSSH tells it."""
+    """Return the fingerprint of a key, as OpenSSH prints it."""
     done = subprocess.run(["ssh-keygen", "-lf", "-"], input=public_key, capture_output=True, text=True, check=True)
     return done.stdout.split()[1]
 
 
-@pytest.mark.parametrize("also", ["", "StrictHostKeyChecking no", "StrictHostKeyChecking accept-new"])
-def test_an_unknown_key_is_refused_until_it_was_accepted(server: Server, also: str) -> None:
+@pytest.mark.parametrize("option", ["", "StrictHostKeyChecking no", "StrictHostKeyChecking accept-new"])
+def test_unknown_key_is_refused_until_accepted(server: Server, option: str) -> None:
     server.machine.known_hosts.unlink()
-    server.machine.configure(server.machine.alias("demo", server.sshd, also))
+    server.machine.configure(server.machine.alias("demo", server.sshd, option))
     done = server.inv("list-backups")
     assert done.returncode == 3
     assert "is unknown: refused" in done.stderr
@@ -47,7 +47,7 @@ def test_an_unknown_key_is_refused_until_it_was_accepted(server: Server, also: s
     assert server.inv("list-backups").returncode == 0
 
 
-def test_a_changed_key_is_refused_until_its_owner_confirmed_it(server: Server) -> None:
+def test_changed_key_is_refused_until_replaced(server: Server) -> None:
     other = server.machine.sshd().host_key
     server.machine.known_hosts.write_text(server.sshd.known.replace(server.sshd.host_key, other))
     done = server.inv("list-backups")
@@ -61,7 +61,7 @@ def test_a_changed_key_is_refused_until_its_owner_confirmed_it(server: Server) -
     assert server.inv("list-backups").returncode == 0
 
 
-def test_a_revoked_key_is_refused_though_it_is_known(server: Server) -> None:
+def test_revoked_key_is_refused_if_known(server: Server) -> None:
     server.machine.known_hosts.write_text(f"{server.sshd.known}@revoked * {server.sshd.host_key}\n")
     done = server.inv("list-backups")
     assert done.returncode == 3
@@ -75,7 +75,7 @@ def test_hashed_names_are_known(server: Server) -> None:
 
 
 @pytest.mark.parametrize("kinds", [("rsa", "ed25519"), ("ecdsa", "ed25519")], ids=lambda kinds: kinds[0])
-def test_the_kind_of_key_that_is_known_is_asked_for_first(server: Server, kinds: tuple[str, ...]) -> None:
+def test_known_key_type_is_negotiated_first(server: Server, kinds: tuple[str, ...]) -> None:
     sshd = server.machine.sshd(kinds=kinds)
     server.machine.known_hosts.write_text(sshd.known)
     server.machine.configure(server.machine.alias("demo", sshd))
@@ -83,8 +83,8 @@ def test_the_kind_of_key_that_is_known_is_asked_for_first(server: Server, kinds:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_host_that_only_its_jump_host_can_see(server: Server) -> None:
-    """Both keys are unknown at first: each is refused by its own name, and each is accepted by what is printed."""
+def test_keys_of_jump_host_and_target(server: Server) -> None:
+    """Only the jump host resolves the name of the target. Both keys are unknown, refused, then accepted."""
     machine = server.machine
     inner = machine.sshd()
     with (machine.folder / "etc/hosts").open("a") as hosts:
@@ -94,7 +94,7 @@ def test_a_host_that_only_its_jump_host_can_see(server: Server) -> None:
         machine.alias("demo", inner, "ProxyJump jump").replace("127.0.0.1", "inner.demo.invalid"),
     )
     machine.known_hosts.unlink()
-    # OpenSSH hands -F on to the client for the jump host unquoted, so its path may hold no blank.
+    # OpenSSH passes -F to the client for the jump host without quoting: its path must not contain a blank.
     server.environment["INVOKE_SSH_CONFIG"] = str(machine.ssh_config.rename(machine.folder / "ssh_config"))
 
     done = server.inv("list-backups")
@@ -112,7 +112,7 @@ def test_a_host_that_only_its_jump_host_can_see(server: Server) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_jump_host_whose_key_has_changed_is_not_passed(server: Server) -> None:
+def test_changed_key_of_jump_host_is_refused(server: Server) -> None:
     machine = server.machine
     inner = machine.sshd()
     machine.configure(machine.alias("jump", server.sshd), machine.alias("demo", inner, "ProxyJump jump"))

@@ -1,4 +1,4 @@
-"""The private machine of these tests keeps to itself."""
+"""The private machine of these tests is isolated."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from demo_backups.settings import Settings
 from .machine import USER, Machine
 
 
-def seen_from_here() -> dict[str, object]:
-    """What the tests on a private machine could change here, were it not private."""
+def outside_state() -> dict[str, object]:
+    """Return the state of this machine that a test could change if the private machine were not isolated."""
     places = ["/etc/passwd", "/etc/shadow", "/etc/group", "/etc/sudoers", "/etc/crontab"]
     folders = ["/etc/sudoers.d", "/etc/cron.d", "/etc/ssh", "/var/spool/cron/crontabs", "/home"]
     crontab = subprocess.run(["crontab", "-l"], capture_output=True, check=False)
@@ -24,10 +24,10 @@ def seen_from_here() -> dict[str, object]:
     }
 
 
-def test_nothing_of_it_reaches_this_machine_and_nothing_of_it_stays(
+def test_private_machine_changes_nothing_outside(
     private_machines: None, tmp_path: Path, project_settings: Settings
 ) -> None:
-    before = seen_from_here()
+    before = outside_state()
     (tmp_path / "home").mkdir()
     (tmp_path / "machine").mkdir()
     machine = Machine(tmp_path / "machine", tmp_path / "home")
@@ -41,13 +41,13 @@ def test_nothing_of_it_reaches_this_machine_and_nothing_of_it_stays(
         assert machine.run("id", "-un", USER).strip() == USER
         assert machine.crontab() == b"* * * * * /bin/true\n"
         for folder in ("/", "/usr/bin", "/var/lib", "/var/spool", "/opt", "/srv"):
-            said = machine.run("sh", "-c", f"touch {folder}/x 2>&1 && rm {folder}/x || :")
-            assert "Read-only file system" in said
+            output = machine.run("sh", "-c", f"touch {folder}/x 2>&1 && rm {folder}/x || :")
+            assert "Read-only file system" in output
         running = [Path(f"/proc/{process}") for process in (machine.init, *machine.processes("sshd"))]
         assert all(process.exists() for process in running)
-        assert seen_from_here() == before
+        assert outside_state() == before
     finally:
         machine.close()
     assert sshd.process.poll() is not None
     assert not any(process.exists() for process in running)
-    assert seen_from_here() == before
+    assert outside_state() == before

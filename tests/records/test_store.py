@@ -6,9 +6,7 @@ import getpass
 import json
 import os
 import socket
-import subprocess
-import sys
-from dataclasses import MISSING, asdict, fields, replace
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -16,12 +14,12 @@ from typing import Any
 import pytest
 
 from demo_backups.errors import CouldNotLookError, SettingsError, StepError
-from demo_backups.project import ROOT
-from demo_backups.records.record import SCHEMA, Record
+from demo_backups.project import ROOT, whoami
+from demo_backups.records.record import Record
 from demo_backups.records.store import filter_records, read_records, record_outcome, records_dir, write_record
 from demo_backups.settings import Settings
 
-from ..test_docs import blocks, code, table
+from ..helpers.processes import run_as_user
 
 
 def record(**changes: Any) -> Record:
@@ -199,15 +197,11 @@ def test_who_did_it_is_recorded(tmp_path: Path) -> None:
     assert written(tmp_path)["who"] == f"{getpass.getuser()}@{socket.gethostname()}"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be a user without a name")
-def test_a_user_without_a_name_is_known_by_the_number() -> None:
-    words = ["setpriv", "--reuid=54321", "--bounding-set=-all", sys.executable, "-c"]
-    program = "from demo_backups.project import whoami; print(whoami())"
-    without = {
-        name: value for name, value in os.environ.items() if name not in ("LOGNAME", "USER", "LNAME", "USERNAME")
-    }
-    done = subprocess.run([*words, program], env=without, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.stdout == f"54321@{socket.gethostname()}\n", done.stderr
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without a name")
+def test_user_without_name_is_recorded_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    assert run_as_user(54321, whoami) == f"54321@{socket.gethostname()}"
 
 
 # --- read again -----------------------------------------------------------------------------------------------------
@@ -376,43 +370,3 @@ def test_records_are_chosen_by_host_and_database(host: str | None, database: str
     places = {"a": ("demo", "index"), "b": ("demo", "tracker"), "c": ("demo2", "index"), "d": ("Demo", "tracker")}
     given = [record(who=name, host=where, database=what) for name, (where, what) in places.items()]
     assert [each.who for each in filter_records(given, host, database)] == list(chosen)
-
-
-# --- the page about them --------------------------------------------------------------------------------------------
-
-PAGE = (ROOT / "docs/evidence.md").read_text()
-
-
-def test_the_page_has_every_field_with_its_default_and_its_schema_and_no_other() -> None:
-    rows = {code(row[0])[0]: row for row in table(PAGE)}
-    assert list(rows) == [each.name for each in fields(Record)]
-    first = json.loads(SCHEMA_1)
-    for each in fields(Record):
-        _, kind, form, default, since, meaning = rows[each.name]
-        assert kind, each.name
-        assert meaning, each.name
-        assert form or each.name in ("exit_status", "error", "details"), each.name
-        assert int(since) == (1 if each.name in first else 2), each.name
-        known = each.default if each.default is not MISSING else MISSING
-        if each.default_factory is not MISSING:
-            known = each.default_factory()
-        required = known is MISSING or each.name in ("when", "schema")
-        assert code(default) == ([] if required else [json.dumps(known)]), each.name
-
-
-def test_the_page_says_the_schema_that_is_written() -> None:
-    assert f"This is schema {SCHEMA}." in PAGE
-
-
-def test_the_page_s_example_is_a_record(tmp_path: Path) -> None:
-    (example,) = blocks(PAGE, "json")
-    (tmp_path / "example.json").write_text(example)
-    ((seen,), damaged) = read_records(tmp_path)
-    assert damaged == []
-    assert json.loads(example) == asdict(seen)
-    assert list(json.loads(example)) == list(asdict(seen))
-
-
-def test_the_page_s_name_of_a_file_is_one_that_is_given(tmp_path: Path) -> None:
-    given = Record("verification", "demo", "index", when="2026-01-31T12:00:00.123456+00:00")
-    assert f"`{write_record(tmp_path, given).name}`" in PAGE

@@ -1,4 +1,4 @@
-"""The release: its plan, walked from the start to the end, and what is seen of it where something is amiss."""
+"""A whole release: its plan from start to end, and what the plan shows when something is wrong."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from demo_backups.records.record import SCHEMA, Record
 from demo_backups.records.store import write_record
 from demo_backups.rehearsal.database import make_tracker
 from demo_backups.rehearsal.server import ALIAS
-from demo_backups.release.actions import ACTIONS, _confirm, do_next
+from demo_backups.release.actions import ACTIONS, ActionContext, _confirm, do_next
 from demo_backups.release.observe import observe_plan
 from demo_backups.release.plan import Plan
 from demo_backups.settings import Settings, select_host
@@ -46,24 +46,24 @@ STEPS = {
     "Pull request": ["push", "open-pr", "review", "merge"],
 }
 OPTIONAL = {"tracker-deploy", "tracker-test"}
-ON_SERVER = {"index-deploy", "index-run", "index-verify", "index-enable", *OPTIONAL}
-ON_GITHUB = {"open-pr", "review"}
-PHASE_1_THERE = ("index-deploy", "index-run", "index-verify", "index-enable")
-IN_GIT = ("branch", "index-commit", "tracker-commit", "docs-commit", "push")
+SERVER_MARKS = {"index-deploy", "index-run", "index-verify", "index-enable", *OPTIONAL}
+GITHUB_STEPS = {"open-pr", "review"}
+SERVER_STEPS = ("index-deploy", "index-run", "index-verify", "index-enable")
+GIT_STEPS = ("branch", "index-commit", "tracker-commit", "docs-commit", "push")
 
 GH = """#!/bin/sh
-# gh(1) as far as the tasks call it. What GitHub has of the pull request is beside it.
+# A fake gh(1) with the calls that the tasks make. The pull request is a file in its directory.
 set -eu
-there=$(dirname -- "$0")
+folder=$(dirname -- "$0")
 case "$1 $2" in
   "pr view")
-    [ -e "$there/pull_request.json" ] || { echo "no pull requests found for branch \\"$3\\"" >&2; exit 1; }
-    cat -- "$there/pull_request.json" ;;
+    [ -e "$folder/pull_request.json" ] || { echo "no pull requests found for branch \\"$3\\"" >&2; exit 1; }
+    cat -- "$folder/pull_request.json" ;;
   "pr create")
-    cat > "$there/body"
-    printf '%s\\n' "$@" > "$there/asked"
+    cat > "$folder/body"
+    printf '%s\\n' "$@" > "$folder/arguments"
     echo '{"url": "https://github.com/torrust/torrust-demo/pull/90", "state": "OPEN", "reviewDecision": "",
-      "headRefName": "'"$6"'", "baseRefName": "'"$4"'", "latestReviews": []}' > "$there/pull_request.json" ;;
+      "headRefName": "'"$6"'", "baseRefName": "'"$4"'", "latestReviews": []}' > "$folder/pull_request.json" ;;
   *) exit 1 ;;
 esac
 """
@@ -73,7 +73,7 @@ Done = subprocess.CompletedProcess[str]
 
 @dataclass
 class Release:
-    """A release that is on its way: what it is made in, and the server that it goes to."""
+    """A release in progress: its repository and its server."""
 
     demo: Demo
     repository: ReleaseRepository
@@ -100,13 +100,13 @@ class Release:
         return observe_plan(select_host(self.settings, host) if host else self.settings)
 
     def do(self, *names: str, host: str = ALIAS) -> None:
-        """Do steps as `inv next` does, whatever the plan says of them."""
-        settings = select_host(self.settings, host)
+        """Do steps as `inv next` does, without regard to the plan."""
+        context = ActionContext(select_host(self.settings, host), make_console(io.StringIO()))
         for name in names:
-            ACTIONS[name].act(settings, make_console(io.StringIO()), False)
+            ACTIONS[name].run(context, False)
 
-    def note(self, kind: str, **changes: Any) -> None:
-        """Leave a record of something that passed."""
+    def add_record(self, kind: str, **changes: Any) -> None:
+        """Write a record of something that passed."""
         sha256 = read_script(self.script).sha256
         record = Record(kind, ALIAS, "index", script_sha256=sha256, exit_status=0)
         record.checks = [{"name": "size", "passed": True, "detail": ""}]
@@ -120,7 +120,7 @@ class Release:
         path.write_text(json.dumps(record))
 
     def install_gh(self) -> Path:
-        """Put a stand-in for the GitHub CLI on the PATH; return the folder of what it has."""
+        """Put a fake GitHub CLI on the PATH; return the directory of its files."""
         folder = self.folder / "github"
         folder.mkdir()
         (folder / "gh").write_text(GH)
@@ -132,7 +132,7 @@ class Release:
 
 
 def path_without_gh(folder: Path) -> str:
-    """The PATH without the GitHub CLI, whose folder has much else that is needed."""
+    """Return the PATH without gh; the other programs of its directory stay."""
     folders = [Path(name) for name in os.environ["PATH"].split(os.pathsep)]
     for number, each in enumerate(folders):
         if (each / "gh").exists():
@@ -145,16 +145,16 @@ def path_without_gh(folder: Path) -> str:
 
 
 @pytest.fixture
-def on_its_way(
+def release(
     demo: Demo, release_repository: ReleaseRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Release:
-    """A release at its very start, without the GitHub CLI."""
+    """A release that has not started, without the GitHub CLI."""
     variables = {**release_repository.variables, "PATH": path_without_gh(tmp_path), "COLUMNS": "160"}
     demo.environment = {**demo.environment, **variables}
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    of_release = demo.settings.release.model_copy(update={"repository": str(release_repository.path)})
-    changes = {"evidence_dir": demo.environment["INVOKE_EVIDENCE_DIR"], "release": of_release}
+    release_settings = demo.settings.release.model_copy(update={"repository": str(release_repository.path)})
+    changes = {"evidence_dir": demo.environment["INVOKE_EVIDENCE_DIR"], "release": release_settings}
     return Release(demo, release_repository, demo.settings.model_copy(update=changes), tmp_path)
 
 
@@ -162,14 +162,14 @@ def marks(plan: Plan) -> dict[str, str]:
     return {step.name: step.mark.value for step in plan.steps}
 
 
-def observed(plan: Plan, step: str) -> tuple[str, str]:
-    """The mark of a step, and what was seen of it."""
-    seen = plan.step(step)
-    return seen.mark.value, seen.observed
+def details_of(plan: Plan, step: str) -> tuple[str, str]:
+    """Return the mark of a step, and its details."""
+    marked = plan.step(step)
+    return marked.mark.value, marked.details
 
 
 def read_plan(done: Done) -> dict[str, dict[str, Any]]:
-    """The steps by name, from what `inv plan --json` printed: one object, in the shape that is promised."""
+    """Return the steps by name from the output of `inv plan --json`, and check its documented shape."""
     assert done.stderr == ""
     plan = json.loads(done.stdout)
     assert list(plan) == ["host", "phases"]
@@ -178,7 +178,7 @@ def read_plan(done: Done) -> dict[str, dict[str, Any]]:
     steps = {step["name"]: step for phase in plan["phases"] for step in phase["steps"]}
     assert all(list(step) == ["name", "mark", "optional", "observed"] for step in steps.values())
     assert {name for name, step in steps.items() if step["optional"] is True} == OPTIONAL
-    assert {step["mark"] for step in steps.values()} <= {"done", "to do", "waiting", "not seen", "out of order"}
+    assert {step["mark"] for step in steps.values()} <= {"done", "to do", "blocked", "unknown", "out of order"}
     assert all(step["observed"] for step in steps.values())
     return steps
 
@@ -186,8 +186,8 @@ def read_plan(done: Done) -> dict[str, dict[str, Any]]:
 # --- the walk -------------------------------------------------------------------------------------------------------
 
 
-def test_next_walks_the_plan_from_its_start_until_only_the_network_is_missing(on_its_way: Release) -> None:
-    demo, repository = on_its_way.demo, on_its_way.repository
+def test_next_walks_plan_until_gh_is_missing(release: Release) -> None:
+    demo, repository = release.demo, release.repository
     # Only this server's database has so few: the rehearsal keeps to the project's own query.
     few = "SELECT 1 WHERE (SELECT count(*) FROM torrust_torrents) = 50"
     demo.environment = {**demo.environment, "INVOKE_DATABASES_INDEX_QUERY": few}
@@ -204,7 +204,7 @@ def test_next_walks_the_plan_from_its_start_until_only_the_network_is_missing(on
             for name in after
             if name != step and before[name]["mark"] != after[name]["mark"]
         }
-        assert changed <= {("waiting", "to do")}, (step, before, after)
+        assert changed <= {("blocked", "to do")}, (step, before, after)
         before = after
         assert len(walked) < 18, walked
     assert walked == [
@@ -217,10 +217,10 @@ def test_next_walks_the_plan_from_its_start_until_only_the_network_is_missing(on
 
     left = {name: step["mark"] for name, step in before.items() if step["mark"] != "done"}
     assert left == {
-        **{"tracker-deploy": "to do", "tracker-test": "waiting"},
-        **{"open-pr": "not seen", "review": "not seen", "merge": "waiting"},
+        **{"tracker-deploy": "to do", "tracker-test": "blocked"},
+        **{"open-pr": "unknown", "review": "unknown", "merge": "blocked"},
     }
-    names = on_its_way.settings.release
+    names = release.settings.release
     log = repository.git("log", "--format=%s", "--name-only", f"main..{names.branch}", at=repository.remote)
     assert [line for line in log.splitlines() if line] == [
         *(names.commits.docs, *DOCS),
@@ -229,92 +229,92 @@ def test_next_walks_the_plan_from_its_start_until_only_the_network_is_missing(on
     ]
     assert (demo.server.home / "crontab").read_text().count(str(demo.database.script)) == 1
     assert Path(demo.database.script).read_bytes() == (ROOT / SCRIPTS[0]).read_bytes()
-    assert before["index-run"]["observed"].startswith(on_its_way.backup.name)
+    assert before["index-run"]["observed"].startswith(release.backup.name)
     assert repository.git("status", "--porcelain") == ""
 
 
-def test_with_gh_it_walks_on_to_the_merge_by_hand(on_its_way: Release) -> None:
-    github = on_its_way.install_gh()
-    demo = on_its_way.demo
-    on_its_way.note("rehearsal")
-    on_its_way.do(*PHASE_1_THERE, *IN_GIT)
-    assert observed(on_its_way.plan(), "open-pr") == ("to do", "there is no pull request")
+def test_next_with_gh_reaches_manual_merge(release: Release) -> None:
+    github = release.install_gh()
+    demo = release.demo
+    release.add_record("rehearsal")
+    release.do(*SERVER_STEPS, *GIT_STEPS)
+    assert details_of(release.plan(), "open-pr") == ("to do", "there is no pull request")
 
     done = demo.inv("next", "--yes")
     assert (done.returncode, done.stderr) == (0, "")
-    names = on_its_way.settings.release
+    names = release.settings.release
     assert "done: open-pr (https://github.com/torrust/torrust-demo/pull/90 (open))" in done.stdout
-    asked = (github / "asked").read_text().splitlines()
-    assert asked == [
+    arguments = (github / "arguments").read_text().splitlines()
+    assert arguments == [
         *("pr", "create", "--base", "main", "--head", names.branch, "--title", names.title, "--body-file", "-")
     ]
     assert (github / "body").read_text().strip()
 
-    waiting = on_its_way.plan()
-    assert observed(waiting, "review") == ("waiting", "not approved yet")
+    waiting = release.plan()
+    assert details_of(waiting, "review") == ("blocked", "not approved yet")
     assert waiting.exit_code == 0
     done = demo.inv("next", "--yes")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
-        "nothing is to do now",
-        "review waiting: not approved yet",
-        "merge waiting: not in main",
+        "nothing to do now",
+        "review blocked: not approved yet",
+        "merge blocked: not in main",
     ]
 
     request = json.loads((github / "pull_request.json").read_text())
     for state, decision, review, merge in [
-        ("OPEN", "CHANGES_REQUESTED", "to do", "waiting"),
+        ("OPEN", "CHANGES_REQUESTED", "to do", "blocked"),
         ("OPEN", "APPROVED", "done", "to do"),
     ]:
         (github / "pull_request.json").write_text(json.dumps({**request, "state": state, "reviewDecision": decision}))
-        seen = on_its_way.plan()
-        assert (marks(seen)["review"], marks(seen)["merge"]) == (review, merge)
+        plan = release.plan()
+        assert (marks(plan)["review"], marks(plan)["merge"]) == (review, merge)
     done = demo.inv("next", "--yes")
     assert done.returncode == 1
-    assert done.stderr.startswith("merge is done by hand\n")
+    assert done.stderr.startswith("merge is a manual step\n")
 
     (github / "pull_request.json").write_text(json.dumps({**request, "state": "MERGED"}))
     done = demo.inv("plan", "--json", "--exit-code")
     assert done.returncode == 0
     assert {name for name, step in read_plan(done).items() if step["mark"] != "done"} == OPTIONAL
     done = demo.inv("next")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "nothing is to do: the release is done\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "nothing to do: the release is complete\n", "")
 
 
-def test_a_release_that_was_merged_is_seen_without_gh_and_without_its_branch(on_its_way: Release) -> None:
-    on_its_way.note("rehearsal")
-    on_its_way.do(*PHASE_1_THERE, *IN_GIT)
-    names, git = on_its_way.settings.release, on_its_way.repository.git
+def test_merge_is_detected_without_gh(release: Release) -> None:
+    release.add_record("rehearsal")
+    release.do(*SERVER_STEPS, *GIT_STEPS)
+    names, git = release.settings.release, release.repository.git
     git("switch", "--quiet", "main")
     git("merge", "--quiet", "--no-ff", "--no-edit", names.branch)
     git("push", "--quiet", "origin", "main", f":{names.branch}")
     git("branch", "--quiet", "--delete", names.branch)
-    seen = on_its_way.plan()
-    assert observed(seen, "merge") == ("done", "merged into main")
-    assert {name for name, mark in marks(seen).items() if mark != "done"} == OPTIONAL | ON_GITHUB
+    plan = release.plan()
+    assert details_of(plan, "merge") == ("done", "merged into main")
+    assert {name for name, mark in marks(plan).items() if mark != "done"} == OPTIONAL | GITHUB_STEPS
 
 
-def test_on_this_machine_next_does_the_same(on_its_way: Release, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_next_works_on_local_host(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HOME", "PATH"):  # the rehearsal's crontab, not this machine's
-        monkeypatch.setenv(name, on_its_way.demo.server.environment[name])
-    on_its_way.note("rehearsal")
-    on_its_way.do("branch")
-    for step in PHASE_1_THERE:
-        before = on_its_way.plan("local")
+        monkeypatch.setenv(name, release.demo.server.environment[name])
+    release.add_record("rehearsal")
+    release.do("branch")
+    for step in SERVER_STEPS:
+        before = release.plan("local")
         assert before.next
         assert before.next.name == step
-        do_next(select_host(on_its_way.settings, "local"), make_console(io.StringIO()), yes=True)
-        assert marks(on_its_way.plan("local"))[step] == "done"
-    # The same machine by its other name: what is there is the same, and a verification is of one name.
-    there = marks(on_its_way.plan(ALIAS))
-    assert (there["index-run"], there["index-verify"], there["index-enable"]) == ("done", "to do", "out of order")
+        do_next(select_host(release.settings, "local"), make_console(io.StringIO()), yes=True)
+        assert marks(release.plan("local"))[step] == "done"
+    # The same machine under its other name: a verification counts for one name only.
+    found = marks(release.plan(ALIAS))
+    assert (found["index-run"], found["index-verify"], found["index-enable"]) == ("done", "to do", "out of order")
 
 
 # --- asked first ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("typed", "code", "words", "branch"),
+    ("answer", "code", "message", "branch"),
     [
         ("n", 1, "nothing was done", "main"),
         ("", 1, "nothing was done", "main"),
@@ -323,93 +323,98 @@ def test_on_this_machine_next_does_the_same(on_its_way: Release, monkeypatch: py
     ],
     ids=["no", "nothing", "end", "yes"],
 )
-def test_on_a_terminal_it_asks_first(on_its_way: Release, typed: str, code: int, words: str, branch: str) -> None:
-    command: list[str | Path] = [INV, "--search-root", ROOT, "--no-dedupe", "next"]
-    with terminal(command, on_its_way.demo.environment) as user:
+def test_next_asks_on_terminal(release: Release, answer: str, code: int, message: str, branch: str) -> None:
+    command: list[str | Path] = [INV, "--search-root", ROOT, "next"]
+    with terminal(command, release.demo.environment) as user:
         user.expect("git switch")
-        user.expect("do it? [y/N]")
-        user.type(typed)
+        user.expect("Do it? [y/N]")
+        user.type(answer)
         assert user.end() == code, user.shown
-        assert words in user.shown
+        assert message in user.shown
         assert "Traceback" not in user.shown
-    current = on_its_way.repository.git("symbolic-ref", "--short", "HEAD").strip()
-    assert current == (branch or on_its_way.settings.release.branch)
+    current = release.repository.git("symbolic-ref", "--short", "HEAD").strip()
+    assert current == (branch or release.settings.release.branch)
 
 
-def test_without_a_terminal_and_without_yes_it_shows_the_commands_and_does_nothing(on_its_way: Release) -> None:
-    on_its_way.note("rehearsal")
-    before = on_its_way.plan()
-    done = on_its_way.demo.inv("next")
+def test_next_without_terminal_changes_nothing(release: Release) -> None:
+    release.add_record("rehearsal")
+    before = release.plan()
+    done = release.demo.inv("next")
     assert done.returncode == 1
     assert "  ./inv release.branch\n" in done.stdout
     assert "git switch --no-track --create" in done.stdout
-    assert done.stderr.startswith("nothing was done: there is no terminal to ask on\n")
+    assert done.stderr.startswith("nothing was done")
     assert "--yes" in done.stderr
-    assert on_its_way.plan() == before
+    assert release.plan() == before
 
-    on_its_way.do("branch")
-    before = on_its_way.plan()
-    done = on_its_way.demo.inv("next")
+    release.do("branch")
+    before = release.plan()
+    done = release.demo.inv("next")
     assert done.returncode == 1
     assert f"  ./inv deploy-index-backup --host {ALIAS}\n" in done.stdout
     assert f"would run on {ALIAS}:\n" in done.stdout
-    assert not Path(on_its_way.demo.database.script).exists()
-    assert on_its_way.plan() == before
+    assert not Path(release.demo.database.script).exists()
+    assert release.plan() == before
 
 
-def test_where_standard_input_is_closed_there_is_no_terminal_to_ask_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closed_stdin_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", None)  # as Python has it then
-    with pytest.raises(StepError, match="there is no terminal to ask on"):
+    with pytest.raises(StepError, match="no terminal"):
         _confirm()
 
 
-def test_what_changed_while_nobody_answered_is_not_done_unseen(on_its_way: Release) -> None:
-    on_its_way.note("rehearsal")
-    on_its_way.do("branch")
-    command: list[str | Path] = [INV, "--search-root", ROOT, "--no-dedupe", "next"]
-    with terminal(command, on_its_way.demo.environment) as user:
-        user.expect("do it? [y/N]")
-        on_its_way.script.write_text(on_its_way.script.read_text() + "# not tried\n")
+def test_change_during_question_stops_next(release: Release) -> None:
+    release.add_record("rehearsal")
+    release.do("branch")
+    command: list[str | Path] = [INV, "--search-root", ROOT, "next"]
+    with terminal(command, release.demo.environment) as user:
+        user.expect("Do it? [y/N]")
+        release.script.write_text(release.script.read_text() + "# not tried\n")
         user.type("y")
         assert user.end() == 1, user.shown
-        assert "the plan is not as it was when you were asked" in user.shown
-    assert not Path(on_its_way.demo.database.script).exists()
+        assert "the plan changed" in user.shown
+    assert not Path(release.demo.database.script).exists()
 
 
 @pytest.mark.parametrize(
-    ("file", "text", "step", "seen"),
+    ("file", "text", "step", "details"),
     [
         (SCRIPTS[0], 'cp $DATABASE_FILE "$BACKUP_FILE"\n', "index-script", "not quoted: $DATABASE_FILE"),
-        (DOCS[1], "cp a.db a.db.backup\n", "docs", f"{DOCS[1]} does not tell of .backup"),
-        (DOCS[0], "<<<<<<< HEAD\n.backup\n=======\ncp\n>>>>>>> x\n", "docs", f"{DOCS[0]} holds an unfinished merge"),
+        (DOCS[1], "cp a.db a.db.backup\n", "docs", f"{DOCS[1]} does not describe .backup"),
+        (
+            DOCS[0],
+            "<<<<<<< HEAD\n.backup\n=======\ncp\n>>>>>>> x\n",
+            "docs",
+            f"{DOCS[0]} contains an",
+        ),
     ],
 )
-def test_what_is_done_by_hand_is_left_to_hands(on_its_way: Release, file: str, text: str, step: str, seen: str) -> None:
-    on_its_way.do("branch")
-    on_its_way.note("rehearsal")
-    on_its_way.do(*PHASE_1_THERE, "index-commit", "tracker-commit")
-    (on_its_way.repository.path / file).write_text(text)
+def test_manual_step_is_reported(release: Release, file: str, text: str, step: str, details: str) -> None:
+    release.do("branch")
+    release.add_record("rehearsal")
+    release.do(*SERVER_STEPS, "index-commit", "tracker-commit")
+    (release.repository.path / file).write_text(text)
     with pytest.raises(StepError) as caught:
-        do_next(select_host(on_its_way.settings, ALIAS), make_console(io.StringIO()), yes=True)
-    assert caught.value.action == f"{step} is done by hand"
-    assert seen in caught.value.output
-    assert f" in {on_its_way.repository.path}" in caught.value.advice
+        do_next(select_host(release.settings, ALIAS), make_console(io.StringIO()), yes=True)
+    assert caught.value.action == f"{step} is a manual step"
+    assert details in caught.value.output
+    assert f" in {release.repository.path}" in caught.value.advice
 
 
-def test_a_step_that_was_done_but_is_not_seen_to_be_is_no_success(on_its_way: Release) -> None:
+def test_unconfirmed_step_is_failure(release: Release) -> None:
     # A hook that lets a push go through, and a remote that then forgets it.
-    on_its_way.note("rehearsal")
-    on_its_way.do(*PHASE_1_THERE, *IN_GIT[:-1])
-    hook = on_its_way.repository.remote / "hooks/post-receive"
-    hook.write_text(f"#!/bin/sh\ngit update-ref -d refs/heads/{on_its_way.settings.release.branch}\n")
+    release.add_record("rehearsal")
+    release.do(*SERVER_STEPS, *GIT_STEPS[:-1])
+    hook = release.repository.remote / "hooks/post-receive"
+    hook.write_text(f"#!/bin/sh\ngit update-ref -d refs/heads/{release.settings.release.branch}\n")
     hook.chmod(0o755)
-    done = on_its_way.demo.inv("next", "--yes")
+    done = release.demo.inv("next", "--yes")
     assert done.returncode == 1
-    assert done.stderr.startswith("push is not done: the plan says 'to do'\n  | not on origin\n")
+    assert done.stderr.startswith("push is not done")
     assert "done: push" not in done.stdout
 
 
-# --- what cannot be seen --------------------------------------------------------------------------------------------
+# --- unknown steps -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -421,15 +426,15 @@ def closed_port() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("way", ["name", "port"])
-def test_a_server_that_is_out_of_reach_leaves_its_steps_unseen(on_its_way: Release, closed_port: int, way: str) -> None:
-    config, server = on_its_way.folder / "to a closed port", on_its_way.demo.server
+def test_unreachable_server_makes_steps_unknown(release: Release, closed_port: int, way: str) -> None:
+    config, server = release.folder / "to a closed port", release.demo.server
     config.write_text(server.ssh_config.read_text().replace(f"Port {server.port}", f"Port {closed_port}"))
     changes = {"name": {"INVOKE_HOST": "nowhere.invalid"}, "port": {"INVOKE_SSH_CONFIG": str(config)}}[way]
-    done = on_its_way.demo.inv("plan", "--json", **changes)
+    done = release.demo.inv("plan", "--json", **changes)
     assert done.returncode == 0
     steps = read_plan(done)
-    assert {name for name, step in steps.items() if step["mark"] == "not seen"} == ON_SERVER | ON_GITHUB
-    (why,) = {steps[name]["observed"] for name in ON_SERVER}
+    assert {name for name, step in steps.items() if step["mark"] == "unknown"} == SERVER_MARKS | GITHUB_STEPS
+    (why,) = {steps[name]["observed"] for name in SERVER_MARKS}
     assert (
         why
         == {"name": "no such host: nowhere.invalid", "port": f"no SSH connection to 127.0.0.1 port {closed_port}"}[way]
@@ -437,85 +442,85 @@ def test_a_server_that_is_out_of_reach_leaves_its_steps_unseen(on_its_way: Relea
     assert steps["branch"]["mark"] == "to do"
 
 
-def test_a_plan_with_something_unseen_says_why_below_its_table(on_its_way: Release) -> None:
-    done = on_its_way.demo.inv("plan", "--exit-code", INVOKE_HOST="nowhere.invalid")
+def test_plan_explains_unknown_steps(release: Release) -> None:
+    done = release.demo.inv("plan", "--exit-code", INVOKE_HOST="nowhere.invalid")
     assert (done.returncode, done.stderr) == (1, "")  # something is to do
     table, _, below = done.stdout.partition(" merge ")
     assert [name for names in STEPS.values() for name in names if f" {name} " not in f"{table} merge "] == []
-    assert table.count("not seen") == len(ON_SERVER | ON_GITHUB)
+    assert table.count(" unknown ") == len(SERVER_MARKS | GITHUB_STEPS)
     assert below.count("nowhere.invalid: no such host") == 1  # the same reason once
     assert "gh is not installed\n  -> install it" in below
     assert below.endswith(
-        "3 of 16 steps done, not counting optional ones; next: branch (./inv next --host nowhere.invalid)\n"
+        "3 of 16 steps done, optional ones not counted; next: branch (./inv next --host nowhere.invalid)\n"
     )
 
 
-def test_with_nothing_to_do_but_something_unseen_the_exit_code_is_3(on_its_way: Release) -> None:
-    on_its_way.note("rehearsal")
-    on_its_way.do(*IN_GIT)
-    done = on_its_way.demo.inv("plan", "--exit-code", INVOKE_HOST="nowhere.invalid")
+def test_unknown_steps_alone_exit_with_3(release: Release) -> None:
+    release.add_record("rehearsal")
+    release.do(*GIT_STEPS)
+    done = release.demo.inv("plan", "--exit-code", INVOKE_HOST="nowhere.invalid")
     assert (done.returncode, done.stderr) == (3, "")
-    assert done.stdout.endswith("9 of 16 steps done, not counting optional ones; the next step is unknown\n")
-    done = on_its_way.demo.inv("next", "--yes", INVOKE_HOST="nowhere.invalid")
+    assert done.stdout.endswith("9 of 16 steps done, optional ones not counted; the next step is unknown\n")
+    done = release.demo.inv("next", "--yes", INVOKE_HOST="nowhere.invalid")
     assert (done.returncode, done.stdout) == (3, "")
-    assert done.stderr.startswith("nowhere.invalid: what is next cannot be seen\n  | index-deploy not seen: ")
+    assert done.stderr.startswith("nowhere.invalid: the next step is unknown\n  | index-deploy unknown: ")
 
 
-def no_git(on_its_way: Release) -> None:
-    shutil.rmtree(on_its_way.repository.path / ".git")
+def remove_git(release: Release) -> None:
+    shutil.rmtree(release.repository.path / ".git")
 
 
-def detached(on_its_way: Release) -> None:
-    on_its_way.do("branch")
-    on_its_way.repository.git("checkout", "--quiet", "--detach")
+def detach_head(release: Release) -> None:
+    release.do("branch")
+    release.repository.git("checkout", "--quiet", "--detach")
 
 
-def no_remote(on_its_way: Release) -> None:
-    on_its_way.repository.git("remote", "remove", "origin")
+def remove_remote(release: Release) -> None:
+    release.repository.git("remote", "remove", "origin")
 
 
-def remote_gone(on_its_way: Release) -> None:
-    on_its_way.repository.remote.rename(on_its_way.folder / "elsewhere.git")
+def move_remote(release: Release) -> None:
+    release.repository.remote.rename(release.folder / "elsewhere.git")
 
 
 @pytest.mark.parametrize(
-    ("spoil", "step", "mark", "words"),
+    ("spoil", "step", "mark", "details"),
     [
-        (no_git, "branch", "not seen", "is not the top of a git repository"),
-        (no_git, "index-commit", "not seen", "is not the top of a git repository"),
-        (no_git, "push", "not seen", "is not the top of a git repository"),
-        (no_git, "open-pr", "not seen", "is not the top of a git repository"),
-        (no_git, "index-script", "done", "uses .backup"),
-        (detached, "branch", "to do", "a commit without a branch is checked out"),
-        (no_remote, "push", "waiting", "there is no remote origin"),
-        (no_remote, "merge", "waiting", "not in main"),
-        (remote_gone, "push", "not seen", "the remote origin cannot be asked"),
-        (remote_gone, "merge", "not seen", "the remote origin cannot be asked"),
-        (remote_gone, "branch", "to do", "there is no branch"),
+        (remove_git, "branch", "unknown", "is not the top of a git repository"),
+        (remove_git, "index-commit", "unknown", "is not the top of a git repository"),
+        (remove_git, "push", "unknown", "is not the top of a git repository"),
+        (remove_git, "open-pr", "unknown", "is not the top of a git repository"),
+        (remove_git, "index-script", "done", "uses .backup"),
+        (detach_head, "branch", "to do", "a commit without a branch is checked out"),
+        (remove_remote, "push", "blocked", "there is no remote origin"),
+        (remove_remote, "merge", "blocked", "not in main"),
+        (move_remote, "push", "unknown", "the remote origin cannot be asked"),
+        (move_remote, "merge", "unknown", "the remote origin cannot be asked"),
+        (move_remote, "branch", "to do", "no branch"),
     ],
 )
-def test_what_is_amiss_in_git_is_said_where_it_matters(
-    on_its_way: Release, spoil: Callable[[Release], None], step: str, mark: str, words: str
+def test_git_problems_mark_affected_steps(
+    release: Release, spoil: Callable[[Release], None], step: str, mark: str, details: str
 ) -> None:
-    spoil(on_its_way)
-    seen = on_its_way.plan()
-    assert len(seen.steps) == 18
-    assert seen.step(step).mark.value == mark
-    assert words in seen.step(step).observed
+    spoil(release)
+    plan = release.plan()
+    assert len(plan.steps) == 18
+    assert plan.step(step).mark.value == mark
+    assert details in plan.step(step).details
 
 
-def test_a_folder_that_is_no_checkout_still_has_a_plan(on_its_way: Release) -> None:
-    no_git(on_its_way)
-    done = on_its_way.demo.inv("plan", "--json")
+def test_plan_works_without_checkout(release: Release) -> None:
+    remove_git(release)
+    done = release.demo.inv("plan", "--json")
     assert done.returncode == 0
     steps = read_plan(done)
-    assert {name for name, step in steps.items() if step["mark"] == "not seen"} == {*IN_GIT, *ON_GITHUB, "merge"}
+    assert {name for name, step in steps.items() if step["mark"] == "unknown"} == {*GIT_STEPS, *GITHUB_STEPS, "merge"}
 
 
 @pytest.mark.parametrize("place", ["no/such/folder", "."])
-def test_next_names_a_wrong_checkout_before_it_seeks_scripts_in_it(on_its_way: Release, place: str) -> None:
-    elsewhere = on_its_way.folder / place
-    done = on_its_way.demo.inv("next", "--yes", INVOKE_RELEASE_REPOSITORY=str(elsewhere))
+def test_next_refuses_wrong_checkout(release: Release, place: str) -> None:
+    elsewhere = release.folder / place
+    done = release.demo.inv("next", "--yes", INVOKE_RELEASE_REPOSITORY=str(elsewhere))
     assert (done.returncode, done.stdout) == (2, "")
     assert str(elsewhere) in done.stderr.splitlines()[0]
     assert "-> set release.repository (INVOKE_RELEASE_REPOSITORY)" in done.stderr
@@ -524,153 +529,153 @@ def test_next_names_a_wrong_checkout_before_it_seeks_scripts_in_it(on_its_way: R
 # --- the records ----------------------------------------------------------------------------------------------------
 
 
-def test_records_of_another_host_do_not_count(on_its_way: Release) -> None:
-    on_its_way.note("rehearsal")
-    on_its_way.do("index-deploy", "index-run", "index-verify")
-    assert marks(on_its_way.plan())["index-verify"] == "done"
-    on_its_way.rewrite("verification", lambda record: record.update(host="another"))
-    assert observed(on_its_way.plan(), "index-verify") == ("to do", f"{on_its_way.backup.name} is not verified")
+def test_records_of_another_host_do_not_count(release: Release) -> None:
+    release.add_record("rehearsal")
+    release.do("index-deploy", "index-run", "index-verify")
+    assert marks(release.plan())["index-verify"] == "done"
+    release.rewrite("verification", lambda record: record.update(host="another"))
+    assert details_of(release.plan(), "index-verify") == ("to do", f"{release.backup.name} is not verified")
 
 
-def test_a_verification_that_failed_is_no_verification(on_its_way: Release) -> None:
-    on_its_way.note("rehearsal")
-    on_its_way.do("index-deploy", "index-run", "index-verify")
-    on_its_way.rewrite("verification", lambda record: record["checks"][0].update(passed=False))
-    mark, words = observed(on_its_way.plan(), "index-verify")
+def test_failed_verification_does_not_count(release: Release) -> None:
+    release.add_record("rehearsal")
+    release.do("index-deploy", "index-run", "index-verify")
+    release.rewrite("verification", lambda record: record["checks"][0].update(passed=False))
+    mark, details = details_of(release.plan(), "index-verify")
     assert mark == "to do"
-    assert words.startswith(f"{on_its_way.backup.name}: FAILED")
+    assert details.startswith(f"{release.backup.name}: FAILED")
 
 
-def test_damaged_records_are_named_below_the_table_and_passed_over(on_its_way: Release) -> None:
-    on_its_way.note("rehearsal")
-    before = marks(on_its_way.plan())
+def test_invalid_records_are_listed_and_ignored(release: Release) -> None:
+    release.add_record("rehearsal")
+    before = marks(release.plan())
     assert before["index-test"] == "done"
-    (whole,) = on_its_way.evidence.glob("*.json")
-    half, folder, newer = (on_its_way.evidence / f"zz-{name}.json" for name in ("half", "folder", "newer"))
+    (whole,) = release.evidence.glob("*.json")
+    half, folder, newer = (release.evidence / f"zz-{name}.json" for name in ("half", "folder", "newer"))
     half.write_text(whole.read_text()[:100])
     folder.mkdir()
     newer.write_text(json.dumps({**json.loads(whole.read_text()), "schema": SCHEMA + 1}))
-    assert marks(on_its_way.plan()) == before
-    done = on_its_way.demo.inv("plan")
+    assert marks(release.plan()) == before
+    done = release.demo.inv("plan")
     assert (done.returncode, done.stderr) == (0, "")
     below = done.stdout.partition(" merge ")[2]
-    assert f"skipped: {half}: it is not whole" in below
-    assert f"skipped: {folder}: it is not a regular file" in below
-    assert f"skipped: {newer}: schema {SCHEMA + 1} is not known: a newer version wrote it" in below
+    assert f"{half}: " in below
+    assert f"{folder}: " in below
+    assert f"{newer}: " in below
 
 
-def test_where_the_records_cannot_be_read_their_steps_are_not_seen(on_its_way: Release) -> None:
-    on_its_way.note("rehearsal")
-    on_its_way.do("index-deploy", "index-run")
-    shutil.rmtree(on_its_way.evidence)
-    on_its_way.evidence.write_text("a file in its place")
-    seen = on_its_way.plan()
-    assert (marks(seen)["index-test"], marks(seen)["index-verify"]) == ("not seen", "not seen")
-    assert marks(seen)["index-run"] == "done"
-    assert any(str(on_its_way.evidence) in note for note in seen.notes)
+def test_unreadable_records_make_steps_unknown(release: Release) -> None:
+    release.add_record("rehearsal")
+    release.do("index-deploy", "index-run")
+    shutil.rmtree(release.evidence)
+    release.evidence.write_text("a file in its place")
+    plan = release.plan()
+    assert (marks(plan)["index-test"], marks(plan)["index-verify"]) == ("unknown", "unknown")
+    assert marks(plan)["index-run"] == "done"
+    assert any(str(release.evidence) in note for note in plan.notes)
 
 
 # --- clocks ---------------------------------------------------------------------------------------------------------
 
 
-def later(text: str, hours: int) -> str:
+def shift_time(text: str, hours: int) -> str:
     return (datetime.fromisoformat(text) + timedelta(hours=hours)).isoformat()
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
-def test_a_clock_here_that_is_an_hour_off_changes_no_mark(on_its_way: Release, hours: int) -> None:
-    on_its_way.note("rehearsal")
-    on_its_way.do("index-deploy", "index-run", "index-verify")
-    before = marks(on_its_way.plan())
+def test_wrong_local_clock_changes_no_mark(release: Release, hours: int) -> None:
+    release.add_record("rehearsal")
+    release.do("index-deploy", "index-run", "index-verify")
+    before = marks(release.plan())
     assert before["index-verify"] == "done"
     for kind in ("rehearsal", "deploy", "run", "verification"):
-        on_its_way.rewrite(kind, lambda record: record.update(when=later(record["when"], hours)))
-    assert marks(on_its_way.plan()) == before
+        release.rewrite(kind, lambda record: record.update(when=shift_time(record["when"], hours)))
+    assert marks(release.plan()) == before
 
 
-def set_back(path: Path, hours: float) -> None:
+def move_time(path: Path, hours: float) -> None:
     """Move the time of a file by hours, to the nanosecond."""
     moved = path.stat().st_mtime_ns + int(hours * 3600) * 10**9
     os.utime(path, ns=(moved, moved))
 
 
-def test_a_clock_there_that_is_an_hour_ahead_changes_no_mark(on_its_way: Release) -> None:
-    on_its_way.note("rehearsal")
-    on_its_way.do("index-deploy", "index-run")
-    set_back(on_its_way.backup, 1)
-    on_its_way.do("index-verify")
-    seen = on_its_way.plan()
-    assert {marks(seen)[name] for name in ("index-deploy", "index-run", "index-verify")} == {"done"}
+def test_fast_server_clock_changes_no_mark(release: Release) -> None:
+    release.add_record("rehearsal")
+    release.do("index-deploy", "index-run")
+    move_time(release.backup, 1)
+    release.do("index-verify")
+    plan = release.plan()
+    assert {marks(plan)[name] for name in ("index-deploy", "index-run", "index-verify")} == {"done"}
 
 
-def test_a_backup_that_is_older_than_the_script_is_not_its_work(on_its_way: Release) -> None:
-    on_its_way.note("rehearsal")
-    on_its_way.do("index-deploy", "index-run", "index-verify")
-    set_back(on_its_way.backup, -1)
-    seen = on_its_way.plan()
-    assert (marks(seen)["index-run"], marks(seen)["index-verify"]) == ("to do", "waiting")
+def test_backup_older_than_script_does_not_count(release: Release) -> None:
+    release.add_record("rehearsal")
+    release.do("index-deploy", "index-run", "index-verify")
+    move_time(release.backup, -1)
+    plan = release.plan()
+    assert (marks(plan)["index-run"], marks(plan)["index-verify"]) == ("to do", "blocked")
 
 
 # --- what was done and is so no longer ------------------------------------------------------------------------------
 
 
-def test_a_script_that_was_changed_is_to_be_tried_put_there_and_committed_again(on_its_way: Release) -> None:
-    on_its_way.note("rehearsal")
-    on_its_way.do(*PHASE_1_THERE, "branch", "index-commit")
-    assert marks(on_its_way.plan())["index-commit"] == "done"
-    on_its_way.script.write_text(on_its_way.script.read_text() + "# one line more\n")
-    seen = on_its_way.plan()
-    assert (marks(seen)["index-test"], marks(seen)["index-deploy"]) == ("to do", "waiting")
-    on_its_way.note("rehearsal")
-    seen = on_its_way.plan()
-    assert observed(seen, "index-deploy")[0] == "to do"
-    assert "another script is there" in observed(seen, "index-deploy")[1]
-    mark, words = observed(seen, "index-commit")
-    assert mark == "waiting"
-    assert words.startswith("changed since ")
-    assert words.endswith(f": {SCRIPTS[0]}")
+def test_changed_script_reopens_its_steps(release: Release) -> None:
+    release.add_record("rehearsal")
+    release.do(*SERVER_STEPS, "branch", "index-commit")
+    assert marks(release.plan())["index-commit"] == "done"
+    release.script.write_text(release.script.read_text() + "# one line more\n")
+    plan = release.plan()
+    assert (marks(plan)["index-test"], marks(plan)["index-deploy"]) == ("to do", "blocked")
+    release.add_record("rehearsal")
+    plan = release.plan()
+    assert details_of(plan, "index-deploy")[0] == "to do"
+    assert "another version" in details_of(plan, "index-deploy")[1]
+    mark, details = details_of(plan, "index-commit")
+    assert mark == "blocked"
+    assert details.startswith("changed since ")
+    assert details.endswith(f": {SCRIPTS[0]}")
 
-    on_its_way.do("index-deploy")
-    seen = on_its_way.plan()
-    assert (marks(seen)["index-deploy"], marks(seen)["index-run"]) == ("done", "to do")
+    release.do("index-deploy")
+    plan = release.plan()
+    assert (marks(plan)["index-deploy"], marks(plan)["index-run"]) == ("done", "to do")
 
 
-def test_a_newer_backup_is_to_be_verified_unless_cron_makes_them(on_its_way: Release) -> None:
-    on_its_way.note("rehearsal")
-    on_its_way.do("index-deploy", "index-run", "index-verify")
-    verified, newer = on_its_way.backup, on_its_way.demo.backups / "backup_2099-01-01_00-00-00.db"
+def test_newer_backup_needs_verification_without_cron(release: Release) -> None:
+    release.add_record("rehearsal")
+    release.do("index-deploy", "index-run", "index-verify")
+    verified, newer = release.backup, release.demo.backups / "backup_2099-01-01_00-00-00.db"
     shutil.copy(verified, newer)
-    assert observed(on_its_way.plan(), "index-verify") == ("to do", f"{newer.name} is not verified")
-    on_its_way.do("index-enable")
-    mark, words = observed(on_its_way.plan(), "index-verify")
+    assert details_of(release.plan(), "index-verify") == ("to do", f"{newer.name} is not verified")
+    release.do("index-enable")
+    mark, details = details_of(release.plan(), "index-verify")
     assert mark == "done"
-    assert words.startswith(f"{verified.name}: passed")
+    assert details.startswith(f"{verified.name}: passed")
 
 
-def test_a_file_in_place_of_the_verified_backup_is_not_verified(on_its_way: Release) -> None:
-    on_its_way.note("rehearsal")
-    on_its_way.do("index-deploy", "index-run", "index-verify")
-    set_back(on_its_way.backup, 1)
-    assert observed(on_its_way.plan(), "index-verify") == ("to do", f"{on_its_way.backup.name} is not verified")
+def test_replaced_backup_is_not_verified(release: Release) -> None:
+    release.add_record("rehearsal")
+    release.do("index-deploy", "index-run", "index-verify")
+    move_time(release.backup, 1)
+    assert details_of(release.plan(), "index-verify") == ("to do", f"{release.backup.name} is not verified")
 
 
 # --- what is optional -----------------------------------------------------------------------------------------------
 
 
-def test_optional_steps_are_passed_over_and_done_with_their_tasks(on_its_way: Release) -> None:
-    demo, there = on_its_way.demo, on_its_way.settings.database("tracker")
-    Path(there.source).parent.mkdir(parents=True)
-    make_tracker(Path(there.source), rows=100)
-    on_its_way.note("rehearsal")
-    on_its_way.do(*PHASE_1_THERE, "branch", "index-commit")
-    seen = on_its_way.plan()
-    assert (marks(seen)["tracker-deploy"], marks(seen)["tracker-test"]) == ("to do", "waiting")
-    assert seen.next
-    assert seen.next.name == "tracker-commit"
-    assert demo.inv("next").stdout.startswith("skipped, since it is optional: tracker-deploy (")
+def test_optional_steps_are_skipped(release: Release) -> None:
+    demo, database = release.demo, release.settings.database("tracker")
+    Path(database.source).parent.mkdir(parents=True)
+    make_tracker(Path(database.source), rows=100)
+    release.add_record("rehearsal")
+    release.do(*SERVER_STEPS, "branch", "index-commit")
+    plan = release.plan()
+    assert (marks(plan)["tracker-deploy"], marks(plan)["tracker-test"]) == ("to do", "blocked")
+    assert plan.next
+    assert plan.next.name == "tracker-commit"
+    assert demo.inv("next").stdout.startswith("skipped (optional): tracker-deploy")
     for task in (["deploy-tracker-backup"], ["run-tracker-backup"], ["verify", "--database", "tracker"]):
         done = demo.inv(*task)
         assert done.returncode == 0, done.stderr
-    seen = on_its_way.plan()
-    assert {marks(seen)[name] for name in OPTIONAL} == {"done"}
-    assert seen.passed_over == []
+    plan = release.plan()
+    assert {marks(plan)[name] for name in OPTIONAL} == {"done"}
+    assert plan.skipped == []

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 from invoke.config import Config
-from rich.console import Console
 
 from demo_backups.backup.script import read_script
 from demo_backups.errors import BackupsError, CouldNotLookError, StepError
@@ -29,7 +28,7 @@ from demo_backups.release.repository import (
     subjects,
 )
 from demo_backups.settings import Settings, load_settings
-from demo_backups.ui.console import escape_controls, make_console
+from demo_backups.ui.console import Console, escape_controls, make_console
 
 from ..helpers.release_repository import (
     BRANCH,

@@ -20,8 +20,9 @@ from ..records.store import record_outcome, records_dir, write_record
 from ..remote.connection import open_host
 from ..settings import Settings
 from ..ui.console import Console
-from ..ui.outcome import Tone, format_size
+from ..ui.outcome import Tone
 from ..ui.tables import print_backups, print_preflight, print_verification
+from ..ui.units import format_size
 from ..workflows import (
     Session,
     deploy,

@@ -1,4 +1,4 @@
-"""Do the steps of a release."""
+"""Do the steps of a release: the git steps, the pull request, and the next step of the plan."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import TypeAlias
 
 from ..errors import CouldNotLookError, StepError
 from ..project import ROOT, task_command
@@ -23,7 +23,8 @@ from .facts import Unavailable
 from .observe import observe_facts, observe_plan, try_fact
 from .plan import Mark, Plan, make_plan
 from .pull_request import compare_address, plan_pull_request
-from .report.page import Page, build_page, render_markdown
+from .report.page import Page, build_page
+from .report.render import render_markdown
 from .repository import (
     Change,
     Checkout,
@@ -38,17 +39,20 @@ from .repository import (
 
 
 def observe_report(settings: Settings) -> Page:
-    """Observe the plan and the records, and choose what the report shows."""
-    facts, damaged = observe_facts(settings)
+    """Collect what the report shows: the plan and the records."""
+    facts, invalid_records = observe_facts(settings)
     records = facts.records
-    known = (
-        None if isinstance(records, Unavailable) or (damaged and not records) else records
-    )  # the plan's notes say why
-    return build_page(make_plan(facts, damaged), known, settings.databases, datetime.now(timezone.utc))
+    # Without readable records, the notes of the plan say why.
+    readable = None if isinstance(records, Unavailable) or (invalid_records and not records) else records
+    plan = make_plan(facts, invalid_records)
+    return build_page(plan, readable, settings.databases, datetime.now(timezone.utc))
+
+
+# --- git ------------------------------------------------------------------------------------------------------------
 
 
 def branch(settings: Settings, out: Console, dry_run: bool = False) -> None:
-    """Get onto the release's branch; raises StepError."""
+    """Switch to the branch of the release, and create it if it does not exist; raises StepError."""
     checkout = open_checkout(settings)
     _apply(checkout, plan_branch(checkout), out, dry_run)
 
@@ -67,10 +71,10 @@ def push(settings: Settings, out: Console, dry_run: bool = False) -> None:
 
 
 def open_pr(settings: Settings, out: Console, dry_run: bool = False) -> None:
-    """Open the pull request, with a body made of the evidence.
+    """Open the pull request with the report as its text.
 
-    Raises StepError where the branch is not pushed. Where `gh` cannot do it, prints the body and raises
-    CouldNotLookError with the page on which it is opened by hand.
+    Raises StepError if the branch is not pushed. If `gh` cannot open it, prints the text and raises CouldNotLookError
+    with the page on which it can be opened by hand.
     """
     checkout = open_checkout(settings)
     check_pushed(checkout)
@@ -82,156 +86,180 @@ def open_pr(settings: Settings, out: Console, dry_run: bool = False) -> None:
     if dry_run or isinstance(change, Unavailable):
         out.say(body)
     if isinstance(change, Unavailable):
-        address = compare_address(checkout)
-        where = address or "where, cannot be told: the address of the remote is not one of github.com"
+        page = compare_address(checkout) or "the page of the repository (the remote is not on github.com)"
         raise CouldNotLookError(
             "the pull request was not opened",
             output=change.error,
-            advice=f"see to that, or open it by hand, with the text above: {where}",
+            advice=f"correct that, or open it by hand with the text above: {page}",
         )
     _apply(checkout, replace(change, given=body), out, dry_run)
 
 
 def _apply(checkout: Checkout, change: Change, out: Console, dry_run: bool) -> None:
     if dry_run and change.commands:
-        commands = "\n".join(f"  {shlex.join(words)}" for words in change.commands)
+        commands = "\n".join(f"  {shlex.join(command)}" for command in change.commands)
         out.say(f"would run in {checkout.path}:\n{commands}")
         return
     apply(checkout, change)
     out.say(change.done)
 
 
-Act: TypeAlias = Callable[[Settings, Console, bool], None]  # the last one: a dry run
+# --- the actions of the plan ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ActionContext:
+    """What an action of the plan works with."""
+
+    settings: Settings
+    out: Console
 
 
 @dataclass(frozen=True)
 class Action:
-    """How a step is done: its task, and the same as a function, which in a dry run only shows the commands."""
+    """How a step of the plan is done: the name of its task, and a function `run(context, dry_run)`."""
 
     task: str
-    act: Act
-    on_host: bool = True
+    run: Callable[[ActionContext, bool], None]
+    takes_host: bool = True
     has_dry_run: bool = True
 
     def command(self, host: str) -> str:
-        """Return the command line of the task, for the user to type."""
-        return task_command(self.task, host) if self.on_host else f"./inv {self.task}"
+        """Return the command line of the task."""
+        return task_command(self.task, host) if self.takes_host else f"./inv {self.task}"
 
 
-def _act_on_host(task: str, database: str, workflow: Callable[[Session], object], kind: str) -> Action:
-    def act(settings: Settings, out: Console, dry_run: bool) -> None:
-        target = settings.database(database)
-        print_heading(out, settings, task, target)
-        with open_session(settings, target, out, kind, dry_run) as work:
-            workflow(work)
+def _session_action(task: str, database: str, workflow: Callable[[Session], object], kind: str) -> Action:
+    def run_in_session(context: ActionContext, dry_run: bool) -> None:
+        with _open_session(context, task, database, kind, dry_run) as session:
+            workflow(session)
 
-    return Action(task, act)
+    return Action(task, run_in_session)
 
 
-def _verify(settings: Settings, out: Console, dry_run: bool) -> None:
-    target = settings.database("index")
-    print_heading(out, settings, "verify", target)
-    with open_session(settings, target, out, "verification") as work:
-        verification = verify(work)
-    print_verification(out, verification)
+def _open_session(
+    context: ActionContext, task: str, database: str, kind: str, dry_run: bool
+) -> AbstractContextManager[Session]:
+    target = context.settings.database(database)
+    print_heading(context.out, context.settings, task, target)
+    return open_session(context.settings, target, context.out, kind, dry_run)
 
 
-def _act_in_git(task: str, act: Act) -> Action:
-    return Action(task, act, on_host=False)
+def _git_action(task: str, step: Callable[[Settings, Console, bool], None]) -> Action:
+    return Action(task, lambda context, dry_run: step(context.settings, context.out, dry_run), takes_host=False)
 
 
-def _commit(part: str) -> Act:
-    return lambda settings, out, dry_run: commit(settings, part, out, dry_run)
+def _commit_action(task: str, part: str) -> Action:
+    return _git_action(task, lambda settings, out, dry_run: commit(settings, part, out, dry_run))
 
 
-def _rehearse(settings: Settings, out: Console, dry_run: bool) -> None:
-    rehearse(rehearsal_settings(settings), RehearsalOptions(), False, out)
+def _verify(context: ActionContext, dry_run: bool) -> None:
+    with _open_session(context, "verify", "index", "verification", dry_run) as session:
+        verification = verify(session)
+    print_verification(context.out, verification)
+
+
+def _rehearse(context: ActionContext, dry_run: bool) -> None:
+    rehearse(rehearsal_settings(context.settings), RehearsalOptions(), False, context.out)
+
+
+def _open_pr(context: ActionContext, dry_run: bool) -> None:
+    open_pr(context.settings, context.out, dry_run)
 
 
 ACTIONS = {
-    "branch": _act_in_git("release.branch", branch),
-    "index-test": Action("rehearse", _rehearse, on_host=False, has_dry_run=False),
-    "index-deploy": _act_on_host("deploy-index-backup", "index", deploy, "deploy"),
-    "index-run": _act_on_host("run-index-backup", "index", run, "run"),
+    "branch": _git_action("release.branch", branch),
+    "index-test": Action("rehearse", _rehearse, takes_host=False, has_dry_run=False),
+    "index-deploy": _session_action("deploy-index-backup", "index", deploy, "deploy"),
+    "index-run": _session_action("run-index-backup", "index", run, "run"),
     "index-verify": Action("verify", _verify, has_dry_run=False),
-    "index-enable": _act_on_host("enable-index-backup", "index", enable, "enable"),
-    "index-commit": _act_in_git("release.commit-index-backup", _commit("index")),
-    "tracker-commit": _act_in_git("release.commit-tracker-backup", _commit("tracker")),
-    "docs-commit": _act_in_git("release.commit-docs", _commit("docs")),
-    "push": _act_in_git("release.push", push),
-    "open-pr": Action("release.open-pr", open_pr),
+    "index-enable": _session_action("enable-index-backup", "index", enable, "enable"),
+    "index-commit": _commit_action("release.commit-index-backup", "index"),
+    "tracker-commit": _commit_action("release.commit-tracker-backup", "tracker"),
+    "docs-commit": _commit_action("release.commit-docs", "docs"),
+    "push": _git_action("release.push", push),
+    "open-pr": Action("release.open-pr", _open_pr),
 }
-BY_HAND = {  # THERE: the checkout that is released
-    "index-script": f"edit it in THERE, or take the one of this project: it is in {ROOT / 'share/bin'}",
-    "tracker-script": f"edit it in THERE, or take the one of this project: it is in {ROOT / 'share/bin'}",
-    "docs": "write it in THERE: the method, by its name .backup, and how to check and restore a backup",
+
+MANUAL_STEPS = {  # CHECKOUT is replaced by the path of the checkout
+    "index-script": f"edit it in CHECKOUT, or copy the one of this project from {ROOT / 'share/bin'}",
+    "tracker-script": f"edit it in CHECKOUT, or copy the one of this project from {ROOT / 'share/bin'}",
+    "docs": "describe in CHECKOUT the method by its name .backup, and how to verify and restore a backup",
     "review": "answer the reviewers, commit, and push again",
-    "merge": "merge it, on its page or by gh pr merge",
+    "merge": "merge it on its page, or with gh pr merge",
 }
+
+
+# --- the next step --------------------------------------------------------------------------------------------------
 
 
 def do_next(settings: Settings, out: Console, yes: bool) -> None:
-    """Do the next step of the plan: show its commands, ask, act, and look whether the plan says that it is done.
+    """Do the next step of the plan: show its commands, ask, act, and check that the plan says that it is done.
 
-    Raises StepError where it is not done; CouldNotLookError where nothing is seen to be to do; SettingsError where
-    the checkout that is released is none: each further step would be sought in the wrong place.
+    Raises StepError if the step is manual, or not done afterwards; CouldNotLookError if the next step is unknown;
+    SettingsError if release.repository is not a checkout.
     """
-    with contextlib.suppress(CouldNotLookError):  # without git the plan still stands
+    with contextlib.suppress(CouldNotLookError):  # without git, the plan still shows the other steps
         open_checkout(settings)
-    before = observe_plan(settings)
-    step = before.next
+    plan = observe_plan(settings)
+    step = plan.next
     if step is None:
-        _report_no_next_step(before, out)
+        _report_no_next_step(plan, out)
         return
-    for optional in before.passed_over:
-        out.say(f"skipped, since it is optional: {optional.name} ({optional.title})")
-    out.say(f"next: {step.name}: {step.title} ({step.observed})")
+    for optional in plan.skipped:
+        out.say(f"skipped (optional): {optional.name}: {optional.title}")
+    out.say(f"next: {step.name}: {step.title} ({step.details})")
     action = ACTIONS.get(step.name)
     if action is None:
-        advice = BY_HAND[step.name].replace("THERE", str(settings.repository))
-        raise StepError(f"{step.name} is done by hand", output=step.observed, advice=advice)
-    out.say(f"  {action.command(before.host)}")
+        advice = MANUAL_STEPS[step.name].replace("CHECKOUT", str(settings.repository))
+        raise StepError(f"{step.name} is a manual step", output=step.details, advice=advice)
+    out.say(f"  {action.command(plan.host)}")
+    context = ActionContext(settings, out)
     if action.has_dry_run:
-        action.act(settings, out, True)
+        action.run(context, True)
     if not yes:
         _confirm()
-        # While nobody answered, the script may have been edited, or the step been done by somebody else.
+        # While the question was open, the script may have been edited, or somebody else may have done the step.
         if observe_plan(settings).next != step:
-            raise StepError("nothing was done: the plan is not as it was when you were asked", advice="do this again")
-    action.act(settings, out, False)
-    after = observe_plan(settings)
-    seen = after.step(step.name)
-    if seen.mark is not Mark.DONE:
+            raise StepError("nothing was done: the plan changed while the question was open", advice="run it again")
+    action.run(context, False)
+    _check_done(observe_plan(settings), step.name, out)
+
+
+def _check_done(plan: Plan, name: str, out: Console) -> None:
+    step = plan.step(name)
+    if step.mark is not Mark.DONE:
         raise StepError(
-            f"{step.name} is not done: the plan says {seen.mark.value!r}",
-            output="\n".join([seen.observed, *after.notes]),
-            advice=task_command("plan", before.host),
+            f"{name} is not done: the plan marks it {step.mark.value!r}",
+            output="\n".join([step.details, *plan.notes]),
+            advice=task_command("plan", plan.host),
         )
-    out.say(f"done: {step.name} ({seen.observed})", Tone.GOOD)
+    out.say(f"done: {name} ({step.details})", Tone.GOOD)
 
 
-def _report_no_next_step(seen: Plan, out: Console) -> None:
-    left = [step for step in seen.steps if step.mark is not Mark.DONE and not step.optional]
-    words = [f"{step.name} {step.mark.value}: {step.observed}" for step in left]
-    unseen = [step.name for step in left if step.mark is Mark.UNKNOWN]
-    if unseen:
-        by_hand = f"; or open the pull request by hand, with what {ACTIONS['open-pr'].command(seen.host)} prints"
+def _report_no_next_step(plan: Plan, out: Console) -> None:
+    """Print that nothing is to do; raises CouldNotLookError if a step is unknown."""
+    remaining = [step for step in plan.steps if step.mark is not Mark.DONE and not step.optional]
+    lines = [f"{step.name} {step.mark.value}: {step.details}" for step in remaining]
+    unknown = [step.name for step in remaining if step.mark is Mark.UNKNOWN]
+    if unknown:
+        by_hand = f", or open the pull request by hand with the output of {ACTIONS['open-pr'].command(plan.host)}"
         raise CouldNotLookError(
-            "what is next cannot be seen",
-            host=seen.host,
-            output="\n".join([*words, *seen.notes]),
-            advice=f"see to that, and do this again{by_hand if unseen[0] == 'open-pr' else ''}",
+            "the next step is unknown",
+            host=plan.host,
+            output="\n".join([*lines, *plan.notes]),
+            advice=f"correct that and run it again{by_hand if unknown[0] == 'open-pr' else ''}",
         )
-    first = "nothing is to do now" if left else "nothing is to do: the release is done"
-    out.say("\n".join([first, *words]))
+    summary = "nothing to do now" if remaining else "nothing to do: the release is complete"
+    out.say("\n".join([summary, *lines]))
 
 
 def _confirm() -> None:
     """Ask on the terminal; raises StepError unless the answer is yes."""
-    if not sys.stdin or not sys.stdin.isatty():  # there is none where it was closed
-        raise StepError("nothing was done: there is no terminal to ask on", advice="say --yes to do it all the same")
+    if not sys.stdin or not sys.stdin.isatty():  # sys.stdin is None if it was closed
+        raise StepError("nothing was done: there is no terminal for the question", advice="use --yes to skip it")
     try:
-        answer = input("do it? [y/N] ")
+        answer = input("Do it? [y/N] ")
     except EOFError:  # Ctrl-D
         answer = ""
         print()

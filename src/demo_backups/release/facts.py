@@ -1,7 +1,8 @@
-"""The facts that a release plan rests on."""
+"""The facts that a release plan is derived from. Each is a value, or Unavailable with the reason."""
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
@@ -17,41 +18,49 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Unavailable:
-    """A fact that could not be had, and why: in a few words, and in all that is to be said of it."""
+    """A fact that could not be determined: the reason in a few words, and the full error text."""
 
-    why: str
+    reason: str
     error: str
 
 
 Fact: TypeAlias = T | Unavailable
 
 
+class CronState(enum.Enum):
+    """Whether the crontab of the host runs a database's script."""
+
+    ENABLED = "enabled"
+    NOT_ENABLED = "not enabled"
+    NOT_PUBLISHED = "not published"  # the published crontab has no line for this database
+
+
 @dataclass(frozen=True)
 class HostFacts:
-    """What is on the host for a database: its script, its backups, the newest first, and its job.
-
-    `enabled` tells whether the published job is in the crontab; None where none is published.
-    """
+    """What is on the host for one database: its script, its backups (newest first), and its crontab line."""
 
     script: Fact[InstalledScript | None]
     backups: Fact[list[File]]
-    enabled: Fact[bool | None]
+    cron: Fact[CronState]
 
 
 @dataclass(frozen=True)
 class DatabaseFacts:
-    """What is known of a database: its script here (None: none that could run), and what that has of the old way."""
+    """What is known about one database.
+
+    `script` is the one to release, None if it could not run on a server; `findings` is what is wrong with it.
+    """
 
     script: Script | None
-    flaws: list[str]
-    there: HostFacts
+    findings: list[str]
+    on_host: HostFacts
 
 
 @dataclass(frozen=True)
 class ReleaseFacts:
-    """All that a plan rests on.
+    """All facts of a release.
 
-    `files` are those of each commit, `docs` says of each file of the documentation what it lacks (None: nothing).
+    `files` are the files of each commit. `docs` has, for each documentation file, what is wrong with it, or None.
     """
 
     host: str
@@ -60,6 +69,19 @@ class ReleaseFacts:
     databases: dict[str, DatabaseFacts]
     docs: dict[str, str | None]
     records: Fact[list[Record]]
-    here: Fact[LocalState]
-    there: Fact[RemoteState]
+    local: Fact[LocalState]
+    remote: Fact[RemoteState]
     pull_request: Fact[PullRequest | None]
+
+    @property
+    def is_merged(self) -> bool:
+        """Whether the release is known to be in its base branch: by its commits, or by its pull request."""
+        by_commits = isinstance(self.remote, RemoteState) and bool(self.remote.merged)
+        by_request = isinstance(self.pull_request, PullRequest) and self.pull_request.state == "merged"
+        return by_commits or by_request
+
+    def unavailable(self) -> list[str]:
+        """Return the error text of each fact that is unavailable, without duplicates."""
+        host_facts = (fact for database in self.databases.values() for fact in vars(database.on_host).values())
+        facts = (self.records, *host_facts, self.local, self.remote, self.pull_request)
+        return list(dict.fromkeys(fact.error for fact in facts if isinstance(fact, Unavailable)))

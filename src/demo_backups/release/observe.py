@@ -1,4 +1,4 @@
-"""Collect the facts of a release."""
+"""Collect the facts of a release: from git, the scripts, the host, the records and the pull request."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ from ..records.store import read_records, records_dir
 from ..remote.connection import open_host
 from ..remote.host import Host
 from ..settings import Database, Settings
-from .facts import DatabaseFacts, Fact, HostFacts, ReleaseFacts, Unavailable
+from .facts import CronState, DatabaseFacts, Fact, HostFacts, ReleaseFacts, Unavailable
 from .plan import Plan, make_plan
 from .pull_request import read_pull_request
 from .repository import Checkout, commit_part, open_checkout, read_local_state, read_remote_state
 
 T = TypeVar("T")
 DATABASES = ("index", "tracker")
-PARTS = (*DATABASES, "docs")  # of the release: one commit each
+PARTS = (*DATABASES, "docs")  # one commit each
+MERGE_CONFLICT = re.compile(rb"^(<{7}|>{7}) ", re.MULTILINE)
+BACKUP_COMMAND = re.compile(rb"(?<![\w.])\.backup\b")
 
 
-def try_fact(ask: Callable[[], T]) -> Fact[T]:
-    """Ask for a fact; one that cannot be had is a fact too."""
+def try_fact(query: Callable[[], T]) -> Fact[T]:
+    """Return the result of a query, or Unavailable with its error; Ctrl-C passes through."""
     try:
-        return ask()
+        return query()
     except InterruptedRunError:
         raise
     except BackupsError as error:
@@ -39,63 +41,66 @@ def try_fact(ask: Callable[[], T]) -> Fact[T]:
 
 
 def observe_plan(settings: Settings) -> Plan:
-    """Observe all facts of the plan, and mark its steps."""
+    """Collect the facts and derive the plan."""
     return make_plan(*observe_facts(settings))
 
 
 def observe_facts(settings: Settings) -> tuple[ReleaseFacts, list[str]]:
-    """Return the facts, and a note for each record that is invalid."""
+    """Collect the facts, and a message for each record that could not be read."""
     records = try_fact(lambda: read_records(records_dir(settings)))
-    files = {name: commit_part(settings, name)[0] for name in PARTS}
+    files = {part: commit_part(settings, part)[0] for part in PARTS}
     checkout = try_fact(lambda: open_checkout(settings))
 
-    def in_checkout(ask: Callable[[Checkout], T]) -> Fact[T]:
-        return checkout if isinstance(checkout, Unavailable) else try_fact(lambda: ask(checkout))
+    def in_checkout(query: Callable[[Checkout], T]) -> Fact[T]:
+        return checkout if isinstance(checkout, Unavailable) else try_fact(lambda: query(checkout))
 
     facts = ReleaseFacts(
         host=settings.host,
         release=settings.release,
         files=files,
         databases=_observe_databases(settings),
-        docs={file: _missing_in(settings.repository / file) for file in settings.release.docs},
+        docs={file: find_doc_problem(settings.repository / file) for file in settings.release.docs},
         records=records if isinstance(records, Unavailable) else records[0],
-        here=in_checkout(lambda there: read_local_state(there, itertools.chain(*files.values()))),
-        there=in_checkout(read_remote_state),
+        local=in_checkout(lambda checkout: read_local_state(checkout, itertools.chain(*files.values()))),
+        remote=in_checkout(read_remote_state),
         pull_request=in_checkout(read_pull_request),
     )
-    damaged = [] if isinstance(records, Unavailable) else records[1]
-    return facts, [f"skipped: {each.path}: {each.why}" for each in damaged]
+    invalid = [] if isinstance(records, Unavailable) else records[1]
+    return facts, [f"invalid record, ignored: {record.path}: {record.why}" for record in invalid]
 
 
-def _missing_in(doc: Path) -> str | None:
+def find_doc_problem(doc: Path) -> str | None:
+    """Return what is wrong with a documentation file, or None."""
     try:
         text = doc.read_bytes()
     except FileNotFoundError:
         return "is missing"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    if re.search(rb"^(<{7}|>{7}) ", text, re.MULTILINE):
-        return "holds an unfinished merge"
-    return None if re.search(rb"(?<![\w.])\.backup\b", text) else "does not tell of .backup"
+    if MERGE_CONFLICT.search(text):
+        return "contains an unresolved merge conflict"
+    return None if BACKUP_COMMAND.search(text) else "does not describe .backup"
 
 
 def _observe_databases(settings: Settings) -> dict[str, DatabaseFacts]:
-    databases = [settings.database(name) for name in DATABASES]
+    databases = [settings.database(database) for database in DATABASES]
 
-    def ask() -> list[HostFacts]:
-        with open_host(settings, settings.host) as there:
-            crontab = try_fact(lambda: read_crontab(there))
-            return [_observe_database(settings, there, database, crontab) for database in databases]
+    def observe_host() -> list[HostFacts]:
+        with open_host(settings) as host:
+            crontab = try_fact(lambda: read_crontab(host))
+            return [_observe_on_host(settings, host, database, crontab) for database in databases]
 
-    seen = try_fact(ask)
-    on_host = [HostFacts(seen, seen, seen)] * len(databases) if isinstance(seen, Unavailable) else seen
+    observed = try_fact(observe_host)
+    if isinstance(observed, Unavailable):
+        observed = [HostFacts(observed, observed, observed)] * len(databases)
     return {
-        database.name: DatabaseFacts(*_read_local_script(database), there)
-        for database, there in zip(databases, on_host, strict=True)
+        database.name: DatabaseFacts(*_check_local_script(database), on_host)
+        for database, on_host in zip(databases, observed, strict=True)
     }
 
 
-def _read_local_script(database: Database) -> tuple[Script | None, list[str]]:
+def _check_local_script(database: Database) -> tuple[Script | None, list[str]]:
+    """Return the script in the checkout, None if it could not run, and what is wrong with it."""
     try:
         script = read_script(database.local_script)
     except StepError as error:
@@ -103,19 +108,22 @@ def _read_local_script(database: Database) -> tuple[Script | None, list[str]]:
     return script, lint(script.content.decode(errors="replace"))
 
 
-def _observe_database(settings: Settings, host: Host, database: Database, crontab: Fact[str | None]) -> HostFacts:
-    deployed = try_fact(lambda: read_installed(host, database))
-    enabled = crontab if isinstance(crontab, Unavailable) else _has_job(settings, database, deployed, crontab or "")
-    return HostFacts(deployed, try_fact(lambda: list_backups(host, database)), enabled)
+def _observe_on_host(settings: Settings, host: Host, database: Database, crontab: Fact[str | None]) -> HostFacts:
+    installed = try_fact(lambda: read_installed(host, database))
+    backups = try_fact(lambda: list_backups(host, database))
+    return HostFacts(installed, backups, _observe_cron(settings, database, installed, crontab))
 
 
-def _has_job(
-    settings: Settings, database: Database, deployed: Fact[InstalledScript | None], crontab: str
-) -> Fact[bool | None]:
-    if isinstance(deployed, Unavailable):
-        return deployed
-    script = Script(database.local_script, deployed.content if deployed else b"")
+def _observe_cron(
+    settings: Settings, database: Database, installed: Fact[InstalledScript | None], crontab: Fact[str | None]
+) -> Fact[CronState]:
+    if isinstance(crontab, Unavailable):
+        return crontab
+    if isinstance(installed, Unavailable):
+        return installed
+    script = Script(database.local_script, installed.content if installed else b"")
     try:
-        return has_job(crontab, make_job(settings, database, script))
+        job = make_job(settings, database, script)
     except StepError:
-        return None  # by hand, as published
+        return CronState.NOT_PUBLISHED
+    return CronState.ENABLED if has_job(crontab or "", job) else CronState.NOT_ENABLED

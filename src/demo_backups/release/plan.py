@@ -1,89 +1,100 @@
-"""The plan: its phases, and the mark of each step."""
+"""The release plan: its phases and steps, and the mark of each step. Pure: no I/O, no clock."""
 
 from __future__ import annotations
 
 import enum
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import COULD_NOT_LOOK, FAILED
-from .facts import ReleaseFacts, Unavailable
+from .facts import ReleaseFacts
 from .steps import (
     Observation,
+    State,
     Step,
-    _branch,
-    _committed,
-    _deployed,
-    _docs,
-    _enabled,
-    _is_merged,
-    _opened,
-    _pushed,
-    _requested,
-    _reviewed,
-    _run,
-    _script,
-    _tested,
-    _verified,
+    evaluate_branch,
+    evaluate_commit,
+    evaluate_cron,
+    evaluate_deployment,
+    evaluate_docs,
+    evaluate_merge,
+    evaluate_opened,
+    evaluate_push,
+    evaluate_review,
+    evaluate_run,
+    evaluate_script,
+    evaluate_test,
+    evaluate_verification,
 )
-
-
-class Mark(enum.Enum):
-    """What is to be said of a step."""
-
-    DONE = "done"
-    TO_DO = "to do"
-    BLOCKED = "blocked"
-    UNKNOWN = "unknown"
-    OUT_OF_ORDER = "out of order"
-
 
 PHASES = {
     "Index database": [
-        Step("branch", "Make the branch", _branch),
-        Step("index-script", "Replace cp in the index script", _script("index")),
-        Step("index-test", "Try it here", _tested("index"), ("index-script",)),
-        Step("index-deploy", "Put it on the server", _deployed("index"), ("index-test",)),
-        Step("index-run", "Run it there", _run("index"), ("index-deploy",)),
-        Step("index-verify", "Verify what it made", _verified("index"), ("index-run",)),
-        Step("index-enable", "Enable it in the crontab", _enabled("index"), ("index-verify",)),
-        Step("index-commit", "Commit it", _committed("index"), ("branch", "index-enable")),
+        Step("branch", "Create the branch", evaluate_branch),
+        Step("index-script", "Replace cp in the index script", evaluate_script("index")),
+        Step("index-test", "Test it locally", evaluate_test("index"), ("index-script",)),
+        Step("index-deploy", "Deploy it to the server", evaluate_deployment("index"), ("index-test",)),
+        Step("index-run", "Run it on the server", evaluate_run("index"), ("index-deploy",)),
+        Step("index-verify", "Verify the backup", evaluate_verification("index"), ("index-run",)),
+        Step("index-enable", "Enable it in the crontab", evaluate_cron("index"), ("index-verify",)),
+        Step("index-commit", "Commit it", evaluate_commit("index"), ("branch", "index-enable")),
     ],
     "Tracker database": [
-        Step("tracker-script", "Replace cp in the tracker script", _script("tracker")),
-        Step("tracker-deploy", "Put it on the server", _deployed("tracker"), ("tracker-script", "index-verify"), True),
-        Step("tracker-test", "Run it there and verify", _verified("tracker"), ("tracker-deploy",), True),
-        Step("tracker-commit", "Commit it", _committed("tracker"), ("tracker-script", "index-commit")),
+        Step("tracker-script", "Replace cp in the tracker script", evaluate_script("tracker")),
+        Step(
+            "tracker-deploy",
+            "Deploy it to the server",
+            evaluate_deployment("tracker"),
+            ("tracker-script", "index-verify"),
+            optional=True,
+        ),
+        Step(
+            "tracker-test",
+            "Run it on the server and verify the backup",
+            evaluate_verification("tracker"),
+            ("tracker-deploy",),
+            optional=True,
+        ),
+        Step("tracker-commit", "Commit it", evaluate_commit("tracker"), ("tracker-script", "index-commit")),
     ],
     "Documentation": [
-        Step("docs", "Update the documentation", _docs),
-        Step("docs-commit", "Commit it", _committed("docs"), ("docs", "tracker-commit")),
+        Step("docs", "Update the documentation", evaluate_docs),
+        Step("docs-commit", "Commit it", evaluate_commit("docs"), ("docs", "tracker-commit")),
     ],
     "Pull request": [
-        Step("push", "Push the branch", _pushed, ("docs-commit",)),
-        Step("open-pr", "Open the pull request", _requested(_opened), ("push",)),
-        Step("review", "Address what reviewers say", _requested(_reviewed), ("open-pr",)),
-        Step("merge", "Merge it", _is_merged, ("review",)),
+        Step("push", "Push the branch", evaluate_push, ("docs-commit",)),
+        Step("open-pr", "Open the pull request", evaluate_opened, ("push",)),
+        Step("review", "Address the review", evaluate_review, ("open-pr",)),
+        Step("merge", "Merge it", evaluate_merge, ("review",)),
     ],
 }
 
 
+class Mark(enum.Enum):
+    """What the plan says about a step."""
+
+    DONE = "done"
+    TO_DO = "to do"
+    BLOCKED = "blocked"  # a step that it needs is not done, or somebody else has to act
+    UNKNOWN = "unknown"  # a fact is unavailable
+    OUT_OF_ORDER = "out of order"  # done before a step that it needs
+
+
 @dataclass(frozen=True)
 class MarkedStep:
-    """A step with its mark, and the observation that it rests on."""
+    """A step with its mark, and the details that the mark is based on."""
 
     name: str
     title: str
     mark: Mark
     optional: bool
-    observed: str
+    details: str
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A phase of the plan as it stands."""
+    """A phase with its marked steps."""
 
     name: str
     steps: list[MarkedStep]
@@ -91,7 +102,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Plan:
-    """The plan as it stands for a host; `notes` say in full what could not be seen, and which records are damaged."""
+    """The plan for a host. `notes` are the full errors on unavailable facts and on invalid records."""
 
     host: str
     phases: list[Phase]
@@ -108,65 +119,64 @@ class Plan:
         return next((step for step in self.steps if step.mark is Mark.TO_DO and not step.optional), None)
 
     @property
-    def passed_over(self) -> list[MarkedStep]:
+    def skipped(self) -> list[MarkedStep]:
         """The optional steps that are to do before the next one."""
-        before = itertools.takewhile(lambda step: step is not self.next, self.steps)
-        return [step for step in before if step.optional and step.mark is Mark.TO_DO]
+        previous = itertools.takewhile(lambda step: step is not self.next, self.steps)
+        return [step for step in previous if step.optional and step.mark is Mark.TO_DO]
 
     @property
     def exit_code(self) -> int:
-        """1 where something is to do, else 3 where something is not seen, else 0; optional steps do not count."""
+        """1 if a step is to do, else 3 if one is unknown, else 0; optional steps do not count."""
         marks = {step.mark for step in self.steps if not step.optional}
-        return FAILED if Mark.TO_DO in marks else COULD_NOT_LOOK if Mark.UNKNOWN in marks else 0
+        if Mark.TO_DO in marks:
+            return FAILED
+        return COULD_NOT_LOOK if Mark.UNKNOWN in marks else 0
 
     def step(self, name: str) -> MarkedStep:
-        """Look a step up by its name."""
+        """Return a step by its name."""
         return next(step for step in self.steps if step.name == name)
 
     def as_json(self) -> dict[str, Any]:
-        """The object that `inv plan --json` prints."""
+        """Return the object that `inv plan --json` prints."""
         return {"host": self.host, "phases": [{"name": phase.name, "steps": _as_json(phase)} for phase in self.phases]}
 
 
 def _as_json(phase: Phase) -> list[dict[str, Any]]:
     return [
-        {"name": step.name, "mark": step.mark.value, "optional": step.optional, "observed": step.observed}
+        {"name": step.name, "mark": step.mark.value, "optional": step.optional, "observed": step.details}
         for step in phase.steps
     ]
 
 
-def make_plan(facts: ReleaseFacts, damaged: Iterable[str] = ()) -> Plan:
-    """Mark all steps; `damaged` are words on each record that could not be read."""
-    steps = [step for phase in PHASES.values() for step in phase]
-    marks = mark_steps(steps, facts)
-    phases = [Phase(name, [marks[step.name] for step in of_phase]) for name, of_phase in PHASES.items()]
-    return Plan(facts.host, phases, [*dict.fromkeys(_unavailable_facts(facts)), *damaged])
-
-
-def _unavailable_facts(facts: ReleaseFacts) -> Iterator[str]:
-    on_host = (fact for each in facts.databases.values() for fact in vars(each.there).values())
-    for fact in (facts.records, *on_host, facts.here, facts.there, facts.pull_request):
-        if isinstance(fact, Unavailable):
-            yield fact.error
+def make_plan(facts: ReleaseFacts, invalid_records: Iterable[str] = ()) -> Plan:
+    """Mark all steps; `invalid_records` has one message for each record that could not be read."""
+    marked = mark_steps([step for steps in PHASES.values() for step in steps], facts)
+    phases = [Phase(name, [marked[step.name] for step in steps]) for name, steps in PHASES.items()]
+    return Plan(facts.host, phases, [*facts.unavailable(), *invalid_records])
 
 
 def mark_steps(steps: Sequence[Step], facts: ReleaseFacts) -> dict[str, MarkedStep]:
-    """Mark every step from what was observed; steps come in dependency order.
-
-    One that is done before another that it needs is out of order; not where that other could not be seen.
-    """
+    """Mark every step; a step comes after those that it needs."""
     marked: dict[str, MarkedStep] = {}
     for step in steps:
-        seen = step.see(facts)
-        mark = _mark(seen, [marked[name].mark for name in step.needs])
-        marked[step.name] = MarkedStep(step.name, step.title, mark, step.optional, seen.words)
+        observation = step.evaluate(facts)
+        mark = _mark(observation, [marked[name].mark for name in step.needs])
+        marked[step.name] = MarkedStep(step.name, step.title, mark, step.optional, observation.details)
     return marked
 
 
-def _mark(seen: Observation, needs: Iterable[Mark]) -> Mark:
+def _mark(observation: Observation, needs: Iterable[Mark]) -> Mark:
+    """Decide the mark of a step from its own state and from the marks of the steps that it needs.
+
+    A step that is done while a step that it needs is not done is out of order; an unknown one does not count.
+    """
     missing = {mark for mark in needs if mark is not Mark.DONE}
-    if seen.done is None:
-        return Mark.UNKNOWN
-    if seen.done:
-        return Mark.OUT_OF_ORDER if missing - {Mark.UNKNOWN} else Mark.DONE
-    return Mark.BLOCKED if missing or seen.held else Mark.TO_DO
+    match observation.state:
+        case State.UNKNOWN:
+            return Mark.UNKNOWN
+        case State.DONE:
+            return Mark.OUT_OF_ORDER if missing - {Mark.UNKNOWN} else Mark.DONE
+        case State.BLOCKED:
+            return Mark.BLOCKED
+        case State.TO_DO:
+            return Mark.BLOCKED if missing else Mark.TO_DO

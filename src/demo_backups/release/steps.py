@@ -1,288 +1,356 @@
-"""The steps of the plan, each evaluated from the facts."""
+"""The steps of a release, each evaluated from the facts alone."""
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from typing import TypeAlias
 
 from ..records.record import Record
 from ..remote.files import File
 from ..settings import LOCAL
-from .facts import Fact, ReleaseFacts, Unavailable
+from .facts import CronState, Fact, ReleaseFacts, Unavailable
 from .pull_request import PullRequest
-from .repository import RemoteState
+from .repository import LocalState, RemoteState
+
+
+class State(enum.Enum):
+    """The state of one step, without regard to the steps that it depends on."""
+
+    DONE = "done"
+    TO_DO = "to do"
+    BLOCKED = "blocked"  # somebody else has to act
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What was seen of a step, in a few words: it is done, or not, or that could not be seen (None).
+    """The state of a step, and the details that show it."""
 
-    `held` says that it is others who have to act.
-    """
+    state: State
+    details: str
 
-    done: bool | None
-    words: str
-    held: bool = False
+
+Evaluate: TypeAlias = Callable[[ReleaseFacts], Observation]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step: the names of those that come before it, and how it is seen in the facts."""
+    """A step: how it is evaluated, and the names of the steps that must be done before it."""
 
     name: str
     title: str
-    see: Callable[[ReleaseFacts], Observation]
+    evaluate: Evaluate
     needs: tuple[str, ...] = ()
     optional: bool = False
 
 
-def _branch(facts: ReleaseFacts) -> Observation:
-    here, there, name = facts.here, facts.there, facts.release.branch
-    if isinstance(here, Unavailable):
-        return Observation(None, here.why)
-    if _merged(facts):
-        return Observation(True, "merged")
-    if here.branch is None:
-        on_remote = isinstance(there, RemoteState) and there.branch
-        return Observation(False, f"only on {facts.release.remote}" if on_remote else f"there is no branch {name}")
-    if here.current != name:
-        return Observation(False, f"{here.current or 'a commit without a branch'} is checked out")
-    return Observation(True, "checked out")
+def done(details: str) -> Observation:
+    """Return the observation of a step that is done."""
+    return Observation(State.DONE, details)
 
 
-def _script(database: str) -> Callable[[ReleaseFacts], Observation]:
-    def see(facts: ReleaseFacts) -> Observation:
-        flaws = facts.databases[database].flaws
-        return Observation(not flaws, "; ".join(flaws) or "uses .backup, no cp; variables are quoted")
-
-    return see
+def to_do(details: str) -> Observation:
+    """Return the observation of a step that is not done."""
+    return Observation(State.TO_DO, details)
 
 
-def _tested(database: str) -> Callable[[ReleaseFacts], Observation]:
-    """A rehearsal, or a verification on this machine, of this very script, that passed."""
+def unknown(fact: Unavailable) -> Observation:
+    """Return the observation of a step whose fact is unavailable."""
+    return Observation(State.UNKNOWN, fact.reason)
 
-    def see(facts: ReleaseFacts) -> Observation:
+
+# --- git: branch, commits, push -------------------------------------------------------------------------------------
+
+
+def evaluate_branch(facts: ReleaseFacts) -> Observation:
+    """Evaluate whether the branch of the release is checked out."""
+    local, name = facts.local, facts.release.branch
+    if isinstance(local, Unavailable):
+        return unknown(local)
+    if facts.is_merged:
+        return done("merged")
+    if local.branch is None:
+        on_remote = isinstance(facts.remote, RemoteState) and facts.remote.branch
+        return to_do(f"only on {facts.release.remote}" if on_remote else f"there is no branch {name}")
+    if local.current != name:
+        return to_do(f"{local.current or 'a commit without a branch'} is checked out")
+    return done("checked out")
+
+
+def evaluate_commit(part: str) -> Evaluate:
+    """Return the evaluation of the commit of a part: `index`, `tracker` or `docs`."""
+
+    def evaluate(facts: ReleaseFacts) -> Observation:
+        if isinstance(facts.local, Unavailable):
+            return unknown(facts.local)
+        commit = facts.local.commits.get(getattr(facts.release.commits, part))
+        if commit is None:
+            # A merge as one commit has another message.
+            return done("merged") if facts.is_merged else to_do("not committed")
+        changed = [file for file in facts.files[part] if file in facts.local.changed]
+        return to_do(f"changed since {commit}: {', '.join(changed)}") if changed else done(commit)
+
+    return evaluate
+
+
+def evaluate_push(facts: ReleaseFacts) -> Observation:
+    """Evaluate whether the remote has the branch as it is in the checkout."""
+    name = facts.release.remote
+    if facts.is_merged:
+        return done("merged")
+    if isinstance(facts.local, Unavailable):
+        return unknown(facts.local)
+    if isinstance(facts.remote, Unavailable):
+        return unknown(facts.remote)
+    return _compare_branches(facts.local, facts.remote, name)
+
+
+def _compare_branches(local: LocalState, remote: RemoteState, name: str) -> Observation:
+    if remote.url is None:
+        return to_do(f"there is no remote {name}")
+    if remote.branch is None:
+        return to_do(f"not on {name}")
+    if remote.branch != local.branch:
+        return to_do(f"the branch on {name} differs from the local branch")
+    return done(f"on {name}")
+
+
+# --- scripts and docs, in the checkout ------------------------------------------------------------------------------
+
+
+def evaluate_script(database: str) -> Evaluate:
+    """Return the evaluation of a database's script: it uses .backup and no cp, and quotes its variables."""
+
+    def evaluate(facts: ReleaseFacts) -> Observation:
+        findings = facts.databases[database].findings
+        return to_do("; ".join(findings)) if findings else done("uses .backup, no cp; variables are quoted")
+
+    return evaluate
+
+
+def evaluate_docs(facts: ReleaseFacts) -> Observation:
+    """Evaluate whether every documentation file describes the backup method."""
+    problems = [f"{file} {problem}" for file, problem in facts.docs.items() if problem]
+    return to_do("; ".join(problems)) if problems else done(f"{', '.join(facts.docs)}: .backup is described")
+
+
+def evaluate_test(database: str) -> Evaluate:
+    """Return the evaluation of the local test: a rehearsal, or a local verification, of the same script passed."""
+
+    def evaluate(facts: ReleaseFacts) -> Observation:
         script = facts.databases[database].script
         if script is None:
-            return Observation(False, "there is no script that could run")
+            return to_do("there is no script that can run")
         if isinstance(facts.records, Unavailable):
-            return Observation(None, facts.records.why)
-        ours = [
-            record
-            for record in facts.records
-            if (record.database, record.script_sha256) == (database, script.sha256)
-            and (record.kind == "rehearsal" or (record.kind == "verification" and record.host == LOCAL))
-            and not _is_quick_only(record)
-        ]
-        if not ours:
-            return Observation(False, f"this very script ({script.sha256[:12]}) was not tried here")
-        if not _passed(ours[-1]):
-            return Observation(False, f"the last {ours[-1].kind} did not pass ({_when(ours[-1])})")
-        return Observation(True, f"{ours[-1].kind} passed ({_when(ours[-1])})")
+            return unknown(facts.records)
+        tests = [record for record in facts.records if _is_test_of(record, database, script.sha256)]
+        if not tests:
+            return to_do(f"this version of the script ({script.sha256[:12]}) has not been tested")
+        last = tests[-1]
+        if not _has_passed(last):
+            return to_do(f"the last {last.kind} did not pass ({_format_time(last)})")
+        return done(f"{last.kind} passed ({_format_time(last)})")
 
-    return see
+    return evaluate
 
 
-def _deployed(database: str) -> Callable[[ReleaseFacts], Observation]:
-    def see(facts: ReleaseFacts) -> Observation:
-        script, there = facts.databases[database].script, facts.databases[database].there.script
-        if isinstance(there, Unavailable):
-            return Observation(None, there.why)
-        if there is None:
-            return Observation(False, "there is no script there")
-        if script is None or there.sha256 != script.sha256:
-            return Observation(False, f"another script is there ({there.sha256[:12]})")
-        since = there.since.isoformat(sep=" ", timespec="seconds")
-        return Observation(True, f"this very script ({there.sha256[:12]}), since {since}")
+def _is_test_of(record: Record, database: str, sha256: str) -> bool:
+    is_test = record.kind == "rehearsal" or (record.kind == "verification" and record.host == LOCAL)
+    return is_test and (record.database, record.script_sha256) == (database, sha256) and not _is_quick_only(record)
 
-    return see
+
+# --- the host: deployed, run, verified, enabled ---------------------------------------------------------------------
+
+
+def evaluate_deployment(database: str) -> Evaluate:
+    """Return the evaluation of the deployment: the host has the script of the checkout."""
+
+    def evaluate(facts: ReleaseFacts) -> Observation:
+        script, installed = facts.databases[database].script, facts.databases[database].on_host.script
+        if isinstance(installed, Unavailable):
+            return unknown(installed)
+        if installed is None:
+            return to_do("the server has no script")
+        if script is None or installed.sha256 != script.sha256:
+            return to_do(f"the server has another version ({installed.sha256[:12]})")
+        since = installed.since.isoformat(sep=" ", timespec="seconds")
+        return done(f"same version ({installed.sha256[:12]}), since {since}")
+
+    return evaluate
+
+
+def evaluate_run(database: str) -> Evaluate:
+    """Return the evaluation of the run: the deployed script has made a backup on the host."""
+
+    def evaluate(facts: ReleaseFacts) -> Observation:
+        backups = _backups_of_script(facts, database)
+        if isinstance(backups, Unavailable):
+            return unknown(backups)
+        if not backups:
+            return to_do("this script has not made a backup on the server")
+        newest = backups[0]
+        if newest.type != "f":
+            return to_do(f"{newest.path.name} is not a regular file")
+        return done(f"{newest.path.name}, {newest.bytes:,} bytes")
+
+    return evaluate
+
+
+def evaluate_verification(database: str) -> Evaluate:
+    """Return the evaluation of the verification: it passed for the newest backup of the deployed script.
+
+    While cron makes new backups, a verification of any backup of this script counts.
+    """
+
+    def evaluate(facts: ReleaseFacts) -> Observation:
+        backups = _backups_of_script(facts, database)
+        if isinstance(backups, Unavailable):
+            return unknown(backups)
+        if isinstance(facts.records, Unavailable):
+            return unknown(facts.records)
+        if not backups:
+            return to_do("this script has not made a backup on the server")
+        by_cron = facts.databases[database].on_host.cron is CronState.ENABLED
+        verifications = _verifications_by_path(facts.records, facts.host, database)
+        for file in backups if by_cron else backups[:1]:
+            records = verifications.get(str(file.path), [])
+            record = next((record for record in records if _is_of_file(record, file)), None)
+            if record:
+                details = f"{file.path.name}: {_describe_result(record)} ({_format_time(record)})"
+                return done(details) if _has_passed(record) else to_do(details)
+        return to_do(f"{backups[0].path.name} is not verified")
+
+    return evaluate
+
+
+def evaluate_cron(database: str) -> Evaluate:
+    """Return the evaluation of the crontab: it has the published line of the database."""
+
+    def evaluate(facts: ReleaseFacts) -> Observation:
+        cron = facts.databases[database].on_host.cron
+        if isinstance(cron, Unavailable):
+            return unknown(cron)
+        return done("in the crontab") if cron is CronState.ENABLED else to_do("not in the crontab")
+
+    return evaluate
 
 
 def _backups_of_script(facts: ReleaseFacts, database: str) -> Fact[list[File]]:
-    """The backups on the host that this very script made there, the newest first.
+    """Return the backups on the host that the deployed script made, newest first.
 
-    All times, the script's and a backup's, are by the clock of the host, so that it does not matter how that is set.
+    The times of the script and of the backups are those of the host's clock, so it need not be right.
     """
-    script, there = facts.databases[database].script, facts.databases[database].there
-    if isinstance(there.script, Unavailable):
-        return there.script
-    if isinstance(there.backups, Unavailable):
-        return there.backups
-    if script is None or there.script is None or there.script.sha256 != script.sha256:
+    script, on_host = facts.databases[database].script, facts.databases[database].on_host
+    if isinstance(on_host.script, Unavailable):
+        return on_host.script
+    if isinstance(on_host.backups, Unavailable):
+        return on_host.backups
+    if script is None or on_host.script is None or on_host.script.sha256 != script.sha256:
         return []
-    since = there.script.since
+    since = on_host.script.since
     return [
-        file for file in there.backups if file.modified >= since and _start_time(file) > since - timedelta(seconds=1)
+        file for file in on_host.backups if file.modified >= since and _start_time(file) > since - timedelta(seconds=1)
     ]
 
 
 def _start_time(file: File) -> datetime:
-    """When a backup was begun, as its name says to the second: one that was going on is not of the script put there."""
+    """Return when a backup was started, by its name, to the second.
+
+    A backup that was running when the script was deployed is not a backup of that script.
+    """
     try:
-        begun = datetime.strptime(file.path.name[-22:], "%Y-%m-%d_%H-%M-%S.db")
-    except ValueError:  # it has the form of a name, and no such day
+        started = datetime.strptime(file.path.name[-22:], "%Y-%m-%d_%H-%M-%S.db")
+    except ValueError:  # the name has the right form, but there is no such date
         return datetime.min.replace(tzinfo=timezone.utc)
-    return begun.replace(tzinfo=file.modified.tzinfo)
+    return started.replace(tzinfo=file.modified.tzinfo)
 
 
-def _run(database: str) -> Callable[[ReleaseFacts], Observation]:
-    def see(facts: ReleaseFacts) -> Observation:
-        made = _backups_of_script(facts, database)
-        if isinstance(made, Unavailable):
-            return Observation(None, made.why)
-        if not made:
-            return Observation(False, "this script has made no backup there")
-        if made[0].type != "f":
-            return Observation(False, f"{made[0].path.name} is not a regular file")
-        return Observation(True, f"{made[0].path.name}, {made[0].bytes:,} bytes")
-
-    return see
+# --- records --------------------------------------------------------------------------------------------------------
 
 
-def _verified(database: str) -> Callable[[ReleaseFacts], Observation]:
-    """A verification that passed, of the newest backup. Where cron makes new ones, one that is there will do."""
-
-    def see(facts: ReleaseFacts) -> Observation:
-        made = _backups_of_script(facts, database)
-        if isinstance(made, Unavailable):
-            return Observation(None, made.why)
-        if isinstance(facts.records, Unavailable):
-            return Observation(None, facts.records.why)
-        if not made:
-            return Observation(False, "this script has made no backup there")
-        by_cron = facts.databases[database].there.enabled is True
-        verifications = _verifications(facts.records, facts.host, database)
-        for file in made if by_cron else made[:1]:
-            record = next((each for each in verifications.get(str(file.path), ()) if _is_of(each, file)), None)
-            if record:
-                return Observation(_passed(record), f"{file.path.name}: {_outcome(record)} ({_when(record)})")
-        return Observation(False, f"{made[0].path.name} is not verified")
-
-    return see
+def _verifications_by_path(records: Sequence[Record], host: str, database: str) -> dict[str | None, list[Record]]:
+    """Group the verifications of a host's backups by the path of the backup, newest first."""
+    groups: dict[str | None, list[Record]] = {}
+    for record in reversed(records):
+        is_verification = (record.kind, record.host, record.database) == ("verification", host, database)
+        if is_verification and not _is_quick_only(record):
+            groups.setdefault(record.backup, []).append(record)
+    return groups
 
 
-def _verifications(records: Sequence[Record], host: str, database: str) -> dict[str | None, list[Record]]:
-    """The verifications of a host's backups, the newest first, by the path of the backup."""
-    found: dict[str | None, list[Record]] = {}
-    for each in reversed(records):
-        ours = (each.kind, each.host, each.database) == ("verification", host, database)
-        if ours and not _is_quick_only(each):
-            found.setdefault(each.backup, []).append(each)
-    return found
+def _is_of_file(record: Record, file: File) -> bool:
+    """Tell whether the verification of a path is of the file that is there now; old records have no time."""
+    same_time = record.created is None or datetime.fromisoformat(record.created) == file.modified
+    return record.bytes == file.bytes and same_time
 
 
-def _is_of(record: Record, file: File) -> bool:
-    """Tell whether the record of a verification of a file of this name is of this very file."""
-    written = record.created is None or datetime.fromisoformat(record.created) == file.modified  # older ones do not say
-    return record.bytes == file.bytes and written
-
-
-def _passed(record: Record) -> bool:
+def _has_passed(record: Record) -> bool:
     return record.exit_status == 0 and bool(record.checks) and record.passed is True
 
 
-def _outcome(record: Record) -> str:
-    if _passed(record):
+def _describe_result(record: Record) -> str:
+    if _has_passed(record):
         return "passed"
     return "not all checks could be made" if record.passed is None else "FAILED"
 
 
 def _is_quick_only(record: Record) -> bool:
-    """Tell whether it passed by quick_check alone, which is blind to wrong indexes (pragma.html#pragma_quick_check)."""
-    return _passed(record) and any(each["detail"].startswith("quick_check:") for each in record.checks)
+    """Tell whether it passed only by quick_check, which does not verify indexes (pragma.html#pragma_quick_check)."""
+    return _has_passed(record) and any(check["detail"].startswith("quick_check:") for check in record.checks)
 
 
-def _when(record: Record) -> str:
+def _format_time(record: Record) -> str:
     return f"{datetime.fromisoformat(record.when).astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC"
 
 
-def _enabled(database: str) -> Callable[[ReleaseFacts], Observation]:
-    def see(facts: ReleaseFacts) -> Observation:
-        enabled = facts.databases[database].there.enabled
-        if isinstance(enabled, Unavailable):
-            return Observation(None, enabled.why)
-        return Observation(bool(enabled), "in the crontab" if enabled else "not in the crontab")
-
-    return see
+# --- the pull request -----------------------------------------------------------------------------------------------
 
 
-def _committed(part: str) -> Callable[[ReleaseFacts], Observation]:
-    def see(facts: ReleaseFacts) -> Observation:
-        if isinstance(facts.here, Unavailable):
-            return Observation(None, facts.here.why)
-        commit = facts.here.commits.get(getattr(facts.release.commits, part))
-        if commit is None:
-            merged = _merged(facts)  # as one commit, of another name
-            return Observation(merged, "merged" if merged else "not committed")
-        changed = [file for file in facts.files[part] if file in facts.here.changed]
-        return Observation(not changed, f"changed since {commit}: {', '.join(changed)}" if changed else commit)
-
-    return see
+def evaluate_opened(facts: ReleaseFacts) -> Observation:
+    """Evaluate whether the pull request is open or merged."""
+    return _evaluate_request(facts, _evaluate_open_request)
 
 
-def _docs(facts: ReleaseFacts) -> Observation:
-    lacking = [f"{file} {lacks}" for file, lacks in facts.docs.items() if lacks]
-    return Observation(not lacking, "; ".join(lacking) or f"{', '.join(facts.docs)} tell of .backup")
+def evaluate_review(facts: ReleaseFacts) -> Observation:
+    """Evaluate whether the pull request is approved."""
+    return _evaluate_request(facts, _evaluate_reviewed_request)
 
 
-def _pushed(facts: ReleaseFacts) -> Observation:
-    remote = facts.release.remote
-    if _merged(facts):
-        return Observation(True, "merged")
-    if isinstance(facts.here, Unavailable):
-        return Observation(None, facts.here.why)
-    if isinstance(facts.there, Unavailable):
-        return Observation(None, facts.there.why)
-    if facts.there.url is None:
-        return Observation(False, f"there is no remote {remote}")
-    if facts.there.branch is None:
-        return Observation(False, f"not on {remote}")
-    same = facts.there.branch == facts.here.branch
-    return Observation(same, f"on {remote}" if same else f"what is on {remote} is not what is here")
+def evaluate_merge(facts: ReleaseFacts) -> Observation:
+    """Evaluate whether the release is in its base branch."""
+    base, remote = facts.release.base, facts.release.remote
+    if facts.is_merged:
+        return done(f"merged into {base}")
+    if isinstance(facts.remote, Unavailable):
+        return unknown(facts.remote)
+    if facts.remote.merged is None and isinstance(facts.pull_request, Unavailable):
+        advice = f"git fetch {remote}, with --unshallow in a shallow clone"
+        return Observation(State.UNKNOWN, f"the checkout lacks commits of {base} on {remote}: {advice}")
+    return to_do(f"not in {base}")
 
 
-def _requested(see: Callable[[PullRequest], Observation]) -> Callable[[ReleaseFacts], Observation]:
-    """See a step in the pull request, where there is one."""
-
-    def see_it(facts: ReleaseFacts) -> Observation:
-        request = facts.pull_request
-        if isinstance(request, Unavailable):
-            return Observation(None, request.why)
-        return Observation(False, "there is no pull request") if request is None else see(request)
-
-    return see_it
+def _evaluate_request(facts: ReleaseFacts, evaluate: Callable[[PullRequest], Observation]) -> Observation:
+    request = facts.pull_request
+    if isinstance(request, Unavailable):
+        return unknown(request)
+    return to_do("there is no pull request") if request is None else evaluate(request)
 
 
-def _opened(request: PullRequest) -> Observation:
-    return Observation(request.state != "closed", f"{request.url} ({request.state})")
+def _evaluate_open_request(request: PullRequest) -> Observation:
+    details = f"{request.url} ({request.state})"
+    return to_do(details) if request.state == "closed" else done(details)
 
 
-def _reviewed(request: PullRequest) -> Observation:
+def _evaluate_reviewed_request(request: PullRequest) -> Observation:
     if request.state == "merged":
-        return Observation(True, "merged")
-    words = {"approved": "approved", "changes": "changes are asked for", "none": "not approved yet"}[request.review]
-    return Observation(request.review == "approved", words, held=request.review == "none")
-
-
-def _is_merged(facts: ReleaseFacts) -> Observation:
-    base = facts.release.base
-    if _merged(facts):
-        return Observation(True, f"merged into {base}")
-    if isinstance(facts.there, Unavailable):
-        return Observation(None, facts.there.why)
-    if facts.there.merged is None and isinstance(facts.pull_request, Unavailable):
-        remote = facts.release.remote
-        return Observation(
-            None, f"{base} on {remote} is not all here: git fetch {remote}, --unshallow in a shallow clone"
-        )
-    return Observation(False, f"not in {base}")
-
-
-def _merged(facts: ReleaseFacts) -> bool:
-    """Tell whether the release is seen to be in its base: by its commits, or by what became of the pull request."""
-    there, request = facts.there, facts.pull_request
-    return bool(
-        (isinstance(there, RemoteState) and there.merged)
-        or (isinstance(request, PullRequest) and request.state == "merged")
-    )
+        return done("merged")
+    match request.review:
+        case "approved":
+            return done("approved")
+        case "changes":
+            return to_do("changes are requested")
+        case _:
+            return Observation(State.BLOCKED, "not approved yet")

@@ -27,11 +27,11 @@ from paramiko.common import cMSG_USERAUTH_REQUEST
 MOST_FACTORS = 5  # that a server may want one after the other: no server can keep us here for ever
 
 
-def make_transport(sock: Any, known: Sequence[str] = (), **kwargs: Any) -> paramiko.Transport:
-    """Make a transport that asks first for the kinds of host key that are known, as OpenSSH does."""
+def make_transport(sock: Any, host_key_algorithms: Sequence[str], **kwargs: Any) -> paramiko.Transport:
+    """Make a transport that offers these host key algorithms, in their order."""
     transport = _Transport(sock, **kwargs)
     options = transport.get_security_options()
-    options.key_types = sorted(options.key_types, key=lambda kind: kind not in known)
+    options.key_types = [algorithm for algorithm in host_key_algorithms if algorithm in options.key_types]
     return transport
 
 

@@ -25,9 +25,10 @@ from ..errors import CouldNotLookError, SettingsError
 from ..settings import LOCAL, Settings, check_host
 from .auth import KeyFile, Login, agent_of, make_transport
 from .host import Host
-from .host_keys import fingerprint, known_keys
+from .host_keys import HostKeyPolicy
+from .known_hosts import fingerprint
 from .runners import local_context, remote_runner, watch_interrupts
-from .ssh_config import Hop, parse_jumps, resolve
+from .ssh_config import Hop, parse_destination, parse_jumps, resolve
 
 CONNECT_TIMEOUT = BANNER_TIMEOUT = 10  # seconds
 AUTH_TIMEOUT = 30
@@ -44,8 +45,8 @@ def connect(alias: str, ssh_config: Path | None = None, runner: type[fabric.runn
     `ssh_config` takes the place of the user's and the system's files. Raises SettingsError for a configuration that
     cannot be read or honoured, and CouldNotLookError where the host cannot be reached, proved or logged in to.
     """
-    user, _, name = alias.rpartition("@")
-    connection = _connect_through_jumps(Hop(name, user or None), ssh_config, runner or fabric.runners.Remote, seen=())
+    hop = parse_destination(alias)
+    connection = _connect_through_jumps(hop, ssh_config, runner or fabric.runners.Remote, seen=())
     connection.transport.set_keepalive(KEEPALIVE)
     return connection
 
@@ -57,21 +58,31 @@ def _connect_through_jumps(
         on_failure.callback(lambda: close_connection(gateway))
         if hop.alias in seen:
             raise SettingsError(f"the jump hosts of {seen[0]} go in a circle: {' -> '.join([*seen, hop.alias])}")
-        config = resolve(hop, ssh_config)
-        options = config.lookup(hop.alias)
+        options = resolve(hop, ssh_config)
         for jump in parse_jumps(options.get("proxyjump", "none")) if gateway is None else []:
             gateway = _connect_through_jumps(jump, ssh_config, runner, seen=(*seen, hop.alias), gateway=gateway)
         command = options.get("proxycommand") or "none"
         if gateway is None and command.lower() != "none":
             gateway = command
-        connection = _connect_hop(hop, ssh_config, runner, config, gateway)
+        connection = _connect_hop(hop, ssh_config, runner, options, gateway)
         on_failure.pop_all()
         return connection
 
 
-def _connect_hop(hop: Hop, ssh_config: Path | None, runner: Any, config: paramiko.SSHConfig, gateway: Any) -> Any:
-    options = config.lookup(hop.alias)
-    keys = known_keys(hop, ssh_config, options)
+class _ResolvedConfig(paramiko.SSHConfig):
+    """The options that `ssh -G` has resolved for one host, in the form that Fabric takes."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.options = options
+
+    def lookup(self, hostname: str) -> paramiko.SSHConfigDict:
+        """Return the options, whatever name Fabric looks up."""
+        return paramiko.SSHConfigDict(self.options)
+
+
+def _connect_hop(hop: Hop, ssh_config: Path | None, runner: Any, options: Mapping[str, Any], gateway: Any) -> Any:
+    keys = HostKeyPolicy(hop, ssh_config, options)
     connection = fabric.Connection(
         hop.alias,
         forward_agent=False,  # nothing there needs it, and it would lend the user's keys to the server
@@ -79,7 +90,7 @@ def _connect_hop(hop: Hop, ssh_config: Path | None, runner: Any, config: paramik
         gateway=gateway if gateway is not None else False,  # False: do not look for one
         config=fabric.Config(
             lazy=True,
-            ssh_config=config,
+            ssh_config=_ResolvedConfig(options),
             overrides={
                 "runners": {"remote": runner},
                 "authentication": {"strategy_class": Login},
@@ -89,7 +100,7 @@ def _connect_hop(hop: Hop, ssh_config: Path | None, runner: Any, config: paramik
             "banner_timeout": BANNER_TIMEOUT,
             "auth_timeout": AUTH_TIMEOUT,
             "channel_timeout": CHANNEL_TIMEOUT,
-            "transport_factory": partial(make_transport, known=keys.algorithms()),
+            "transport_factory": partial(make_transport, host_key_algorithms=keys.algorithms()),
         },
     )
     connection.client.set_missing_host_key_policy(keys)
@@ -122,13 +133,15 @@ def _open_translated(connection: Any, hop: Hop, ssh_config: Path | None) -> None
     try:
         connection.open()
     except socket.gaierror as error:
-        advice = f"is the alias {alias!r} in your SSH configuration? See: {shlex.join(hop.ssh(ssh_config, '-G'))}"
+        advice = (
+            f"is the alias {alias!r} in your SSH configuration? See: {shlex.join(hop.ssh_command(ssh_config, '-G'))}"
+        )
         raise CouldNotLookError(
             f"no such host: {connection.host}", host=alias, output=str(error), advice=advice
         ) from error
     except paramiko.AuthenticationException as error:
         printed = "\n".join(list_login_attempts(error))
-        advice = f"this must work without a question: {shlex.join([*hop.ssh(ssh_config), 'true'])}"
+        advice = f"this must work without a question: {shlex.join([*hop.ssh_command(ssh_config), 'true'])}"
         raise CouldNotLookError(
             f"login as {connection.user} refused by {where}", host=alias, output=printed, advice=advice
         ) from error
@@ -143,7 +156,7 @@ def _open_translated(connection: Any, hop: Hop, ssh_config: Path | None) -> None
             f"no SSH connection to {where}",
             host=alias,
             output=_reason(error),
-            advice=f"see: {shlex.join([*hop.ssh(ssh_config, '-v'), 'true'])}",
+            advice=f"see: {shlex.join([*hop.ssh_command(ssh_config, '-v'), 'true'])}",
         ) from error
 
 

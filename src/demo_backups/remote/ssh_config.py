@@ -1,26 +1,47 @@
-"""What the user's own SSH configuration says about a host, as OpenSSH reads it (ssh_config(5))."""
+"""Read the user's SSH configuration for a host, as `ssh -G` resolves it (ssh_config(5))."""
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
 import shlex
-import shutil
-import subprocess
+import socket
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import paramiko
+from typing import Any
+from urllib.parse import unquote
 
 from ..errors import CouldNotLookError, SettingsError
+from .openssh import run_openssh
 
-CONFIG_FILES = ("~/.ssh/config", "/etc/ssh/ssh_config")
+# Keywords that `ssh -G` prints once for every value.
+LISTS = frozenset(
+    {
+        "certificatefile",
+        "dynamicforward",
+        "identityfile",
+        "localforward",
+        "remoteforward",
+        "sendenv",
+        "setenv",
+    }
+)
+
+
+DESTINATIONS = "use HOST, USER@HOST or ssh://[USER@]HOST[:PORT]"
+# As valid_hostname() and valid_ruser() in ssh.c: no option, and nothing that the shell of a ProxyCommand interprets.
+_HOST = re.compile(r"""(?!-)[^\s'`"$\\;&<>|(){},\x00-\x1f\x7f]+""")
+_USER = re.compile(r"""(?!-)(?!.*\s-)(?!.*\\$)[^'`";&<>|(){}\x00-\x1f\x7f]+""")
+_HOST_AND_PORT = r"(?P<host>\[[^][]+\]|[^][:/@]+)(?::(?P<port>\d+))?"
 
 
 @dataclass(frozen=True)
 class Hop:
-    """A host on the way: an alias, and what a ProxyJump says against its configuration.
+    """A host on the way to the server: its alias, and what a destination or ProxyJump adds to its configuration.
 
-    That is `user@` and `:port`, and the jump hosts that stand before it there.
+    `jumps` is the part of a ProxyJump before this host. Raises SettingsError for an alias or user that OpenSSH refuses.
     """
 
     alias: str
@@ -28,92 +49,141 @@ class Hop:
     port: str | None = None
     jumps: str | None = None
 
-    def ssh(self, ssh_config: Path | None, *options: str) -> list[str]:
-        """The command with which OpenSSH's client goes the same way."""
-        own = {"-F": ssh_config, "-J": self.jumps, "-l": self.user, "-p": self.port}
-        words = [word for option, value in own.items() if value for word in (option, str(value))]
-        return ["ssh", *options, *words, self.alias]
+    def __post_init__(self) -> None:
+        if not _HOST.fullmatch(self.alias):
+            raise SettingsError(f"{self.alias!r} is not a valid SSH host", advice=DESTINATIONS)
+        if self.user is not None and not _USER.fullmatch(self.user):
+            raise SettingsError(f"{self.user!r} is not a valid SSH user", advice=DESTINATIONS)
+
+    def ssh_command(self, ssh_config: Path | None, *options: str) -> list[str]:
+        """Build the command with which OpenSSH's client connects to this host."""
+        values = {"-F": ssh_config, "-J": self.jumps, "-l": self.user, "-p": self.port}
+        arguments = [argument for option, value in values.items() if value for argument in (option, str(value))]
+        return ["ssh", *options, *arguments, self.alias]
+
+
+def parse_destination(text: str) -> Hop:
+    """Split a destination as `ssh` does: HOST, USER@HOST or ssh://[USER@]HOST[:PORT]; raises SettingsError."""
+    if text.startswith("ssh://"):
+        return _parse_uri(text)
+    user, separator, host = text.rpartition("@")
+    return Hop(host, user if separator else None)
 
 
 def parse_jumps(value: str) -> list[Hop]:
-    """Split ssh_config's ProxyJump: `[user@]host[:port]` or `ssh://...`, by commas; `none` is none."""
+    """Split a ProxyJump at its commas into [USER@]HOST[:PORT] or ssh:// destinations; `none` is an empty list."""
     if value.lower() == "none":
         return []
-    hops = []
     jumps = [jump.strip() for jump in value.split(",")]
-    for number, jump in enumerate(jumps):
-        match = re.fullmatch(r"(?:ssh://)?(?:([^@]+)@)?(\[[^]]+\]|[^-:/@[][^:/@]*)(?::(\d+))?/?", jump)
-        if not match:
-            raise SettingsError(f"ProxyJump {value!r} cannot be read", advice="see ssh_config(5), ProxyJump")
-        hops.append(Hop(match[2].strip("[]"), match[1], match[3], ",".join(jumps[:number]) or None))
-    return hops
-
-
-def resolve(hop: Hop, ssh_config: Path | None) -> paramiko.SSHConfig:
-    """Ask OpenSSH what it would do for a host; without an `ssh` here, let Paramiko read the same files."""
-    if ssh_config is not None and not ssh_config.is_file():
-        raise SettingsError(f"ssh_config: there is no file {ssh_config}", advice="set ssh_config to a file, or to null")
-    if shutil.which("ssh") is None:
-        return _resolve_without_ssh(hop, ssh_config)
-    command = hop.ssh(ssh_config, "-G")
     try:
-        asked = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            timeout=60,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise CouldNotLookError(f"{shlex.join(command)} gave no answer within 60 s", host=hop.alias) from error
-    if asked.returncode:
+        return [_parse_jump(jump, ",".join(jumps[:number]) or None) for number, jump in enumerate(jumps)]
+    except SettingsError as error:
+        raise SettingsError(
+            f"ProxyJump {value!r} is not valid", output=str(error), advice="see ssh_config(5), ProxyJump"
+        ) from error
+
+
+def _parse_jump(jump: str, before: str | None) -> Hop:
+    if jump.startswith("ssh://"):
+        return _parse_uri(jump, before)
+    match = re.fullmatch(rf"(?:(?P<user>.*)@)?{_HOST_AND_PORT}", jump)
+    if not match:
+        raise SettingsError(f"{jump!r} is not [USER@]HOST[:PORT]")
+    return Hop(match["host"].strip("[]"), match["user"], match["port"], before)
+
+
+def _parse_uri(uri: str, before: str | None = None) -> Hop:
+    match = re.fullmatch(rf"ssh://(?:(?P<user>[^@;]*)(?:;[^@]*)?@)?{_HOST_AND_PORT}/?", uri)
+    if not match:
+        raise SettingsError(f"{uri!r} is not ssh://[USER@]HOST[:PORT]", advice=DESTINATIONS)
+    user = None if match["user"] is None else unquote(match["user"])
+    return Hop(match["host"].strip("[]"), user, match["port"], before)
+
+
+def resolve(hop: Hop, ssh_config: Path | None) -> dict[str, Any]:
+    """Return all options of OpenSSH for a host, by keyword in lower case; those in LISTS are lists of str, others str.
+
+    `ssh_config` replaces the user's and the system's configuration files. Percent tokens that `ssh -G` leaves in
+    ProxyCommand, IdentityFile and CertificateFile are expanded; `~` is not. Raises SettingsError for a configuration
+    that OpenSSH refuses, and CouldNotLookError for output of `ssh -G` that is not understood.
+    """
+    if ssh_config is not None and not ssh_config.is_file():
+        raise SettingsError(f"ssh_config: no such file: {ssh_config}", advice="set ssh_config to a file, or to null")
+    command = hop.ssh_command(ssh_config, "-G")
+    result = run_openssh(*command, host=hop.alias)
+    if result.returncode:
         raise SettingsError(
             f"{shlex.join(command)} refused the SSH configuration",
             host=hop.alias,
-            output=asked.stderr,
-            advice="correct the file it names",
+            output=result.stderr,
+            advice="correct what it names",
         )
-    # It is all about this one host, whatever Fabric takes its name to be.
-    return paramiko.SSHConfig.from_text(f"Host *\n{_without_host(asked.stdout)}")
+    options = parse_options(result.stdout)
+    if not {"hostname", "user"} <= options.keys() or not re.fullmatch(r"[1-9]\d{0,4}", options.get("port", "")):
+        raise CouldNotLookError(
+            f"{shlex.join(command)} printed no hostname, user or port", host=hop.alias, output=result.stdout[:500]
+        )
+    return _expand_options(options, hop.alias)
 
 
-def _without_host(printed: str) -> str:
-    """Drop the `host` line with which some versions of `ssh -G` start: one Host section is wanted."""
-    return "".join(line for line in printed.splitlines(keepends=True) if not line.startswith("host "))
+def parse_options(output: str) -> dict[str, Any]:
+    """Parse the output of `ssh -G`: a keyword and its value a line, without any quoting."""
+    options: dict[str, Any] = {}
+    for line in output.split("\n"):
+        keyword, _, value = line.partition(" ")
+        if keyword in LISTS:
+            options.setdefault(keyword, []).append(value)
+        elif keyword:
+            options.setdefault(keyword, value)
+    return options
 
 
-# What Paramiko leaves out, or takes for true unread.
-_ONLY_OPENSSH = re.compile(
-    r"^\s*(?:Include\b|CanonicalizeHostname\W+(?!no\b)\b"
-    r"|Match\b(?!(?:\s+(?:all|canonical|final|!?(?:host|originalhost|user|localuser)\s+\S+))+\s*$)).*$",
-    re.IGNORECASE | re.MULTILINE,
-)
+def _expand_options(options: dict[str, Any], alias: str) -> dict[str, Any]:
+    """Expand the tokens of the options in which OpenSSH does that only when it connects."""
+    expanded = dict(options)
+    for keyword in ("identityfile", "certificatefile"):
+        if keyword in options:
+            expanded[keyword] = [_expand(keyword, value, options, alias, variables=True) for value in options[keyword]]
+    if "proxycommand" in options:
+        expanded["proxycommand"] = _expand("proxycommand", options["proxycommand"], options, alias, variables=False)
+    return expanded
 
 
-def _resolve_without_ssh(hop: Hop, ssh_config: Path | None) -> paramiko.SSHConfig:
-    files = [ssh_config] if ssh_config else [Path(each).expanduser() for each in CONFIG_FILES]
-    texts = ["Host *\n" + (f"User {hop.user}\n" if hop.user else "") + (f"Port {hop.port}\n" if hop.port else "")]
-    for file in files:
-        if not file.is_file():
-            continue
-        text = file.read_text(errors="surrogateescape")
-        if unsupported := _ONLY_OPENSSH.search(text):
+def _expand(keyword: str, value: str, options: Mapping[str, Any], alias: str, *, variables: bool) -> str:
+    """Expand percent tokens, and ${VARIABLE} if `variables` (ssh_config(5), TOKENS)."""
+    tokens: dict[str, Callable[[], str]] = {
+        "%": lambda: "%",
+        "d": lambda: str(Path.home()),
+        "h": lambda: str(options["hostname"]),
+        "i": lambda: str(os.getuid()),
+        "k": lambda: str(options.get("hostkeyalias", alias)),
+        "L": lambda: socket.gethostname().partition(".")[0],
+        "l": socket.gethostname,
+        "n": lambda: alias,
+        "p": lambda: str(options["port"]),
+        "r": lambda: str(options["user"]),
+        "u": lambda: pwd.getpwuid(os.getuid()).pw_name,
+    }
+
+    def replace(match: re.Match[str]) -> str:
+        try:
+            return tokens[match["token"]]() if match["token"] is not None else os.environ[match["variable"]]
+        except KeyError:
             raise SettingsError(
-                f"{file}: '{unsupported[0].strip()}' cannot be honoured without OpenSSH's client on this machine",
-                advice="install it (Debian: openssh-client), or set ssh_config to a file without that line",
-            )
-        texts.append("Host *\n" + text)
+                f"{keyword} {value}: {match[0]} cannot be expanded",
+                host=alias,
+                advice="replace it by its value in the SSH configuration",
+            ) from None
+
+    pattern = r"%(?P<token>.?)|\$\{(?P<variable>[^}]*)\}" if variables else r"%(?P<token>.?)"
+    return re.sub(pattern, replace, value)
+
+
+def split_paths(value: str) -> list[Path]:
+    """Split a list of files as `ssh -G` prints it, blanks in their names unquoted; `none` is an empty list."""
+    if value.lower() == "none":
+        return []
     try:
-        config = paramiko.SSHConfig.from_text("\n".join(texts))
-        int(config.lookup(hop.alias).get("port", 22))
-    except (paramiko.ConfigParseError, ValueError) as error:
-        raise SettingsError(
-            "the SSH configuration cannot be read", host=hop.alias, output=str(error), advice="correct it"
-        ) from error
-    return config
-
-
-def paths(value: str) -> list[Path]:
-    """Split a list of files as `ssh -G` prints it: full paths, with their own blanks unquoted."""
-    return [Path(each.strip('"')).expanduser() for each in re.split(r'\s+(?=["/~])', value)]
+        return [Path(path).expanduser() for path in re.split(r" (?=[/~])", value)]
+    except RuntimeError as error:
+        raise SettingsError(f"{value}: {error}", advice="correct the path in the SSH configuration") from error

@@ -15,7 +15,8 @@ from typing import Any
 import invoke
 from invoke import Context, Exit
 
-from ..errors import FAILED, INTERRUPTED, BackupsError, SettingsError, StepError
+from ..errors import FAILED, INTERRUPTED, WRONG_INPUT, BackupsError, SettingsError, StepError
+from ..project import find_unknown_variables
 
 
 class LazyModule:
@@ -38,6 +39,7 @@ def task(*, help: Mapping[str, str]) -> Callable[[Callable[..., None]], Any]:
         @functools.wraps(body)
         def wrapper(c: Context, *args: Any, **options: Any) -> None:
             with exit_cleanly(json=bool(options.get("json"))):
+                _warn_about_variables(c)
                 if c.config.run.dry:
                     raise SettingsError("Invoke's own --dry is not supported", advice="use --dry-run after the task")
                 body(c, *args, **options)
@@ -65,12 +67,29 @@ def exit_cleanly(json: bool = False) -> Iterator[None]:
             sys.stdout.flush()
         except KeyboardInterrupt:
             raise Exit("interrupted", INTERRUPTED) from None
+        except ModuleNotFoundError as error:
+            missing = str(error.name)
+            if missing.startswith("demo_backups"):
+                raise
+            message = f"{sys.executable} lacks {missing}: run ./inv, or 'pip install -e .' again"
+            raise Exit(message, WRONG_INPUT) from None
         except BackupsError as error:
             from .console import escape_controls, print_json
 
             if json:
                 print_json({"error": str(error), "exit_code": error.exit_code})
             raise Exit(escape_controls(str(error)), error.exit_code) from error
+
+
+def _warn_about_variables(c: Context) -> None:
+    for name, similar in find_unknown_variables(c.config).items():
+        suggestion = f"; did you mean {similar}?" if similar else ""
+        _print_warning_once(f"warning: {name} is not a setting{suggestion}")
+
+
+@functools.cache
+def _print_warning_once(warning: str) -> None:
+    print(warning, file=sys.stderr)
 
 
 def _check_standard_streams() -> None:

@@ -49,11 +49,6 @@ RESULTS = {  # of a check: a symbol, a text and a tone
 }
 
 
-def format_size(count: int) -> str:
-    """Write a number of bytes for people, exactly."""
-    return f"{count:,} bytes"
-
-
 def describe_outcome(record: Record) -> tuple[str, Tone]:
     """Describe in a few words how a task ended, from its record."""
     count = len(record.checks)

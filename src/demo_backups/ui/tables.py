@@ -14,7 +14,8 @@ from rich.table import Table
 
 from ..project import task_command
 from .console import Console, styled
-from .outcome import MARKS, RESULTS, VERDICTS, Tone, describe_outcome, format_size
+from .outcome import MARKS, RESULTS, VERDICTS, Tone, describe_outcome
+from .units import format_size
 
 if TYPE_CHECKING:
     from ..backup.preflight import Preflight
@@ -162,7 +163,7 @@ def print_plan(out: Console, plan: Plan) -> None:
         for step in phase.steps:
             _, tone = MARKS[step.mark.value]
             name = f"  {step.name}{' (optional)' if step.optional else ''}"
-            table.add_row(name, styled(step.mark.value, tone), styled(step.observed))
+            table.add_row(name, styled(step.mark.value, tone), styled(step.details))
         table.add_section()
     out.print(table)
     for note in plan.notes:

@@ -1,158 +1,253 @@
-"""Plots for a page: inline SVG whose colours are the page's own, so that they follow light and dark."""
+"""Charts for the template `plot.svg.j2`, which writes them as SVG.
+
+Points and bars have the coordinates of the data: a number, and a time in seconds or the number of a group. `Chart.x`
+and `Chart.y` map them to the view box. Colors are CSS classes with values for light and dark mode, in `plot.css` and
+`colors.css`. Color is never the only difference: lines differ in dash and marker, bars in pattern.
+"""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import enum
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from ...ui.units import format_time
+from .axes import DAY, EPOCH, Quantity, linear_ticks, logarithmic_ticks, time_labels, time_ticks
 
-WIDTH, HEIGHT, TEXT = 4.3, 2.7, 12  # inches and points, of which SVG makes its own units: 72 to the inch
-TICKS = 5
-MARKED = 30  # points: of more, only the line is drawn
-# What each series looks like: the variable of the page, and its line and marker or the hatch of its bars, since colour
-# alone says nothing to some.
-LINES = (("--plot-1", "-o"), ("--plot-2", "--^"))
-BARS = (("--good", ""), ("--bad", "////"), ("--care", "----"))
-# Matplotlib wants colours that it knows: these stand for the page's own until the SVG is written.
-STAND_INS = {
-    variable: f"#0102{number:02d}"
-    for number, variable in enumerate(
-        ["--ink", "--muted", "--line", "--card", *(variable for variable, _ in LINES + BARS)], start=10
-    )
-}
+MOST_MARKERS = 30  # with more points, only the line is drawn
+CHARACTER_WIDTH = 6.6  # in units of the view box: an estimate, since fonts differ
+
+
+class Pattern(enum.Enum):
+    """What is drawn over a bar; the value names the pattern in the template."""
+
+    SOLID = "solid"
+    STRIPES = "stripes"
+    LINES = "lines"
+
+
+class Marker(enum.Enum):
+    """The shape of a point; the value names it in the template."""
+
+    CIRCLE = "circle"
+    TRIANGLE = "triangle"
+
+
+@dataclass(frozen=True)
+class TimeSeries:
+    """Numbers over time, in the order of time; the times have a time zone. `color` is a class of `plot.css`."""
+
+    name: str
+    color: str
+    points: list[tuple[datetime, float]]
+    marker: Marker = Marker.CIRCLE
+    dashed: bool = False
+    pattern: Pattern = Pattern.SOLID
+
+
+@dataclass(frozen=True)
+class Value:
+    """A bar of a group. The label is short, the description is not."""
+
+    number: float
+    label: str
+    description: str
+    pattern: Pattern = Pattern.SOLID
+
+
+# --- charts ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of a line; its description is shown when the pointer rests on its marker."""
+
+    x: float
+    y: float
+    description: str
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar, centered at `x`; its description is shown when the pointer rests on it."""
+
+    x: float
+    bottom: float
+    top: float
+    width: float
+    description: str
+    pattern: Pattern = Pattern.SOLID
+    label: str = ""
 
 
 @dataclass(frozen=True)
 class Series:
-    """Numbers over time, under one name; the times have a time zone."""
+    """The points or the bars of one name."""
 
     name: str
-    points: list[tuple[datetime, float]]
+    color: str
+    points: list[Point] = field(default_factory=list)
+    bars: list[Bar] = field(default_factory=list)
+    marker: Marker = Marker.CIRCLE
+    dashed: bool = False
+    pattern: Pattern = Pattern.SOLID
+
+    @property
+    def has_markers(self) -> bool:
+        """Whether there are few enough points for a marker each."""
+        return 0 < len(self.points) <= MOST_MARKERS
+
+
+@dataclass(frozen=True)
+class Size:
+    """The view box, and the space around the plotted area."""
+
+    width: float = 310
+    height: float = 194
+    top: float = 34
+    bottom: float = 36
+    right: float = 16
 
 
 @dataclass(frozen=True)
 class Chart:
-    """What a plot shows: its series, and how a number is written with its unit. `name` is unique on its page."""
+    """Series with their axes. `start` and `end` bound the horizontal axis, the labels of y the vertical one."""
 
-    name: str
     series: list[Series]
-    say: Callable[[float], str]
-    bars: bool = False  # a day's numbers upon each other, not points
+    start: float
+    end: float
+    x_labels: list[tuple[float, tuple[str, ...]]]
+    y_labels: list[tuple[float, str]]
+    logarithmic: bool = False
+    size: Size = field(default_factory=Size)
+
+    @property
+    def left(self) -> float:
+        """The left end of the plotted area."""
+        return 14 + CHARACTER_WIDTH * max(len(text) for _, text in self.y_labels)
+
+    @property
+    def right(self) -> float:
+        """The right end of the plotted area."""
+        return self.size.width - self.size.right
+
+    @property
+    def base(self) -> float:
+        """The lower end of the plotted area."""
+        return self.size.height - self.size.bottom
+
+    def x(self, value: float) -> float:
+        """Map a time or the number of a group."""
+        return self.left + self.width(value - self.start)
+
+    def width(self, difference: float) -> float:
+        """Map a distance on the horizontal axis."""
+        return difference / (self.end - self.start) * (self.right - self.left)
+
+    def y(self, value: float) -> float:
+        """Map a number; those below the axis are on it."""
+        (lowest, _), (highest, _) = self.y_labels[0], self.y_labels[-1]
+        low, high, number = map(self._scale, (lowest, highest, max(value, lowest)))
+        return self.base - (number - low) / (high - low) * (self.base - self.size.top)
+
+    def _scale(self, number: float) -> float:
+        return math.log10(number) if self.logarithmic else number
 
 
-def draw(chart: Chart) -> str:
-    """Draw a chart as an `svg` element without a size or a name of its own; equal charts give equal text."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
+# --- numbers over time ----------------------------------------------------------------------------------------------
 
-    with mpl.rc_context():
-        mpl.rcdefaults()  # whatever the user's own matplotlibrc says
-        mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": chart.name, "font.size": TEXT})
-        mpl.rcParams.update({"hatch.linewidth": 1.2, "hatch.color": STAND_INS["--card"]})
-        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
-        axes = figure.add_subplot()
-        (_bars if chart.bars else _lines)(axes, chart.series)
-        _dress(axes, chart)
-        figure.legend(
-            loc="outside upper left",
-            ncols=len(chart.series),
-            frameon=False,
-            labelcolor=STAND_INS["--ink"],
-            fontsize=TEXT - 1,
-            handlelength=1.6,
-            columnspacing=1.2,
+
+def line_chart(lines: Sequence[TimeSeries], quantity: Quantity) -> Chart:
+    """Draw a line for each series that has points; at least one has."""
+    series = [
+        Series(
+            name=line.name,
+            color=line.color,
+            points=[_make_point(time, number, quantity) for time, number in line.points],
+            marker=line.marker,
+            dashed=line.dashed,
         )
-        svg = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(svg, format="svg", transparent=True, metadata=nothing)
-    return _inline(svg.getvalue(), chart.name)
+        for line in lines
+        if line.points
+    ]
+    times = [time for line in lines for time, _ in line.points]
+    margin = (max(times) - min(times)) * 0.04 or timedelta(hours=12)  # a single point is in the middle
+    highest = max(number for line in lines for _, number in line.points)
+    return _time_chart(series, min(times) - margin, max(times) + margin, linear_ticks(highest, quantity))
 
 
-def _lines(axes: Axes, series: Sequence[Series]) -> None:
-    for (variable, look), each in zip(LINES, series, strict=True):
-        if not each.points:
-            continue
-        times: list[Any] = [when for when, _ in each.points]  # Matplotlib's types know of no dates
-        style = look if len(times) <= MARKED else look[:-1]
-        values = [value for _, value in each.points]
-        axes.plot(times, values, style, color=STAND_INS[variable], markersize=5, linewidth=1.4, label=each.name)
-    times = sorted(when for each in series for when, _ in each.points)
-    margin = (times[-1] - times[0]) * 0.04 or timedelta(hours=12)  # a single point stands in the middle
-    start: Any = times[0] - margin
-    end: Any = times[-1] + margin
-    axes.set_xlim(start, end)
+def _make_point(time: datetime, number: float, quantity: Quantity) -> Point:
+    return Point(_seconds(time), number, f"{format_time(time)}: {quantity.describe(number)}")
 
 
-def _bars(axes: Axes, series: Sequence[Series]) -> None:
-    below: dict[datetime, float] = {}
-    for (variable, hatch), each in zip(BARS, series, strict=True):
-        if not each.points:
-            continue
-        days: list[Any] = [day for day, _ in each.points]
-        axes.bar(
-            days,
-            [value for _, value in each.points],
-            bottom=[below.get(day, 0) for day in days],
-            width=0.7,
-            color=STAND_INS[variable],
-            hatch=hatch,
-            linewidth=0,
-            label=each.name,
-        )
-        below.update({day: below.get(day, 0) + value for day, value in each.points})
-    start: Any = min(below) - timedelta(days=max(1, 4 - len(below)))
-    end: Any = max(below) + timedelta(days=max(1, 4 - len(below)))
-    axes.set_xlim(start, end)
-
-
-def _dress(axes: Axes, chart: Chart) -> None:
-    """Axes that begin at nothing, few ticks, and no frame."""
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    ticks: Any = AutoDateLocator(minticks=2, maxticks=TICKS)  # type: ignore[no-untyped-call]
-    if chart.bars:
-        ticks.intervald[4] = [1]
-    axes.xaxis.set_major_locator(ticks)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(ticks))  # type: ignore[no-untyped-call]
-    axes.set_ylim(0, max(value for value in _tops(chart)) * 1.08 or 1)
-    axes.yaxis.set_major_locator(MaxNLocator(TICKS - 1, integer=chart.bars, steps=[1, 2, 5, 10]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: chart.say(value)))
-    axes.tick_params(colors=STAND_INS["--muted"], length=0, pad=6)
-    axes.xaxis.get_offset_text().set_color(STAND_INS["--muted"])
-    axes.grid(axis="y", color=STAND_INS["--line"], linewidth=1)
-    axes.set_axisbelow(True)
-    axes.spines[:].set_visible(False)
-    axes.spines["bottom"].set_visible(True)
-    axes.spines["bottom"].set_color(STAND_INS["--muted"])
-
-
-def _tops(chart: Chart) -> list[float]:
-    """The values that the plot has to have room for."""
-    if not chart.bars:
-        return [value for each in chart.series for _, value in each.points]
+def stacked_chart(stacks: Sequence[TimeSeries], quantity: Quantity) -> Chart:
+    """Draw one bar for each day, on which the series are stacked; at least one has points, all at midnight UTC."""
     sums: dict[datetime, float] = {}
-    for each in chart.series:
-        for day, value in each.points:
-            sums[day] = sums.get(day, 0) + value
-    return list(sums.values())
+    series = []
+    for stack in stacks:
+        bars = []
+        for day, number in stack.points:
+            bottom = sums.get(day, 0.0)
+            sums[day] = bottom + number
+            text = f"{day:%Y-%m-%d}: {quantity.describe(number)} {stack.name}"
+            bars.append(Bar(_seconds(day), bottom, sums[day], 0.7 * DAY, text, stack.pattern))
+        if bars:
+            series.append(Series(stack.name, stack.color, bars=bars, pattern=stack.pattern))
+    margin = timedelta(days=max(1, 4 - len(sums)))
+    ticks = linear_ticks(max(sums.values()), quantity)
+    return _time_chart(series, min(sums) - margin, max(sums) + margin, ticks, shortest=DAY)
 
 
-def _inline(svg: str, name: str) -> str:
-    """Make part of a page of a file: names that clash with no other plot's, the page's colours and its letters."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>\s*|<style.*?</style>\s*", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", r'<svg aria-hidden="true" \1>', svg, count=1)
-    svg = svg.replace("xlink:href", "href")
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r" font-family: [^;\"]*;", "", svg)
-    svg = re.sub(r"\s*\n\s*", " ", svg).strip()
-    for variable, colour in STAND_INS.items():
-        svg = svg.replace(colour, f"var({variable})")
-    return svg
+def _time_chart(
+    series: list[Series], start: datetime, end: datetime, y_labels: list[tuple[float, str]], shortest: int = 1
+) -> Chart:
+    ticks = time_ticks(start, end, shortest)
+    x_labels = [(_seconds(tick), label) for tick, label in zip(ticks, time_labels(ticks), strict=True)]
+    return Chart(series, _seconds(start), _seconds(end), x_labels, y_labels)
+
+
+def _seconds(time: datetime) -> float:
+    return (time - EPOCH).total_seconds()
+
+
+# --- groups of bars -------------------------------------------------------------------------------------------------
+
+
+def grouped_chart(
+    groups: dict[tuple[str, ...], dict[str, Value]],
+    colors: dict[str, str],
+    quantity: Quantity,
+    logarithmic: bool,
+    size: Size,
+) -> Chart:
+    """Draw a group of bars for each label, in it a bar for each name of `colors` that has a value."""
+    numbers = [value.number for group in groups.values() for value in group.values()]
+    positive = [number for number in numbers if number > 0] or [1]
+    width = 0.84 / len(colors)
+    series = []
+    for position, (name, color) in enumerate(colors.items()):
+        offset = width * (position - (len(colors) - 1) / 2)
+        bars = [
+            _make_group_bar(number + offset, width, group[name], (name, *label))
+            for number, (label, group) in enumerate(groups.items())
+            if name in group
+        ]
+        series.append(Series(name, color, bars=bars))
+    return Chart(
+        series,
+        start=-0.5,
+        end=len(groups) - 0.5,
+        x_labels=[(float(number), label) for number, label in enumerate(groups)],
+        y_labels=logarithmic_ticks(min(positive), max(positive), quantity)
+        if logarithmic
+        else linear_ticks(max(numbers), quantity),
+        logarithmic=logarithmic,
+        size=size,
+    )
+
+
+def _make_group_bar(x: float, width: float, value: Value, names: tuple[str, ...]) -> Bar:
+    text = f"{', '.join(names)}: {value.description}"
+    return Bar(x, 0, value.number, 0.94 * width, text, value.pattern, value.label)

@@ -1,0 +1,105 @@
+"""What `./inv bench` does: parse the grid, measure it, print each result, store the numbers and draw them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Container, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from measure import DEFAULT, FULL, MAXIMUM_RATE, METHODS, Grid, describe_machine, measure_grid, measure_verification
+from render import Row, draw, print_table, summarize
+
+from demo_backups.errors import SettingsError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LARGEST = 1e12  # bytes of a database
+JOURNALS = ("wal", "delete")
+
+
+def _split(text: str, separator: str = ",") -> list[str]:
+    return [word.strip() for word in text.split(separator)]
+
+
+def _choose(word: str, choices: Container[str]) -> str:
+    if word not in choices:
+        raise ValueError(word)
+    return word
+
+
+PARSERS: dict[str, Callable[[str], Any]] = {
+    "sizes": lambda text: tuple(1e9 * float(word) for word in _split(text)),
+    "journals": lambda text: tuple(_choose(word, JOURNALS) for word in _split(text)),
+    "rates": lambda text: tuple(MAXIMUM_RATE if word == "max" else float(word) for word in _split(text)),
+    "methods": lambda text: tuple(_choose(word, METHODS) for word in _split(text, ";")),
+    "rounds": int,
+}
+
+
+def parse_grid(full: bool, flags: Mapping[str, str | None]) -> Grid:
+    """Return the default or the full grid, with the parts that flags replace.
+
+    Flags are lists with commas (methods: semicolons), sizes in GB, `max` is the maximum rate. Raises SettingsError.
+    """
+    changes: dict[str, Any] = {}
+    for name, text in flags.items():
+        if text is not None:
+            try:
+                changes[name] = PARSERS[name](text)
+            except ValueError as error:
+                raise SettingsError(f"--{name} {text!r} is not valid", advice="see: inv --help bench") from error
+    grid = replace(FULL if full else DEFAULT, **changes)
+    sizes_fit = all(1e6 <= size <= LARGEST for size in grid.sizes)
+    rates_fit = all(0 <= rate <= MAXIMUM_RATE for rate in grid.rates)
+    if not (sizes_fit and rates_fit and grid.rounds > 0):
+        raise SettingsError("a size, a rate or the number of rounds is out of range", advice="see: inv --help bench")
+    return grid
+
+
+def check_folder(flag: str, name: str) -> Path:
+    """Check that a folder is writable before anything is measured; raises SettingsError."""
+    if not (Path(name).is_dir() and os.access(name, os.W_OK)):
+        raise SettingsError(f"--{flag} {name!r} is not a writable folder", advice="create it first")
+    return Path(name)
+
+
+def bench(grid: Grid, folder: Path, results: Path, picture: Path, out: Console) -> list[Row]:
+    """Measure a grid in a folder, print each result, store the numbers and draw them; return the rows."""
+    measurements = []
+    for measurement in measure_grid(grid, folder):
+        measurements.append(measurement)
+        out.print(
+            f"{measurement.size / 1e9:g} GB {measurement.journal} {measurement.rate:g}/s {measurement.method}: "
+            f"{measurement.seconds:.2f} s, status {measurement.status}, consistent: {measurement.consistent}, "
+            f"{measurement.failed_writes} writes failed",
+            soft_wrap=True,
+        )
+    # Stored before the verification is measured, so that its failure does not lose the numbers of an hour.
+    numbers: dict[str, Any] = {
+        "machine": describe_machine(),
+        "grid": asdict(grid),
+        "measured": [asdict(measurement) for measurement in measurements],
+    }
+    _store(results, numbers)
+    rows = summarize(measurements)
+    print_table(out, rows)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    draw(rows, picture)
+    verification = measure_verification(folder / "verification", max(grid.sizes))
+    _store(results, numbers | {"verification": verification})
+    ratio = verification["inv verify"] / verification["integrity_check"]
+    out.print(
+        f"inv verify of {verification['size'] / 1e9:g} GB: {verification['inv verify']:.2f} s, integrity_check alone "
+        f"{verification['integrity_check']:.2f} s, ratio {ratio:.2f}",
+        soft_wrap=True,
+    )
+    return rows
+
+
+def _store(results: Path, numbers: dict[str, Any]) -> None:
+    results.parent.mkdir(parents=True, exist_ok=True)
+    results.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")

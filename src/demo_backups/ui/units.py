@@ -1,0 +1,32 @@
+"""Sizes, durations and times as text, for the terminal and for the report."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+
+def format_size(count: int) -> str:
+    """Write a number of bytes exactly, with thousands separators."""
+    return f"{count:,} bytes"
+
+
+def format_short_size(count: float) -> str:
+    """Write a number of bytes with three significant digits and a decimal prefix, as in 2.31 MB."""
+    import humanize
+
+    return humanize.naturalsize(count, format="%.3g")
+
+
+def format_duration(seconds: float) -> str:
+    """Write a duration in words; whole seconds from one minute on, three significant digits below."""
+    import humanize
+
+    try:
+        return humanize.precisedelta(round(seconds) if abs(seconds) >= 60 else seconds, format="%.3g")
+    except OverflowError:  # humanize counts back from today, and some recorded durations are longer than that
+        return f"{seconds:,.0f} seconds"
+
+
+def format_time(time: datetime) -> str:
+    """Write a time in UTC, to the minute."""
+    return f"{time.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC"
