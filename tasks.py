@@ -13,6 +13,7 @@ try:
     from demo_backups.errors import WRONG_INPUT, BackupsError, SettingsError
     from demo_backups.project import ROOT, read_project_file
     from demo_backups.ui.cli import LazyModule, exit_with, task
+    from demo_backups.ui.debug import limit_debug_output
 except ModuleNotFoundError:
     raise Exit(f"{sys.executable} lacks the package demo_backups: run ./inv, or 'pip install -e .' first", 2) from None
 
@@ -37,6 +38,8 @@ else:
 if Path(__file__).resolve().parent != ROOT:
     message = f"the demo_backups of {ROOT} is not that of this directory: run ./inv, or 'pip install -e .' first"
     raise Exit(message, WRONG_INPUT)
+
+limit_debug_output()
 
 # Checked here first, since Invoke reports a file that is not YAML with a traceback.
 try:

@@ -227,7 +227,7 @@ def test_job_killed_on_server_is_reported(tracker: TrackerServer) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         assert wait_for_end(task).returncode in (FAILED, COULD_NOT_LOOK)
-    assert_exit(tracker.inv("attach"), FAILED, "killed")
+    assert_exit(tracker.inv("attach"), FAILED, "exit status")
     assert tracker.new_backups() == []
     assert_success(tracker.inv("run"))
     assert len(tracker.new_backups()) == 1

@@ -24,17 +24,18 @@ from .backup.crontab import (
 from .backup.deploy import (
     Deployment,
     check_deployment,
-    check_tools,
     deploy_script,
     installed_sha256,
     plan_deployment,
+    probe_sqlite,
+    require_tools,
 )
 from .backup.preflight import Preflight, Verdict, decide_preflight, observe_preflight
-from .backup.run import clear_command, collect_result, cron_command, lock_wait, start_backup
+from .backup.run import clear_command, clear_unfinished, collect_result, cron_command, lock_wait, start_backup
 from .backup.script import read_script
 from .backup.stop import active_jobs, end_backup, stop_commands
 from .backup.verify import Verification, verify_backup
-from .errors import StepError
+from .errors import PreflightRefusedError, StepError
 from .project import whoami
 from .records.record import Record
 from .records.store import read_records, record_outcome, records_dir
@@ -53,7 +54,7 @@ from .sqlite.journal_mode import (
 )
 from .ui.console import Console
 from .ui.progress import JobProgress
-from .ui.units import format_size
+from .units import format_size
 
 
 @dataclass
@@ -113,28 +114,29 @@ def deploy(work: Session) -> None:
     """Deploy the database's script; if the host has it already, say so and change nothing."""
     script = read_script(work.database.local_script)
     work.record.script_sha256 = script.sha256
-    version = check_tools(work.host)
+    require_tools(work.host)
+    version = probe_sqlite(work.host)
     deployment = plan_deployment(work.host, work.database, script)
     check_deployment(work.host, deployment)
-    if not deployment.needed:
+    if not deployment.is_needed:
         work.out.say(f"{deployment.target} is up to date (SHA-256 {script.sha256[:12]}): nothing to do")
     elif work.dry_run:
         work.out.say(deployment.diff())
-        work.show(deployment.shown_command())
+        work.show(deployment.command())
     else:
         deploy_script(work.host, deployment)
-        previous = f"; the old script is {deployment.target.name}.previous" if deployment.there else ""
+        previous = f"; the old script is {deployment.target.name}.previous" if deployment.installed else ""
         work.out.say(f"deployed {deployment.target} (SHA-256 {script.sha256[:12]}, sqlite3 {version}){previous}")
 
 
 def require_deployed(work: Session) -> Deployment:
     """Compare the script on the host with that of this checkout; raises StepError if the host has none."""
     deployment = plan_deployment(work.host, work.database, read_script(work.database.local_script))
-    if deployment.there is None:
+    if deployment.installed is None:
         raise StepError(
             f"there is no {deployment.target}", host=work.host.name, advice=f"deploy it: {work.task('deploy')}"
         )
-    work.record.script_sha256 = deployment.there.sha256
+    work.record.script_sha256 = deployment.installed.sha256
     return deployment
 
 
@@ -145,7 +147,8 @@ def preflight(work: Session) -> Preflight:
     """Predict what a backup will do."""
     runs_per_day = count_daily_runs(work.database, PUBLISHED.read_text())
     records, _ = read_records(records_dir(work.settings))
-    sqlite = check_tools(work.host)
+    require_tools(work.host)
+    sqlite = probe_sqlite(work.host)
     facts = observe_preflight(work.host, work.database, sqlite, runs_per_day, records)
     return decide_preflight(facts, work.settings.writer_timeout, work.settings.free_space_floor)
 
@@ -163,17 +166,17 @@ def run(work: Session, force: bool = False) -> File | None:
         work.show(cron_command(command))
         return None
     if prediction.verdict is Verdict.NO and not force:
-        raise StepError(
+        raise PreflightRefusedError(
             f"the {work.database.name} database was not backed up: the preflight says no",
             host=work.host.name,
             output="\n".join(prediction.reasons),
-            advice="correct that, or run it anyway with --force",
+            advice="remove the cause, or run it anyway: --force",
         )
-    return run_command(work, command, prediction.seen.source_bytes)
+    return run_command(work, command, prediction.facts.source_bytes)
 
 
 def _show_prediction(work: Session, deployment: Deployment, prediction: Preflight) -> None:
-    if deployment.needed:
+    if deployment.is_needed:
         work.out.say(f"note: {deployment.target} is not the script of this checkout")
     reasons = [f"  {reason}" for reason in prediction.reasons]
     work.out.say("\n".join([f"preflight: {prediction.verdict.value}", *reasons]))
@@ -199,6 +202,8 @@ def _collect_backup(work: Session, job: Job) -> File:
     status, output = follow(work, job)
     work.record.exit_status = status.status
     work.record.seconds = round((status.ended or status.now) - job.started, 3)
+    if status.status != 0:
+        clear_unfinished(work.host, work.database)
     backup = collect_result(work.host, work.database, job, status, output)
     _record_backup(work.record, backup.path, backup)
     work.record.details["waited_seconds"] = lock_wait(work.host, job, backup.path)
@@ -255,10 +260,10 @@ def stop_backup(work: Session) -> None:
     """Stop the running backup of the database, or the running check of one, and remove its partial file."""
     message = f"stopped by {whoami()}"
     if work.dry_run:
-        jobs, processes = active_jobs(work.host, work.database)
-        running = [*(f"a {kind} is running" for kind in jobs), *map(str, processes)]
+        active = active_jobs(work.host, work.database)
+        running = [*(f"a {kind} is running" for kind in active.kinds), *map(str, active.processes)]
         work.out.say("\n".join(running) or "nothing is running")
-        work.show("\n".join([*stop_commands(work.database, jobs, message), clear_command(work.database)]))
+        work.show("\n".join([*stop_commands(work.database, active.kinds, message), clear_command(work.database)]))
     else:
         end_backup(work.host, work.database, message)
         work.out.say("stopped; its partial file is removed, and older backups are unchanged")
@@ -286,7 +291,7 @@ def _record_verification(work: Session, verification: Verification) -> None:
     record = work.record
     record.script_sha256 = installed_sha256(work.host, work.database.script)
     record.checks = [
-        {"name": check.name, "passed": check.passed, "detail": check.detail} for check in verification.checks
+        {"name": check.name, "passed": check.outcome.value, "detail": check.detail} for check in verification.checks
     ]
     record.integrity_check = verification.integrity
     record.details["source_bytes"] = verification.source_bytes
@@ -309,7 +314,7 @@ def enable(work: Session) -> None:
     """
     job = make_job(work.settings, work.database, read_script(work.database.local_script))
     deployment = require_deployed(work)
-    if deployment.needed:
+    if deployment.is_needed:
         raise StepError(
             f"{deployment.target} is not the script of this checkout",
             host=work.host.name,
@@ -342,7 +347,7 @@ def disable(work: Session) -> None:
 def _replace_crontab(work: Session, old: str | None, new: str | None) -> None:
     if work.dry_run:
         work.out.say(diff_crontabs(old, new))
-        work.show(install_command(old, new, shown=True))
+        work.show(install_command(old, new))
     else:
         install_crontab(work.host, old, new)
 
@@ -362,5 +367,5 @@ def enable_wal(work: Session, undo: bool = False) -> None:
         return
     attempts = change_journal_mode(work.host, work.database, wal)
     mode = check_journal_mode(work.host, work.database, wal)
-    sidecars = ", ".join(PurePosixPath(path).name for path in mode.sidecars) or "none"
+    sidecars = ", ".join(path.name for path in mode.sidecars) or "none"
     work.out.say(f"{work.database.source} is now in {name} mode (attempts: {attempts}); sidecar files: {sidecars}")

@@ -25,3 +25,4 @@ ODD_NAMES = {
 }
 NOBODY = 65534
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user, and give files to one")
+EVERY_ODD_NAME = pytest.mark.parametrize("name", ODD_NAMES.values(), ids=ODD_NAMES)

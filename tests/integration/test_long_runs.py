@@ -270,7 +270,7 @@ def test_a_long_check_is_left_and_found_again_too(tracker: Tracker) -> None:
 
 def test_a_second_run_is_refused_whoever_starts_it(tracker: Tracker) -> None:
     with held(tracker) as (task, pid):
-        told(tracker.inv("run-tracker-backup"), 1, "a backup of it is going on: process ", " of root")
+        told(tracker.inv("run-tracker-backup"), 1, "a backup of this database is running: process ", " of root")
         told(tracker.inv("run-tracker-backup", "--force"), 1, "is going on, started by ", "./inv attach --host demo")
         told(wait_for_end(tracker.run_as_cron()), 1, f"another run is at work in {tracker.database.backup_dir}")
         ahead = tracker.inv("preflight", "--json")
@@ -283,7 +283,7 @@ def test_a_second_run_is_refused_whoever_starts_it(tracker: Tracker) -> None:
 
 def test_a_run_is_refused_while_cron_s_is_going_on(tracker: Tracker) -> None:
     with held(tracker, cron=True) as (cron, pid):
-        told(tracker.inv("run-tracker-backup"), 1, "a backup of it is going on: process ")
+        told(tracker.inv("run-tracker-backup"), 1, "a backup of this database is running: process ")
         told(tracker.inv("run-tracker-backup", "--force"), 1, "another run is at work in ")
         tracker.left(made=0, part=True)
         go_on(pid)
@@ -329,8 +329,8 @@ def test_a_run_that_is_killed_on_the_server_is_told_as_such(tracker: Tracker) ->
             for pid in tracker.machine.processes(words):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-        told(wait_for_end(task), 1, "ended without a word: it was killed, or the server went down")
-        told(tracker.inv("attach"), 1, "ended without a word: it was killed")
+        told(wait_for_end(task), 1, "without reporting an exit status")
+        told(tracker.inv("attach"), 1, "without reporting an exit status")
     tracker.left(made=0)
     told(tracker.inv("run-tracker-backup"), 0)
     tracker.left(made=1)
@@ -392,7 +392,7 @@ def test_a_damaged_state_folder_is_named_and_stands_in_no_new_run_s_way(
 ) -> None:
     (state / name).write_bytes(b"\x00\xff{")
     told(tracker.inv("attach"), 3, f"the folder of this run, ~/.demo-backups/{state.name}, is damaged", "rm -r ")
-    told(tracker.inv("stop-backup"), 1, "no backup of the tracker database is going on")
+    told(tracker.inv("stop-backup"), 1, "no backup of the tracker database is running")
     tracker.left(made=0)
     told(tracker.inv("run-tracker-backup"), 0)
     tracker.left(made=1)
@@ -461,7 +461,7 @@ def test_wal_mode_waits_for_an_open_transaction_and_comes_when_that_ends(rollbac
 def test_wal_mode_is_given_up_where_a_transaction_stays_open(
     rollback: Tracker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("demo_backups.sqlite.journal_mode.LONGEST_TRY", 0.5)
+    monkeypatch.setattr("demo_backups.sqlite.journal_mode.RETRY_TIMEOUT", 0.5)
     before = rollback.source.read_bytes()
     with transaction(rollback), open_host(rollback.server.settings) as host:
         with pytest.raises(StepError, match="stayed locked") as error:

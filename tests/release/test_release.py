@@ -221,7 +221,7 @@ def test_next_walks_plan_until_gh_is_missing(release: Release) -> None:
         **{"open-pr": "unknown", "review": "unknown", "merge": "blocked"},
     }
     names = release.settings.release
-    log = repository.git("log", "--format=%s", "--name-only", f"main..{names.branch}", at=repository.remote)
+    log = repository.git("log", "--format=%s", "--name-only", f"main..{names.branch}", cwd=repository.remote)
     assert [line for line in log.splitlines() if line] == [
         *(names.commits.docs, *DOCS),
         *(names.commits.tracker, SCRIPTS[1]),

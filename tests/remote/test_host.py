@@ -1,24 +1,22 @@
-"""A Host over SSH and on this machine: what goes in, what comes back, and what happens when it does not."""
+"""A Host over SSH and on this machine: what a command gets and prints, and what happens when that fails."""
 
 from __future__ import annotations
 
 import contextlib
+import io
+import logging
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import threading
-import weakref
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import fabric.runners
 import pytest
-from invoke.runners import Runner
 
-from demo_backups.backup.deploy import check_tools
 from demo_backups.errors import (
     COULD_NOT_LOOK,
     BackupsError,
@@ -29,10 +27,13 @@ from demo_backups.errors import (
     StepError,
 )
 from demo_backups.remote.connection import open_host
+from demo_backups.remote.exchange import OUTPUT_LIMIT
 from demo_backups.remote.host import LARGEST_ARGUMENT, Host
+from demo_backups.remote.runners import SshRunner
 from demo_backups.settings import Settings
 
 from ..helpers.processes import wait_until
+from ..helpers.programs import set_login_shell, write_program
 from ..helpers.tasks import Demo
 
 
@@ -42,19 +43,13 @@ def either(request: pytest.FixtureRequest) -> Host:
     return request.getfixturevalue("host" if request.param == "ssh" else "here")  # type: ignore[no-any-return]
 
 
-def executable(path: Path, text: str) -> Path:
-    """Write a program."""
-    path.write_text(text)
-    path.chmod(0o755)
-    return path
+def runner_of(host: Host) -> SshRunner:
+    """The runner of a Host over SSH."""
+    assert isinstance(host._runner, SshRunner)
+    return host._runner
 
 
-def login_shell(demo: Demo, text: str) -> None:
-    """Give the server's user another login shell: a script, called with -c and the command."""
-    demo.server.shell = str(executable(demo.server.folder / "login-shell", f"#!/bin/sh\n{text}\n"))
-
-
-# --- commands -------------------------------------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -63,7 +58,7 @@ def login_shell(demo: Demo, text: str) -> None:
         ("echo out; echo err >&2", 0, "out\n", "err\n"),
         ("echo half; exit 3", 3, "half\n", ""),
         ("exit 255", 255, "", ""),
-        ("cat", 0, "", ""),  # its input is empty: nothing waits for what nobody types
+        ("cat", 0, "", ""),  # the input is empty, so nothing waits for it
         ('echo "$LC_ALL"', 0, "C\n", ""),
         ('printf \'%s\' "it\'s \\"quoted\\" \\\\ # % ! \\$x"', 0, 'it\'s "quoted" \\ # % ! $x', ""),
         ("printf 'no line end'", 0, "no line end", ""),
@@ -72,13 +67,80 @@ def login_shell(demo: Demo, text: str) -> None:
         ("echo ünï…", 0, "ünï…\n", ""),
     ],
 )
-def test_a_command_says_what_it_says(either: Host, command: str, status: int | None, stdout: str, stderr: str) -> None:
-    done = either.run("try", command)
-    assert (done.status, done.stdout, done.stderr) == (status, stdout, stderr)
-    assert done.ok == (status == 0)
+def test_result_has_status_and_outputs(either: Host, command: str, status: int, stdout: str, stderr: str) -> None:
+    result = either.run("try", command)
+    assert (result.status, result.stdout, result.stderr) == (status, stdout, stderr)
+    assert result.ok == (status == 0)
 
 
-def test_what_was_run_is_kept_once_each_in_order_with_words_for_what_is_long(here: Host) -> None:
+def test_missing_program_is_status_127(either: Host) -> None:
+    result = either.run("try", "no-such-program")
+    assert result.status == 127
+    assert "no-such-program" in result.output
+
+
+@pytest.mark.parametrize(
+    ("command", "output"),
+    [
+        ("echo out; echo err >&2; false", "err\nout"),
+        ("exit 4", "exit status 4"),
+        ("kill -9 $$", "Killed"),
+    ],
+)
+def test_output_is_never_empty(either: Host, command: str, output: str) -> None:
+    assert either.run("try", command).output == output
+
+
+def test_signal_has_no_exit_status(demo: Demo, host: Host) -> None:
+    demo.server.shell = "/bin/bash"  # replaces itself by the command, so the server reports the signal
+    result = host.run("try", "kill -9 $$")
+    assert (result.status, result.ok, result.output) == (None, False, "killed by a signal")
+
+
+def test_every_byte_is_returned(either: Host, tmp_path: Path) -> None:
+    content = bytes(range(256)) * 300
+    (tmp_path / "bytes").write_bytes(content)
+    result = either.run("read", f"cat '{tmp_path}/bytes'; head -c 60000 '{tmp_path}/bytes' >&2")
+    assert result.stdout.encode("utf-8", "surrogateescape") == content
+    assert result.stderr.encode("utf-8", "surrogateescape") == content[:60000]
+
+
+def test_every_byte_arrives_in_command(either: Host) -> None:
+    # The embedded server takes UTF-8 only; OpenSSH takes everything.
+    odd = bytes(set(range(1, 256 if either.name == "local" else 128))).decode("utf-8", "surrogateescape") + "…"
+    assert either.run("write", f"printf '%s' {shlex.quote(odd)}").stdout == odd
+
+
+def test_both_outputs_at_once(either: Host) -> None:
+    much = "head -c 2000000 /dev/zero | tr '\\0' x"
+    result = either.run("print much", f"({much}) & {much} >&2; wait")
+    assert len(result.stdout) == 2_000_000
+    assert result.stderr.startswith("xxx")
+    assert "bytes ..." in result.stderr
+    assert len(result.stderr) < 100_000
+
+
+def test_too_much_output_is_no_answer(either: Host) -> None:
+    exactly = f"head -c {OUTPUT_LIMIT} /dev/zero"
+    assert len(either.run("read", exactly).stdout) == OUTPUT_LIMIT
+    with pytest.raises(CouldNotLookError, match="could not read: the command printed more than 8,388,608 bytes"):
+        either.run("read", f"{exactly}; echo; sleep 600")
+    assert either.run("read", "echo next").stdout == "next\n"
+
+
+def test_output_is_read_in_linear_time(either: Host) -> None:
+    """Sixteen times as much takes sixteen times as long, not 256 times; small pieces are the worst case."""
+
+    def seconds(lines: int) -> float:
+        begin = time.perf_counter()
+        assert either.run("read", f"yes | head -n {lines}").stdout == "y\n" * lines
+        return time.perf_counter() - begin
+
+    seconds(1000)
+    assert seconds(4_000_000) < 16 * 6 * max(seconds(250_000), 0.05)
+
+
+def test_commands_are_recorded_once(here: Host) -> None:
     assert here.commands == []
     here.run("try", "echo a")
     here.execute("try", "echo secret", display="echo <6 bytes>")
@@ -89,112 +151,74 @@ def test_what_was_run_is_kept_once_each_in_order_with_words_for_what_is_long(her
     assert here.commands[3:] == [": " + "x" * 1998 + "... <50,002 characters in all>"]
 
 
-def test_only_so_many_commands_are_kept(here: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_recorded_commands_is_limited(here: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("demo_backups.remote.host.MOST_COMMANDS", 3)
     for number in (1, 2, 3, 1, 4, 5):
         here.run("try", f": {number}")
     assert here.commands == [": 1", ": 2", ": 3", "<more than 3 commands>"]
 
 
-def test_a_missing_program_is_no_lost_connection(either: Host) -> None:
-    done = either.run("try", "no-such-program")
-    assert done.status == 127
-    assert "no-such-program" in done.output
+def test_each_command_is_logged(here: Host, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "demo_backups.remote")
+    here.run("try", "echo a; exit 3")
+    here.execute("try", "echo secret", display="echo <6 bytes>")
+    with pytest.raises(BackupsError):
+        here.run("wait", "sleep 600", timeout=0.1)
+    lines = [record.getMessage() for record in caplog.records]
+    assert [line.split(" s: ")[1] for line in lines] == ["echo a; exit 3", "echo <6 bytes>", "sleep 600"]
+    assert lines[0].startswith("local: exit status 3, 0.")
+    assert lines[2].startswith("local: could not wait: no answer within 0.1 s, 0.")
 
 
-@pytest.mark.parametrize(
-    ("command", "printed"),
-    [
-        ("echo out; echo err >&2; false", "err\nout"),
-        ("exit 4", "exit status 4"),
-        ("kill -9 $$", "Killed"),
-    ],
-)
-def test_there_is_always_something_to_show(either: Host, command: str, printed: str) -> None:
-    assert either.run("try", command).output == printed
+# --- failures -------------------------------------------------------------------------------------------------------
 
 
-def test_a_signal_is_told_where_the_login_shell_leaves_it_to_the_server(demo: Demo, host: Host) -> None:
-    demo.server.shell = "/bin/bash"  # has the command in its own place
-    done = host.run("try", "kill -9 $$")
-    assert (done.status, done.ok, done.output) == (None, False, "it was killed by a signal")
-
-
-def test_every_byte_comes_back(either: Host, tmp_path: Path) -> None:
-    content = bytes(range(256)) * 300
-    (tmp_path / "bytes").write_bytes(content)
-    done = either.run("read", f"cat '{tmp_path}/bytes'; cat '{tmp_path}/bytes' >&2")
-    assert done.stdout.encode("utf-8", "surrogateescape") == content
-    assert done.stderr.encode("utf-8", "surrogateescape") == content
-
-
-def test_every_byte_gets_there(either: Host) -> None:
-    # The embedded server takes UTF-8 only; OpenSSH takes what there is.
-    odd = bytes(set(range(1, 256 if either.name == "local" else 128))).decode("utf-8", "surrogateescape") + "…"
-    done = either.run("write", f"printf '%s' {shlex.quote(odd)}")
-    assert done.stdout == odd
-
-
-def test_much_on_both_outputs_at_once(either: Host) -> None:
-    count = 2_000_000
-    much = f"head -c {count} /dev/zero | tr '\\0' x"
-    done = either.run("print much", f"({much}) & {much} >&2; wait")
-    assert (len(done.stdout), len(done.stderr)) == (count, count)
-
-
-def test_a_command_that_is_too_long_is_refused_before_it_goes_out(either: Host) -> None:
+def test_too_long_command_is_refused(either: Host) -> None:
     with pytest.raises(StepError, match=r"could not send it: more than 126976 bytes for one command"):
         either.run("send it", "true #" + "x" * LARGEST_ARGUMENT)
-    # The largest that is let through does arrive; quotes count as what they become.
+    # The longest that is accepted does arrive; quotes count as what they become.
     longest = "true #" + "x" * (LARGEST_ARGUMENT - 300)
     assert either.run("send it", longest).ok
     with pytest.raises(StepError):
         either.run("send it", "true #" + "'" * (LARGEST_ARGUMENT // 4))
 
 
-def test_no_answer_in_time_is_told_at_once_and_the_next_command_works(either: Host, tmp_path: Path) -> None:
+def test_timeout_ends_waiting(either: Host, tmp_path: Path) -> None:
     pid = tmp_path / "pid"
-    with pytest.raises(CouldNotLookError) as caught:
+    with pytest.raises(ConnectionLostError) as caught:
         either.run("wait", f"sleep 600 & echo $! >'{pid}'; wait", timeout=1)
-    os.kill(int(pid.read_text()), signal.SIGKILL)  # it did go on
+    os.kill(int(pid.read_text()), signal.SIGKILL)  # it was still running
     assert f"{either.name}: could not wait: no answer within 1 s" in str(caught.value)
     assert f"it may still be running on {either.name}" in caught.value.advice
-    assert either.run("go on", "echo on").stdout == "on\n"
+    assert either.run("continue", "echo next").stdout == "next\n"
 
 
-def test_a_command_is_given_up_quietly_where_its_connection_is_gone(
-    host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    close = fabric.runners.Remote.kill
-
-    def kill(runner: Any) -> None:
-        close(runner)
-        raise EOFError  # as Paramiko does where there is no connection to close the command's channel on
-
-    monkeypatch.setattr(fabric.runners.Remote, "kill", kill)
-    with pytest.raises(ConnectionLostError, match="no answer within 1 s"):  # and no thread that ends in a traceback
-        host.run("wait", "sleep 600", timeout=1)
-
-
-def test_asking_and_acting_raise_what_they_mean(either: Host) -> None:
-    assert either.query("look", "echo seen") == "seen\n"
+def test_query_and_execute_raise_different_errors(either: Host) -> None:
+    assert either.query("look", "echo answer") == "answer\n"
     assert either.execute("do it", "echo done") == "done\n"
-    with pytest.raises(CouldNotLookError) as looked:
+    with pytest.raises(CouldNotLookError) as query:
         either.query("look", "echo why >&2; exit 2")
-    assert str(looked.value) == f"{either.name}: could not look\n  | why"
-    with pytest.raises(StepError) as acted:
+    assert str(query.value) == f"{either.name}: could not look\n  | why"
+    with pytest.raises(StepError) as execution:
         either.execute("do it", "echo why >&2; exit 2")
-    assert str(acted.value) == f"{either.name}: could not do it\n  | why"
-    assert (looked.value.exit_code, acted.value.exit_code) == (3, 1)
+    assert str(execution.value) == f"{either.name}: could not do it\n  | why"
+    assert (query.value.exit_code, execution.value.exit_code) == (3, 1)
 
 
-def test_a_permission_that_is_missing_without_sudo_says_how_to_use_it(either: Host) -> None:
+@pytest.mark.parametrize("answer", ["", "many", "1\n2"])
+def test_unparsable_answer_is_no_answer(here: Host, answer: str) -> None:
+    assert here.query_parsed("count", "echo 7", int) == 7
+    with pytest.raises(CouldNotLookError, match="could not count: the answer cannot be read"):
+        here.query_parsed("count", f"printf %s {shlex.quote(answer)}", int)
+
+
+def test_missing_permission_suggests_sudo(either: Host) -> None:
     with pytest.raises(CouldNotLookError) as caught:
         either.query("look", "echo 'cat: /x: Permission denied' >&2; false")
     assert "set use_sudo to true (INVOKE_USE_SUDO=1)" in caught.value.advice
 
 
-# --- the way there --------------------------------------------------------------------------------------------------
+# --- the login shell ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -203,30 +227,34 @@ def test_a_permission_that_is_missing_without_sudo_says_how_to_use_it(either: Ho
         "echo 'Welcome!'",
         "printf 'no line end'",
         "echo out; echo err >&2",
-        "head -c 100000 /dev/zero",
+        "head -c 200000 /dev/zero",
         "printf '\\377\\n'",
+        "read -r line",  # it gets the end of the input, and nothing of it
     ],
 )
-def test_a_login_shell_that_prints_does_no_harm(demo: Demo, host: Host, greeting: str) -> None:
-    login_shell(demo, f'{greeting}\nexec /bin/sh "$@"')
-    done = host.run("try", "echo out; echo err >&2; exit 3")
-    assert (done.status, done.stdout, done.stderr) == (3, "out\n", "err\n")
+def test_output_of_login_shell_is_dropped(demo: Demo, host: Host, greeting: str) -> None:
+    set_login_shell(demo, f'{greeting}\nexec /bin/sh "$@"')
+    result = host.run("try", "echo out; echo err >&2; exit 3")
+    assert (result.status, result.stdout, result.stderr) == (3, "out\n", "err\n")
 
 
 @pytest.mark.parametrize(
-    ("shell", "printed"),
+    ("shell", "output"),
     [
         ("echo 'This account is currently not available.'; exit 1", "This account is currently not available."),
         ("echo 'no such command: /bin/sh' >&2; exit 0", "no such command: /bin/sh"),
         ("exit 0", ""),
     ],
 )
-def test_a_login_shell_that_runs_nothing_is_no_empty_answer(demo: Demo, host: Host, shell: str, printed: str) -> None:
-    login_shell(demo, shell)
+def test_login_shell_that_runs_nothing(demo: Demo, host: Host, shell: str, output: str) -> None:
+    set_login_shell(demo, shell)
     with pytest.raises(CouldNotLookError, match="could not look: the command did not start") as caught:
         host.run("look", "true")
-    assert caught.value.output == printed
+    assert caught.value.output == output
     assert "this must print 'ok': ssh rehearsal" in caught.value.advice
+
+
+# --- the connection -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -247,55 +275,9 @@ def mortal(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
         process.kill()
 
 
-def in_a_finalizer() -> None:
-    """Get a Ctrl-C while an object is taken away."""
-
-    class Dying:
-        def __del__(self) -> None:
-            signal.raise_signal(signal.SIGINT)
-
-    Dying()
-
-
-def in_a_weak_reference() -> None:
-    """Get a Ctrl-C while a set of weak references forgets one."""
-
-    class Telling(list[Any]):
-        def append(self, item: Any) -> None:
-            signal.raise_signal(signal.SIGINT)
-
-    held: Any = weakref.WeakSet()
-    item = threading.Event()
-    held.add(item)
-    held._iterating, held._pending_removals = {1}, Telling()
-    del item
-
-
-@pytest.mark.parametrize("get", [in_a_finalizer, in_a_weak_reference])
-def test_a_ctrl_c_that_python_would_lose_is_heeded_and_leaves_no_traceback(
-    either: Host, monkeypatch: pytest.MonkeyPatch, get: Callable[[], None]
-) -> None:
-    lost: list[Any] = []
-    with monkeypatch.context() as patched:
-        patched.setattr(sys, "unraisablehook", lost.append)
-        get()
-    assert lost == []
-    with pytest.raises(InterruptedRunError, match="interrupted while trying to look"):
-        either.run("look", "true")
-
-
-def test_a_ctrl_c_that_meets_invoke_half_set_up_is_told_as_one(either: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(runner: Any, kwargs: Any) -> None:
-        signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(Runner, "_unify_kwargs_with_config", interrupted)
-    with pytest.raises(InterruptedRunError, match="interrupted while trying to look"):
-        either.run("look", "true")
-
-
 @contextlib.contextmanager
 def when(path: Path, act: Callable[[], object]) -> Iterator[None]:
-    """Act as soon as a file is there, while something else is done inside."""
+    """Act as soon as a file exists, while something else is done inside."""
     thread = threading.Thread(target=lambda: (wait_until(path.exists, str(path)), act()))
     thread.start()
     try:
@@ -304,162 +286,212 @@ def when(path: Path, act: Callable[[], object]) -> Iterator[None]:
         thread.join()
 
 
-def test_a_server_that_is_gone_in_the_middle_is_told_at_once(
+def test_server_killed_during_command(
     mortal: tuple[Path, subprocess.Popen[str]], project_settings: Settings, tmp_path: Path
 ) -> None:
     config, process = mortal
     settings = project_settings.model_copy(update={"host": "rehearsal", "ssh_config": str(config), "use_sudo": False})
     started = tmp_path / "started"
     with open_host(settings) as host:
-        with pytest.raises(CouldNotLookError) as caught, when(started, process.kill):
+        with pytest.raises(ConnectionLostError) as caught, when(started, process.kill):
             host.run("copy", f"echo half; echo $$ >'{started}'; exec sleep 600 >/dev/null 2>&1")
         assert "rehearsal: the connection was lost while trying to copy" in str(caught.value)
         assert "it may still be running on rehearsal" in caught.value.advice
-        with pytest.raises(CouldNotLookError, match="the connection was lost while trying to look"):
+        with pytest.raises(CouldNotLookError, match="no SSH connection"):
             host.run("look", "true")
     os.kill(int(started.read_text()), signal.SIGKILL)
 
 
-def test_a_connection_lost_after_the_last_word_is_no_success(demo: Demo, host: Host, tmp_path: Path) -> None:
+def test_cut_after_last_output_is_no_success(host: Host, tmp_path: Path) -> None:
     """The exit status never came: that is neither 0 nor a signal."""
     started = tmp_path / "started"
-    cut = host._context.transport.sock.close
-    with pytest.raises(CouldNotLookError, match="the connection was lost"), when(started, cut):
+    cut = runner_of(host).connection.transport.sock.close
+    with pytest.raises(ConnectionLostError, match="the connection was lost"), when(started, cut):
         host.run("copy", f"echo all; touch '{started}'; sleep 600")
 
 
+def test_lost_connection_is_replaced_before_next_command(host: Host) -> None:
+    first = runner_of(host).connection
+    first.transport.close()
+    assert host.run("continue", "echo next").stdout == "next\n"
+    assert runner_of(host).connection is not first
+
+
 @pytest.mark.parametrize("name", ["", "-oProxyCommand=touch x", "two words", "new\nline"])
-def test_what_can_be_no_host_is_refused_before_anything_is_run(project_settings: Settings, name: str) -> None:
+def test_impossible_host_name_is_refused(project_settings: Settings, name: str) -> None:
     with pytest.raises(SettingsError, match="--host") as caught, open_host(project_settings, name or "\t"):
         pass
     assert "local" in caught.value.advice
 
 
-def test_the_connection_is_closed_when_the_host_is(demo: Demo) -> None:
+def test_connection_is_closed_with_host(demo: Demo) -> None:
     with open_host(demo.settings) as host:
         assert host.run("try", "true").ok
-        transport = host._context.transport
+        transport = runner_of(host).connection.transport
     wait_until(lambda: not transport.is_alive(), "the end of the connection")
 
 
-def test_commands_here_are_free_of_what_the_user_set_for_other_tasks(
-    project_settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_local_commands_ignore_settings_of_invoke(project_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("INVOKE_RUN_DRY", "1"), ("INVOKE_RUN_ECHO", "1"), ("INVOKE_RUN_SHELL", "/bin/false")):
         monkeypatch.setenv(name, value)
     with open_host(project_settings, "local") as host:
         assert host.run("try", "echo ok").stdout == "ok\n"
 
 
+def test_ctrl_c_ends_waiting(either: Host, tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    main = threading.main_thread().ident
+    assert main is not None
+    interrupt = lambda: signal.pthread_kill(main, signal.SIGINT)  # noqa: E731
+    begin = time.monotonic()
+    with pytest.raises(InterruptedRunError, match="interrupted while trying to wait"), when(started, interrupt):
+        either.run("wait", f"echo $$ >'{started}'; exec sleep 600")
+    assert time.monotonic() - begin < 20
+    with pytest.raises(InterruptedRunError):  # and nothing else is run
+        either.run("look", "true")
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(int(started.read_text()), signal.SIGKILL)
+
+
 # --- root -----------------------------------------------------------------------------------------------------------
 
 REFUSES = "echo 'sudo: a password is required' >&2; exit 1"
-WANTS_A_TERMINAL = "echo 'sudo: sorry, you must have a tty to run sudo' >&2; exit 1"
-ALLOWS = 'while [ "$1" != -- ] && [ "$1" != true ]; do shift; done; [ "$1" = true ] || shift; AS_ROOT=1 exec "$@"'
+WANTS_TERMINAL = "echo 'sudo: sorry, you must have a tty to run sudo' >&2; exit 1"
+# Programs in place of sudo, called with its options. `run` drops the options and runs the rest as root.
+RUN = (
+    'run() { while [ "$1" != -- ] && [ "$1" != true ]; do shift; done; [ "$1" = true ] || shift; AS_ROOT=1 exec "$@"; }'
+)
+ALLOWS = f'{RUN}\nrun "$@"'
+ASKS = f"""{RUN}
+[ "$1" != -n ] || {{ {REFUSES}; }}
+printf %s "$3" >&2; read -r password
+if [ "$password" != "$(cat "$HOME/password")" ]; then
+  echo 'Sorry, try again.' >&2; printf %s "$3" >&2; read -r password; exit 1
+fi
+run "$@"
+"""
+ASKS_ONCE = f"""{RUN}
+if [ "$1" = -n ]; then {REFUSES}; fi
+if [ ! -e "$HOME/asked" ]; then : > "$HOME/asked"; printf %s "$3" >&2; read -r password; fi
+run "$@"
+"""
+EXPIRES = f"""{RUN}
+if [ "$1" = -n ]; then
+  if [ ! -e "$HOME/expired" ]; then [ "$2" != true ] || exec true; : > "$HOME/expired"; fi
+  {REFUSES}
+fi
+printf %s "$3" >&2; read -r password; run "$@"
+"""
 
 
 @pytest.fixture
 def as_user(demo: Demo) -> Iterator[Callable[[str | None], Host]]:
-    """Open the server as a user who is not root, with a sudo of the test's own, or with none."""
+    """Open the server as a user who is not root, with a sudo of the test's own, or without one."""
     programs = demo.server.folder / "bin"
-    executable(programs / "id", '#!/bin/sh\n[ "$*" = -u ] && echo 1000 || exec /usr/bin/id "$@"\n')
+    write_program(programs / "id", '#!/bin/sh\n[ "$*" = -u ] && echo 1000 || exec /usr/bin/id "$@"\n')
 
-    def opened(sudo: str | None) -> Host:
+    def open_with(sudo: str | None) -> Host:
         if sudo is None:
-            # Not on this PATH, wherever it may be here.
+            # Not on this PATH, wherever it is installed.
             for tool in ("sh", "echo", "cat", "env", "true"):
                 (programs / tool).symlink_to(f"/bin/{tool}")
             demo.server.environment["PATH"] = str(programs)
         else:
-            executable(programs / "sudo", f"#!/bin/sh\n{sudo}\n")
+            write_program(programs / "sudo", f"#!/bin/sh\n{sudo}\n")
         return stack.enter_context(open_host(demo.settings.model_copy(update={"use_sudo": True})))
 
     with contextlib.ExitStack() as stack:
-        yield opened
+        yield open_with
 
 
-def test_root_is_asked_of_sudo_where_the_user_is_not_root(as_user: Callable[[str | None], Host]) -> None:
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Type a password whenever one is asked for; lists the questions."""
+    questions: list[str] = []
+
+    def answer(prompt: str) -> str:
+        questions.append(prompt)
+        return "correct hörse"
+
+    monkeypatch.setattr("demo_backups.remote.host.ask_secret", answer)
+    return questions
+
+
+def test_sudo_runs_commands_as_root(as_user: Callable[[str | None], Host]) -> None:
     host = as_user(ALLOWS)
     assert host.run("look", "echo $AS_ROOT", root=True).stdout == "1\n"
     assert host.run("look", "echo $AS_ROOT").stdout == "\n"
 
 
-def test_root_needs_no_sudo(demo: Demo) -> None:
-    executable(demo.server.folder / "bin/id", "#!/bin/sh\necho 0\n")
-    executable(demo.server.folder / "bin/sudo", f"#!/bin/sh\n{REFUSES}\n")
+def test_root_login_needs_no_sudo(demo: Demo) -> None:
+    write_program(demo.server.folder / "bin/id", "#!/bin/sh\necho 0\n")
+    write_program(demo.server.folder / "bin/sudo", f"#!/bin/sh\n{REFUSES}\n")
     with open_host(demo.settings.model_copy(update={"use_sudo": True})) as host:
         assert host.run("look", "echo fine", root=True).stdout == "fine\n"
 
 
 @pytest.mark.parametrize(
-    ("sudo", "tried", "printed", "advice"),
+    ("sudo", "action", "output", "advice"),
     [
         (REFUSES, "there is no terminal to ask for it", "a password is required", "sudoers"),
-        (
-            WANTS_A_TERMINAL,
-            "there is no terminal to ask for it",
-            "must have a tty",
-            "INVOKE_USE_SUDO=0",
-        ),
+        (WANTS_TERMINAL, "there is no terminal to ask for it", "must have a tty", "INVOKE_USE_SUDO=0"),
         (None, "sudo is not installed", "", "log in as root, or set use_sudo to false"),
     ],
 )
-def test_without_a_way_to_become_root_nothing_is_looked_at(
-    as_user: Callable[[str | None], Host], sudo: str | None, tried: str, printed: str, advice: str
+def test_without_root_access_nothing_is_run(
+    as_user: Callable[[str | None], Host], sudo: str | None, action: str, output: str, advice: str
 ) -> None:
     host = as_user(sudo)
     for _ in range(2):
         with pytest.raises(CouldNotLookError) as caught:
-            host.run("look", "echo should not be seen", root=True)
-        assert tried in caught.value.action
-        assert printed in caught.value.output
+            host.run("look", "echo never", root=True)
+        assert action in caught.value.action
+        assert output in caught.value.output
         assert advice in caught.value.advice
         assert caught.value.exit_code == COULD_NOT_LOOK
 
 
-def test_sudo_that_refuses_later_is_no_empty_answer(as_user: Callable[[str | None], Host]) -> None:
+def test_later_refusal_is_no_empty_answer(as_user: Callable[[str | None], Host]) -> None:
     host = as_user(f'[ "$*" = "-n true" ] || {{ {REFUSES}; }}')
     with pytest.raises(CouldNotLookError, match="could not look: the command did not start") as caught:
         host.run("look", "true", root=True)
     assert "sudoers" in caught.value.advice
 
 
-# --- what a server may lack -----------------------------------------------------------------------------------------
+def test_password_is_asked_for_once(demo: Demo, as_user: Callable[[str | None], Host], typed: list[str]) -> None:
+    (demo.server.home / "password").write_text("correct hörse")
+    host = as_user(ASKS)
+    for _ in range(2):
+        assert host.run("look", "echo $AS_ROOT; cat", root=True).stdout == "1\n"
+    data = b"\0data\n" * 10_000
+    sink = io.BytesIO()
+    transfer = host.stream("copy", "cat", root=True, source=io.BytesIO(data), sink=sink)
+    assert (transfer.result.ok, sink.getvalue()) == (True, data)
+    assert typed == ["sudo password on rehearsal (asked once, not stored): "]
+    assert not any("hörse" in command for command in host.commands)
 
 
-def farm(folder: Path, *without: str) -> Path:
-    """A folder of links to all programs of this machine but some."""
-    folder.mkdir()
-    for place in ("/usr/bin", "/bin"):
-        for program in Path(place).iterdir():
-            link = folder / program.name
-            if program.name not in without and not link.exists() and os.access(program, os.X_OK):
-                link.symlink_to(program)
-    return folder
+def test_unasked_password_is_not_sent(as_user: Callable[[str | None], Host], typed: list[str]) -> None:
+    """A sudo with a valid timestamp does not ask; what was sent for it would be the command's data."""
+    host = as_user(ASKS_ONCE)
+    assert host.run("look", "cat", root=True).stdout == ""
+    for data in (b"", b"data"):
+        sink = io.BytesIO()
+        host.stream("copy", "cat", root=True, source=io.BytesIO(data), sink=sink)
+        assert sink.getvalue() == data
 
 
-@pytest.mark.parametrize("missing", [("sqlite3",), ("bash",), ("flock", "realpath")])
-def test_programs_that_cron_would_not_find_are_named(
-    demo: Demo, host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...]
-) -> None:
-    monkeypatch.setattr("demo_backups.backup.deploy.CRON_PATH", str(farm(tmp_path / "farm", *missing)))
-    with pytest.raises(CouldNotLookError) as caught:
-        check_tools(host)
-    assert f"not installed, or not on cron's PATH: {', '.join(missing)}" in str(caught.value)
-    assert "Debian's packages" in caught.value.advice
+def test_expired_timestamp_asks_for_password(as_user: Callable[[str | None], Host], typed: list[str]) -> None:
+    host = as_user(EXPIRES)
+    assert host.run("look", "echo $AS_ROOT", root=True).stdout == "1\n"
+    assert len(typed) == 1
 
 
-def test_an_sqlite3_that_is_too_old_is_told_with_its_own_words(
-    demo: Demo, host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    programs = farm(tmp_path / "farm", "sqlite3")
-    executable(programs / "sqlite3", "#!/bin/sh\necho 'sqlite3: Error: unknown option: -readonly' >&2; exit 1\n")
-    monkeypatch.setattr("demo_backups.sqlite.inspect.CRON_PATH", str(programs))
-    with pytest.raises(BackupsError) as caught:
-        check_tools(host)
-    assert "cannot do what the script asks" in str(caught.value)
-    assert "unknown option: -readonly" in caught.value.output
-
-
-def test_this_machine_has_all_that_the_script_calls(either: Host) -> None:
-    assert check_tools(either).startswith("3.")
+def test_wrong_password_is_not_sent_again(demo: Demo, as_user: Callable[[str | None], Host], typed: list[str]) -> None:
+    (demo.server.home / "password").write_text("another")
+    host = as_user(f'echo >> "$HOME/calls"\n{ASKS}')
+    for _ in range(2):
+        with pytest.raises(CouldNotLookError, match="could not look: sudo refused the password"):
+            host.run("look", "true", root=True)
+    assert len((demo.server.home / "calls").read_text()) == 2  # the probe, and one try
+    assert len(typed) == 1

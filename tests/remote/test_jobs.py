@@ -1,4 +1,4 @@
-"""Runs that go on by themselves: what is asked of a host, what its answers mean, and runs by its own /bin/sh."""
+"""Jobs: what is asked of a host, what its answers mean, and jobs that its own /bin/sh runs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 
 from demo_backups.errors import BackupsError, ConnectionLostError, CouldNotLookError, InterruptedRunError, StepError
 from demo_backups.rehearsal.server import processes_at_home
+from demo_backups.remote import jobs
 from demo_backups.remote.host import Host
 from demo_backups.remote.jobs import (
+    BACKUP,
+    CHECK,
+    PIECE,
     SUPERVISOR,
+    TAIL,
     Job,
     JobStatus,
+    describe_job,
     find_job,
     follow_job,
     hint_on_detach,
@@ -34,9 +41,10 @@ from demo_backups.remote.jobs import (
 )
 from demo_backups.settings import Database, Settings
 
+from ..helpers.constants import root_only
 from ..helpers.processes import wait_until
 
-RUN = Job("backup", "tracker", "copy", "/db/it's ü.db", 4096, ["old.db"], by="me@laptop")
+JOB = Job(BACKUP, "tracker", "copy", "/db/it's ü.db", 4096, ["old.db"], by="me@laptop")
 
 
 @pytest.fixture
@@ -48,66 +56,88 @@ def database(project_settings: Settings, tmp_path: Path) -> Database:
 
 
 @pytest.fixture(autouse=True)
-def nothing_goes_on(home: Path) -> Iterator[None]:
-    """Leave no process behind."""
+def no_process_left(home: Path) -> Iterator[None]:
+    """Kill what a test has started."""
     yield
-    while left := processes_at_home(home):
-        for pid in left:
+    while pids := processes_at_home(home):
+        for pid in pids:
             kill(pid)
 
 
 def kill(pid: int, number: int = signal.SIGKILL) -> None:
-    """Send a signal to a process that may be gone."""
+    """Send a signal to a process that may have ended."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
 
 
-def folder_of(home: Path) -> Path:
-    """The folder of the only run."""
-    (folder,) = (home / ".demo-backups").iterdir()
-    return folder
+def state_dir(home: Path) -> Path:
+    """The state directory of the only job."""
+    (directory,) = (home / ".demo-backups").iterdir()
+    return directory
 
 
-def processes(home: Path, words: str) -> list[int]:
-    """The processes of the test's runs whose command line has these words in it."""
-    return [pid for pid, line in command_lines(home) if words in line]
+def processes(home: Path, text: str) -> list[int]:
+    """The processes of the test's jobs whose command line contains a text."""
+    return [pid for pid, line in command_lines(home) if text in line]
 
 
 def sleepers(home: Path) -> list[int]:
-    """The processes of the test's runs that are a sleep of 600 seconds or a few more, and no longer a shell."""
+    """The processes of the test's jobs that are a sleep of 600 seconds or a few more, and no longer a shell."""
     return [pid for pid, line in command_lines(home) if line.startswith("sleep 60")]
 
 
 def command_lines(home: Path) -> Iterator[tuple[int, str]]:
-    """The processes of the test's runs, each with its command line."""
+    """The processes of the test's jobs, each with its command line."""
     for pid in processes_at_home(home):
-        with contextlib.suppress(OSError):  # it is gone
+        with contextlib.suppress(OSError):  # it has ended
             yield pid, Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
 
 
-def end(here: Host, database: Database, run: Job) -> tuple[JobStatus, str]:
-    """Stay with a run to its end; returns the last look and all that it printed."""
+def follow(here: Host, database: Database, job: Job) -> tuple[JobStatus, str]:
+    """Follow a job to its end; returns its last status and all that it printed."""
     printed: list[str] = []
-    return follow_job(here, database, run, printed.append, lambda seen: None), "".join(printed)
+    return follow_job(here, database, job, printed.append, lambda status: None), "".join(printed)
 
 
-def says(error: pytest.ExceptionInfo[BackupsError], *words: str) -> None:
-    """Check the words of an error."""
-    for each in words:
-        assert each in str(error.value)
+def run_job(here: Host, database: Database, command: str, **options: Any) -> tuple[JobStatus, str]:
+    """Start a job and follow it to its end."""
+    return follow(here, database, start_job(here, database, JOB, command, **options))
+
+
+def stop(here: Host, database: Database, message: str) -> None:
+    """Stop a backup job."""
+    here.execute("stop it", stop_job_command(database, BACKUP, message))
+
+
+def says(error: pytest.ExceptionInfo[BackupsError], *texts: str) -> None:
+    """Check that an error contains some texts."""
+    for text in texts:
+        assert text in str(error.value)
 
 
 # --- what answers mean ----------------------------------------------------------------------------------------------
 
 
-def test_what_describes_a_run_comes_back_as_it_was() -> None:
-    found = parse_job(f"1764023456.25\n{json.dumps(asdict(RUN))}")
-    assert found == Job(**asdict(RUN) | {"started": 1764023456.25})
-    assert found.when == "2025-11-24 22:30:56+00:00"
+def described(**changes: Any) -> str:
+    """The description of a job, with changes."""
+    return f"1764023456.25\n{json.dumps(asdict(JOB) | changes)}"
+
+
+def test_description_is_parsed_as_it_was() -> None:
+    job = parse_job(f"1764023456.25\n{describe_job(JOB).decode()}")
+    assert job == Job(**asdict(JOB) | {"started": 1764023456.25})
+    assert job.when == "2025-11-24 22:30:56+00:00"
+
+
+def test_names_that_are_no_utf_8_are_described() -> None:
+    odd = "/b/\udcff.db"
+    job = parse_job(f"1.5\n{describe_job(Job(BACKUP, 'index', 'copy', odd, 1, [odd])).decode()}")
+    assert job
+    assert (job.subject, job.before) == (odd, [odd])
 
 
 @pytest.mark.parametrize("printed", ["", "\n"])
-def test_no_answer_is_no_run(printed: str) -> None:
+def test_no_answer_is_no_job(printed: str) -> None:
     assert parse_job(printed) is None
 
 
@@ -123,30 +153,42 @@ def test_no_answer_is_no_run(printed: str) -> None:
         "1764023456.25\n[1]",
         '1764023456.25\n"kind"',
         '1764023456.25\n{"kind": "backup"}',
-        f"1764023456.25\n{json.dumps(asdict(RUN) | {'total': 'much'})}",
-        f"1764023456.25\n{json.dumps(asdict(RUN) | {'more': 1})}",
-        f"yesterday\n{json.dumps(asdict(RUN))}",
-        f"1764023456.25\n{json.dumps(asdict(RUN))[:-9]}",
+        described()[:-9],
+        described(more=1),
+        described(kind="check\033]0;title\007"),
+        described(kind=["backup"]),
+        described(database=None),
+        described(by=3),
+        described(total="4096"),
+        described(total=-1),
+        described(total=True),
+        described(total=1.5),
+        described(before="old.db"),
+        described(before=[1]),
+        described().replace("1764023456.25", "yesterday"),
+        described().replace("1764023456.25", "nan"),
+        described().replace("1764023456.25", "-1"),
+        described().replace("1764023456.25", "1e300"),
     ],
 )
-def test_what_describes_no_run_is_refused(printed: str) -> None:
-    with pytest.raises(ValueError, match="does not describe a run"):
+def test_unexpected_description_is_refused(printed: str) -> None:
+    with pytest.raises(ValueError, match="does not describe a job"):
         parse_job(printed)
 
 
 @pytest.mark.parametrize(
-    ("printed", "seen"),
+    ("printed", "status"),
     [
-        ("running\n\n4096\n17.5\n9.5\n", JobStatus(True, None, None, 4096, 17.5, 9.5, "")),
-        ("running\n\n\n17.5\n9.5\none\ntwo", JobStatus(True, None, None, None, 17.5, 9.5, "one\ntwo")),
-        ("ended\n0 16.25\n\n17.5\n9.5\n", JobStatus(False, 0, 16.25, None, 17.5, 9.5, "")),
-        ("ended\n143 16.25\n\n17.5\n9.5\n\n\n", JobStatus(False, 143, 16.25, None, 17.5, 9.5, "\n\n")),
-        ("ended\n\n\n17.5\n9.5\n", JobStatus(False, None, None, None, 17.5, 9.5, "")),
+        ("running\n\n4096\n17.5\n9.5\n0\n", JobStatus(True, None, None, 4096, 17.5, 9.5, "", 0)),
+        ("running\n\n\n17.5\n9.5\n7\none\ntwo", JobStatus(True, None, None, None, 17.5, 9.5, "one\ntwo", 7)),
+        ("ended\n0 16.25\n\n17.5\n9.5\n0\n", JobStatus(False, 0, 16.25, None, 17.5, 9.5, "", 0)),
+        ("ended\n143 16.25\n\n17.5\n9.5\n9\n\n\n", JobStatus(False, 143, 16.25, None, 17.5, 9.5, "\n\n", 9)),
+        ("ended\n\n\n17.5\n9.5\n0\n", JobStatus(False, None, None, None, 17.5, 9.5, "", 0)),
     ],
-    ids=["copying", "printing", "ended well", "stopped", "killed"],
+    ids=["copying", "printing", "succeeded", "stopped", "killed"],
 )
-def test_a_look_at_a_run(printed: str, seen: JobStatus) -> None:
-    assert parse_status(printed) == seen
+def test_status_is_parsed(printed: str, status: JobStatus) -> None:
+    assert parse_status(printed) == status
 
 
 @pytest.mark.parametrize(
@@ -154,237 +196,293 @@ def test_a_look_at_a_run(printed: str, seen: JobStatus) -> None:
     [
         "",
         "running\n",
-        "ended\nwell\n\n17.5\n",
-        "ended\n0\n\n17.5\n",
-        "ended\n0 soon\n\n17.5\n",
-        "ended\n0 16.25 9\n\n17.5\n",
-        "ended\n\0\0\n\n17.5\n",
-        "running\n\nlarge\n17.5\n",
-        "running\n\n\nnow\n",
+        "walking\n\n4096\n17.5\n9.5\n0\n",
+        "ended\nwell\n\n17.5\n9.5\n0\n",
+        "ended\n0\n\n17.5\n9.5\n0\n",
+        "ended\n0 soon\n\n17.5\n9.5\n0\n",
+        "ended\n0 16.25 9\n\n17.5\n9.5\n0\n",
+        "ended\n-1 16.25\n\n17.5\n9.5\n0\n",
+        "ended\n256 16.25\n\n17.5\n9.5\n0\n",
+        "ended\n0 nan\n\n17.5\n9.5\n0\n",
+        "ended\n0 1e300\n\n17.5\n9.5\n0\n",
+        "ended\n\0\0\n\n17.5\n9.5\n0\n",
+        "running\n\nlarge\n17.5\n9.5\n0\n",
+        "running\n\n-5\n17.5\n9.5\n0\n",
+        "running\n\n" + "9" * 30 + "\n17.5\n9.5\n0\n",
+        "running\n\n\nnow\n9.5\n0\n",
+        "running\n\n\n17.5\n9.5\n-3\n",
         "ended\n17.5\nit has no status and no size",
     ],
 )
-def test_a_look_that_cannot_be_read_is_refused(printed: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - whatever its words
+def test_unexpected_status_is_refused(printed: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - whatever the message
         parse_status(printed)
 
 
-def test_a_folder_is_of_one_database_one_kind_and_one_place(database: Database, project_settings: Settings) -> None:
-    names = {
-        job_dir(database, "backup"),
-        job_dir(database, "check"),
-        job_dir(project_settings.database("tracker"), "backup"),
-        job_dir(project_settings.database("index"), "backup"),
+@pytest.mark.parametrize("answer", ["", "garbage\n", "walking\n\n\n1\n1\n0\n"])
+def test_garbage_answers_are_no_status(
+    here: Host, database: Database, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    command = f"printf {json.dumps(answer)}"
+    for name in ("start_command", "status_command", "is_running_command"):
+        monkeypatch.setattr(jobs, name, lambda *words, **options: command)
+    queries: list[Callable[[], object]] = [
+        lambda: start_job(here, database, JOB, "true"),
+        lambda: read_status(here, database, BACKUP),
+        *([lambda: is_job_running(here, database, BACKUP)] if answer else []),
+    ]
+    for query in queries:
+        with pytest.raises(CouldNotLookError):
+            query()
+
+
+def test_description_of_other_kind_is_damage(here: Host, database: Database, home: Path) -> None:
+    start_job(here, database, JOB, "true")
+    about = state_dir(home) / "about"
+    about.write_text(about.read_text().replace('"kind": "backup"', '"kind": "check"'))
+    with pytest.raises(CouldNotLookError, match="is damaged"):
+        find_job(here, database, BACKUP)
+
+
+def test_job_directories_differ(database: Database, project_settings: Settings) -> None:
+    """There is one for each database, kind and backup folder."""
+    directories = {
+        job_dir(database, BACKUP),
+        job_dir(database, CHECK),
+        job_dir(project_settings.database("tracker"), BACKUP),
+        job_dir(project_settings.database("index"), BACKUP),
     }
-    assert len(names) == 4
+    assert len(directories) == 4
 
 
-# --- a run and its end ----------------------------------------------------------------------------------------------
+# --- a job and its end ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("command", "status", "printed"),
+    ("command", "exit_status", "output"),
     [
         ("echo one; echo two >&2", 0, "one\ntwo\n"),
         ("printf 'no line end'; exit 7", 7, "no line end"),
         ("printf 'ünï…\\n'", 0, "ünï…\n"),
         ("no-such-program 2>/dev/null", 127, ""),
-        ("read -r line || echo 'nobody answers'", 0, "nobody answers\n"),
+        ("read -r line || echo 'no input'", 0, "no input\n"),
     ],
-    ids=["well", "failed", "beyond ASCII", "no program", "no input"],
+    ids=["success", "failure", "beyond ASCII", "no program", "no input"],
 )
-def test_a_run_keeps_its_exit_status_and_what_it_printed(
-    here: Host, database: Database, command: str, status: int, printed: str
+def test_job_keeps_status_and_output(
+    here: Host, database: Database, command: str, exit_status: int, output: str
 ) -> None:
-    run = start_job(here, database, RUN, command)
-    seen, said = end(here, database, run)
-    assert (seen.running, seen.status, said) == (False, status, printed)
-    assert seen.ended is not None
-    assert run.started <= seen.ended <= seen.now
-    again, said_again = end(here, database, run)  # and to whoever asks later
-    assert (again.status, again.ended, said_again) == (seen.status, seen.ended, said)
+    job = start_job(here, database, JOB, command)
+    status, printed = follow(here, database, job)
+    assert (status.running, status.status, printed) == (False, exit_status, output)
+    assert status.ended is not None
+    assert job.started <= status.ended <= status.now
+    later, printed_later = follow(here, database, job)
+    assert (later.status, later.ended, printed_later) == (status.status, status.ended, printed)
 
 
-def test_a_command_that_is_killed_is_told_from_one_that_fails(here: Host, database: Database) -> None:
-    seen, printed = end(here, database, start_job(here, database, RUN, "echo so far; kill -9 $$"))
-    assert seen.status == 128 + signal.SIGKILL
-    assert printed == "so far\n"
+def test_killed_command_is_no_failure(here: Host, database: Database) -> None:
+    status, printed = run_job(here, database, "echo so far; kill -9 $$")
+    assert (status.status, printed) == (128 + signal.SIGKILL, "so far\n")
 
 
-def test_a_run_is_found_as_it_was_started(here: Host, database: Database) -> None:
-    assert find_job(here, database, "backup") is None
-    run = start_job(here, database, RUN, "true")
-    assert find_job(here, database, "backup") == run
-    assert (run.subject, run.before, run.by) == (RUN.subject, RUN.before, RUN.by)
-    assert find_job(here, database, "check") is None
+def test_job_is_found_as_it_was_started(here: Host, database: Database) -> None:
+    assert find_job(here, database, BACKUP) is None
+    job = start_job(here, database, JOB, "true")
+    assert find_job(here, database, BACKUP) == job
+    assert (job.subject, job.before, job.by) == (JOB.subject, JOB.before, JOB.by)
+    assert find_job(here, database, CHECK) is None
 
 
-def test_nobody_else_can_read_what_is_kept(here: Host, database: Database, home: Path) -> None:
-    end(here, database, start_job(here, database, RUN, "true"))
-    kept = [home / ".demo-backups", folder_of(home), *folder_of(home).iterdir()]
-    assert {path.name for path in kept[2:]} == {"about", "lock", "output", "status"}
-    assert [path.name for path in kept if path.stat().st_mode & 0o077] == []
+def test_description_may_be_larger_than_an_argument(here: Host, database: Database) -> None:
+    before = [f"tracker_backup_2026-01-01_00-00-{number:05}.db" for number in range(5000)]
+    job = start_job(here, database, Job(BACKUP, "tracker", "copy", "/db", 1, before), "true")
+    assert job.before == before
 
 
-def test_a_new_run_takes_the_place_of_one_that_has_ended(here: Host, database: Database) -> None:
-    end(here, database, start_job(here, database, RUN, "echo first; exit 7"))
-    seen, printed = end(here, database, start_job(here, database, RUN, "echo second"))
-    assert (seen.status, printed) == (0, "second\n")
+def test_state_is_private(here: Host, database: Database, home: Path) -> None:
+    run_job(here, database, "true")
+    paths = [home / ".demo-backups", state_dir(home), *state_dir(home).iterdir()]
+    assert {path.name for path in paths[2:]} == {"about", "lock", "output", "status"}
+    assert [path.name for path in paths if path.stat().st_mode & 0o077] == []
 
 
-def test_a_look_hands_on_only_what_is_new_and_never_half_a_character(
-    here: Host, database: Database, tmp_path: Path
-) -> None:
+def test_next_job_replaces_ended_one(here: Host, database: Database) -> None:
+    run_job(here, database, "echo first; exit 7")
+    status, printed = run_job(here, database, "echo second")
+    assert (status.status, printed) == (0, "second\n")
+
+
+def test_output_is_read_piece_by_piece(here: Host, database: Database, tmp_path: Path) -> None:
+    """A piece may end in the middle of a character."""
     go = tmp_path / "go"
-    run = start_job(
-        here, database, RUN, f"printf 'first \\303'; until [ -e '{go}' ]; do sleep 0.01; done; printf '\\274'"
-    )
+    waiting = f"until [ -e '{go}' ]; do sleep 0.01; done"
+    job = start_job(here, database, JOB, f"printf 'first \\303'; {waiting}; printf '\\274'")
     printed: list[str] = []
 
-    def progress(seen: JobStatus) -> None:
+    def progress(status: JobStatus) -> None:
         if "".join(printed) == "first ":
             go.touch()
 
-    follow_job(here, database, run, printed.append, progress)
+    follow_job(here, database, job, printed.append, progress)
     assert "".join(printed) == "first ü"
     assert "�" not in printed
 
 
-def test_how_much_is_copied_is_the_size_of_the_part(here: Host, database: Database) -> None:
-    start_job(here, database, RUN, "sleep 600")
-    assert read_status(here, database, "backup").bytes is None
+@pytest.mark.parametrize("size", [PIECE - 1, PIECE, PIECE + 1, PIECE + TAIL])
+def test_output_of_usual_size_is_complete(here: Host, database: Database, size: int) -> None:
+    status, printed = run_job(here, database, f"head -c {size} /dev/zero | tr '\\0' x")
+    assert (status.output_bytes, len(printed), set(printed)) == (size, size, {"x"})
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["ended", "running"])
+def test_middle_of_long_output_is_left_out(here: Host, database: Database, home: Path, ended: bool) -> None:
+    job = start_job(here, database, JOB, "echo first; head -c 20000000 /dev/zero | tr '\\0' x; echo last")
+    if ended:
+        wait_until(lambda: not read_status(here, database, BACKUP, limit=0).running, "the end of the job")
+    status, printed = follow(here, database, job)
+    left_out = 20_000_011 - PIECE - TAIL
+    assert (status.status, status.output_bytes) == (0, 20_000_011)
+    assert printed.startswith("first\nxxx")
+    assert printed.endswith("xxxlast\n")
+    assert f"[... {left_out:,} bytes more, in ~/.demo-backups/{state_dir(home).name}/output on local]" in printed
+    assert len(printed) < PIECE + TAIL + 200
+
+
+def test_copied_bytes_are_size_of_part(here: Host, database: Database) -> None:
+    start_job(here, database, JOB, "sleep 600")
+    assert read_status(here, database, BACKUP).bytes is None
     Path(database.part).write_bytes(b"x" * 5000)
-    assert read_status(here, database, "backup").bytes == 5000
+    assert read_status(here, database, BACKUP).bytes == 5000
 
 
 # --- one at a time --------------------------------------------------------------------------------------------------
 
 
-def test_a_second_run_is_refused_and_told_of_the_first(here: Host, database: Database) -> None:
-    first = start_job(here, database, RUN, "sleep 600")
+def test_second_job_of_kind_is_refused(here: Host, database: Database) -> None:
+    first = start_job(here, database, JOB, "sleep 600")
     with pytest.raises(StepError) as error:
-        start_job(here, database, Job("backup", "tracker", "copy", "/db", 1, by="you@desk"), "touch never")
-    says(error, f"a backup of the tracker database is going on, started by me@laptop at {first.when}", "./inv attach")
-    assert find_job(here, database, "backup") == first
-    start_job(here, database, Job("check", "tracker", "check", "/db", 1), "true")  # another kind is another matter
+        start_job(here, database, Job(BACKUP, "tracker", "copy", "/db", 1, by="you@desk"), "touch never")
+    says(error, f"a backup of the tracker database is already running, started by me@laptop at {first.when}")
+    says(error, "./inv attach")
+    assert find_job(here, database, BACKUP) == first
+    start_job(here, database, Job(CHECK, "tracker", "check", "/db", 1), "true")
 
 
-def test_the_lock_outlives_the_supervisor_for_as_long_as_the_command_goes_on(
-    here: Host, database: Database, home: Path
-) -> None:
-    run = start_job(here, database, RUN, "sleep 600")
+def test_lock_outlives_supervisor(here: Host, database: Database, home: Path) -> None:
+    job = start_job(here, database, JOB, "sleep 600")
     (command,) = wait_until(lambda: sleepers(home), "the command")
 
-    def killed() -> bool:
-        """Kill the supervisor and its watcher, which may begin a moment later; tell whether none was left."""
-        left = processes(home, "job.sh")
-        for pid in left:
+    def is_supervisor_gone() -> bool:
+        """Kill the supervisor and its watcher, which may start a moment later; tell whether there was none."""
+        pids = processes(home, "job.sh")
+        for pid in pids:
             kill(pid)
-        return not left
+        return not pids
 
-    wait_until(killed, "the end of the supervisor")
-    assert read_status(here, database, "backup").running
-    with pytest.raises(StepError) as error:
-        start_job(here, database, RUN, "true")
-    says(error, "is going on")
+    wait_until(is_supervisor_gone, "the end of the supervisor")
+    assert read_status(here, database, BACKUP).running
+    with pytest.raises(StepError, match="is already running"):
+        start_job(here, database, JOB, "true")
     kill(command)
     wait_until(lambda: not sleepers(home), "the end of the command")
-    seen, _ = end(here, database, run)
-    assert (seen.running, seen.status, seen.ended) == (False, None, None)
-    assert end(here, database, start_job(here, database, RUN, "true"))[0].status == 0
+    status, _ = follow(here, database, job)
+    assert (status.running, status.status, status.ended) == (False, None, None)
+    assert run_job(here, database, "true")[0].status == 0
 
 
-# --- its end from outside -------------------------------------------------------------------------------------------
+def test_replaced_job_cannot_be_followed(here: Host, database: Database) -> None:
+    first = start_job(here, database, JOB, "true")
+    wait_until(lambda: not is_job_running(here, database, BACKUP), "the end of the first job")
+    run_job(here, database, "true")
+    with pytest.raises(CouldNotLookError, match="another backup of the tracker database was started since"):
+        follow(here, database, first)
 
 
-def test_stopping_ends_all_of_it_and_keeps_the_words_and_the_status(here: Host, database: Database, home: Path) -> None:
-    run = start_job(here, database, RUN, "sleep 601 & sleep 602 | sleep 603; echo never")
+# --- stopped from outside -------------------------------------------------------------------------------------------
+
+
+def test_stop_ends_all_processes(here: Host, database: Database, home: Path) -> None:
+    job = start_job(here, database, JOB, "sleep 601 & sleep 602 | sleep 603; echo never")
     wait_until(lambda: len(sleepers(home)) == 3, "the command")
-    here.execute("stop it", stop_job_command(database, "backup", "stopped by it's me"))
-    seen, printed = end(here, database, run)
-    assert (seen.status, printed) == (143, "stopped by it's me\n")
+    stop(here, database, "stopped by it's me")
+    status, printed = follow(here, database, job)
+    assert (status.status, printed) == (143, "stopped by it's me\n")
     assert sleepers(home) == []
 
 
-def test_a_command_may_tidy_up_after_the_signal_that_stops_it_and_the_status_is_its_own(
-    here: Host, database: Database, home: Path
-) -> None:
-    for _ in range(5):  # the command may end before its supervisor has seen the signal, and after it
-        run = start_job(here, database, RUN, "trap 'echo tidy; exit 9' TERM; sleep 600 & wait")
-        # A process that is just being made still has the trap of the shell that makes it, and loses the signal.
+def test_stopped_command_may_clean_up(here: Host, database: Database, home: Path) -> None:
+    for _ in range(5):  # the command may end before its supervisor has got the signal, and after it
+        job = start_job(here, database, JOB, "trap 'echo tidy; exit 9' TERM; sleep 600 & wait")
+        # A process that is just being created still has the trap of the shell that creates it, and loses the signal.
         wait_until(lambda: sleepers(home), "the command")
-        here.execute("stop it", stop_job_command(database, "backup", "stopped"))
-        seen, printed = end(here, database, run)
-        assert (seen.status, printed) == (9, "stopped\ntidy\n")
+        stop(here, database, "stopped")
+        status, printed = follow(here, database, job)
+        assert (status.status, printed) == (9, "stopped\ntidy\n")
 
 
-def test_a_run_is_stopped_where_too_little_space_stays_free(here: Host, database: Database, tmp_path: Path) -> None:
-    floor = 2**62
-    run = start_job(here, database, RUN, "sleep 600", [PurePosixPath("/"), PurePosixPath(tmp_path)], floor)
-    seen, printed = end(here, database, run)
-    assert seen.status == 143
-    assert printed.startswith("stopped: ")
-    assert printed.endswith(f" bytes are free on the disk of /, and {floor} are to stay free\n")
-
-
-def test_the_disk_that_the_run_itself_is_kept_on_is_watched_too(here: Host, database: Database, home: Path) -> None:
-    seen, printed = end(here, database, start_job(here, database, RUN, "sleep 600", [], 2**62))
-    assert seen.status == 143
-    assert f" bytes are free on the disk of {folder_of(home)}, and " in printed
-
-
-def test_a_disk_that_cannot_be_seen_is_not_taken_for_one_with_space(
-    here: Host, database: Database, tmp_path: Path
-) -> None:
-    gone = PurePosixPath(tmp_path / "gone")
-    run = start_job(here, database, RUN, "sleep 600", [PurePosixPath(tmp_path), gone], 1)
-    seen, printed = end(here, database, run)
-    assert seen.status == 143
-    assert "No such file or directory" in printed
-    assert printed.endswith(f"stopped: how much is free on the disk of {gone} cannot be seen\n")
-
-
-def test_a_command_that_is_stopped_by_a_signal_can_be_ended_too(here: Host, database: Database, home: Path) -> None:
-    run = start_job(here, database, RUN, "exec sleep 600")
+def test_suspended_command_is_stopped_too(here: Host, database: Database, home: Path) -> None:
+    job = start_job(here, database, JOB, "exec sleep 600")
     (pid,) = wait_until(lambda: sleepers(home), "the command")
     kill(pid, signal.SIGSTOP)
     wait_until(lambda: ") T " in Path(f"/proc/{pid}/stat").read_text(), "the signal")
-    here.execute("stop it", stop_job_command(database, "backup", "stopped by me"))
-    seen, printed = end(here, database, run)
-    assert (seen.status, printed) == (143, "stopped by me\n")
+    stop(here, database, "stopped by me")
+    status, printed = follow(here, database, job)
+    assert (status.status, printed) == (143, "stopped by me\n")
 
 
-def test_a_connection_or_a_user_that_leaves_is_told_the_way_back(here: Host, database: Database) -> None:
-    for leaves, raised in (
-        (KeyboardInterrupt(), InterruptedRunError),
-        (ConnectionLostError("lost"), ConnectionLostError),
-    ):
-        with pytest.raises(raised) as error, hint_on_detach(here, database, "check"):
-            raise leaves
-        says(
-            error,
-            "the check, once started, goes on without this terminal",
-            "./inv attach --host local --database tracker",
-            "./inv stop-backup --host local --database tracker",
-        )
+def test_full_disk_stops_job(here: Host, database: Database, tmp_path: Path) -> None:
+    watched = [PurePosixPath("/"), PurePosixPath(tmp_path)]
+    status, printed = run_job(here, database, "sleep 600", watched=watched, floor=2**62)
+    assert status.status == 143
+    assert printed.startswith("stopped: ")
+    assert printed.endswith(f" bytes are free on the disk of /, and {2**62} must stay free\n")
 
 
-# --- a folder that cannot be believed -------------------------------------------------------------------------------
+def test_disk_of_state_directory_is_watched(here: Host, database: Database, home: Path) -> None:
+    status, printed = run_job(here, database, "sleep 600", floor=2**62)
+    assert status.status == 143
+    assert f" bytes are free on the disk of {state_dir(home)}, and " in printed
 
 
-def is_empty(path: Path) -> None:
+def test_unreadable_free_space_stops_job(here: Host, database: Database, tmp_path: Path) -> None:
+    gone = PurePosixPath(tmp_path / "gone")
+    status, printed = run_job(here, database, "sleep 600", watched=[PurePosixPath(tmp_path), gone], floor=1)
+    assert status.status == 143
+    assert "No such file or directory" in printed
+    assert printed.endswith(f"stopped: the free space on the disk of {gone} cannot be read\n")
+
+
+@pytest.mark.parametrize(
+    ("cause", "error"),
+    [(KeyboardInterrupt(), InterruptedRunError), (ConnectionLostError("lost"), ConnectionLostError)],
+    ids=["Ctrl-C", "connection lost"],
+)
+def test_detaching_says_how_to_come_back(
+    here: Host, database: Database, cause: BaseException, error: type[BackupsError]
+) -> None:
+    with pytest.raises(error) as caught, hint_on_detach(here, database, CHECK):
+        raise cause
+    says(caught, "the check, once started, keeps running without this terminal")
+    says(caught, "./inv attach --host local --database tracker", "./inv stop-backup --host local --database tracker")
+
+
+# --- a state directory that cannot be trusted -----------------------------------------------------------------------
+
+
+def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def is_garbage(path: Path) -> None:
+def fill_with_garbage(path: Path) -> None:
     path.write_bytes(b"\x00\xff{garbage")
 
 
-def is_missing(path: Path) -> None:
+def remove(path: Path) -> None:
     path.unlink()
 
 
-def is_a_folder(path: Path) -> None:
+def replace_by_directory(path: Path) -> None:
     path.unlink()
     path.mkdir()
 
@@ -392,96 +490,93 @@ def is_a_folder(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
-        ("about", is_empty),
-        ("about", is_garbage),
-        ("about", is_a_folder),
-        ("status", is_empty),
-        ("status", is_garbage),
-        ("output", is_missing),
-        ("output", is_a_folder),
+        ("about", empty),
+        ("about", fill_with_garbage),
+        ("about", replace_by_directory),
+        ("status", empty),
+        ("status", fill_with_garbage),
+        ("output", remove),
+        ("output", replace_by_directory),
     ],
 )
-def test_a_damaged_folder_is_named_and_nothing_is_made_of_it(
+def test_damaged_state_is_named(
     here: Host, database: Database, home: Path, name: str, damage: Callable[[Path], None]
 ) -> None:
-    run = start_job(here, database, RUN, "true")
-    end(here, database, run)
-    damage(folder_of(home) / name)
+    run_job(here, database, "true")
+    damage(state_dir(home) / name)
 
     def attach() -> None:
-        if found := find_job(here, database, "backup"):
-            end(here, database, found)
+        if job := find_job(here, database, BACKUP):
+            follow(here, database, job)
 
     with pytest.raises(CouldNotLookError) as error:
         attach()
-    shown = f"~/.demo-backups/{folder_of(home).name}"
-    says(error, f"the folder of this run, {shown}, is damaged", f'rm -r "$HOME"/.demo-backups/{folder_of(home).name}')
-    # What is advised mends it.
-    shutil.rmtree(folder_of(home))
-    assert end(here, database, start_job(here, database, RUN, "true"))[0].status == 0
+    directory = state_dir(home)
+    says(error, f"the state directory of this job, ~/.demo-backups/{directory.name}, is damaged")
+    says(error, f'rm -r "$HOME"/.demo-backups/{directory.name}')
+    shutil.rmtree(directory)  # the advice helps
+    assert run_job(here, database, "true")[0].status == 0
 
 
 @pytest.mark.parametrize("name", ["about", "status", "output"])
-@pytest.mark.parametrize("damage", [is_garbage, is_empty, is_a_folder])
-def test_whether_a_run_goes_on_is_asked_of_its_lock_alone(
+@pytest.mark.parametrize("damage", [fill_with_garbage, empty, replace_by_directory])
+def test_only_the_lock_tells_a_running_job(
     here: Host, database: Database, home: Path, name: str, damage: Callable[[Path], None]
 ) -> None:
-    assert not is_job_running(here, database, "backup")
-    run = start_job(here, database, RUN, "sleep 600")
+    assert not is_job_running(here, database, BACKUP)
+    job = start_job(here, database, JOB, "sleep 600")
     wait_until(lambda: sleepers(home), "the command")
-    (folder_of(home) / name).touch()
-    damage(folder_of(home) / name)
-    assert is_job_running(here, database, "backup")
-    with pytest.raises(StepError, match="a backup of the tracker database is going on"):
-        start_job(here, database, run, "true")
-    here.execute("stop it", stop_job_command(database, "backup", "stopped"))
-    wait_until(lambda: not is_job_running(here, database, "backup"), "its end")
+    (state_dir(home) / name).touch()
+    damage(state_dir(home) / name)
+    assert is_job_running(here, database, BACKUP)
+    with pytest.raises(StepError, match="a backup of the tracker database is already running"):
+        start_job(here, database, job, "true")
+    stop(here, database, "stopped")
+    wait_until(lambda: not is_job_running(here, database, BACKUP), "its end")
 
 
-def test_a_run_without_a_status_was_killed(here: Host, database: Database, home: Path) -> None:
-    end(here, database, start_job(here, database, RUN, "echo so far"))
-    (folder_of(home) / "status").unlink()
-    seen = read_status(here, database, "backup")
-    assert (seen.running, seen.status, seen.output) == (False, None, "so far\n")
+def test_job_without_status_was_killed(here: Host, database: Database, home: Path) -> None:
+    run_job(here, database, "echo so far")
+    (state_dir(home) / "status").unlink()
+    status = read_status(here, database, BACKUP)
+    assert (status.running, status.status, status.output) == (False, None, "so far\n")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
-def test_the_folder_of_another_user_is_not_believed_and_not_written(here: Host, database: Database, home: Path) -> None:
-    end(here, database, start_job(here, database, RUN, "true"))
-    os.chown(folder_of(home), 65534, 65534)
-    before = {path.name: path.read_bytes() for path in folder_of(home).iterdir()}
-    for do in (
-        lambda: start_job(here, database, RUN, "true"),
-        lambda: find_job(here, database, "backup"),
-        lambda: read_status(here, database, "backup"),
+@root_only
+def test_state_of_other_user_is_rejected(here: Host, database: Database, home: Path) -> None:
+    run_job(here, database, "true")
+    os.chown(state_dir(home), 65534, 65534)
+    before = {path.name: path.read_bytes() for path in state_dir(home).iterdir()}
+    for query in (
+        lambda: start_job(here, database, JOB, "true"),
+        lambda: find_job(here, database, BACKUP),
+        lambda: read_status(here, database, BACKUP),
     ):
         with pytest.raises(CouldNotLookError) as error:
-            do()
-        says(error, "is another user's: nothing in it is believed", "it belongs to nobody", "rm -r ")
-    with pytest.raises(StepError) as refused:
-        here.execute("stop it", stop_job_command(database, "backup", "stopped"))
-    says(refused, "it belongs to nobody")
-    assert {path.name: path.read_bytes() for path in folder_of(home).iterdir()} == before
+            query()
+        says(error, "is another user's: it is rejected", "its owner is nobody", "rm -r ")
+    with pytest.raises(StepError, match="could not stop it") as refused:
+        stop(here, database, "stopped")
+    says(refused, "its owner is nobody")
+    assert {path.name: path.read_bytes() for path in state_dir(home).iterdir()} == before
 
 
-def test_what_is_there_and_cannot_be_entered_is_not_taken_for_nothing(
-    here: Host, database: Database, home: Path
-) -> None:
+def test_inaccessible_state_is_not_missing(here: Host, database: Database, home: Path) -> None:
     (home / ".demo-backups").mkdir()
-    place = job_dir(database, "backup").rpartition("/")[2]
-    (home / ".demo-backups" / place).write_text("a file")
-    with pytest.raises(CouldNotLookError) as error:
-        find_job(here, database, "backup")
+    name = job_dir(database, BACKUP).rpartition("/")[2]
+    (home / ".demo-backups" / name).write_text("a file")
+    with pytest.raises(CouldNotLookError, match="rejected") as error:
+        find_job(here, database, BACKUP)
     says(error, "it cannot be entered")
     with pytest.raises(StepError) as refused:
-        start_job(here, database, RUN, "true")
+        start_job(here, database, JOB, "true")
     says(refused, "the backup could not be started", "exists")
 
 
-def test_nothing_but_what_the_command_prints_is_its_output(tmp_path: Path) -> None:
-    """Bash itself tells of a job that ends at once: in one of a dozen tries, on an idle machine."""
-    words = ["bash", "-c", SUPERVISOR.read_text(), "job.sh", "0", "echo ok"]
+def test_supervisor_adds_nothing_to_output(tmp_path: Path) -> None:
+    """Bash reports a job that ends at once: in one of a dozen runs, on an idle machine."""
+    command = ["bash", "-c", SUPERVISOR.read_text(), "job.sh", "0", "echo ok"]
     for _ in range(100):
         with (tmp_path / "output").open("w") as output:
-            subprocess.run(words, cwd=tmp_path, stdout=output, stderr=output, check=True)
+            subprocess.run(command, cwd=tmp_path, stdout=output, stderr=output, check=True)
         assert (tmp_path / "output").read_text() == "ok\n"

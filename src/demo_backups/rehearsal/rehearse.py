@@ -22,7 +22,7 @@ from ..settings import Settings
 from ..ui.console import Console
 from ..ui.outcome import Tone
 from ..ui.tables import print_backups, print_preflight, print_verification
-from ..ui.units import format_size
+from ..units import format_size
 from ..workflows import (
     Session,
     deploy,

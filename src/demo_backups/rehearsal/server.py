@@ -79,16 +79,18 @@ class Server:
             session.command or "exit 1",
             cwd=self.home,
             env=self.environment,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
         )
         self._processes.add(process)
+        sending = asyncio.create_task(_feed(session.stdin, process.stdin))
         try:
             await asyncio.gather(_copy(process.stdout, session.stdout), _copy(process.stderr, session.stderr))
             status = await process.wait()
         finally:
+            sending.cancel()
             await process.communicate()  # read the pipes to their end, or asyncio complains when the loop has closed
             self._processes.discard(process)
         with contextlib.suppress(OSError, asyncssh.Error):
@@ -127,6 +129,15 @@ async def _copy(reader: Any, writer: Any) -> None:
         with contextlib.suppress(OSError, asyncssh.Error):
             writer.write(data)
             await writer.drain()
+
+
+async def _feed(reader: Any, writer: Any) -> None:
+    """Send a client's input to a command, to its end or until the command takes no more."""
+    with contextlib.suppress(OSError, asyncssh.Error):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
 
 
 @contextlib.contextmanager

@@ -20,22 +20,13 @@ from ..ui.outcome import Tone
 from ..ui.tables import print_verification
 from ..workflows import Session, deploy, enable, open_session, print_heading, run, verify
 from .facts import Unavailable
+from .git_changes import plan_branch, plan_commit, plan_push, require_pushed
 from .observe import observe_facts, observe_plan, try_fact
 from .plan import Mark, Plan, make_plan
-from .pull_request import compare_address, plan_pull_request
+from .pull_request import compare_url, plan_pull_request
 from .report.page import Page, build_page
 from .report.render import render_markdown
-from .repository import (
-    Change,
-    Checkout,
-    apply,
-    check_pushed,
-    commit_part,
-    open_checkout,
-    plan_branch,
-    plan_commit,
-    plan_push,
-)
+from .repository import Change, Checkout, apply, commit_part, open_checkout
 
 
 def observe_report(settings: Settings) -> Page:
@@ -77,31 +68,31 @@ def open_pr(settings: Settings, out: Console, dry_run: bool = False) -> None:
     with the page on which it can be opened by hand.
     """
     checkout = open_checkout(settings)
-    check_pushed(checkout)
+    require_pushed(checkout)
     change = try_fact(lambda: plan_pull_request(checkout))
-    if isinstance(change, Change) and not change.commands:
+    if isinstance(change, Change) and not change.is_needed:
         _apply(checkout, change, out, dry_run)
         return
     body = render_markdown(observe_report(settings))
     if dry_run or isinstance(change, Unavailable):
         out.say(body)
     if isinstance(change, Unavailable):
-        page = compare_address(checkout) or "the page of the repository (the remote is not on github.com)"
+        page = compare_url(checkout) or "the page of the repository (the remote is not on github.com)"
         raise CouldNotLookError(
             "the pull request was not opened",
             output=change.error,
             advice=f"correct that, or open it by hand with the text above: {page}",
         )
-    _apply(checkout, replace(change, given=body), out, dry_run)
+    _apply(checkout, replace(change, stdin=body), out, dry_run)
 
 
 def _apply(checkout: Checkout, change: Change, out: Console, dry_run: bool) -> None:
-    if dry_run and change.commands:
+    if dry_run and change.is_needed:
         commands = "\n".join(f"  {shlex.join(command)}" for command in change.commands)
         out.say(f"would run in {checkout.path}:\n{commands}")
         return
     apply(checkout, change)
-    out.say(change.done)
+    out.say(change.summary)
 
 
 # --- the actions of the plan ----------------------------------------------------------------------------------------

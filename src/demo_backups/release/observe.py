@@ -12,16 +12,18 @@ from ..backup.catalog import list_backups
 from ..backup.crontab import has_job, make_job, read_crontab
 from ..backup.deploy import read_installed
 from ..backup.script import InstalledScript, Script, read_script
-from ..backup.script_lint import lint
+from ..backup.script_lint import LintResult, lint
 from ..errors import BackupsError, InterruptedRunError, StepError
+from ..records.check import Outcome
 from ..records.store import read_records, records_dir
 from ..remote.connection import open_host
 from ..remote.host import Host
 from ..settings import Database, Settings
 from .facts import CronState, DatabaseFacts, Fact, HostFacts, ReleaseFacts, Unavailable
+from .git_state import read_local_state, read_remote_state
 from .plan import Plan, make_plan
 from .pull_request import read_pull_request
-from .repository import Checkout, commit_part, open_checkout, read_local_state, read_remote_state
+from .repository import Checkout, commit_part, open_checkout
 
 T = TypeVar("T")
 DATABASES = ("index", "tracker")
@@ -99,12 +101,12 @@ def _observe_databases(settings: Settings) -> dict[str, DatabaseFacts]:
     }
 
 
-def _check_local_script(database: Database) -> tuple[Script | None, list[str]]:
-    """Return the script in the checkout, None if it could not run, and what is wrong with it."""
+def _check_local_script(database: Database) -> tuple[Script | None, LintResult]:
+    """Return the script in the checkout, None if it could not run, and the result of its check."""
     try:
         script = read_script(database.local_script)
     except StepError as error:
-        return None, [error.action]
+        return None, LintResult(Outcome.FAILED, (error.action,))
     return script, lint(script.content.decode(errors="replace"))
 
 

@@ -1,8 +1,8 @@
-"""Connections over the user's own SSH set-up, with host keys checked as OpenSSH checks them.
+"""Connections over the user's own SSH configuration, with host keys checked as OpenSSH checks them.
 
-Fabric accepts every host key and Paramiko reads only a part of OpenSSH's configuration, so every connection, jump
-hosts included, is made here: `ssh -G` resolves the alias, known_hosts decides on the host key, and the keys are tried
-in OpenSSH's order.
+Fabric accepts every host key, and Paramiko reads only a part of OpenSSH's configuration. So every connection, to jump
+hosts too, is opened here: `ssh -G` resolves the alias, known_hosts decides on the host key, and the keys are tried in
+OpenSSH's order.
 """
 
 from __future__ import annotations
@@ -26,45 +26,69 @@ from ..settings import LOCAL, Settings, check_host
 from .auth import KeyFile, Login, agent_of, make_transport
 from .host import Host
 from .host_keys import HostKeyPolicy
+from .interrupts import watch_interrupts
 from .known_hosts import fingerprint
-from .runners import local_context, remote_runner, watch_interrupts
+from .runners import LocalRunner, SshRunner
 from .ssh_config import Hop, parse_destination, parse_jumps, resolve
 
 CONNECT_TIMEOUT = BANNER_TIMEOUT = 10  # seconds
 AUTH_TIMEOUT = 30
 CHANNEL_TIMEOUT = 30
-KEEPALIVE = 30  # seconds between two signs of life, so that no firewall forgets a quiet connection
-# Its warnings come back as exceptions too, and those are the ones that reach the user.
+KEEPALIVE = 30  # seconds between two signs of life, so that no firewall drops a quiet connection
+# Paramiko's warnings are raised as exceptions too, and those are reported.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
 
 
-def connect(alias: str, ssh_config: Path | None = None, runner: type[fabric.runners.Remote] | None = None) -> Any:
+@contextlib.contextmanager
+def open_host(settings: Settings, name: str | None = None) -> Iterator[Host]:
+    """Open a Host by its name, by default that of the settings; `local` is this machine.
+
+    Raises SettingsError and CouldNotLookError.
+    """
+    name = check_host(name or settings.host)
+    with watch_interrupts() as interrupts:
+        if name == LOCAL:
+            yield Host(name, LocalRunner(), settings.use_sudo, interrupts)
+            return
+        ssh_config = Path(settings.ssh_config).expanduser() if settings.ssh_config else None
+
+        def reconnect(old: Any) -> Any:
+            close_connection(old)
+            return connect(name, ssh_config)
+
+        runner = SshRunner(connect(name, ssh_config), reconnect)
+        try:
+            yield Host(name, runner, settings.use_sudo, interrupts)
+        finally:
+            close_connection(runner.connection)
+
+
+def connect(alias: str, ssh_config: Path | None = None) -> Any:
     """Open a Fabric connection to an SSH alias, through its jump hosts.
 
-    `ssh_config` takes the place of the user's and the system's files. Raises SettingsError for a configuration that
-    cannot be read or honoured, and CouldNotLookError where the host cannot be reached, proved or logged in to.
+    `ssh_config` replaces the user's and the system's files. Raises SettingsError for a configuration that cannot be
+    read or is not supported, and CouldNotLookError if the host cannot be reached, verified or logged in to.
     """
-    hop = parse_destination(alias)
-    connection = _connect_through_jumps(hop, ssh_config, runner or fabric.runners.Remote, seen=())
+    connection = _connect_through_jumps(parse_destination(alias), ssh_config, earlier=())
     connection.transport.set_keepalive(KEEPALIVE)
     return connection
 
 
-def _connect_through_jumps(
-    hop: Hop, ssh_config: Path | None, runner: Any, seen: Sequence[str], gateway: Any = None
-) -> Any:
+def _connect_through_jumps(hop: Hop, ssh_config: Path | None, earlier: Sequence[str], gateway: Any = None) -> Any:
+    """Connect to a host; `earlier` are the aliases for which this one is a jump host."""
     with contextlib.ExitStack() as on_failure:
         on_failure.callback(lambda: close_connection(gateway))
-        if hop.alias in seen:
-            raise SettingsError(f"the jump hosts of {seen[0]} go in a circle: {' -> '.join([*seen, hop.alias])}")
+        if hop.alias in earlier:
+            chain = " -> ".join([*earlier, hop.alias])
+            raise SettingsError(f"the jump hosts of {earlier[0]} form a circle: {chain}")
         options = resolve(hop, ssh_config)
         for jump in parse_jumps(options.get("proxyjump", "none")) if gateway is None else []:
-            gateway = _connect_through_jumps(jump, ssh_config, runner, seen=(*seen, hop.alias), gateway=gateway)
+            gateway = _connect_through_jumps(jump, ssh_config, earlier=(*earlier, hop.alias), gateway=gateway)
         command = options.get("proxycommand") or "none"
         if gateway is None and command.lower() != "none":
             gateway = command
-        connection = _connect_hop(hop, ssh_config, runner, options, gateway)
+        connection = _connect_hop(hop, ssh_config, options, gateway)
         on_failure.pop_all()
         return connection
 
@@ -81,20 +105,17 @@ class _ResolvedConfig(paramiko.SSHConfig):
         return paramiko.SSHConfigDict(self.options)
 
 
-def _connect_hop(hop: Hop, ssh_config: Path | None, runner: Any, options: Mapping[str, Any], gateway: Any) -> Any:
+def _connect_hop(hop: Hop, ssh_config: Path | None, options: Mapping[str, Any], gateway: Any) -> Any:
     keys = HostKeyPolicy(hop, ssh_config, options)
     connection = fabric.Connection(
         hop.alias,
-        forward_agent=False,  # nothing there needs it, and it would lend the user's keys to the server
+        forward_agent=False,  # nothing needs it, and it would lend the user's keys to the server
         connect_timeout=connect_timeout(options),
         gateway=gateway if gateway is not None else False,  # False: do not look for one
         config=fabric.Config(
             lazy=True,
             ssh_config=_ResolvedConfig(options),
-            overrides={
-                "runners": {"remote": runner},
-                "authentication": {"strategy_class": Login},
-            },
+            overrides={"authentication": {"strategy_class": Login}},
         ),
         connect_kwargs={
             "banner_timeout": BANNER_TIMEOUT,
@@ -114,20 +135,20 @@ def _connect_hop(hop: Hop, ssh_config: Path | None, runner: Any, options: Mappin
 
 
 def close_connection(connection: Any) -> None:
-    """Close a connection, and those to the jump hosts before it, which Fabric leaves open."""
+    """Close a connection, and those to its jump hosts, which Fabric leaves open."""
     while isinstance(connection, fabric.Connection):
         connection.close()
         connection = connection.gateway
 
 
 def connect_timeout(options: Mapping[str, str]) -> int:
-    """Seconds, from ssh_config's ConnectTimeout; ours where it says `none`."""
+    """Seconds, from ssh_config's ConnectTimeout; CONNECT_TIMEOUT where that is `none`."""
     value = options.get("connecttimeout", "none")
     return int(value) if value.isdigit() else CONNECT_TIMEOUT
 
 
 def _open_translated(connection: Any, hop: Hop, ssh_config: Path | None) -> None:
-    """Open a connection; every way in which that fails becomes words."""
+    """Open a connection; every way in which that fails becomes an error with an advice."""
     alias = hop.alias
     where = f"{connection.host} port {connection.port}"
     try:
@@ -149,7 +170,7 @@ def _open_translated(connection: Any, hop: Hop, ssh_config: Path | None) -> None
         raise CouldNotLookError(
             f"no answer from {where} within {connection.connect_timeout} s",
             host=alias,
-            advice="is it up, and does a firewall stand between?",
+            advice="is the host up, and does a firewall drop the connection?",
         ) from error
     except (OSError, EOFError, paramiko.SSHException) as error:
         raise CouldNotLookError(
@@ -161,14 +182,14 @@ def _open_translated(connection: Any, hop: Hop, ssh_config: Path | None) -> None
 
 
 def _reason(error: Exception) -> str:
-    """Say why there is no connection, where Paramiko's own words do not."""
+    """Say why there is no connection, where Paramiko's own message does not."""
     if isinstance(error, NoValidConnectionsError):
-        return "\n".join(f"{address[0]}: {each.strerror}" for address, each in error.errors.items())
-    words = {
-        "Error reading SSH protocol banner": f"it did not greet as an SSH server does within {BANNER_TIMEOUT} s",
+        return "\n".join(f"{address[0]}: {failure.strerror}" for address, failure in error.errors.items())
+    messages = {
+        "Error reading SSH protocol banner": f"it sent no greeting of an SSH server within {BANNER_TIMEOUT} s",
         "No existing session": "it stopped answering before the keys were agreed on",
     }
-    return words.get(str(error), str(error)) or type(error).__name__
+    return messages.get(str(error), str(error)) or type(error).__name__
 
 
 def list_login_attempts(error: paramiko.AuthenticationException) -> list[str]:
@@ -176,14 +197,15 @@ def list_login_attempts(error: paramiko.AuthenticationException) -> list[str]:
     result = getattr(error, "result", None)
     if result is None:
         return [str(error)]
-    # A list is what the server wanted beside what it had accepted.
-    accepted = [isinstance(each.result, list) for each in result]
-    offered = [
-        f"{_source_name(each.source)}: {'accepted' if so else each.result}"
-        for each, so in zip(result, accepted, strict=True)
+    # For an offer that was accepted, the result is a list: the methods that the server requires in addition.
+    accepted = [isinstance(attempt.result, list) for attempt in result]
+    attempts = [
+        f"{_source_name(attempt.source)}: {'accepted' if is_accepted else attempt.result}"
+        for attempt, is_accepted in zip(result, accepted, strict=True)
     ]
-    wants = "still wants" if any(accepted) else "takes"
-    return [*(offered or ["there was nothing to offer"]), f"the server {wants}: {', '.join(result.strategy.allowed)}"]
+    verb = "still requires" if any(accepted) else "accepts"
+    methods = ", ".join(result.strategy.allowed)
+    return [*(attempts or ["there was nothing to offer"]), f"the server {verb}: {methods}"]
 
 
 def _source_name(source: AuthSource) -> str:
@@ -192,24 +214,3 @@ def _source_name(source: AuthSource) -> str:
     if isinstance(source, InMemoryPrivateKey):
         return f"agent key {fingerprint(source.pkey.asbytes())}"
     return "password"
-
-
-@contextlib.contextmanager
-def open_host(settings: Settings, name: str | None = None) -> Iterator[Host]:
-    """Open a Host by its name, the settings' own by default; `local` is this machine.
-
-    Raises SettingsError and CouldNotLookError.
-    """
-    name = check_host(name or settings.host)
-    with watch_interrupts() as interrupted:
-        if name == LOCAL:
-            yield Host(name, local_context(), settings.use_sudo, interrupted)
-            return
-
-        connection = connect(
-            name, Path(settings.ssh_config).expanduser() if settings.ssh_config else None, remote_runner()
-        )
-        try:
-            yield Host(name, connection, settings.use_sudo, interrupted)
-        finally:
-            close_connection(connection)

@@ -1,16 +1,28 @@
-"""Files on a host: their size, time and type."""
+"""Files on a host: their size, time and type; and bytes, streamed to and from a command over the open connection.
+
+What is streamed is in no argument of a command, so neither `ps` nor sudo's log shows it, its size has no limit, and the
+memory that it takes does not grow with it.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import PurePosixPath
+from typing import BinaryIO
 
-from ..errors import CouldNotLookError
-from .host import Host
+from ..errors import CouldNotLookError, StepError
+from .host import Host, Transfer
 from .shell import quote
+
+STALL_TIMEOUT = 60  # seconds for which no data moves in a transfer, until it is given up
+STALE_MINUTES = 60  # a staged file that nobody has written to for that long was left by a crash
+
+
+# --- facts ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -27,26 +39,29 @@ _PRINT_FILES = r"-printf '%T@ %Tz %s %y %p\0'"
 
 
 def file_command(path: PurePosixPath) -> str:
-    """Ask for one file."""
+    """Query one file."""
     return f"find {quote(path)} -maxdepth 0 {_PRINT_FILES}"
 
 
 def files_command(folder: PurePosixPath, pattern: str) -> str:
-    """Ask for the files of a folder whose names match a shell pattern."""
+    """Query the files of a folder whose names match a shell pattern."""
     return f"find -H {quote(folder)} -maxdepth 1 -name {quote(pattern)} {_PRINT_FILES}"
 
 
 def parse_files(output: str) -> list[File]:
-    """Files, from what `file_command` or `files_command` printed; times with the server's own offset."""
+    """Parse what `file_command` or `files_command` printed; times have the server's own offset. Raises ValueError."""
+    *lines, rest = output.split("\0")
+    if rest:
+        raise ValueError(f"the list of files ends in {rest[:100]!r}")
     files = []
-    for line in output.split("\0")[:-1]:
+    for line in lines:
         seconds, offset, size, kind, path = line.split(" ", 4)
         files.append(File(PurePosixPath(path), int(size), parse_time(seconds, offset), kind))
     return files
 
 
 def parse_time(seconds: str, offset: str) -> datetime:
-    """A time, from seconds since 1970 and an offset such as +0130, as `find` prints them; raises ValueError."""
+    """Parse seconds since 1970 and an offset such as +0130, as `find` prints them; raises ValueError."""
     zone = timezone(timedelta(hours=int(offset[:3]), minutes=int(offset[0] + offset[3:5])))
     try:
         return datetime.fromtimestamp(float(seconds), zone)
@@ -55,24 +70,156 @@ def parse_time(seconds: str, offset: str) -> datetime:
 
 
 def stat_file(host: Host, path: PurePosixPath) -> File | None:
-    """Look at one file; None where there is none. Raises CouldNotLookError where that cannot be told."""
-    result = host.run(f"look at {path}", file_command(path), root=True)
+    """Query one file; None if there is none. Raises CouldNotLookError if that cannot be decided."""
+    action = f"look at {path}"
+    result = host.run(action, file_command(path), root=True)
     if result.ok:
-        return parse_files(result.stdout)[0]
+        return host.parse(action, result.stdout, lambda output: parse_files(output)[0])
     if result.stderr.rstrip().endswith("No such file or directory"):
         return None
-    raise CouldNotLookError(f"could not look at {path}", host=host.name, output=result.output)
-
-
-def existing_command(paths: Iterable[PurePosixPath | str]) -> str:
-    """Ask which of some paths exist."""
-    words = " ".join(quote(path) for path in paths)
-    return f'for path in {words}; do [ ! -e "$path" ] || printf "%s\\n" "$path"; done'
+    raise CouldNotLookError(f"could not {action}", host=host.name, output=result.output)
 
 
 def parse_sha256(output: str) -> str:
-    """Hexadecimal SHA-256, from what `sha256sum` printed."""
+    """Parse the hexadecimal SHA-256 that `sha256sum` printed; raises ValueError."""
     match = re.match(r"\\?([0-9a-f]{64})\b", output)
     if not match:
-        raise ValueError(f"no SHA-256 in {output!r}")
+        raise ValueError(f"no SHA-256 in {output[:100]!r}")
     return match[1]
+
+
+# --- streams --------------------------------------------------------------------------------------------------------
+
+
+def send(
+    host: Host,
+    action: str,
+    command: str,
+    source: BinaryIO | bytes,
+    *,
+    root: bool = True,
+    timeout: float = STALL_TIMEOUT,
+    display: str = "",
+) -> Transfer:
+    """Send bytes to the standard input of a command that changes something.
+
+    `timeout` is how many seconds nothing may move. Raises StepError unless the command succeeds and took everything.
+    A command that gets a file checks its SHA-256 itself: to a command, a connection that is cut looks like the end.
+    """
+    stream = io.BytesIO(source) if isinstance(source, bytes) else source
+    transfer = host.stream(action, command, root=root, timeout=timeout, display=display, source=stream)
+    host.require_success(action, transfer.result)
+    if not transfer.complete:
+        raise StepError(
+            f"could not {action}: the command ended before it had read all of its input",
+            host=host.name,
+            output=transfer.result.output,
+        )
+    return transfer
+
+
+def receive(
+    host: Host,
+    action: str,
+    command: str,
+    sink: BinaryIO,
+    *,
+    root: bool = True,
+    timeout: float = STALL_TIMEOUT,
+    display: str = "",
+) -> Transfer:
+    """Write the standard output of a command to a sink, and nothing that a login shell prints before it.
+
+    `timeout` is how many seconds nothing may move. Raises CouldNotLookError unless the command succeeds; the sink may
+    have a part then. Compare the transfer's SHA-256 with the server's before you use what was received.
+    """
+    transfer = host.stream(action, command, root=root, timeout=timeout, display=display, sink=sink)
+    if not transfer.result.ok:
+        raise CouldNotLookError(f"could not {action}", host=host.name, output=transfer.result.output)
+    return transfer
+
+
+# --- a file in its place --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FileWrite:
+    """A file to put in place on a host.
+
+    `replaces` is the SHA-256 of the file that is there now, whose owner and mode the new one gets; None if there is
+    none: the new one gets the owner of the folder, if root writes it, and `mode`. With `keep_previous` the old one
+    stays, as NAME.previous.
+    """
+
+    target: PurePosixPath
+    sha256: str
+    replaces: str | None = None
+    mode: str = "644"
+    keep_previous: bool = False
+
+    def command(self) -> str:
+        """The command that puts its standard input in place.
+
+        It is staged in the same folder, compared by SHA-256, given its owner and mode, flushed and renamed. So the
+        file is the old one or the new one at any moment, and a connection that is cut changes nothing.
+        """
+        target, folder = quote(self.target), quote(self.target.parent)
+        staged = f".{self.target.name}.XXXXXX"
+        stale = quote(escape_pattern(staged.removesuffix("XXXXXX")) + "??????")
+        return "\n".join(
+            [
+                "set -eu; umask 077",
+                f"find -H {folder} -maxdepth 1 -name {stale} -type f -mmin +{STALE_MINUTES} -delete || true",
+                f"new=$(mktemp -- {quote(self.target.parent / staged)})",
+                "trap 'rm -f -- \"$new\"' EXIT; trap 'exit 1' HUP INT TERM",
+                'cat > "$new"',
+                check_sha256('"$new"', self.sha256, "it was damaged on the way"),
+                *(self._take_over(target) if self.replaces else self._create(target, folder)),
+                'sync -- "$new"',
+                f'mv --force --no-target-directory -- "$new" {target}',
+                f"sync -- {folder}",
+            ]
+        )
+
+    def _take_over(self, target: str) -> list[str]:
+        assert self.replaces
+        lines = [
+            check_sha256(target, self.replaces, "it has been changed meanwhile"),
+            f'chown --reference={target} -- "$new"; chmod --reference={target} -- "$new"',
+        ]
+        if self.keep_previous:
+            previous = quote(f"{self.target}.previous")
+            lines.append(f"ln --force --no-target-directory -- {target} {previous}")
+        return lines
+
+    def _create(self, target: str, folder: str) -> list[str]:
+        return [
+            f"[ ! -e {target} ] || {{ echo 'it has been created meanwhile' >&2; exit 1; }}",
+            f'[ "$(id -u)" != 0 ] || chown --reference={folder} -- "$new"',
+            f'chmod {self.mode} -- "$new"',
+        ]
+
+
+def write_file(host: Host, action: str, write: FileWrite, source: BinaryIO | bytes) -> None:
+    """Put a file in place on a host, as root; raises StepError, and then the file is what it was before."""
+    send(host, action, write.command(), source)
+
+
+def check_sha256(file: str, sha256: str, message: str) -> str:
+    """A line of a script that fails with a message unless a file, a word of the host's shell, has this SHA-256."""
+    return f'[ "$(sha256sum < {file})" = "{sha256}  -" ] || {{ echo {quote(message)} >&2; exit 1; }}'
+
+
+def escape_pattern(name: str) -> str:
+    """Escape a name for `find -name`, which takes a shell pattern."""
+    return re.sub(r"[][*?\\]", r"\\\g<0>", name)
+
+
+def sha256_of(source: BinaryIO) -> str:
+    """Compute the SHA-256 of a file from its start, in hexadecimal, and go back to the start."""
+    source.seek(0)
+    digest = hashlib.sha256()
+    while chunk := source.read(1024 * 1024):
+        digest.update(chunk)
+    source.seek(0)
+    return digest.hexdigest()

@@ -1,40 +1,56 @@
-"""A Host runs commands: over SSH (Fabric) or here (Invoke), as root where that is needed.
+"""A Host runs commands, over SSH or on this machine, as root where that is needed.
 
-Everything that is done on a server is a shell command; what goes there, a script or a crontab, goes as an argument of
-one. So there is one way in, it works the same here and there, as root and not, and a `.bashrc` that prints, which ends
-every SFTP session, does no harm.
+Everything on a server is done by shell commands; files are streams of bytes to and from such a command. So there is one
+way in. It works the same for a server and for this machine, as root and as another user, and a `.bashrc` that prints,
+which breaks every SFTP session, does no harm.
 """
 
 from __future__ import annotations
 
-import io
+import logging
 import secrets
 import shlex
-import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, TypeVar
-
-from invoke.exceptions import AuthFailure, CommandTimedOut
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from ..errors import BackupsError, ConnectionLostError, CouldNotLookError, InterruptedRunError, StepError
 from ..project import task_command
-from .auth import ask_secret
-from .runners import NoSessionError, connection_errors
+from .exchange import (
+    OUTPUT_LIMIT,
+    CommandTimeoutError,
+    ConnectionBrokenError,
+    LocalStreamError,
+    NoSessionError,
+    Outcome,
+    OutputLimitError,
+    PasswordRefusedError,
+    Request,
+    run_exchange,
+)
+from .terminal import ask_secret
+
+if TYPE_CHECKING:
+    from .interrupts import Interrupts
+    from .runners import Runner
 
 T = TypeVar("T")
-COMMAND_TIMEOUT = 60  # seconds, for a question; what copies or reads a database gets LONG_TIMEOUT
+COMMAND_TIMEOUT = 60  # seconds for a query; a command that copies or reads a database gets LONG_TIMEOUT
 LONG_TIMEOUT = 3600
-LONGEST_COMMAND, MOST_COMMANDS = 2000, 100  # characters of a command, and commands, that are kept for the record
+LONGEST_COMMAND, MOST_COMMANDS = 2000, 100  # characters of a command, and commands, that a record keeps
 LARGEST_ARGUMENT = 128 * 1024 - 4096  # bytes; Linux takes 128 KiB for one argument (execve(2), MAX_ARG_STRLEN)
 SUDO_ADVICE = "allow it in sudoers, run this task on a terminal, or set use_sudo to false (INVOKE_USE_SUDO=0)"
+SUDO_WITHOUT_PASSWORD = "sudo -n -H -- "
+
+log = logging.getLogger("demo_backups.remote")
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a command said: its exit status, None if a signal ended it, and its two outputs.
+    """What a command printed, and its exit status: None if a signal ended it.
 
-    The outputs are decoded so that every byte comes back out again: `text.encode("utf-8", "surrogateescape")`.
+    The outputs are decoded so that every byte can be restored: `text.encode("utf-8", "surrogateescape")`.
     """
 
     status: int | None
@@ -48,82 +64,90 @@ class Result:
 
     @property
     def output(self) -> str:
-        """All that it printed, and its exit status if that is all there is to say."""
-        words = "\n".join(text.strip() for text in (self.stderr, self.stdout) if text.strip())
-        return words or ("it was killed by a signal" if self.status is None else f"exit status {self.status}")
+        """Both outputs, or the exit status if the command printed nothing."""
+        printed = "\n".join(text.strip() for text in (self.stderr, self.stdout) if text.strip())
+        return printed or _describe_status(self.status)
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What was streamed to or from a command: its result, and the number and the SHA-256 of the bytes."""
+
+    result: Result
+    bytes: int
+    sha256: str
+    complete: bool  # False where the command ended before it took everything
+
+
+@dataclass(frozen=True)
+class _RootAccess:
+    """How commands are run as root: what is put before them, and the password if sudo asks for one."""
+
+    prefix: str
+    password: bytes | None = None
 
 
 class Host:
     """A server, or this machine, on which commands are run.
 
-    `context` is Invoke's Context or Fabric's Connection: the two have one interface.
-    `commands` is what was run, for the record: each command once, in order.
+    `commands` lists what was run, for the record: each command once, in order.
     """
 
-    def __init__(self, name: str, context: Any, use_sudo: bool, interrupted: threading.Event) -> None:
+    def __init__(self, name: str, runner: Runner, use_sudo: bool, interrupts: Interrupts) -> None:
         self.name = name
-        self._interrupted = interrupted
         self.use_sudo = use_sudo
         self.commands: list[str] = []
-        self._context = context
+        self._runner = runner
+        self._interrupts = interrupts
         self._marker = secrets.token_hex(16)
-        self._prefix: str | None = None
-        self._password: str | None = None
-        context.config.sudo.prompt = f"[{self._marker}] "
+        self._prompt = f"[{secrets.token_hex(16)}] "
+        self._root_access: _RootAccess | None = None
+        self._password_refused = False
 
     def run(
-        self, action: str, command: str, *, root: bool = False, timeout: int = COMMAND_TIMEOUT, display: str = ""
+        self, action: str, command: str, *, root: bool = False, timeout: float = COMMAND_TIMEOUT, display: str = ""
     ) -> Result:
-        """Run a POSIX shell command and wait for it, `timeout` seconds at most.
+        """Run a POSIX shell command and wait for it, for `timeout` seconds at most.
 
-        `action` says in an error what was tried ("list the backups"). With `root`, and `use_sudo` in the settings, root
-        runs it. The record has the command, or what is `display` instead. Raises CouldNotLookError where the command
-        did not start, ConnectionLostError where it gave no answer in time or was cut off, and InterruptedRunError after
-        Ctrl-C.
+        `action` names in an error what was tried ("list the backups"). With `root`, and `use_sudo` in the settings,
+        root runs it. The record and the log contain `display`, or the command if that is empty.
+
+        Raises CouldNotLookError if the command did not start or printed more than OUTPUT_LIMIT, ConnectionLostError if
+        it gave no answer in time or was cut off, and InterruptedRunError after Ctrl-C.
         """
-        # Whatever the login shell prints before the marker is not the command's.
-        script = f"echo {self._marker}; echo {self._marker} >&2; exec </dev/null; LC_ALL=C; export LC_ALL\n{command}"
-        shell = f"/bin/sh -c {shlex.quote(script)}"
-        if len(shell.encode("utf-8", "surrogateescape")) > LARGEST_ARGUMENT:
-            raise StepError(f"could not {action}: more than {LARGEST_ARGUMENT} bytes for one command", host=self.name)
-        run = self._context.run
-        if root and self.use_sudo:
-            shell = f"{self._root_prefix()}{shell}"
-            if self._password is not None:
-                run = self._sudo
-        streams = io.StringIO(), io.StringIO()
-        self._keep(display or command)
-        result = self._run_translated(
-            action,
-            lambda: run(
-                shell,
-                hide=False,
-                warn=True,
-                echo=False,
-                pty=False,
-                in_stream=False,
-                encoding="latin-1",
-                timeout=timeout,
-                out_stream=streams[0],
-                err_stream=streams[1],
-            ),
-        )
-        outputs = [
-            stream.getvalue().encode("latin-1").decode("utf-8", "surrogateescape").partition(f"{self._marker}\n")
-            for stream in streams
-        ]
-        (_, started, stdout), (_, _, stderr) = outputs
-        if not started:
-            advice = (
-                SUDO_ADVICE
-                if root and self.use_sudo
-                else f"this must print 'ok': ssh {self.name} /bin/sh -c \"'echo ok'\""
-            )
-            printed = "\n".join(before for before, *_ in reversed(outputs))
-            raise CouldNotLookError(
-                f"could not {action}: the command did not start", host=self.name, output=printed, advice=advice
-            )
-        return Result(result.exited if result.exited >= 0 else None, stdout, stderr)
+        return self.stream(action, command, root=root, timeout=timeout, display=display).result
+
+    def stream(
+        self,
+        action: str,
+        command: str,
+        *,
+        root: bool = False,
+        timeout: float = COMMAND_TIMEOUT,
+        display: str = "",
+        source: BinaryIO | None = None,
+        sink: BinaryIO | None = None,
+    ) -> Transfer:
+        """Run a command as `run` does, send a source to its standard input, write its standard output to a sink.
+
+        With a source or a sink, `timeout` is how long nothing may move. Without a source the input is empty. A command
+        with a source cannot tell a source that was cut off from one that has ended: it must compare a size or a hash.
+        """
+        self._remember(display or command)
+        begin = time.monotonic()
+        ending = "failed"
+        try:
+            request = Request(timeout=timeout, source=source, sink=sink)
+            outcome = self._run_with_access(action, command, root, request)
+            ending = _describe_status(outcome.status)
+        except BaseException as error:
+            ending = error.action if isinstance(error, BackupsError) else type(error).__name__
+            raise
+        finally:
+            user = " as root" if root and self.use_sudo else ""
+            log.debug("%s%s: %s, %.2f s: %s", self.name, user, ending, time.monotonic() - begin, display or command)
+        result = Result(outcome.status, _decode(outcome.stdout), _decode(outcome.stderr))
+        return Transfer(result, outcome.transferred, outcome.sha256, outcome.input_complete)
 
     def query(self, action: str, command: str, *, root: bool = True, advice: str = "") -> str:
         """Run a command whose output is an answer; raises CouldNotLookError, with an advice, unless it succeeds."""
@@ -135,27 +159,34 @@ class Host:
         return result.stdout
 
     def query_parsed(self, action: str, command: str, parse: Callable[[str], T], *, advice: str = "") -> T:
-        """Ask, and parse the answer; raises CouldNotLookError also where it cannot be read."""
-        answer = self.query(action, command, advice=advice)
+        """Run a query and parse its answer; raises CouldNotLookError also for an answer that cannot be parsed."""
+        return self.parse(action, self.query(action, command, advice=advice), parse)
+
+    def parse(self, action: str, answer: str, parse: Callable[[str], T]) -> T:
+        """Parse what a command printed; raises CouldNotLookError for an answer that cannot be parsed."""
         try:
             return parse(answer)
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, KeyError) as error:
             raise CouldNotLookError(
                 f"could not {action}: the answer cannot be read", host=self.name, output=f"{answer[:500]}\n({error})"
             ) from error
 
-    def task(self, name: str, *flags: str) -> str:
-        """The command with which a task is done on this host."""
-        return task_command(name, self.name, *flags)
-
     def execute(self, action: str, command: str, *, display: str = "") -> str:
-        """Run a command that changes something; raises StepError unless it succeeds."""
+        """Run a command that changes something, as root; raises StepError unless it succeeds."""
         result = self.run(action, command, root=True, display=display)
-        if not result.ok:
-            raise StepError(f"could not {action}", host=self.name, output=result.output, advice=self._advice(result))
+        self.require_success(action, result)
         return result.stdout
 
-    def _keep(self, command: str) -> None:
+    def require_success(self, action: str, result: Result) -> None:
+        """Raise StepError unless a command that changes something has succeeded."""
+        if not result.ok:
+            raise StepError(f"could not {action}", host=self.name, output=result.output, advice=self._advice(result))
+
+    def task(self, name: str, *flags: str) -> str:
+        """The command with which a user runs a task on this host."""
+        return task_command(name, self.name, *flags)
+
+    def _remember(self, command: str) -> None:
         if len(command) > LONGEST_COMMAND:
             command = f"{command[:LONGEST_COMMAND]}... <{len(command):,} characters in all>"
         if len(self.commands) >= MOST_COMMANDS:
@@ -165,82 +196,136 @@ class Host:
 
     def _advice(self, result: Result) -> str:
         if "Permission denied" in result.stderr and not self.use_sudo:
-            return "if it belongs to root there, set use_sudo to true (INVOKE_USE_SUDO=1)"
+            return "if it belongs to root on the host, set use_sudo to true (INVOKE_USE_SUDO=1)"
         return ""
 
-    def _run_translated(self, action: str, run: Any) -> Any:
-        """Run it, and turn all that can happen on the way into words."""
+    # --- one command --------------------------------------------------------------------------------------------------
+
+    def _run_with_access(self, action: str, command: str, root: bool, request: Request) -> Outcome:
+        """Run a command as the login user or as root; raises CouldNotLookError if it did not start."""
+        if not (root and self.use_sudo):
+            outcome = self._run_once(action, command, _RootAccess(""), request)
+            advice = f"this must print 'ok': ssh {self.name} /bin/sh -c \"'echo ok'\""
+        else:
+            if self._password_refused:  # not again: a server may lock the account
+                raise self._password_error(action)
+            access = self._find_root_access()
+            outcome = self._run_once(action, command, access, request)
+            if not outcome.started and access.prefix == SUDO_WITHOUT_PASSWORD:
+                # Sudo had not asked since a password was typed a moment before: now it does.
+                self._root_access = None
+                access = self._find_root_access()
+                if access.password is not None:
+                    outcome = self._run_once(action, command, access, request)
+            advice = SUDO_ADVICE
+        if not outcome.started:
+            raise CouldNotLookError(
+                f"could not {action}: the command did not start",
+                host=self.name,
+                output=_decode(outcome.preamble),
+                advice=advice,
+            )
+        return outcome
+
+    def _run_once(self, action: str, command: str, access: _RootAccess, request: Request) -> Outcome:
+        """Run a command; every way in which that fails becomes an error with an advice."""
+        shell = access.prefix + self._shell_command(action, command, has_input=request.source is not None)
+        request = replace(request, marker=self._marker.encode(), prompt=self._prompt.encode(), password=access.password)
+        still_running = f"it may still be running on {self.name}: check that before you start it again"
         try:
-            try:
-                result = run()
-            finally:  # whatever else comes of a Ctrl-C: Invoke may meet it half set up, and fail of that
-                self._raise_pending_interrupt()
-        except CommandTimedOut as error:
-            raise ConnectionLostError(
-                f"could not {action}: no answer within {error.timeout} s", host=self.name, advice=self._still_running
-            ) from error
+            with self._interrupts.deferred():
+                self._interrupts.raise_pending()
+                return run_exchange(self._runner.start(shell), request, self._interrupts)
         except KeyboardInterrupt:
             raise InterruptedRunError(
-                f"interrupted while trying to {action}", host=self.name, advice=self._still_running
+                f"interrupted while trying to {action}", host=self.name, advice=still_running
             ) from None
-        except AuthFailure as error:
-            raise CouldNotLookError(
-                f"could not {action}: sudo refused the password", host=self.name, advice="try again"
+        except CommandTimeoutError as error:
+            problem = "no data was transferred" if error.stalled else "no answer"
+            raise ConnectionLostError(
+                f"could not {action}: {problem} within {error.seconds:g} s", host=self.name, advice=still_running
             ) from error
-        except NoSessionError as error:
-            raise CouldNotLookError(
-                f"could not {action}: the server opens no session for a command",
+        except ConnectionBrokenError as error:
+            raise ConnectionLostError(
+                f"the connection was lost while trying to {action}",
                 host=self.name,
                 output=str(error),
-                advice="see MaxSessions in its sshd_config",
+                advice=still_running,
             ) from error
-        except connection_errors() as error:
-            raise self._lost(action, str(error)) from error
-        return result
+        except (NoSessionError, PasswordRefusedError, OutputLimitError, LocalStreamError) as error:
+            raise self._refused(action, error) from error
 
-    def _raise_pending_interrupt(self) -> None:
-        """Raise a KeyboardInterrupt that Python has lost."""
-        if self._interrupted.is_set():
-            raise KeyboardInterrupt
+    def _refused(self, action: str, error: Exception) -> BackupsError:
+        match error:
+            case NoSessionError():
+                return CouldNotLookError(
+                    f"could not {action}: the server opens no session for a command",
+                    host=self.name,
+                    output=str(error),
+                    advice="see MaxSessions in its sshd_config",
+                )
+            case PasswordRefusedError():
+                self._password_refused = True
+                return self._password_error(action)
+            case OutputLimitError():
+                return CouldNotLookError(
+                    f"could not {action}: the command printed more than {OUTPUT_LIMIT:,} bytes", host=self.name
+                )
+            case _:
+                return StepError(
+                    f"could not {action}: a file on this machine could not be read or written",
+                    host=self.name,
+                    output=str(error),
+                )
 
-    def _lost(self, action: str, printed: str) -> BackupsError:
-        return ConnectionLostError(
-            f"the connection was lost while trying to {action}",
-            host=self.name,
-            output=printed,
-            advice=self._still_running,
+    def _password_error(self, action: str) -> CouldNotLookError:
+        return CouldNotLookError(
+            f"could not {action}: sudo refused the password", host=self.name, advice="start the task again"
         )
 
-    @property
-    def _still_running(self) -> str:
-        return f"it may still be running on {self.name}: look there before you start it again"
+    def _shell_command(self, action: str, command: str, has_input: bool) -> str:
+        """A command as one word for the login shell or for sudo; it starts with the markers."""
+        script = f"echo {self._marker}; echo {self._marker} >&2; {'' if has_input else 'exec </dev/null; '}"
+        script += f"LC_ALL=C; export LC_ALL\n{command}"
+        shell = f"/bin/sh -c {shlex.quote(script)}"
+        if len(shell.encode("utf-8", "surrogateescape")) > LARGEST_ARGUMENT:
+            raise StepError(f"could not {action}: more than {LARGEST_ARGUMENT} bytes for one command", host=self.name)
+        return shell
 
-    def _root_prefix(self) -> str:
-        """Find out once how to become root: not at all, by `sudo -n`, or by a password asked for on a terminal."""
-        if self._prefix is None:
-            self._prefix = "" if self.run("see who we are", "id -u").stdout.strip() == "0" else self._try_sudo()
-        return self._prefix
+    # --- root ---------------------------------------------------------------------------------------------------------
 
-    def _try_sudo(self) -> str:
+    def _find_root_access(self) -> _RootAccess:
+        """Find out once how to become root: not at all, by `sudo -n`, or by a password typed on the terminal."""
+        if self._root_access is None:
+            is_root = self.run("find out the user id", "id -u").stdout.strip() == "0"
+            self._root_access = _RootAccess("") if is_root else self._try_sudo()
+        return self._root_access
 
+    def _try_sudo(self) -> _RootAccess:
         probe = self.run("use sudo", "sudo -n true")
         if probe.ok:
-            return "sudo -n -H -- "
+            return _RootAccess(SUDO_WITHOUT_PASSWORD)
         if probe.status == 127:
             raise CouldNotLookError(
                 "sudo is not installed", host=self.name, advice="log in as root, or set use_sudo to false"
             )
-        self._password = ask_secret(f"sudo password on {self.name} (asked once, kept nowhere): ")
-        if self._password is None:
+        password = ask_secret(f"sudo password on {self.name} (asked once, not stored): ")
+        if password is None:
             raise CouldNotLookError(
                 "sudo asks for a password, and there is no terminal to ask for it",
                 host=self.name,
                 output=probe.stderr,
                 advice=SUDO_ADVICE,
             )
-        return ""
+        return _RootAccess(
+            f"{shlex.join(['sudo', '-S', '-p', self._prompt, '-H', '--'])} ",
+            password.encode("utf-8", "surrogateescape"),
+        )
 
-    def _sudo(self, command: str, **options: Any) -> Any:
-        # Invoke writes the password in the encoding of the output, which is latin-1 here: byte for byte.
-        password = (self._password or "").encode().decode("latin-1")
-        return self._context.sudo(command, user="root", password=password, **options)
+
+def _describe_status(status: int | None) -> str:
+    return "killed by a signal" if status is None else f"exit status {status}"
+
+
+def _decode(printed: bytes) -> str:
+    return printed.decode("utf-8", "surrogateescape")

@@ -1,7 +1,7 @@
-"""Runs that go on when the connection drops or the maintainer's machine sleeps, and can be found again.
+"""Jobs: commands on a host that keep running when the connection drops, and that can be found again.
 
-A run is a command on the host, started in a session of its own, with a folder of its own there: what it is (`about`),
-what it printed (`output`), how it ended (`status`), and a lock that is held for as long as any process of it lives.
+A job runs in a session of its own. Its state directory on the host has what it is (`about`), what it printed
+(`output`), how it ended (`status`), and a lock that is held for as long as any process of the job lives.
 """
 
 from __future__ import annotations
@@ -9,17 +9,20 @@ from __future__ import annotations
 import codecs
 import contextlib
 import hashlib
+import io
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from ..errors import ConnectionLostError, CouldNotLookError, InterruptedRunError, StepError
+from ..errors import BackupsError, ConnectionLostError, CouldNotLookError, InterruptedRunError, StepError
 from ..project import whoami
 from ..settings import Database
+from .files import check_sha256
 from .host import Host, Result
 from .processes import signal_processes_command
 from .shell import HOME, STATE_DIR, quote
@@ -30,15 +33,20 @@ CHECK = "check"
 KINDS = (BACKUP, CHECK)
 SUPERVISOR = Path(__file__).with_name("job.sh")
 BUSY, NOT_OURS = 75, 77  # sysexits.h: try again later, no permission
-SHORTEST_WAIT, LONGEST_WAIT = 0.05, 1.0  # seconds between two looks at a run
+SHORTEST_WAIT, LONGEST_WAIT = 0.05, 1.0  # seconds between two readings of a job's status
+PIECE = 256 * 1024  # bytes of a job's output that are read at a time, and from its start
+TAIL = 64 * 1024  # bytes of a long output that are read from its end
+
+# Stops a script in a state directory that another user could have filled.
+CHECK_OWNER = f'[ -O . ] || {{ echo "its owner is $(stat -c %U .)" >&2; exit {NOT_OURS}; }}'
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a run is: `kind` is one of KINDS, `subject` the file that is read, `total` its size in bytes.
+    """What a job is: `kind` is one of KINDS, `subject` the file that it reads, `total` its size in bytes.
 
-    `before` names the backups that were there when it was started.
-    `started` is in seconds since 1970, by the host's clock.
+    `before` names the backups that existed when it was started; `started` is in seconds since 1970, by the host's
+    clock.
     """
 
     kind: str
@@ -58,9 +66,10 @@ class Job:
 
 @dataclass(frozen=True)
 class JobStatus:
-    """A run at one moment: which it is, whether it goes on, its exit status once it has ended, and the host's clock.
+    """A job at one moment, `now` by the host's clock; `started` tells which job it is.
 
-    `bytes` is the size of the file that a backup has copied so far; `output` is what was printed since the last look.
+    A job that is not running and has no exit `status` was killed, or the host went down. `bytes` is the size of what a
+    backup has copied so far. `output` is a piece of what the job has printed, of `output_bytes` in all.
     """
 
     running: bool
@@ -70,37 +79,45 @@ class JobStatus:
     now: float
     started: float
     output: str
+    output_bytes: int = 0
 
 
 def job_dir(database: Database, kind: str) -> str:
-    """Name the folder of a database's runs of one kind, as a word of the host's shell."""
+    """The state directory of a database's jobs of one kind, as a word of the host's shell."""
     place = hashlib.sha256(str(database.backup_dir).encode()).hexdigest()[:8]
     return f"{STATE_DIR}/{quote(f'{database.name}-{kind}-{place}')}"
 
 
-CHECK_OWNER = f'[ -O . ] || {{ echo "it belongs to $(stat -c %U .)" >&2; exit {NOT_OURS}; }}'
+# --- commands and parsers -------------------------------------------------------------------------------------------
+
+
+def describe_job(job: Job) -> bytes:
+    """What is stored about a job, and sent to `start_command`."""
+    return json.dumps(asdict(job)).encode()
 
 
 def start_command(
-    where: str, run: Job, command: str, watched: Sequence[PurePosixPath], floor: int, shown: bool = False
+    where: str, job: Job, command: str, watched: Sequence[PurePosixPath], floor: int, *, shortened: bool = False
 ) -> str:
-    """The command that starts a run and prints what `find_command` would; exits BUSY where one is going on already.
+    """The command that starts a job, with its description on standard input; it prints what `find_command` would.
 
-    Where it is only `shown`, words stand for the supervisor and for what is kept of the run.
+    Exits BUSY if a job of this kind is running. If `shortened`, for people, a note replaces the supervisor's text.
     """
-    supervisor, about = SUPERVISOR.read_text(), json.dumps(asdict(run))
-    if shown:
-        supervisor, about = (f"<{len(supervisor):,} bytes of {SUPERVISOR.name}>", f"<{len(about):,} bytes of JSON>")
+    supervisor = SUPERVISOR.read_text()
+    if shortened:
+        supervisor = f"<{len(supervisor):,} bytes of {SUPERVISOR.name}>"
     words = ["setsid", "--fork", "bash", "-c", supervisor, SUPERVISOR.name, str(floor), command]
     words += [str(path) for path in watched]
+    sha256 = hashlib.sha256(describe_job(job)).hexdigest()
     return "\n".join(
         [
             f"set -eu; umask 077; mkdir -p -- {where}; cd -- {where}; {CHECK_OWNER}",
             f"exec 8> lock; flock --wait 1 8 || exit {BUSY}",
-            "rm -f -- status output",
-            f"{{ date +%s.%N; printf %s {quote(about)}; }} > about.new",
+            "rm -f -- status output about.part; : > output; cat > about.part",
+            check_sha256("about.part", sha256, "the description was damaged on the way"),
+            "{ date +%s.%N; cat about.part; } > about.new; rm -f -- about.part",
             "sync -- about.new; mv -- about.new about",
-            # Appended: who stops the run writes there too, and neither writes over the other.
+            # Appended, since stop_job_command writes to the same file.
             f"{' '.join(quote(word) for word in words)} >> output 2>&1 < /dev/null",
             "cat about",
         ]
@@ -108,24 +125,24 @@ def start_command(
 
 
 def find_command(where: str) -> str:
-    """Ask what a run is; prints nothing where there never was one."""
-    return _if_job_dir_exists(
+    """Query what a job is; prints nothing if there never was one."""
+    return _in_job_dir(
         where, "[ ! -e about ] || { [ -s about ] || { echo 'about is empty' >&2; exit 1; }; cat about; }"
     )
 
 
 def is_running_command(where: str) -> str:
-    """Ask whether a run is going on: its lock alone says so."""
-    return _if_job_dir_exists(where, "[ ! -e lock ] || flock --nonblock --shared lock true || echo running")
+    """Query whether a job is running: only its lock decides that."""
+    return _in_job_dir(where, "[ ! -e lock ] || flock --nonblock --shared lock true || echo running")
 
 
-def _if_job_dir_exists(where: str, ask: str) -> str:
-    """Ask in the folder of a run; prints nothing where there is none."""
+def _in_job_dir(where: str, query: str) -> str:
+    """Run a query in the state directory of a job; prints nothing if there is none."""
     return "\n".join(
         [
             f"if cd -- {where} 2>/dev/null; then {CHECK_OWNER}",
-            f"  {ask}",
-            # What cannot be seen is not what is not there.
+            f"  {query}",
+            # A directory that cannot be entered is not one that is missing.
             f"elif [ -e {where} ] || {{ [ -e {STATE_DIR} ] && [ ! -x {STATE_DIR} ]; }}; then",
             f"  echo 'it cannot be entered' >&2; exit {NOT_OURS}; fi",
         ]
@@ -133,19 +150,51 @@ def _if_job_dir_exists(where: str, ask: str) -> str:
 
 
 def parse_job(text: str) -> Job | None:
-    """Run, from what `find_command` printed; None where there never was one. Raises ValueError."""
+    """Parse what `find_command` printed; None if there never was a job. Raises ValueError."""
     if not text.strip():
         return None
     started, _, about = text.partition("\n")
     try:
-        described = json.loads(about)
-        return Job(**described | {"total": int(described["total"]), "started": float(started)})
-    except (TypeError, ValueError, KeyError) as error:
-        raise ValueError(f"this does not describe a run: {text.strip()[:200]!r}") from error
+        return replace(_parse_description(json.loads(about)), started=_parse_time(started))
+    except ValueError as error:
+        raise ValueError(f"this does not describe a job: {text.strip()[:200]!r} ({error})") from error
 
 
-def status_command(where: str, growing: PurePosixPath | None, offset: int) -> str:
-    """Ask how a run stands, and for what it printed after the first `offset` bytes. The lock is asked first."""
+def _parse_description(value: Any) -> Job:
+    """Make a Job of what `describe_job` wrote; raises ValueError for anything else."""
+    if not isinstance(value, dict) or value.keys() != Job.__dataclass_fields__.keys():
+        raise ValueError("its fields are not those of a job")
+    texts = [value[name] for name in ("database", "command", "subject", "by")]
+    if not (
+        value["kind"] in KINDS
+        and all(isinstance(text, str) for text in texts)
+        and type(value["total"]) is int
+        and value["total"] >= 0
+        and isinstance(value["before"], list)
+        and all(isinstance(name, str) for name in value["before"])
+    ):
+        raise ValueError("a field has a value that none of its kind has")
+    return Job(**value)
+
+
+def _parse_time(text: str) -> float:
+    seconds = float(text)
+    if not (math.isfinite(seconds) and 0 <= seconds < 1e11):  # datetime has no later years
+        raise ValueError(f"{text} s is no time")
+    return seconds
+
+
+def _parse_count(text: str, largest: int = 2**63) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= largest):
+        raise ValueError(f"{text[:50]!r} is no number from 0 to {largest}")
+    return int(text)
+
+
+def status_command(where: str, growing: PurePosixPath | None, offset: int, limit: int = PIECE) -> str:
+    """Query the status of a job, and `limit` bytes of its output after the first `offset`. The lock is read first.
+
+    `growing` is the file that a backup writes.
+    """
     size = f"stat -c %s -- {quote(growing)} 2>/dev/null || echo" if growing else "echo"
     return "\n".join(
         [
@@ -155,170 +204,218 @@ def status_command(where: str, growing: PurePosixPath | None, offset: int) -> st
             size,
             "date +%s.%N",
             "head -n 1 about",
-            f"tail -c +{offset + 1} -- output",
+            "[ -f output ] || { echo 'output is missing' >&2; exit 1; }",
+            "stat -c %s output",
+            f"tail -c +{offset + 1} output | head -c {limit}",
         ]
     )
 
 
 def parse_status(text: str) -> JobStatus:
-    """Look, from what `look_command` printed; raises ValueError."""
-    running, end, size, now, started, output = text.split("\n", 5)
+    """Parse what `status_command` printed; raises ValueError."""
+    state, end, size, now, started, output_size, output = text.split("\n", 6)
+    if state not in ("running", "ended"):
+        raise ValueError(f"{state[:50]!r} is no state of a job")
     status, ended = end.split() or (None, None)
     return JobStatus(
-        running=running == "running",
-        status=int(status) if status else None,
-        ended=float(ended) if ended else None,
-        bytes=int(size) if size else None,
-        now=float(now),
-        started=float(started),
+        running=state == "running",
+        status=None if status is None else _parse_count(status, largest=255),
+        ended=None if ended is None else _parse_time(ended),
+        bytes=_parse_count(size) if size else None,
+        now=_parse_time(now),
+        started=_parse_time(started),
         output=output,
+        output_bytes=_parse_count(output_size),
     )
+
+
+def stop_job_command(database: Database, kind: str, message: str = "") -> str:
+    """The command that sends SIGTERM to a job, and adds a message, if there is one, to its output."""
+    terminate = signal_processes_command("lock", "TERM")
+    note = f"echo {quote(message)} >> output; " if message else ""
+    return f"cd -- {job_dir(database, kind)} && {CHECK_OWNER}; {note}{terminate}"
+
+
+# --- on a host ------------------------------------------------------------------------------------------------------
 
 
 def start_job(
-    host: Host, database: Database, run: Job, command: str, watched: Sequence[PurePosixPath] = (), floor: int = 0
+    host: Host, database: Database, job: Job, command: str, watched: Sequence[PurePosixPath] = (), floor: int = 0
 ) -> Job:
-    """Start a run; raises StepError where one of its kind is going on, or where it cannot be started."""
-    where = job_dir(database, run.kind)
-    result = host.run(
-        f"start the {run.kind}",
-        start_command(where, run, command, watched, floor),
+    """Start a job, which is stopped when less than `floor` bytes are free on the disk of a `watched` directory.
+
+    Raises StepError if one of its kind is running, or if it cannot be started.
+    """
+    where = job_dir(database, job.kind)
+    result = host.stream(
+        f"start the {job.kind}",
+        start_command(where, job, command, watched, floor),
         root=True,
-        display=start_command(where, run, command, watched, floor, shown=True),
-    )
+        display=start_command(where, job, command, watched, floor, shortened=True),
+        source=io.BytesIO(describe_job(job)),
+    ).result
     if result.status == BUSY:
-        going = None
-        with contextlib.suppress(CouldNotLookError):  # it goes on, whatever is kept of it
-            going = find_job(host, database, run.kind)
-        since = f", started by {going.by} at {going.when}" if going else ""
-        raise StepError(
-            f"a {run.kind} of the {database.name} database is going on{since}",
-            host=host.name,
-            advice=f"see how it goes: {attach_command(host, database)}",
-        )
-    _check_job_dir(host, where, result)
-    started = parse_job(result.stdout) if result.ok else None
+        raise _job_running(host, database, job.kind)
+    _check_owner(host, where, result)
+    if not result.ok:
+        raise StepError(f"the {job.kind} could not be started", host=host.name, output=result.output)
+    started = _parse(host, where, result, parse_job)
     if started is None:
-        raise StepError(f"the {run.kind} could not be started", host=host.name, output=result.output)
+        raise _damaged(host, where, "nothing is stored about the job")
     return started
 
 
+def _job_running(host: Host, database: Database, kind: str) -> StepError:
+    running = None
+    with contextlib.suppress(CouldNotLookError):  # it is running, even if its description is damaged
+        running = find_job(host, database, kind)
+    since = f", started by {running.by} at {running.when}" if running else ""
+    return StepError(
+        f"a {kind} of the {database.name} database is already running{since}",
+        host=host.name,
+        advice=f"follow it: {attach_command(host, database)}",
+    )
+
+
 def find_job(host: Host, database: Database, kind: str) -> Job | None:
-    """Find a database's last run of a kind; raises CouldNotLookError where its folder is damaged or another user's."""
+    """Find a database's last job of a kind; raises CouldNotLookError if its directory is damaged or another user's."""
     where = job_dir(database, kind)
-    return _read(host, where, host.run(f"look for a {kind}", find_command(where), root=True), parse_job)
+    job = _read(host, where, host.run(f"find the last {kind}", find_command(where), root=True), parse_job)
+    if job and job.kind != kind:
+        raise _damaged(host, where, f"it describes a {job.kind}")
+    return job
 
 
-def read_status(host: Host, database: Database, kind: str, offset: int = 0) -> JobStatus:
-    """Look how a run stands, with what it printed after `offset` bytes; raises CouldNotLookError."""
+def is_job_running(host: Host, database: Database, kind: str) -> bool:
+    """Tell whether a job of a kind is running, even if its description is damaged; raises CouldNotLookError."""
+    where = job_dir(database, kind)
+    answers = {"running\n": True, "": False}
+    result = host.run(f"see whether a {kind} is running", is_running_command(where), root=True)
+    return _read(host, where, result, lambda printed: answers[printed])
+
+
+def read_status(host: Host, database: Database, kind: str, offset: int = 0, limit: int = PIECE) -> JobStatus:
+    """Read the status of a job, with a piece of its output; raises CouldNotLookError."""
     where = job_dir(database, kind)
     growing = database.part if kind == BACKUP else None
     result = host.run(
-        f"look how the {kind} goes",
-        status_command(where, growing, offset),
+        f"read the status of the {kind}",
+        status_command(where, growing, offset, limit),
         root=True,
-        display=status_command(where, growing, 0),  # kept once, however often it is asked
+        display=status_command(where, growing, 0),  # recorded once, however often it is run
     )
     return _read(host, where, result, parse_status)
-
-
-def _read(host: Host, where: str, result: Result, parse: Callable[[str], T]) -> T:
-    """Read what was asked in the folder of a run; raises CouldNotLookError where it cannot be believed."""
-    _check_job_dir(host, where, result)
-    printed = result.output
-    if result.ok:
-        try:
-            return parse(result.stdout)
-        except ValueError as error:
-            printed = str(error)
-    raise CouldNotLookError(
-        f"the folder of this run, {_displayed(where)}, is damaged",
-        host=host.name,
-        output=printed,
-        advice=f"if nothing runs, remove it there: rm -r {where}",
-    )
-
-
-@contextlib.contextmanager
-def hint_on_detach(host: Host, database: Database, kind: str) -> Iterator[None]:
-    """Say how to come back where the user or the connection leaves a run that is started or followed inside.
-
-    Raises InterruptedRunError on Ctrl-C and ConnectionLostError where the connection is lost; both leave the run going.
-    """
-    goes_on = f"the {kind}, once started, goes on without this terminal"
-    way = (
-        f"come back to it: {attach_command(host, database)}; or end it: {attach_command(host, database, 'stop-backup')}"
-    )
-    try:
-        yield
-    except (KeyboardInterrupt, InterruptedRunError, RuntimeError) as error:
-        # A lock that Ctrl-C meets while it is being taken or let go complains of that instead.
-        if isinstance(error, RuntimeError) and not isinstance(error.__context__, KeyboardInterrupt):
-            raise
-        raise InterruptedRunError(f"detached: {goes_on}", host=host.name, advice=way) from None
-    except ConnectionLostError as error:
-        error.advice = f"{goes_on} and this connection. {way[0].upper()}{way[1:]}"
-        raise
 
 
 def follow_job(
     host: Host,
     database: Database,
-    run: Job,
+    job: Job,
     echo: Callable[[str], None],
     progress: Callable[[JobStatus], None],
 ) -> JobStatus:
-    """Stay with a run to its end, handing on what it prints and how far it is; return the last look."""
+    """Follow a job to its end; return its last status.
+
+    `echo` gets the job's output: all of it up to PIECE bytes, and of a longer one the start and the last TAIL bytes.
+    `progress` gets each status.
+    """
     offset, wait = 0, SHORTEST_WAIT
-    decode = codecs.getincrementaldecoder("utf-8")("replace").decode  # a look may end in the middle of a character
+    decode = codecs.getincrementaldecoder("utf-8")("replace").decode  # a piece may end in the middle of a character
     while True:
-        seen = read_status(host, database, run.kind, offset)
-        _check_same_job(host, database, run, seen)
-        printed = seen.output.encode("utf-8", "surrogateescape")
+        # More than the start of a long output is read only when its end is known.
+        limit = max(0, PIECE - offset)
+        status = _read_same(host, database, job, offset, limit)
+        printed = status.output.encode("utf-8", "surrogateescape")
         offset += len(printed)
         echo(decode(printed))
-        progress(seen)
-        if not seen.running:
-            return seen
-        time.sleep(wait)
-        wait = min(wait * 1.5, LONGEST_WAIT)
+        progress(status)
+        if not status.running:
+            break
+        if not printed or offset == status.output_bytes:
+            time.sleep(wait)
+            wait = min(wait * 1.5, LONGEST_WAIT)
+    skipped = status.output_bytes - TAIL - offset
+    if skipped > 0:
+        offset += skipped
+        file = f"{_displayed(job_dir(database, job.kind))}/output"
+        echo(f"\n[... {skipped:,} bytes more, in {file} on {host.name}]\n")
+    if offset < status.output_bytes:
+        echo(decode(_read_same(host, database, job, offset, PIECE).output.encode("utf-8", "surrogateescape")))
+    return status
 
 
-def _check_same_job(host: Host, database: Database, run: Job, seen: JobStatus) -> None:
-    if seen.started != run.started:
+def _read_same(host: Host, database: Database, job: Job, offset: int, limit: int) -> JobStatus:
+    """Read the status of this very job; raises CouldNotLookError if another one has taken its place."""
+    status = read_status(host, database, job.kind, offset, limit)
+    if status.started != job.started:
         raise CouldNotLookError(
-            f"another {run.kind} of the {database.name} database has begun since: how this one ended is not kept",
+            f"another {job.kind} of the {database.name} database was started since; how this one ended is lost",
             host=host.name,
-            advice=f"see what there is: {host.task('list-backups', '--database', database.name)}",
+            advice=f"list what exists: {host.task('list-backups', '--database', database.name)}",
         )
+    return status
 
 
-def is_job_running(host: Host, database: Database, kind: str) -> bool:
-    """Tell whether a run of a kind is going on, whatever is kept of it; raises CouldNotLookError."""
-    where = job_dir(database, kind)
-    result = host.run(f"look for a {kind}", is_running_command(where), root=True)
-    return _read(host, where, result, lambda printed: printed == "running\n")
+@contextlib.contextmanager
+def hint_on_detach(host: Host, database: Database, kind: str) -> Iterator[None]:
+    """Say how to come back to a job when the user or the connection leaves it inside.
 
-
-def stop_job_command(database: Database, kind: str, words: str = "") -> str:
-    """The command that tells a run to end, and keeps some words, if there are any, with what it printed."""
-    end = signal_processes_command("lock", "TERM")
-    kept = f"echo {quote(words)} >> output; " if words else ""
-    return f"cd -- {job_dir(database, kind)} && {CHECK_OWNER}; {kept}{end}"
+    Raises InterruptedRunError on Ctrl-C and ConnectionLostError if the connection is lost; the job keeps running.
+    """
+    keeps_running = f"the {kind}, once started, keeps running without this terminal"
+    attach, stop = attach_command(host, database), attach_command(host, database, "stop-backup")
+    advice = f"follow it again: {attach}; or stop it: {stop}"
+    try:
+        yield
+    except (KeyboardInterrupt, InterruptedRunError, RuntimeError) as error:
+        # After a Ctrl-C between taking and releasing a lock, Rich complains of the lock instead.
+        if isinstance(error, RuntimeError) and not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        raise InterruptedRunError(f"detached: {keeps_running}", host=host.name, advice=advice) from None
+    except ConnectionLostError as error:
+        error.advice = f"{keeps_running} and this connection. {advice[0].upper()}{advice[1:]}"
+        raise
 
 
 def attach_command(host: Host, database: Database, task: str = "attach") -> str:
-    """The command with which a run is found again."""
+    """The command with which a user follows a job again."""
     return host.task(task, "--database", database.name)
 
 
-def _check_job_dir(host: Host, where: str, result: Result) -> None:
+# --- the state directory: the one place where its answers are judged ------------------------------------------------
+
+
+def _read(host: Host, where: str, result: Result, parse: Callable[[str], T]) -> T:
+    """Parse the answer to a query in a state directory; raises CouldNotLookError for everything unexpected."""
+    _check_owner(host, where, result)
+    if not result.ok:
+        raise _damaged(host, where, result.output)
+    return _parse(host, where, result, parse)
+
+
+def _parse(host: Host, where: str, result: Result, parse: Callable[[str], T]) -> T:
+    try:
+        return parse(result.stdout)
+    except (ValueError, KeyError) as error:
+        raise _damaged(host, where, str(error)) from error
+
+
+def _damaged(host: Host, where: str, problem: str) -> BackupsError:
+    return CouldNotLookError(
+        f"the state directory of this job, {_displayed(where)}, is damaged",
+        host=host.name,
+        output=problem,
+        advice=f"if nothing is running, remove it there: rm -r {where}",
+    )
+
+
+def _check_owner(host: Host, where: str, result: Result) -> None:
     if result.status == NOT_OURS:
         raise CouldNotLookError(
-            f"the folder of this run, {_displayed(where)}, is another user's: nothing in it is believed",
+            f"the state directory of this job, {_displayed(where)}, is another user's: it is rejected",
             host=host.name,
             output=result.output,
-            advice=f"ask that user; if nothing runs, remove it there: rm -r {where}",
+            advice=f"ask that user; if nothing is running, remove it there: rm -r {where}",
         )
 
 

@@ -1,151 +1,240 @@
-"""How Invoke and Fabric run a command, and what they lack for that."""
+"""Start commands: on this machine, and over an SSH connection that is open."""
 
 from __future__ import annotations
 
-import _weakrefset
 import contextlib
-import signal
-import sys
+import os
+import subprocess
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
-from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
-import invoke
-from invoke.exceptions import ThreadException
+import paramiko
 
-ANSWER_TIMEOUT = 30  # seconds, for the server to take a command, or to give a sign of life
+from .exchange import ConnectionBrokenError, InputClosedError, NoSessionError, RunningCommand, Stream
+from .private_api import is_at_eof, wait_for_exit_status
+
+ANSWER_TIMEOUT = 30  # seconds for the server to accept a command, or to give a sign of life
+CLOSE_TIMEOUT = 2  # seconds for a channel to be closed; after that the whole connection is
+WINDOW = 8 * 1024 * 1024  # bytes that a server may send ahead: Paramiko's 2 MiB are little over a line with latency
+SESSION_PAUSES = (0.05, 0.2, 1)  # seconds before the next try, where the server opens no session
+
+_CONNECTION_ERRORS = (EOFError, OSError, paramiko.SSHException)
 
 
-def connection_errors() -> tuple[type[BaseException], ...]:
-    """What a connection that breaks may raise; Paramiko's own only where it is loaded at all."""
-    paramiko = sys.modules.get("paramiko")
-    return (ThreadException, EOFError, OSError, *((paramiko.SSHException,) if paramiko else ()))
+class Runner(Protocol):
+    """Starts commands, one after the other."""
+
+    def start(self, command: str) -> RunningCommand:
+        """Start a command of the POSIX shell. Raises ConnectionBrokenError and NoSessionError."""
+
+
+# --- this machine ---------------------------------------------------------------------------------------------------
+
+
+class LocalRunner:
+    """Start commands on this machine."""
+
+    def start(self, command: str) -> LocalCommand:
+        """Start a command of the POSIX shell."""
+        return LocalCommand(
+            subprocess.Popen(
+                ["/bin/sh", "-c", command.encode("utf-8", "surrogateescape")],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+            )
+        )
+
+
+class LocalCommand:
+    """A command that runs on this machine."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        self._process = process
+        self._input = process.stdin
+        self._outputs = {Stream.STDOUT: process.stdout, Stream.STDERR: process.stderr}
+        for output in self._outputs.values():
+            os.set_blocking(output.fileno(), False)
+
+    def filenos(self) -> list[int]:
+        """File descriptors that are readable when there is something to read."""
+        return [output.fileno() for output in self._outputs.values() if not output.closed]
+
+    def read(self, stream: Stream) -> bytes | None:
+        """Read what there is: None if there is nothing yet, nothing (`b""`) at the end."""
+        output = self._outputs[stream]
+        data = output.read(1024 * 1024)
+        if data == b"":
+            output.close()
+        return data
+
+    def write(self, data: bytes) -> None:
+        """Write all of this to the input; blocks while the command reads nothing. Raises InputClosedError."""
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[self._input.write(rest) or 0 :]
+        except (OSError, ValueError) as error:
+            raise InputClosedError(str(error)) from error
+
+    def close_input(self) -> None:
+        """End the input."""
+        self._input.close()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the end of the command; tell whether it has come."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def exit_status(self) -> int | None:
+        """The exit status; None if a signal ended the command."""
+        status = self._process.returncode
+        return status if status >= 0 else None
+
+    def close(self) -> None:
+        """Kill the command if it has not ended. What it has started may keep its outputs open: they are not read."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._input, *self._outputs.values()):
+            stream.close()
+
+
+# --- over SSH -------------------------------------------------------------------------------------------------------
+
+
+class SshRunner:
+    """Start commands over a Fabric connection.
+
+    Where the connection was lost between two commands, `reconnect` replaces it by a new one.
+    """
+
+    def __init__(self, connection: Any, reconnect: Callable[[Any], Any]) -> None:
+        self.connection = connection
+        self._reconnect = reconnect
+
+    def start(self, command: str) -> SshCommand:
+        """Start a command of the login shell."""
+        if not self.connection.is_connected:
+            self.connection = self._reconnect(self.connection)
+        with _translated():
+            transport = self.connection.transport
+            channel = _open_session(transport)
+            try:
+                # The very bytes: the name of a file need not be UTF-8.
+                with _close_after(ANSWER_TIMEOUT, channel.close):
+                    channel.exec_command(command.encode("utf-8", "surrogateescape"))
+            except BaseException:
+                SshCommand(transport, channel).close()
+                raise
+        return SshCommand(transport, channel)
+
+
+def _open_session(transport: Any) -> Any:
+    """Open a session; where MaxSessions is 1, sshd refuses it until it has forgotten the one before."""
+    for pause in (*SESSION_PAUSES, None):
+        try:
+            return transport.open_session(window_size=WINDOW)
+        except paramiko.ChannelException as error:
+            if pause is None:
+                raise NoSessionError(str(error)) from error
+            time.sleep(pause)
+    raise AssertionError
+
+
+class SshCommand:
+    """A command that runs on a server, in a session of its own."""
+
+    def __init__(self, transport: Any, channel: Any) -> None:
+        self._transport = transport
+        self._channel = channel
+
+    def filenos(self) -> list[int]:
+        """File descriptors that are readable when there is something to read."""
+        return [self._channel.fileno()]
+
+    def read(self, stream: Stream) -> bytes | None:
+        """Read what there is: None if there is nothing yet, nothing (`b""`) at the end."""
+        channel = self._channel
+        is_ready, receive = {
+            Stream.STDOUT: (channel.recv_ready, channel.recv),
+            Stream.STDERR: (channel.recv_stderr_ready, channel.recv_stderr),
+        }[stream]
+        at_eof = is_at_eof(channel)  # first: what arrives after this makes the stream ready
+        with _translated():
+            if is_ready():
+                # All of it: of a part, Paramiko moves the rest in its memory each time.
+                return bytes(receive(WINDOW))
+        return b"" if at_eof else None
+
+    def write(self, data: bytes) -> None:
+        """Write all of this to the input; blocks while the window is closed. Raises InputClosedError."""
+        rest = memoryview(data)
+        while rest:
+            try:
+                sent = self._channel.send(rest)
+            except _CONNECTION_ERRORS as error:
+                raise InputClosedError(str(error)) from error
+            if not sent:
+                raise InputClosedError
+            rest = rest[sent:]
+
+    def close_input(self) -> None:
+        """End the input."""
+        with _translated():
+            self._channel.shutdown_write()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for the exit status; tell whether it has come."""
+        return wait_for_exit_status(self._channel, seconds)
+
+    def exit_status(self) -> int | None:
+        """The exit status; None if a signal ended the command. Raises ConnectionBrokenError if there is none."""
+        status = int(self._channel.recv_exit_status())
+        if status != -1:
+            return status
+        # After a signal there is none, and where the connection was lost there is none either. One that answers exists.
+        with _translated(), _close_after(ANSWER_TIMEOUT, self._transport.close):
+            self._transport.global_request("keepalive@openssh.com", wait=True)
+        if not self._transport.is_active():
+            raise ConnectionBrokenError
+        return None
+
+    def close(self) -> None:
+        """Close the session; on the server, the command may continue."""
+        with contextlib.suppress(*_CONNECTION_ERRORS), _close_after(CLOSE_TIMEOUT, self._transport.close):
+            self._channel.close()
 
 
 @contextlib.contextmanager
-def watch_interrupts() -> Iterator[threading.Event]:
-    """Note every Ctrl-C: Python loses one that meets a callback of its own, and prints a traceback instead."""
-    noted = threading.Event()
-    before = signal.getsignal(signal.SIGINT)
-    if not callable(before) or threading.current_thread() is not threading.main_thread():
-        yield noted
-        return
-
-    def note(number: int, frame: FrameType | None) -> None:
-        noted.set()
-        if not _exception_is_swallowed(frame):
-            before(number, frame)
-
-    signal.signal(signal.SIGINT, note)
+def _translated() -> Iterator[None]:
+    """Raise ConnectionBrokenError for everything that Paramiko raises where a connection breaks."""
     try:
-        yield noted
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _exception_is_swallowed(frame: FrameType | None) -> bool:
-    """Tell whether what is raised here goes nowhere: in the callback of a weak reference, or in a `__del__`."""
-    while frame:
-        if frame.f_code.co_name == "__del__" or frame.f_code.co_filename in (weakref.__file__, _weakrefset.__file__):
-            return True
-        frame = frame.f_back
-    return False
-
-
-def local_context() -> invoke.Context:
-    """Make the context that runs commands on this machine."""
-    # Neither files nor environment: what the user set for other projects' tasks does not reach these commands.
-    config = invoke.Config(lazy=True, overrides={"run": {"shell": "/bin/sh"}, "runners": {"local": _LocalRunner}})
-    return invoke.Context(config)
-
-
-class NoSessionError(Exception):
-    """The server refused a session: the command did not start."""
-
-
-class _AbandonableRunner(invoke.Runner):
-    """Know for sure that a command was given up, and then wait for nothing: what it started may hold its outputs."""
-
-    _given_up = False
-
-    def kill(self) -> None:
-        """End the command, as far as that can be done from here."""
-        self._given_up = True
-        with contextlib.suppress(*connection_errors()):  # where the connection is gone, that has ended it
-            super().kill()
-
-    @property
-    def timed_out(self) -> bool:
-        """Tell whether it was the timer that ended it."""
-        return self._given_up
-
-    def _thread_join_timeout(self, target: Callable[..., Any]) -> int | None:
-        return 0 if self._given_up else super()._thread_join_timeout(target)
-
-
-class _LocalRunner(_AbandonableRunner, invoke.Local):
-    def send_interrupt(self, interrupt: KeyboardInterrupt) -> None:
-        """End at once on Ctrl-C; by itself Invoke waits for the command."""
-        self.kill()
-        raise interrupt
+        yield
+    except _CONNECTION_ERRORS as error:
+        raise ConnectionBrokenError(str(error)) from error
 
 
 @contextlib.contextmanager
 def _close_after(seconds: float, close: Callable[[], object]) -> Iterator[None]:
-    """Bound a wait that Paramiko does not: after so many seconds, close what is waited for, which ends it."""
+    """Limit a wait that Paramiko does not limit: after so many seconds, close what is waited for, which ends it."""
 
     def give_up() -> None:
-        with contextlib.suppress(*connection_errors()):  # who waited goes on at once, and may be first to end it all
+        with contextlib.suppress(*_CONNECTION_ERRORS):  # the end of the wait may close it at the same moment
             close()
 
     timer = threading.Timer(seconds, give_up)
+    timer.daemon = True
     timer.start()
     try:
         yield
     finally:
         timer.cancel()
-
-
-def remote_runner() -> Any:
-    """Make the class that runs commands over SSH; Fabric is imported only here."""
-    import fabric.runners
-    import paramiko
-
-    class RemoteRunner(_AbandonableRunner, fabric.runners.Remote):
-        def start(self, *args: Any, **kwargs: Any) -> None:
-            """Start the command; where MaxSessions is 1, sshd refuses it until it has forgotten the one before."""
-            for pause in (0.05, 0.2, 1, None):
-                try:
-                    super().start(*args, **kwargs)
-                except paramiko.ChannelException as error:  # comes from opening the session: nothing has started
-                    if pause is None:
-                        raise NoSessionError(str(error)) from error
-                    time.sleep(pause)
-                else:
-                    return
-
-        def send_start_message(self, command: str) -> None:
-            """Send the very bytes: a name of a file need not be UTF-8."""
-            with _close_after(ANSWER_TIMEOUT, self.channel.close):
-                self.channel.exec_command(command.encode("utf-8", "surrogateescape"))
-
-        def returncode(self) -> Any:
-            """The exit status, -1 after a signal; raises EOFError where it was the connection that ended."""
-            status = super().returncode()
-            if status == -1 and not self.timed_out:
-                # A lost connection looks the same at first. One that answers is there.
-                with _close_after(ANSWER_TIMEOUT, self.context.transport.close):
-                    self.context.transport.global_request("keepalive@openssh.com", wait=True)
-                if not self.context.is_connected:
-                    raise EOFError
-            return status
-
-        def send_interrupt(self, interrupt: KeyboardInterrupt) -> None:
-            """End at once on Ctrl-C; by itself Fabric waits for the threads that read the command's output."""
-            self.channel.close()
-            raise interrupt
-
-    return RemoteRunner

@@ -13,9 +13,9 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from ..project import task_command
+from ..units import format_size
 from .console import Console, styled
 from .outcome import MARKS, RESULTS, VERDICTS, Tone, describe_outcome
-from .units import format_size
 
 if TYPE_CHECKING:
     from ..backup.preflight import Preflight
@@ -42,8 +42,8 @@ def print_verification(out: Console, verification: Verification) -> None:
     out.print(styled(f"backup  {verification.path or 'none'}\nsource  {verification.source}"))
     out.print(_checks_table(verification))
     summary = {True: "all checks passed", False: "NOT a good backup", None: "not all checks could be made"}
-    _, _, tone = RESULTS[verification.passed]
-    out.print(styled(summary[verification.passed], tone))
+    _, _, tone = RESULTS[verification.outcome.value]
+    out.print(styled(summary[verification.outcome.value], tone))
 
 
 def _checks_table(verification: Verification) -> Table:
@@ -51,7 +51,7 @@ def _checks_table(verification: Verification) -> Table:
     for column in table.columns[:2]:
         column.no_wrap = True
     for check in verification.checks:
-        _, text, tone = RESULTS[check.passed]
+        _, text, tone = RESULTS[check.outcome.value]
         result = text.upper() if tone is Tone.BAD else text
         table.add_row(styled(check.name), styled(result, tone), styled(check.detail))
     return table
@@ -194,11 +194,11 @@ def print_preflight(out: Console, preflight: Preflight) -> None:
 
 
 def _preflight_rows(preflight: Preflight) -> list[tuple[str, str]]:
-    facts = preflight.seen
+    facts = preflight.facts
     journal = "WAL: writers do not wait"
     if not facts.wal:
         journal = "rollback: writers wait for the whole copy, and new readers while a writer waits"
-    writes = f"{facts.pulse.commits:,.0f} commits per second"
+    writes = f"{facts.write_rate.commits:,.0f} commits per second"
     if facts.wal:
         writes += f"; the WAL will grow by about {format_size(preflight.wal_growth_bytes)}"
     free = {disk.mount: disk.free for disk in (facts.backup_disk, facts.source_disk)}
@@ -208,18 +208,17 @@ def _preflight_rows(preflight: Preflight) -> list[tuple[str, str]]:
     running = [f"process {process.pid} of {process.user}" for process in facts.backup_processes]
     if facts.hidden_backup and not running:
         running = ["a backup whose processes this user cannot see"]
-    wait = preflight.writers_held_seconds
-    count, size = facts.backups
+    wait = preflight.writer_wait_seconds
     return [
         ("journal", journal),
         ("source", f"{format_size(facts.source_bytes)}, and a WAL of {format_size(facts.wal_bytes)}"),
         ("writes", writes),
         ("space", "; ".join(space)),
-        ("duration", f"about {facts.copy_seconds:.1f} s (from {facts.copy_known_from})"),
+        ("duration", f"about {facts.copy_seconds:.1f} s (from {facts.speed_source.value})"),
         ("writers wait", f"about {wait:.1f} s" if wait else "no"),
         (
             "backups",
-            f"{count} of {format_size(size)}; the 7-day rotation will keep up to "
+            f"{facts.backup_count} of {format_size(facts.backup_bytes)}; the 7-day rotation will keep up to "
             f"{format_size(preflight.rotation_bytes)} at {facts.runs_a_day} a day",
         ),
         ("running", ", ".join(running) or "no other backup"),

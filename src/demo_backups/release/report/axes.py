@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
-from ...ui.units import format_duration, format_short_size
+from ...units import format_duration, format_short_size
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 MINUTE, HOUR, DAY = 60, 3600, 86_400  # in seconds

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from ...ui.outcome import RESULTS, Tone
-from ...ui.units import format_duration, format_size, format_time
+from ...units import format_duration, format_size, format_time
 from .axes import BYTES, COUNT, SECONDS, Quantity
 from .plots import Chart, Marker, Pattern, TimeSeries, line_chart, stacked_chart
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from ...ui.units import format_time
+from ...units import format_time
 from .axes import DAY, EPOCH, Quantity, linear_ticks, logarithmic_ticks, time_labels, time_ticks
 
 MOST_MARKERS = 30  # with more points, only the line is drawn

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import SettingsError
 from ...ui.console import escape_controls
 from ...ui.outcome import MARKS, RESULTS, Tone, describe_outcome
-from ...ui.units import format_duration, format_size, format_time
+from ...units import format_duration, format_size, format_time
 from ..plan import Mark
 from .charts import parse_time
 from .text import code_block, code_span, escape_markdown, join_lines, truncate

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from demo_backups.ui.units import format_duration, format_short_size, format_size, format_time
+from demo_backups.units import format_duration, format_short_size, format_size, format_time
 
 
 def test_exact_size_has_separators() -> None:

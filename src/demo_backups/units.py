@@ -1,4 +1,4 @@
-"""Sizes, durations and times as text, for the terminal and for the report."""
+"""Sizes, durations and times as text."""
 
 from __future__ import annotations
 

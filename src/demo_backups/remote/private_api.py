@@ -1,0 +1,76 @@
+"""Everything that relies on private parts of libraries, in one place.
+
+It was written for and tested with the versions of VERSIONS; a test compares them with what is installed. Private parts
+change without notice: with a new version, read this module against it.
+"""
+
+from __future__ import annotations
+
+import _weakrefset
+import threading
+import weakref
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import paramiko
+from paramiko.auth_handler import AuthOnlyHandler
+from paramiko.common import cMSG_USERAUTH_REQUEST
+
+VERSIONS = {"paramiko": "5.1"}  # and CPython 3.10 to 3.13
+
+_WEAK_REFERENCES = (weakref.__file__, _weakrefset.__file__)
+
+
+def is_exception_swallowed(frame: FrameType | None) -> bool:
+    """Tell whether Python may drop an exception raised in this frame.
+
+    It does in the callback of a weak reference and in a `__del__`: it prints the exception, and the program continues.
+    Not everything in the modules of weak references is a callback, so this is True for too much rather than too little.
+    """
+    while frame:
+        code = frame.f_code
+        if code.co_name == "__del__" or code.co_filename in _WEAK_REFERENCES:
+            return True
+        if (code.co_filename, code.co_name) == ("<frozen importlib._bootstrap>", "cb"):  # of a module's lock
+            return True
+        frame = frame.f_back
+    return False
+
+
+def wait_for_exit_status(channel: Any, seconds: float) -> bool:
+    """Wait for a Paramiko channel's exit status or its end; tell whether it came.
+
+    `recv_exit_status` waits without a limit, and `exit_status_ready` does not wait.
+    """
+    return bool(channel.status_event.wait(seconds))
+
+
+def is_at_eof(channel: Any) -> bool:
+    """Tell whether nothing more arrives on a Paramiko channel; what has arrived may still be unread."""
+    return bool(channel.eof_received or channel.closed)
+
+
+class Transport(paramiko.ServiceRequestingTransport):
+    """Paramiko's transport that requests the login service once, as RFC 4252 has it; the older one does every time."""
+
+    def get_auth_handler(self) -> _AuthHandler:
+        """Make what sends requests to log in; called by Paramiko."""
+        return _AuthHandler(self)
+
+
+class _AuthHandler(AuthOnlyHandler):
+    def send_auth_request(
+        self, username: str, method: str, finish_message: Callable[[Any], Any] = lambda message: None
+    ) -> Any:
+        """Do what Paramiko does, but create the event before the request is sent: it misses a quick answer."""
+        self.auth_method, self.username = method, username
+        self.auth_event = threading.Event()
+        message = paramiko.Message()
+        message.add_byte(cMSG_USERAUTH_REQUEST)
+        for text in (username, "ssh-connection", method):
+            message.add_string(text)
+        finish_message(message)
+        with self.transport.lock:
+            self.transport._send_message(message)
+        return self.wait_for_response(self.auth_event)

@@ -1,0 +1,36 @@
+"""What `inv --debug` shows: the commands that are run on a host."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+
+def limit_debug_output() -> None:
+    """Show the log of this project, and of nothing else, when Invoke was started with --debug.
+
+    Invoke's --debug logs everything of every library to standard error. Its own records have its settings in them, and
+    so INVOKE_SUDO_PASSWORD. Called when the tasks are loaded, before Invoke has read the environment.
+    """
+    root = logging.getLogger()
+    if root.level != logging.DEBUG:
+        return
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+    root.setLevel(logging.WARNING)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter())
+    project = logging.getLogger("demo_backups")
+    project.addHandler(handler)
+    project.setLevel(logging.DEBUG)
+    project.propagate = False
+
+
+class _Formatter(logging.Formatter):
+    """One record, its further lines indented, with control characters that a host may have sent written out."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format a record."""
+        from .console import escape_controls
+
+        return escape_controls(f"debug: {record.getMessage()}").replace("\n", "\n  ")
