@@ -117,18 +117,18 @@ def test_unwritable_directory_keeps_its_script(demo_server: DemoServer, set_mode
 
 
 @pytest.mark.parametrize(
-    ("base64", "message"),
+    ("reads", "message"),
     [
         ("head -c 100", "index-db-backup.sh"),
-        ("head -c 100; echo 'base64: write error: No space left on device' >&2; exit 1", "No space left on device"),
+        ("head -c 100; echo 'cat: write error: No space left on device' >&2; exit 1", "No space left on device"),
         ("kill -TERM $PPID; sleep 1", "index-db-backup.sh"),
     ],
     ids=["damaged", "disk full", "killed"],
 )
-def test_failed_upload_keeps_the_old_script(demo_server: DemoServer, base64: str, message: str) -> None:
+def test_failed_upload_keeps_the_old_script(demo_server: DemoServer, reads: str, message: str) -> None:
     install_script(demo_server, "exit 0")
     before = snapshot(demo_server.script.parent)
-    install_program(demo_server, "base64", f'[ "$1" != -d ] && exec /usr/bin/base64 "$@"\n{base64}')
+    install_program(demo_server, "cat", f'[ "$#" = 0 ] || exec /bin/cat "$@"\n{reads}')
     assert_exit(demo_server.inv("deploy-index-backup"), FAILED, message)
     assert snapshot(demo_server.script.parent) == before
 

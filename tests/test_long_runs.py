@@ -249,7 +249,7 @@ def test_too_little_space_stops_the_run(tracker: TrackerServer) -> None:
     with tracker.stopped_midway(lambda: tracker.start("run", "--force", **floor)) as (task, _):
         done = wait_for_end(task)
         assert_exit(done, FAILED)
-        assert "are to stay free" in done.stdout + done.stderr
+        assert "must stay free" in done.stdout + done.stderr
         wait_until(lambda: not tracker.sqlite_processes(), "the end of the copy")
         assert not tracker.part.exists()
 

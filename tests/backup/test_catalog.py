@@ -55,8 +55,8 @@ def after_noon(minutes: int) -> float:
     ],
 )
 def test_backup_is_identified_by_name(project_settings: Settings, name: str, database: str | None) -> None:
-    names = [each for each in ("index", "tracker") if is_backup_name(project_settings.database(each), name)]
-    assert names == ([database] if database else [])
+    owners = [owner for owner in ("index", "tracker") if is_backup_name(project_settings.database(owner), name)]
+    assert owners == ([database] if database else [])
 
 
 # --- the list -------------------------------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ def test_list_is_sorted_newest_first(here: Host, database: Database, folder: Pat
     assert {backup.path.parent for backup in backups} == {database.backup_dir}
 
 
-def test_backups_of_same_time_are_sorted_by_name(here: Host, database: Database, folder: Path) -> None:
+def test_same_time_is_sorted_by_name(here: Host, database: Database, folder: Path) -> None:
     names = [f"backup_2024-11-24_20-00-{second:02}.db" for second in range(20)]
     for name in names:
         (folder / name).touch()

@@ -57,7 +57,7 @@ def has_outcome(check: Check, name: str, outcome: Outcome, keyword: str) -> None
         (make_file("x", kind="l"), ["-journal"], FAILED, "x-journal"),
     ],
 )
-def test_check_created(
+def test_created_check_outcomes(
     project_settings: Settings, backup: File, sidecars: list[str], outcome: Outcome, keyword: str
 ) -> None:
     index: Database = project_settings.database("index")
@@ -83,7 +83,7 @@ def test_check_created(
         (8192, make_header(0), UNKNOWN, "page count"),
     ],
 )
-def test_check_size(size: int, header: bytes, outcome: Outcome, keyword: str) -> None:
+def test_size_check_outcomes(size: int, header: bytes, outcome: Outcome, keyword: str) -> None:
     has_outcome(check_size(make_file(size=size), Result(0, format_od(header), "")), "size", outcome, keyword)
 
 
@@ -118,7 +118,7 @@ def test_size_without_header_is_unknown(header: Result) -> None:
         (Result(None, "", ""), UNKNOWN, "integrity_check"),
     ],
 )
-def test_check_integrity(result: Result, outcome: Outcome, keyword: str) -> None:
+def test_integrity_check_outcomes(result: Result, outcome: Outcome, keyword: str) -> None:
     has_outcome(check_integrity(result, quick=False), "integrity", outcome, keyword)
 
 
@@ -157,7 +157,7 @@ def summary(*tables: str, pages: int = 100) -> Result:
         (Result(0, "garbage\n", ""), ROW, SOURCE, UNKNOWN, "tables"),
     ],
 )
-def test_check_query(opened: Result, row: Result, source: Source, outcome: Outcome, keyword: str) -> None:
+def test_query_check_outcomes(opened: Result, row: Result, source: Source, outcome: Outcome, keyword: str) -> None:
     has_outcome(check_query(opened, row, source), "query", outcome, keyword)
 
 
@@ -179,7 +179,7 @@ def test_check_query(opened: Result, row: Result, source: Source, outcome: Outco
         (0, 0, 0.1, PASSED, "0 bytes"),
     ],
 )
-def test_check_source(pages: int, source: int, tolerance: float, outcome: Outcome, keyword: str) -> None:
+def test_source_check_outcomes(pages: int, source: int, tolerance: float, outcome: Outcome, keyword: str) -> None:
     check = check_source(summary("a", pages=pages), DatabaseSummary(source, frozenset("a")), tolerance)
     has_outcome(check, "source", outcome, keyword)
 

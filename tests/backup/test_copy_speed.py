@@ -112,7 +112,7 @@ def test_sample_of_short_and_long_files(tmp_path: Path, size: int, read: int) ->
         ([run_record(100, 1, bytes=None), run_record(100, 1, seconds=None), run_record(100, 1, seconds=0.0)], None),
     ],
 )
-def test_recorded_speed(records: list[Record], speed: float | None) -> None:
+def test_recorded_speed_by_runs(records: list[Record], speed: float | None) -> None:
     assert recorded_speed(records, "demo", "tracker") == speed
 
 

@@ -54,7 +54,7 @@ def test_shortages_are_found_once_per_disk(demands: list[SpaceDemand], shortages
     assert find_shortages(demands, FLOOR) == shortages
 
 
-def test_parse_disks() -> None:
+def test_parse_disks_output() -> None:
     output = "        Avail Mounted on\n  35297091584 /\n 107374182400 /mnt/two  words\n"
     assert parse_disks(output, 2) == [Disk("/", 35_297_091_584), Disk("/mnt/two  words", 107_374_182_400)]
 

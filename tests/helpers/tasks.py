@@ -20,12 +20,14 @@ from .processes import start_program
 
 INV = Path(sys.executable).with_name("inv")
 FORK_SERVER = ForkServer()
+# What a user may have set for these tasks, SSH, Python, git, the GitHub CLI and the desktop.
+USER_SETTINGS = ("INVOKE_", "SSH_", "PYTEST_", "PYTHON", "GIT_", "GH_", "GITHUB_", "XDG_")
 CompletedTask: TypeAlias = subprocess.CompletedProcess[str]
 
 
 def clean_environment(home: Path) -> dict[str, str]:
-    """Return this environment without the user's settings, with another home directory."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("INVOKE_", "SSH_", "PYTEST_"))}
+    """Return this environment without the user's own settings, and with a home of the test's own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(USER_SETTINGS)}
     return kept | {"HOME": str(home), "INVOKE_EVIDENCE_DIR": str(home / "evidence")}
 
 

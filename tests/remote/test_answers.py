@@ -19,7 +19,7 @@ def test_parse_yes_no_rejects_other_output(output: str) -> None:
 
 
 @pytest.mark.parametrize(("output", "seconds"), [("0\n", 0), ("1764021234.25\n", 1764021234.25), ("0.000\n", 0)])
-def test_parse_seconds(output: str, seconds: float) -> None:
+def test_parse_seconds_output(output: str, seconds: float) -> None:
     assert parse_seconds(output) == seconds
 
 

@@ -119,7 +119,7 @@ def test_quote_makes_one_word(name: str) -> None:
         f"{SHA256_OF_NOTHING}  -\n",
     ],
 )
-def test_parse_sha256(output: str) -> None:
+def test_parse_sha256_output(output: str) -> None:
     assert parse_sha256(output) == SHA256_OF_NOTHING
 
 

@@ -39,7 +39,7 @@ def locked(path: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.stdin.close()
 
 
-def test_parse_processes() -> None:
+def test_parse_processes_output() -> None:
     output = "12 root sqlite3 -batch  x.db \n13 torrust bash \n14 1000  \n"
     assert parse_processes(output) == [
         Process(12, "root", "sqlite3 -batch  x.db"),

@@ -8,7 +8,7 @@ from ..helpers.backup_script import DAY, OLD_BACKUP, OLD_TRACKER_BACKUP, ScriptS
 def test_rotation_deletes_old_index_backups_only(setup: ScriptSetup) -> None:
     # find's -mtime +7 counts whole days: more than seven have passed after eight.
     deleted = {OLD_BACKUP: 10 * DAY, "backup_2026-01-01_00-00-00.db": 8 * DAY + 60}
-    kept = {
+    remaining = {
         "backup_2026-01-02_00-00-00.db": 8 * DAY - 3600,
         "backup_2026-01-03_00-00-00.db": 0,
         OLD_TRACKER_BACKUP: 10 * DAY,
@@ -22,7 +22,7 @@ def test_rotation_deletes_old_index_backups_only(setup: ScriptSetup) -> None:
         "below": 10 * DAY,
     }
     (setup.folder / "below").mkdir()
-    for name, age in {**deleted, **kept}.items():
+    for name, age in {**deleted, **remaining}.items():
         path = setup.folder / name
         if name != "below":
             path.write_text("x")
@@ -36,4 +36,4 @@ def test_rotation_deletes_old_index_backups_only(setup: ScriptSetup) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     names = {str(path.relative_to(setup.folder)) for path in setup.folder.rglob("*")}
     created = {"backup_2026-02-02_00-00-00.db", ".backup.lock"}
-    assert names == {*kept, "backup_folder.db", "backup_link.db", *created}
+    assert names == {*remaining, "backup_folder.db", "backup_link.db", *created}

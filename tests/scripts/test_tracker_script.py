@@ -163,7 +163,7 @@ def test_lock_and_part_do_not_affect_other(both: Both, project_settings: Setting
 
 @pytest.mark.parametrize(("name", "other"), [("index", "tracker"), ("tracker", "index")])
 def test_rotation_does_not_affect_other(both: Both, name: str, other: str) -> None:
-    old = {each: f"{prefix}2020-01-01_00-00-00.db" for each, prefix in PREFIXES.items()}
+    old = {script: f"{prefix}2020-01-01_00-00-00.db" for script, prefix in PREFIXES.items()}
     ten_days_ago = time.time() - 10 * 24 * 3600
     for file_name in old.values():
         (both.folder / file_name).write_text("old")

@@ -64,7 +64,7 @@ def path(tmp_path: Path) -> PurePosixPath:
     ],
     ids=["usual", "wal", "512", "65536", "huge", "stale", "no count", "magic", "short", "text", "zeros", "empty"],
 )
-def test_parse_header(content: bytes, header: Header | None) -> None:
+def test_parse_header_output(content: bytes, header: Header | None) -> None:
     assert parse_header(format_od(content), len(content)) == header
 
 
@@ -166,7 +166,7 @@ def test_choose_open_mode(wal: bool, sidecars: list[str], mode: OpenMode) -> Non
 # --- summaries ------------------------------------------------------------------------------------------------------
 
 
-def test_parse_summary() -> None:
+def test_parse_summary_output() -> None:
     assert parse_summary("562\n4096\ntorrust_categories\ntorrust_torrents\n") == DatabaseSummary(
         2301952, frozenset({"torrust_categories", "torrust_torrents"})
     )

@@ -153,12 +153,12 @@ def test_live_database_changes_without_failed_write(live: LiveDatabase) -> None:
 def test_explanation_names_actual_files(live: LiveDatabase) -> None:
     moved = live.move(live.source.with_name("tracker.sqlite"))
     output = moved.enable_wal()
-    for words in (
+    for text in (
         "tracker.sqlite-wal",
         "tracker.sqlite-shm",
         "./inv enable-wal --host local --database tracker --undo",
     ):
-        assert words in output
+        assert text in output
     assert moved.names() == ["tracker.sqlite"]
 
 

@@ -44,7 +44,7 @@ def find_new_backup(before: Iterable[str], after: Iterable[File], end: float) ->
 
 
 def backup_processes(host: Host, database: Database) -> list[Process]:
-    """List the processes that are backing up a database, whoever started them: they have its lock file open."""
+    """List the processes that are backing up a database, started by any user: they have its lock file open."""
     if stat_file(host, database.lock) is None:
         return []
     return processes_with_open(host, database.lock)

@@ -174,7 +174,8 @@ def read_crontab(host: Host) -> str | None:
 
 def check_log_writable(host: Host, log: PurePosixPath) -> None:
     """Check that the job can write its log: otherwise the shell would not start the backup. Raises StepError."""
-    path, folder = quote(log), quote(log.parent)
+    path = quote(log)
+    folder = quote(log.parent)
     command = f"if [ -e {path} ]; then [ -f {path} ] && [ -w {path} ]; else [ -d {folder} ] && [ -w {folder} ]; fi"
     if not host.run(f"check that {log} can be written", command, root=True).ok:
         raise StepError(
@@ -185,48 +186,48 @@ def check_log_writable(host: Host, log: PurePosixPath) -> None:
 
 
 def install_command(old: str | None, new: str | None) -> str:
-    """The command that replaces a crontab by what it reads from its standard input; `None` is no crontab at all.
+    """Build the command that replaces the crontab by its standard input; `None` is no crontab at all.
 
-    It keeps the old one, and stops if that has changed since it was read. No line of a crontab is in the command: every
-    user of the host can read a command's arguments, and sudo logs them.
+    It keeps the old crontab, and fails if that has changed since it was read. The command has no line of a crontab:
+    every user of the host can read the arguments of a command, and sudo logs them.
     """
-    before, after = (hashlib.sha256(_bytes(text)).hexdigest() for text in (old, new))
+    old_sha256 = hashlib.sha256(_encode(old)).hexdigest()
+    new_sha256 = hashlib.sha256(_encode(new)).hexdigest()
     stage = [
         "new=$(mktemp ./crontab.new.XXXXXX)",
         'cat > "$new"',
-        check_sha256('"$new"', after, "it was damaged on the way"),
+        check_sha256('"$new"', new_sha256, "the transfer was damaged"),
     ]
-    return "\n".join(
-        [
-            f"set -eu; umask 077; mkdir -p -- {STATE_DIR}; cd -- {STATE_DIR}",
-            'if [ "$(stat -c %u .)" != "$(id -u)" ] || [ -n "$(find . -prune -perm /022)" ]; then',
-            '  echo "$PWD belongs to another user, or others can write in it" >&2; exit 1',
-            "fi",
-            "exec 8< .; flock --wait 10 8 || { echo 'another task is changing the crontab' >&2; exit 1; }",
-            f"find . -maxdepth 1 -name 'crontab.[no][el][wd].??????' -mmin +{STALE_MINUTES} -delete",
-            'new=""; old=""; trap \'rm -f -- "$new" "$old"\' EXIT; trap "exit 1" HUP INT TERM',
-            *([] if new is None else stage),
-            "old=$(mktemp ./crontab.old.XXXXXX)",
-            '[ "$(crontab -l 2>/dev/null | sha256sum)" = "'
-            f'{before}  -" ] || {{ echo "it has been changed meanwhile" >&2; exit 1; }}',
-            'crontab -l > "$old" 2>/dev/null || :',
-            check_sha256('"$old"', before, "the old crontab could not be kept: is the disk full?"),
-            'sync -- "$old"; mv --force -- "$old" crontab.previous',
-            "crontab -r" if new is None else 'crontab "$new"',
-        ]
-    )
+    lines = [
+        f"set -eu; umask 077; mkdir -p -- {STATE_DIR}; cd -- {STATE_DIR}",
+        'if [ "$(stat -c %u .)" != "$(id -u)" ] || [ -n "$(find . -prune -perm /022)" ]; then',
+        '  echo "$PWD belongs to another user, or others can write to it" >&2; exit 1',
+        "fi",
+        "exec 8< .; flock --wait 10 8 || { echo 'another task is changing the crontab' >&2; exit 1; }",
+        f"find . -maxdepth 1 -name 'crontab.[no][el][wd].??????' -mmin +{STALE_MINUTES} -delete",
+        'new=""; old=""; trap \'rm -f -- "$new" "$old"\' EXIT; trap "exit 1" HUP INT TERM',
+        *([] if new is None else stage),
+        "old=$(mktemp ./crontab.old.XXXXXX)",
+        f'[ "$(crontab -l 2>/dev/null | sha256sum)" = "{old_sha256}  -" ] ||',
+        "  { echo 'the crontab has changed since it was read' >&2; exit 1; }",
+        'crontab -l > "$old" 2>/dev/null || :',
+        check_sha256('"$old"', old_sha256, "the old crontab could not be saved: is the disk full?"),
+        'sync -- "$old"; mv --force -- "$old" crontab.previous',
+        "crontab -r" if new is None else 'crontab "$new"',
+    ]
+    return "\n".join(lines)
 
 
 def install_crontab(host: Host, old: str | None, new: str | None) -> None:
-    """Replace the crontab and look that the new one is in force; raises StepError, and then the old one still is."""
-    send(host, "install the crontab", install_command(old, new), _bytes(new))
-    if _bytes(read_crontab(host)) != _bytes(new):
+    """Replace the crontab, and check that the new one is in force; raises StepError."""
+    send(host, "install the crontab", install_command(old, new), _encode(new))
+    if _encode(read_crontab(host)) != _encode(new):
         raise StepError(
             "the crontab in force is not the one that was installed",
             host=host.name,
-            advice=f"compare: crontab -l, and {STATE_DIR.replace(HOME, '~')}/crontab.previous there",
+            advice=f"on the host, compare crontab -l with {STATE_DIR.replace(HOME, '~')}/crontab.previous",
         )
 
 
-def _bytes(text: str | None) -> bytes:
+def _encode(text: str | None) -> bytes:
     return (text or "").encode("utf-8", "surrogateescape")

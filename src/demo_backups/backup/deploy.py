@@ -41,10 +41,9 @@ class Deployment:
         return "\n".join(difflib.unified_diff(old_lines, new_lines, old_name, new_name, lineterm=""))
 
     def command(self) -> str:
-        """Return the command that puts the script in place; it reads the script from its standard input."""
-        return (
-            f"# standard input: {len(self.script.content):,} bytes of {self.script.path.name}\n{self._write.command()}"
-        )
+        """Build the command that puts the script in place; it reads the script from its standard input."""
+        comment = f"# standard input: {len(self.script.content):,} bytes of {self.script.path.name}"
+        return f"{comment}\n{self._write.command()}"
 
     @property
     def _write(self) -> FileWrite:

@@ -62,9 +62,9 @@ def probe_command() -> str:
 
     It prints the version of SQLite.
     """
-    words = [*SQLITE, "-readonly", ":memory:", timeout_command(LOCK_TIMEOUT), *PIN]
-    words += [".backup --async :memory:", "SELECT sqlite_version()"]
-    return f"PATH={CRON_PATH}; {shlex.join(words)}"
+    statements = [*PIN, ".backup --async :memory:", "SELECT sqlite_version()"]
+    arguments = [*SQLITE, "-readonly", ":memory:", timeout_command(LOCK_TIMEOUT), *statements]
+    return f"PATH={CRON_PATH}; {shlex.join(arguments)}"
 
 
 def is_access_failure(result: Result) -> bool:

@@ -54,8 +54,8 @@ def journal_mode_command(database: Database, wal: bool) -> str:
 
 def owners_command(paths: list[PurePosixPath]) -> str:
     """Build the command that prints the owner and group of those files that exist."""
-    words = " ".join(quote(path) for path in paths)
-    return f'set -e; for path in {words}; do [ ! -e "$path" ] || stat -c %U:%G -- "$path"; done'
+    quoted = " ".join(quote(path) for path in paths)
+    return f'set -e; for path in {quoted}; do [ ! -e "$path" ] || stat -c %U:%G -- "$path"; done'
 
 
 def parse_owners(output: str) -> frozenset[str]:

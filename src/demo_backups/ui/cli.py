@@ -63,8 +63,10 @@ def exit_cleanly(json: bool = False) -> Iterator[None]:
     _check_standard_streams()
     with _report_write_errors():
         try:
-            yield
-            sys.stdout.flush()
+            try:
+                yield
+            finally:
+                sys.stdout.flush()  # while an error can still be reported
         except KeyboardInterrupt:
             raise Exit("interrupted", INTERRUPTED) from None
         except ModuleNotFoundError as error:
