@@ -259,6 +259,11 @@ def check_host(name: str) -> str:
         raise SettingsError(f"--host {error}", advice="use an alias of your SSH configuration, or local") from error
 
 
+def select_host(settings: Settings, name: str) -> Settings:
+    """Return the settings with another host, from the command line; raises SettingsError."""
+    return settings.model_copy(update={"host": check_host(name)})
+
+
 def validate_settings(values: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
     """Build Settings from plain values; raises a SettingsError that names every wrong key."""
     try:

@@ -45,7 +45,7 @@ def test_backup_survives_its_session(server: Server) -> None:
         assert "./inv attach --host demo --database index" in printed
     done = server.inv("attach", "verify")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"made {server.settings.backup_dir}/{server.names()[0]}" in done.stdout
+    assert f"created {server.settings.backup_dir}/{server.names()[0]}" in done.stdout
 
 
 def test_server_that_is_down(server: Server) -> None:

@@ -21,7 +21,7 @@ from demo_backups.settings import Database
 from demo_backups.sqlite.journal_mode import change_journal_mode, read_journal_mode
 
 from ..helpers.databases import is_consistent
-from ..helpers.processes import held_midway, start_program, stop_midway, wait_for_end, wait_until
+from ..helpers.processes import stopped_midway, start_program, stop_midway, wait_for_end, wait_until
 from ..helpers.tasks import INV
 from .conftest import Server
 
@@ -175,7 +175,7 @@ def paused_backup(
         (tracker.backups / tracker.expired).unlink(missing_ok=True)
         tracker.expired = tracker._add(days=9)
 
-    return held_midway(start, tracker.pause_copy, undo)
+    return stopped_midway(start, tracker.pause_copy, undo)
 
 
 # --- the connection, the user and the maintainer's machine ----------------------------------------------------------
@@ -189,7 +189,7 @@ def test_cut_connection_leaves_backup_running(tracker: Tracker) -> None:
         resume(pid)
         done = wait_for_end(again)
     (backup,) = tracker.check_folder(new=1)
-    check_end(done, 0, f"made {tracker.database.backup_dir}/{backup.name}")
+    check_end(done, 0, f"created {tracker.database.backup_dir}/{backup.name}")
 
 
 def test_attach_fails_like_the_backup(tracker: Tracker) -> None:
@@ -215,7 +215,7 @@ def test_other_maintainer_attaches_to_backup(tracker: Tracker, tmp_path: Path) -
     other.mkdir()
     done = tracker.inv("attach", HOME=str(other), INVOKE_EVIDENCE_DIR=str(other / "evidence"))
     (backup,) = tracker.check_folder(new=1)
-    check_end(done, 0, "started by ", f"made {tracker.database.backup_dir}/{backup.name}")
+    check_end(done, 0, "started by ", f"created {tracker.database.backup_dir}/{backup.name}")
     (record,) = (json.loads(path.read_text()) for path in (other / "evidence").iterdir())
     assert (record["kind"], record["exit_status"], record["bytes"]) == ("run", 0, backup.stat().st_size)
 
@@ -242,7 +242,7 @@ def test_ctrl_c_on_terminal_detaches(tracker: Tracker) -> None:
         resume(pid)
         assert tty.end() == 0
     (backup,) = tracker.check_folder(new=1)
-    assert f"made {tracker.database.backup_dir}/{backup.name}" in tty.shown
+    assert f"created {tracker.database.backup_dir}/{backup.name}" in tty.shown
 
 
 def test_long_check_is_attached_to(tracker: Tracker) -> None:

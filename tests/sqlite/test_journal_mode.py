@@ -58,7 +58,7 @@ class LiveDatabase:
         """Do what the task does; return what it printed."""
         out = io.StringIO()
         record = Record("enable-wal", self.host.name, self.database.name)
-        enable_wal(Session(self.host, self.settings, self.database, record, make_console(out)), undo, dry_run)
+        enable_wal(Session(self.host, self.settings, self.database, record, make_console(out), dry_run), undo)
         return out.getvalue()
 
     def refusal(self, undo: bool = False) -> JournalModeError:

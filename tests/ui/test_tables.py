@@ -163,7 +163,7 @@ def test_no_backup_at_all_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_list_without_a_backup_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     text = printed(print_backups, [], monkeypatch=monkeypatch)
-    assert text == "there is no backup of it there\n"
+    assert text == "no backups\n"
 
 
 # --- what a result is called ---------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ def test_a_list_without_a_backup_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
         (run(exit_status=23), "failed, exit status 23", Tone.BAD),
         (run(exit_status=3), "could not look", Tone.WARNING),
         (run(exit_status=130), "interrupted", Tone.WARNING),
-        (run(exit_status=None), "its end is not known", Tone.WARNING),
+        (run(exit_status=None), "exit status unknown", Tone.WARNING),
         (verification(), "all 5 checks passed", Tone.GOOD),
         (verification(checks=checks(integrity=False), exit_status=1), "1 of 5 checks failed: integrity", Tone.BAD),
         (verification(checks=checks(size=False, query=None)), "1 of 5 checks failed: size", Tone.BAD),
