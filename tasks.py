@@ -96,8 +96,10 @@ def task(body: Callable[..., None]) -> Any:
 def _without_traceback() -> Iterator[None]:
     """End in words after Ctrl-C, and where whoever read ours has gone or there is no room for them."""
     try:
-        yield
-        sys.stdout.flush()
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # while an error can still be reported
     except KeyboardInterrupt:
         raise Exit("interrupted", INTERRUPTED) from None
     except ModuleNotFoundError as error:

@@ -178,19 +178,19 @@ def test_a_folder_that_may_not_be_written_keeps_its_script(demo: Demo, locked: C
 
 
 @pytest.mark.parametrize(
-    ("base64", "words"),
+    ("reads", "words"),
     [
-        ("head -c 100", "came damaged"),
-        ("head -c 100; echo 'base64: write error: No space left on device' >&2; exit 1", "No space left on device"),
+        ("head -c 100", "it was damaged on the way"),
+        ("head -c 100; echo 'cat: write error: No space left on device' >&2; exit 1", "No space left on device"),
         ("kill -TERM $PPID; sleep 1", ""),
     ],
     ids=["damaged", "disk full", "killed"],
 )
-def test_an_upload_that_goes_wrong_leaves_the_old_script_and_nothing_else(demo: Demo, base64: str, words: str) -> None:
+def test_an_upload_that_goes_wrong_leaves_the_old_script_and_nothing_else(demo: Demo, reads: str, words: str) -> None:
     script_there(demo, "exit 0")
     folder = Path(demo.database.script).parent
     before = snapshot(folder)
-    stand_in(demo, "base64", f'[ "$1" != -d ] && exec /usr/bin/base64 "$@"\n{base64}')
+    stand_in(demo, "cat", f'[ "$#" = 0 ] || exec /bin/cat "$@"\n{reads}')
     told(demo.inv("deploy-index-backup"), FAILED, "rehearsal: could not put index-db-backup.sh in its place", words)
     assert snapshot(folder) == before
 
@@ -422,8 +422,8 @@ def test_ctrl_c_ends_at_once_and_says_what_goes_on_there(demo: Demo, slow: Path)
     told(
         wait_for_end(process),
         INTERRUPTED,
-        "rehearsal: detached: the backup, once started, goes on without this terminal",
-        "  -> come back to it: ./inv attach --host rehearsal --database index; or end it: ./inv stop-backup",
+        "rehearsal: detached: the backup, once started, keeps running without this terminal",
+        "  -> follow it again: ./inv attach --host rehearsal --database index; or stop it: ./inv stop-backup",
     )
     os.kill(int(slow.read_text()), 0)  # and it does
     assert [(record["kind"], record["exit_status"]) for record in records(demo)] == [("run", INTERRUPTED)]
@@ -437,7 +437,7 @@ def test_ctrl_c_on_this_machine_ends_at_once_too(demo: Demo, slow: Path, group: 
     told(
         wait_for_end(process),
         INTERRUPTED,
-        "local: detached: the backup, once started, goes on",
+        "local: detached: the backup, once started, keeps running",
         "inv attach --host local",
     )
     os.kill(int(slow.read_text()), 0)  # whatever the terminal sends
@@ -473,6 +473,6 @@ def test_a_server_that_dies_during_a_run(demo: Demo, slow: Path) -> None:
             wait_for_end(process),
             COULD_NOT_LOOK,
             "rehearsal: the connection was lost while trying to ",  # start it, or look how it goes
-            "  -> the backup, once started, goes on without this terminal and this connection. Come back to it",
+            "  -> the backup, once started, keeps running without this terminal and this connection. Follow it again",
         )
     os.kill(int(slow.read_text()), signal.SIGKILL)

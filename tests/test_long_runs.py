@@ -99,7 +99,7 @@ def test_ctrl_c_detaches_and_attach_ends_as_the_run_does(tracker: Demo) -> None:
         told(
             wait_for_end(task),
             INTERRUPTED,
-            "goes on without this terminal",
+            "keeps running without this terminal",
             "./inv attach --host rehearsal --database tracker",
         )
         again = start(tracker, "attach", "--database", "tracker")
@@ -144,7 +144,12 @@ def test_a_second_run_is_refused_by_task_and_by_cron(tracker: Demo) -> None:
     with held(tracker):
         told(tracker.inv("run-tracker-backup"), FAILED, "a backup of this database is running: process ")
         done = tracker.inv("run-tracker-backup", "--force")
-        told(done, FAILED, "a backup of the tracker database is going on, started by ", "./inv attach --host rehearsal")
+        told(
+            done,
+            FAILED,
+            "a backup of the tracker database is already running, started by ",
+            "./inv attach --host rehearsal",
+        )
         as_cron = wait_for_end(by_cron(tracker))
         assert (as_cron.returncode, made(tracker)) == (1, [])
         assert "another run is at work" in as_cron.stderr
@@ -212,7 +217,7 @@ def test_too_little_space_stops_it_before_and_in_the_middle(tracker: Demo) -> No
     with held(tracker, lambda there: by_task(there, "--force", INVOKE_FREE_SPACE_FLOOR=floor)) as (task, _):
         done = wait_for_end(task)
         told(done, FAILED, "the backup of the tracker database failed")
-        assert "are to stay free" in done.stdout + done.stderr
+        assert "must stay free" in done.stdout + done.stderr
         wait_until(lambda: not copies(tracker), "the end of the copy")
         assert not part_of(tracker).exists()
 
@@ -267,7 +272,7 @@ def test_a_long_check_goes_on_too(tracker: Demo) -> None:
     (tracker.backups / OLDER).unlink()
     task, pid = check_midway(tracker)
     os.killpg(task.pid, signal.SIGINT)
-    told(wait_for_end(task), INTERRUPTED, "detached: the check, once started, goes on", "./inv attach")
+    told(wait_for_end(task), INTERRUPTED, "detached: the check, once started, keeps running", "./inv attach")
     again = start(tracker, "attach", "--database", "tracker")
     os.kill(pid, signal.SIGCONT)
     done = wait_for_end(again)

@@ -450,7 +450,7 @@ def test_user_invoke_file_is_ignored(inv: Inv, home: Path) -> None:
     )
     backups = home / "back ups"
     backups.mkdir()
-    done = inv("list-backups", "--host", "local", INVOKE_BACKUP_DIR=str(backups))
+    done = inv("list-backups", "--host", "local", INVOKE_BACKUP_DIR=str(backups), INVOKE_USE_SUDO="0")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("local: list-backups (index database)\n")
 

@@ -204,7 +204,7 @@ def test_cp_is_found_where_shell_runs_it(code: str) -> None:
         "A=(cp a b)",
     ],
 )
-def test_cp_is_ignored_where_it_is_not_run(code: str) -> None:
+def test_cp_is_ignored_where_not_run(code: str) -> None:
     assert lint(BACKUP + code + "\n") == LintResult(Outcome.PASSED)
 
 
@@ -285,11 +285,11 @@ def test_unquoted_variable_is_named(code: str, names: str) -> None:
         "for ((A = $B; A < $C; A++)); do :; done",
     ],
 )
-def test_variable_that_is_not_split_needs_no_quotes(code: str) -> None:
+def test_unsplit_variable_needs_no_quotes(code: str) -> None:
     assert lint(BACKUP + code + "\n") == LintResult(Outcome.PASSED)
 
 
-# Only bash reads these as it should, or nothing does. Each would be a finding, or no finding, if it were guessed.
+# Invalid scripts, and valid ones that the grammar rejects or reads in another way than bash does.
 UNREADABLE = {
     "single quote": "echo 'a",
     "double quote": 'echo "a',

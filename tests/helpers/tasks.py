@@ -16,9 +16,13 @@ from demo_backups.settings import Database, Settings
 INV = Path(sys.executable).with_name("inv")
 
 
+# What a user may have set for other purposes: for these tasks, SSH, Python, git, the GitHub CLI and the desktop.
+FOREIGN = ("INVOKE_", "SSH_", "PYTEST_", "PYTHON", "GIT_", "GH_", "GITHUB_", "XDG_")
+
+
 def clean_environment(home: Path) -> dict[str, str]:
-    """This environment without what a user may have set for other purposes, and with a home of the test's own."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("INVOKE_", "SSH_", "PYTEST_"))}
+    """Return this environment without the user's own settings, and with a home of the test's own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
     return kept | {"HOME": str(home), "INVOKE_EVIDENCE_DIR": str(home / "evidence")}
 
 

@@ -33,7 +33,7 @@ class LintResult:
 def lint(text: str) -> LintResult:
     """Check that a script uses sqlite3's .backup, does not run cp, and quotes its variables.
 
-    The outcome is unknown where the grammar cannot read the script, which happens for some valid scripts. cp is also
+    The outcome is unknown if the grammar cannot read the script, which happens for some valid scripts. cp is also
     found behind sudo, timeout, xargs and other commands that run commands, in `find -exec`, `bash -c`, `eval` and
     `trap`, and in functions and aliases. ShellCheck finds more about quoting (SC2086).
     """

@@ -1,6 +1,6 @@
 """Read a shell script by tree-sitter-bash: the commands that it runs, and the variables that it does not quote.
 
-Nothing of the script is run. Where the grammar cannot read it, UnreadableScriptError is raised.
+Nothing of the script is run. UnreadableScriptError is raised if the grammar cannot read it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tree_sitter import Node
 
-# The time to parse can grow faster than the text: 16 KiB of "a|a|a|..." take 5 s, 64 KiB take 190 s.
+# The time to parse can grow faster than the text: 16 KiB of "a|a|a|" took 5 s, 64 KiB took 190 s.
 MAX_BYTES = 32 * 1024
 
 # As the name of a command, these show that the grammar missed a compound command, such as that of coproc.
@@ -231,7 +231,7 @@ def _words(command: Node, variables: Mapping[str, list[str]]) -> list[str]:
 
 
 def _resolve(node: Node, variables: Mapping[str, list[str]]) -> list[str]:
-    """Return the words of a node; a variable is replaced by its value or default, where that is known."""
+    """Return the words of a node; a variable is replaced by its value or default, if that is known."""
     source = _source(node).strip()
     match = _VARIABLE.fullmatch(source)
     if not match:
