@@ -21,7 +21,7 @@ from demo_backups.settings import Database
 from demo_backups.sqlite.journal_mode import change_journal_mode, read_journal_mode
 
 from ..helpers.databases import is_consistent
-from ..helpers.processes import stopped_midway, start_program, stop_midway, wait_for_end, wait_until
+from ..helpers.processes import start_program, stop_midway, stopped_midway, wait_for_end, wait_until
 from ..helpers.tasks import INV
 from .conftest import Server
 
