@@ -246,9 +246,9 @@ def load_settings(project: Mapping[str, Any], merged: Any, environ: Mapping[str,
 
 def rehearsal_settings(settings: Settings) -> Settings:
     """Return the settings of the project file, with evidence_dir and release.repository of the given ones."""
-    kept = {"evidence_dir": settings.evidence_dir, "release": {"repository": settings.release.repository}}
+    overrides = {"evidence_dir": settings.evidence_dir, "release": {"repository": settings.release.repository}}
     project = read_project_file()
-    return load_settings(project, project | kept, environ={})
+    return load_settings(project, project | overrides, environ={})
 
 
 def check_host(name: str) -> str:

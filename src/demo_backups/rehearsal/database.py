@@ -53,7 +53,7 @@ CREATE TABLE torrent_aggregate_metrics (
 """
 
 CATEGORIES = ("applications", "audio", "books", "datasets", "games", "maps", "software", "video")
-WORDS = [
+NAMES = [
     "amber",
     "atlas",
     "birch",
@@ -91,10 +91,10 @@ def make_index(path: Path, journal: str = "delete", torrents: int = INDEX_TORREN
         )
         many(
             "INSERT INTO torrust_user_profiles VALUES (?, ?, ?, ?, ?, ?)",
-            ((n, f"{random_.choice(WORDS)}{n}", f"user{n}@example.org", 1, None, None) for n in range(1, users + 1)),
+            ((n, f"{random_.choice(NAMES)}{n}", f"user{n}@example.org", 1, None, None) for n in range(1, users + 1)),
         )
         many("INSERT INTO torrust_categories VALUES (?, ?)", enumerate(CATEGORIES, 1))
-        many("INSERT INTO torrust_torrent_tags VALUES (?, ?)", enumerate(WORDS, 1))
+        many("INSERT INTO torrust_torrent_tags VALUES (?, ?)", enumerate(NAMES, 1))
         for number in range(1, torrents + 1):
             _add_torrent(database, random_, number, random_.randint(1, users))
     database.close()
@@ -123,7 +123,7 @@ def make_tracker(path: Path, journal: str = "delete", rows: int = TRACKER_ROWS) 
 
 
 def _add_torrent(database: sqlite3.Connection, random_: random.Random, number: int, user: int) -> None:
-    name = f"{random_.choice(WORDS)}-{random_.choice(WORDS)}-{number}.{random_.choice(ENDINGS)}"
+    name = f"{random_.choice(NAMES)}-{random_.choice(NAMES)}-{number}.{random_.choice(ENDINGS)}"
     size = random_.randint(10**6, 5 * 10**9)
     row = (
         number,
@@ -150,7 +150,7 @@ def _add_torrent(database: sqlite3.Connection, random_: random.Random, number: i
         "INSERT INTO torrust_torrent_announce_urls (torrent_id, tracker_url) VALUES (?, ?)",
         (number, "udp://tracker.example:6969"),
     )
-    database.execute("INSERT INTO torrust_torrent_tag_links VALUES (?, ?)", (number, random_.randint(1, len(WORDS))))
+    database.execute("INSERT INTO torrust_torrent_tag_links VALUES (?, ?)", (number, random_.randint(1, len(NAMES))))
 
 
 def _date(random_: random.Random) -> str:

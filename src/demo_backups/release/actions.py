@@ -229,7 +229,7 @@ def _check_done(plan: Plan, name: str, out: Console) -> None:
 
 
 def _report_no_next_step(plan: Plan, out: Console) -> None:
-    """Print that nothing is to do; raises CouldNotLookError if a step is unknown."""
+    """Print that there is nothing to do; raises CouldNotLookError if a step is unknown."""
     remaining = [step for step in plan.steps if step.mark is not Mark.DONE and not step.optional]
     lines = [f"{step.name} {step.mark.value}: {step.details}" for step in remaining]
     unknown = [step.name for step in remaining if step.mark is Mark.UNKNOWN]

@@ -150,7 +150,7 @@ def connect_timeout(options: Mapping[str, str]) -> int:
 def _open_translated(connection: Any, hop: Hop, ssh_config: Path | None) -> None:
     """Open a connection; every way in which that fails becomes an error with an advice."""
     alias = hop.alias
-    where = f"{connection.host} port {connection.port}"
+    address = f"{connection.host} port {connection.port}"
     try:
         connection.open()
     except socket.gaierror as error:
@@ -164,17 +164,17 @@ def _open_translated(connection: Any, hop: Hop, ssh_config: Path | None) -> None
         printed = "\n".join(list_login_attempts(error))
         advice = f"this must work without a question: {shlex.join([*hop.ssh_command(ssh_config), 'true'])}"
         raise CouldNotLookError(
-            f"login as {connection.user} refused by {where}", host=alias, output=printed, advice=advice
+            f"login as {connection.user} refused by {address}", host=alias, output=printed, advice=advice
         ) from error
     except TimeoutError as error:
         raise CouldNotLookError(
-            f"no answer from {where} within {connection.connect_timeout} s",
+            f"no answer from {address} within {connection.connect_timeout} s",
             host=alias,
             advice="is the host up, and does a firewall drop the connection?",
         ) from error
     except (OSError, EOFError, paramiko.SSHException) as error:
         raise CouldNotLookError(
-            f"no SSH connection to {where}",
+            f"no SSH connection to {address}",
             host=alias,
             output=_reason(error),
             advice=f"see: {shlex.join([*hop.ssh_command(ssh_config, '-v'), 'true'])}",

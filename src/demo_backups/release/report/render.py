@@ -77,6 +77,6 @@ def make_environment(autoescape: bool, *folders: Path) -> Environment:
 
 
 def describe_verification(record: Record) -> tuple[str, str, Tone]:
-    """Return the symbol, the words and the tone of a verification."""
-    words, tone = describe_outcome(record)
-    return next(symbol for symbol, _, result_tone in RESULTS.values() if result_tone is tone), words, tone
+    """Return the symbol, the description and the tone of a verification."""
+    description, tone = describe_outcome(record)
+    return next(symbol for symbol, _, result_tone in RESULTS.values() if result_tone is tone), description, tone
