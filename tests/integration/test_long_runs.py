@@ -349,7 +349,7 @@ def test_run_reports_job_killed_on_server(tracker: Tracker) -> None:
 def test_forced_backup_without_space_fails_cleanly(tracker: Tracker) -> None:
     tracker.mount(16)
     check_end(tracker.inv("preflight", "--json"), 1)
-    check_end(tracker.inv("run-tracker-backup"), 1, f"too little space on {tracker.database.backup_dir}", "--force")
+    check_end(tracker.inv("run-tracker-backup"), 1, f"not enough space on {tracker.database.backup_dir}", "--force")
     tracker.check_folder(new=0)
     done = tracker.inv("run-tracker-backup", "--force", INVOKE_FREE_SPACE_FLOOR="0 B")
     check_end(done, 1, "the backup of the tracker database failed", "full")
