@@ -147,7 +147,7 @@ def attach(c: Context, host: str | None = None, database: str = "index") -> None
 
     It may run since an earlier task was interrupted, or have ended. The exit code is that of the interrupted task.
     """
-    with session(c, "attach", host, database, record="attach") as work:
+    with session(c, "attach", host, database) as work:
         verification = workflows.attach(work)
     if verification:
         tables.print_verification(work.out, verification)
