@@ -426,7 +426,7 @@ BENCH = {
     "sizes": "sizes of the database in GB, such as 0.25,1",
     "journals": "journal modes: wal, delete, or wal,delete",
     "rates": "commits per second of the writer, such as 0,200,max",
-    "methods": "separated by ';': cp, fsync; plain .backup; script; VACUUM INTO; and the variants in docs/benchmarks.md",
+    "methods": "separated by ';': cp, fsync; plain .backup; script; VACUUM INTO; and variants, see docs/benchmarks.md",
     "rounds": "how many times cp and the script are measured",
     "folder": "directory of the databases, on the disk to measure (default: the temporary directory)",
     "out": "directory of the results (default: reports; with --full, benchmarks and docs)",

@@ -90,6 +90,10 @@ class NoScheduleError(StepError):
     """The published crontab has no line for a database: it is backed up by hand."""
 
 
+class JobRunningError(StepError):
+    """A job of the same kind is running."""
+
+
 class CrontabConflictError(StepError):
     """A line of the crontab, added or edited by somebody else, prevents the change."""
 
@@ -103,6 +107,30 @@ class SourceUnavailableError(CouldNotLookError):
 
 class HiddenBackupError(CouldNotLookError):
     """A backup is running in processes that this user cannot see."""
+
+
+class HostUnreachableError(CouldNotLookError):
+    """There is no SSH connection to a host."""
+
+
+class LoginError(CouldNotLookError):
+    """A host was reached, and did not accept the login."""
+
+
+class CommandNotStartedError(CouldNotLookError):
+    """A host did not run a command."""
+
+
+class SudoError(CommandNotStartedError):
+    """Sudo is missing, cannot ask for a password, or has refused it."""
+
+
+class OutputTooLongError(CouldNotLookError):
+    """A command printed more than is read."""
+
+
+class JobStateError(CouldNotLookError):
+    """The state directory of a job is damaged, or belongs to another user."""
 
 
 class MissingToolError(CouldNotLookError):
