@@ -303,7 +303,7 @@ def test_backup_is_refused_during_cron_job(tracker: Tracker) -> None:
 
 @pytest.mark.parametrize("task", ["attach", "stop-backup"])
 def test_without_job_nothing_is_found(tracker: Tracker, task: str) -> None:
-    words = {"attach": "there is no run of the tracker database", "stop-backup": "no backup of the tracker database"}
+    words = {"attach": "there is no job of the tracker database", "stop-backup": "no backup of the tracker database"}
     check_end(tracker.inv(task), 1, words[task])
     tracker.check_folder(new=0)
 
@@ -313,7 +313,7 @@ def test_stopped_task_says_by_whom(tracker: Tracker) -> None:
         stop = tracker.start("stop-backup")
         wait_for_term(pid)
         resume(pid)
-        check_end(wait_for_end(stop), 0, "stopped; nothing of it is left")
+        check_end(wait_for_end(stop), 0, "stopped; the partial file was removed")
         check_end(wait_for_end(task), 1, "the backup of the tracker database failed", "stopped by ")
     tracker.check_folder(new=0)
     assert "stopped by " in tracker.server.evidence()
@@ -325,7 +325,7 @@ def test_stop_ends_cron_job(tracker: Tracker) -> None:
         stop = tracker.start("stop-backup")
         wait_for_term(pid)
         resume(pid)
-        check_end(wait_for_end(stop), 0, "stopped; nothing of it is left")
+        check_end(wait_for_end(stop), 0, "stopped; the partial file was removed")
         assert wait_for_end(cron).returncode != 0
     tracker.check_folder(new=0)
 
@@ -349,7 +349,7 @@ def test_run_reports_job_killed_on_server(tracker: Tracker) -> None:
 def test_forced_backup_without_space_fails_cleanly(tracker: Tracker) -> None:
     tracker.mount(16)
     check_end(tracker.inv("preflight", "--json"), 1)
-    check_end(tracker.inv("run-tracker-backup"), 1, f"too little space on {tracker.database.backup_dir}", "--force")
+    check_end(tracker.inv("run-tracker-backup"), 1, f"not enough space on {tracker.database.backup_dir}", "--force")
     tracker.check_folder(new=0)
     done = tracker.inv("run-tracker-backup", "--force", INVOKE_FREE_SPACE_FLOOR="0 B")
     check_end(done, 1, "the backup of the tracker database failed", "full")
@@ -416,7 +416,7 @@ def test_backup_with_damaged_state_is_stopped(tracker: Tracker) -> None:
         stop = tracker.start("stop-backup")
         wait_for_term(pid)
         resume(pid)
-        check_end(wait_for_end(stop), 0, "stopped; nothing of it is left")
+        check_end(wait_for_end(stop), 0, "stopped; the partial file was removed")
     tracker.check_folder(new=0)
 
 
@@ -424,7 +424,7 @@ def test_state_of_other_user_is_rejected(tracker: Tracker, state: Path) -> None:
     tracker.machine.own(state)
     before = {path.name: path.read_bytes() for path in state.iterdir()}
     for task in ("attach", "stop-backup", "run-tracker-backup"):
-        check_end(tracker.inv(task), 3, "is another user's: it is rejected", "its owner is torrust")
+        check_end(tracker.inv(task), 3, "belongs to another user: it is rejected", "its owner is torrust")
     assert {path.name: path.read_bytes() for path in state.iterdir()} == before
     tracker.check_folder(new=0)
 
@@ -463,7 +463,7 @@ def test_wal_mode_waits_for_open_transaction(rollback: Tracker) -> None:
         wait_until(lambda: rollback.sqlite_processes("journal_mode"), "the first try")
         assert service.stdin
         service.stdin.close()
-        check_end(wait_for_end(task), 0, "is in WAL mode now")
+        check_end(wait_for_end(task), 0, "is now in WAL mode")
     rollback.check_folder(new=0)
 
 
@@ -477,5 +477,5 @@ def test_wal_mode_is_given_up_during_long_transaction(rollback: Tracker, monkeyp
         assert "nothing has changed" in str(error.value)
         assert not read_journal_mode(host, rollback.database).wal
         assert rollback.source.read_bytes() == before
-    check_end(rollback.inv("enable-wal"), 0, "is in WAL mode now")
+    check_end(rollback.inv("enable-wal"), 0, "is now in WAL mode")
     rollback.check_folder(new=0)
