@@ -84,7 +84,7 @@ def print_backups(out: Console, backups: Sequence[File]) -> None:
 
 
 def history_as_json(records: Sequence[Record], invalid: Sequence[InvalidRecord]) -> dict[str, Any]:
-    """Return the object that `inv history --json` prints; docs/evidence.md has the fields of a record."""
+    """Return the object that `inv history --json` prints; docs/reference/records.md has the fields of a record."""
     return {
         "records": [asdict(record) for record in records],
         "damaged": [{"file": str(each.path), "why": each.why} for each in invalid],
