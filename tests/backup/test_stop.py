@@ -41,7 +41,7 @@ def test_stopped_backup_leaves_no_part(here: Host, database: Database) -> None:
 def test_process_that_ignores_sigterm_is_killed(
     here: Host, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("demo_backups.backup.stop.STOP_TIMEOUT", 0.2)
+    monkeypatch.setattr("demo_backups.backup.stop.STOP_TIMEOUT", 2)
     start(here, database, "trap '' TERM; sleep 60; echo never")
     end_backup(here, database, "stopped by me")
     assert active_jobs(here, database).is_idle

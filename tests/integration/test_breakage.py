@@ -114,7 +114,7 @@ def test_full_disk_keeps_older_backups(server: Server) -> None:
     server.machine.run("sh", "-c", f"echo old > {old}; touch -d '9 days ago' {old}")
     done = server.inv("run-index-backup")
     assert done.returncode == 1, done.stdout + done.stderr
-    assert f"too little space on {folder}" in done.stderr
+    assert f"not enough space on {folder}" in done.stderr
     done = server.inv("run-index-backup", "--force", INVOKE_FREE_SPACE_FLOOR="0 B")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "full" in done.stderr
