@@ -47,7 +47,7 @@ try:
 except BackupsError as error:
     raise Exit(str(error), error.exit_code) from error
 
-HOST = {"host": "SSH alias of the server, or local for this machine (default: the setting host)"}
+HOST = {"host": "SSH alias of the server, or local for this machine (default: host in the settings)"}
 DATABASE = {"database": "name of the database in the settings (default: index)"}
 DRY_RUN = {"dry-run": "show what would be changed and run; change nothing"}
 JSON = {"json": "print one JSON object on standard output"}
