@@ -279,7 +279,9 @@ def test_second_backup_is_refused(tracker: Tracker) -> None:
             "is already running, started by ",
             "./inv attach --host demo",
         )
-        check_end(wait_for_end(tracker.run_as_cron()), 1, f"another run is at work in {tracker.database.backup_dir}")
+        check_end(
+            wait_for_end(tracker.run_as_cron()), 1, f"another run is in progress in {tracker.database.backup_dir}"
+        )
         ahead = tracker.inv("preflight", "--json")
         assert (ahead.returncode, json.loads(ahead.stdout)["verdict"]) == (1, "no")
         tracker.check_folder(new=0, part=True)
@@ -291,7 +293,7 @@ def test_second_backup_is_refused(tracker: Tracker) -> None:
 def test_backup_is_refused_during_cron_job(tracker: Tracker) -> None:
     with paused_backup(tracker, cron=True) as (cron, pid):
         check_end(tracker.inv("run-tracker-backup"), 1, "a backup of this database is running: process ")
-        check_end(tracker.inv("run-tracker-backup", "--force"), 1, "another run is at work in ")
+        check_end(tracker.inv("run-tracker-backup", "--force"), 1, "another run is in progress in ")
         tracker.check_folder(new=0, part=True)
         resume(pid)
         assert wait_for_end(cron).returncode == 0
