@@ -147,7 +147,7 @@ def attach(c: Context, host: str | None = None, database: str = "index") -> None
 
     It may still be running, or have ended. The exit code is that of the task that started it.
     """
-    with session(c, "attach", host, database, record="attach") as work:
+    with session(c, "attach", host, database) as work:
         verification = workflows.attach(work)
     if verification:
         tables.print_verification(work.out, verification)

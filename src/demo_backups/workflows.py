@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import PurePosixPath
 
 from .backup import catalog
@@ -35,9 +36,9 @@ from .backup.run import clear_command, clear_unfinished, collect_result, cron_co
 from .backup.script import read_script
 from .backup.stop import active_jobs, end_backup, stop_commands
 from .backup.verify import Verification, verify_backup
-from .errors import PreflightRefusedError, StepError
+from .errors import COULD_NOT_LOOK, INTERRUPTED, PreflightRefusedError, StepError
 from .project import whoami
-from .records.record import Record
+from .records.record import Record, RunDetails, RunRecord, VerificationDetails, VerificationRecord, new_record
 from .records.store import read_records, record_outcome, records_dir
 from .remote.connection import open_host
 from .remote.files import File
@@ -99,7 +100,9 @@ def open_session(
 
     Writes a record of this `kind` however the session ends; none without a kind or in a dry run.
     """
-    record = Record(kind or "", settings.host, database.name)
+    record = Record(kind="", host=settings.host, database=database.name)
+    if kind:
+        record = new_record(kind, settings.host, database.name)
     with contextlib.ExitStack() as stack:
         if kind and not dry_run:
             stack.enter_context(record_outcome(records_dir(settings), record))
@@ -206,7 +209,8 @@ def _collect_backup(work: Session, job: Job) -> File:
         clear_unfinished(work.host, work.database)
     backup = collect_result(work.host, work.database, job, status, output)
     _record_backup(work.record, backup.path, backup)
-    work.record.details["waited_seconds"] = lock_wait(work.host, job, backup.path)
+    if isinstance(work.record.details, RunDetails):
+        work.record.details.waited_seconds = lock_wait(work.host, job, backup.path)
     return backup
 
 
@@ -227,7 +231,13 @@ def follow(work: Session, job: Job) -> tuple[JobStatus, str]:
                 work.out.echo(text)
 
         status = follow_job(work.host, work.database, job, echo, progress.show)
+    if isinstance(work.record, RunRecord | VerificationRecord):
+        work.record.details.job_started = _start_time(job)
     return status, "".join(output)
+
+
+def _start_time(job: Job) -> str:
+    return datetime.fromtimestamp(job.started, timezone.utc).isoformat()
 
 
 def attach(work: Session) -> Verification | None:
@@ -236,13 +246,37 @@ def attach(work: Session) -> Verification | None:
     Returns the verification if the job checks a backup. Raises StepError if there is no job.
     """
     job = _find_latest_job(work)
-    work.record.kind = "run" if job.kind == BACKUP else "verification"
     work.out.say(f"{job.kind} of {job.subject}, started by {job.by} at {job.when}")
-    if job.kind != BACKUP:
-        return verify(work, PurePosixPath(job.subject), "quick_check" in job.command, resume=True)
-    with hint_on_detach(work.host, work.database, job.kind):
-        finish_backup(work, job)
+    with _record_once(work, job):
+        if job.kind != BACKUP:
+            return verify(work, PurePosixPath(job.subject), "quick_check" in job.command, resume=True)
+        with hint_on_detach(work.host, work.database, job.kind):
+            finish_backup(work, job)
     return None
+
+
+@contextlib.contextmanager
+def _record_once(work: Session, job: Job) -> Iterator[None]:
+    """Write a record of how a job ended, unless there is one already."""
+    folder = records_dir(work.settings)
+    kind = "run" if job.kind == BACKUP else "verification"
+    work.record = new_record(kind, work.host.name, work.database.name, commands=work.host.commands)
+    records, _ = read_records(folder)
+    if any(_has_end(record, work.record, job) for record in records):
+        yield
+    else:
+        with record_outcome(folder, work.record):
+            yield
+
+
+def _has_end(record: Record, new: Record, job: Job) -> bool:
+    """Tell whether a record is about the job of a new one, and says how that ended."""
+    if (record.kind, record.host, record.database) != (new.kind, new.host, new.database):
+        return False
+    if not isinstance(record, RunRecord | VerificationRecord) or record.details.job_started != _start_time(job):
+        return False
+    # Else the task did not get the result of the job.
+    return record.error is None or record.exit_status not in (0, COULD_NOT_LOOK, INTERRUPTED)
 
 
 def _find_latest_job(work: Session) -> Job:
@@ -283,18 +317,18 @@ def verify(work: Session, path: PurePosixPath | None = None, quick: bool = False
     verification = verify_backup(
         work.host, work.database, path, quick, tolerance, lambda job: follow(work, job), resume
     )
-    _record_verification(work, verification)
+    _record_verification(work, verification, quick)
     return verification
 
 
-def _record_verification(work: Session, verification: Verification) -> None:
+def _record_verification(work: Session, verification: Verification, quick: bool) -> None:
     record = work.record
     record.script_sha256 = installed_sha256(work.host, work.database.script)
-    record.checks = [
-        {"name": check.name, "passed": check.outcome.value, "detail": check.detail} for check in verification.checks
-    ]
+    record.checks = verification.checks
     record.integrity_check = verification.integrity
-    record.details["source_bytes"] = verification.source_bytes
+    if isinstance(record.details, VerificationDetails):
+        record.details.source_bytes = verification.source_bytes
+        record.details.quick = quick
     record.exit_status = verification.exit_code
     _record_backup(record, verification.path, verification.backup)
 

@@ -20,7 +20,8 @@ import pytest
 from demo_backups.backup.script import read_script
 from demo_backups.errors import StepError
 from demo_backups.project import ROOT
-from demo_backups.records.record import SCHEMA, Record
+from demo_backups.records.check import Check, Outcome
+from demo_backups.records.record import SCHEMA, new_record
 from demo_backups.records.store import write_record
 from demo_backups.rehearsal.database import make_tracker
 from demo_backups.rehearsal.server import ALIAS
@@ -108,8 +109,8 @@ class Release:
     def add_record(self, kind: str, **changes: Any) -> None:
         """Write a record of something that passed."""
         sha256 = read_script(self.script).sha256
-        record = Record(kind, ALIAS, "index", script_sha256=sha256, exit_status=0)
-        record.checks = [{"name": "size", "passed": True, "detail": ""}]
+        record = new_record(kind, ALIAS, "index", script_sha256=sha256, exit_status=0)
+        record.checks = [Check("size", Outcome.PASSED, "")]
         write_record(self.evidence, replace(record, **changes))
 
     def rewrite(self, kind: str, change: Callable[[dict[str, Any]], None]) -> None:

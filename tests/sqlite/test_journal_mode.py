@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from demo_backups.errors import JournalModeError, NoDatabaseError
-from demo_backups.records.record import Record
+from demo_backups.records.record import new_record
 from demo_backups.rehearsal.database import make_tracker
 from demo_backups.rehearsal.writer import live_writer
 from demo_backups.remote.host import Host, Result
@@ -57,7 +57,7 @@ class LiveDatabase:
     def enable_wal(self, undo: bool = False, dry_run: bool = False) -> str:
         """Do what the task does; return what it printed."""
         out = io.StringIO()
-        record = Record("enable-wal", self.host.name, self.database.name)
+        record = new_record("enable-wal", self.host.name, self.database.name)
         enable_wal(Session(self.host, self.settings, self.database, record, make_console(out), dry_run), undo)
         return out.getvalue()
 

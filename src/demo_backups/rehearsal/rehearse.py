@@ -15,7 +15,8 @@ from typing import Any, TypeAlias
 
 from ..backup.crontab import make_job, read_crontab, split_line, unescape_command
 from ..errors import InterruptedRunError, SettingsError, StepError
-from ..records.record import Record
+from ..records.record import RehearsalRecord
+from ..records.record import Traffic as RecordedTraffic
 from ..records.store import record_outcome, records_dir, write_record
 from ..remote.connection import open_host
 from ..settings import Settings
@@ -47,7 +48,7 @@ def rehearse(settings: Settings, options: RehearsalOptions, keep: bool, out: Con
     `settings` are those of the project file; `evidence_dir` is where the record is written. With `keep`, the server
     stays up until Ctrl-C.
     """
-    record = Record("rehearsal", ALIAS, options.database)
+    record = RehearsalRecord(host=ALIAS, database=options.database)
     with (
         _end_on_signals(),
         tempfile.TemporaryDirectory(prefix="demo-backups-") as name,
@@ -63,11 +64,11 @@ def rehearse(settings: Settings, options: RehearsalOptions, keep: bool, out: Con
                 # Written again at the end, with what the writer did; until then the plan uses this record.
                 write_record(records_dir(settings), replace(record, exit_status=0))
                 _keep_running(out, rehearsal, options.database)
-        record.details |= {
-            "journal": options.journal,
-            "asked_commits_per_second": options.traffic,
-            "traffic": {"commits": traffic.commits, "failed": traffic.failed, "slowest": traffic.slowest},
-        }
+        record.details.journal = options.journal
+        record.details.asked_commits_per_second = options.traffic
+        record.details.traffic = RecordedTraffic(
+            commits=traffic.commits, failed=traffic.failed, slowest=traffic.slowest
+        )
         _print_traffic(out, traffic)
         out.say(f"Success. {summary}", Tone.GOOD)
 
@@ -80,7 +81,7 @@ def _print_heading(out: Console, server: Server, source: Path, options: Rehearsa
     )
 
 
-def _run_scenario(settings: Settings, options: RehearsalOptions, record: Record, out: Console) -> str:
+def _run_scenario(settings: Settings, options: RehearsalOptions, record: RehearsalRecord, out: Console) -> str:
     with open_host(settings) as host:
         session = Session(host, settings, settings.database(options.database), record, out)
         try:

@@ -68,7 +68,7 @@ def observe_facts(settings: Settings) -> tuple[ReleaseFacts, list[str]]:
         pull_request=in_checkout(read_pull_request),
     )
     invalid = [] if isinstance(records, Unavailable) else records[1]
-    return facts, [f"invalid record, ignored: {record.path}: {record.why}" for record in invalid]
+    return facts, [f"invalid record, ignored: {record.path}: {record.reason}" for record in invalid]
 
 
 def find_doc_problem(doc: Path) -> str | None:

@@ -6,6 +6,7 @@ import enum
 from typing import TYPE_CHECKING
 
 from ..errors import COULD_NOT_LOOK, INTERRUPTED
+from ..records.check import Outcome
 
 if TYPE_CHECKING:
     from ..records.record import Record
@@ -43,17 +44,17 @@ VERDICTS = {  # of a preflight, by their values
     "no": Tone.BAD,
 }
 RESULTS = {  # of a check: a symbol, a text and a tone
-    True: ("✓", "passed", Tone.GOOD),
-    False: ("✗", "failed", Tone.BAD),
-    None: ("?", "could not be made", Tone.WARNING),
+    Outcome.PASSED: ("✓", "passed", Tone.GOOD),
+    Outcome.FAILED: ("✗", "failed", Tone.BAD),
+    Outcome.UNKNOWN: ("?", "could not be made", Tone.WARNING),
 }
 
 
 def describe_outcome(record: Record) -> tuple[str, Tone]:
     """Describe in a few words how a task ended, from its record."""
     count = len(record.checks)
-    for outcome in (False, None):
-        names = [check["name"] for check in record.checks if check["passed"] is outcome]
+    for outcome in (Outcome.FAILED, Outcome.UNKNOWN):
+        names = [check.name for check in record.checks if check.outcome is outcome]
         if names:
             _, text, tone = RESULTS[outcome]
             return f"{len(names)} of {count} checks {text}: {', '.join(names)}", tone

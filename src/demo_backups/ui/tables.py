@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from ..project import task_command
+from ..records.check import Outcome
 from ..units import format_size
 from .console import Console, styled
 from .outcome import MARKS, RESULTS, VERDICTS, Tone, describe_outcome
@@ -34,6 +34,19 @@ def _make_table(*columns: str, header: bool = True, right: Sequence[str] = ()) -
     return table
 
 
+UNLIMITED_WIDTH = 10_000
+SUMMARIES = {
+    Outcome.PASSED: "all checks passed",
+    Outcome.FAILED: "NOT a good backup",
+    Outcome.UNKNOWN: "not all checks could be made",
+}
+
+
+def _measure_width(out: Console, table: Table) -> int:
+    """Return the columns that a table needs so that no cell is folded."""
+    return Measurement.get(out, out.options.update_width(UNLIMITED_WIDTH), table).maximum
+
+
 # --- a verification -------------------------------------------------------------------------------------------------
 
 
@@ -41,9 +54,8 @@ def print_verification(out: Console, verification: Verification) -> None:
     """Print the checks of a backup and their result."""
     out.print(styled(f"backup  {verification.path or 'none'}\nsource  {verification.source}"))
     out.print(_checks_table(verification))
-    summary = {True: "all checks passed", False: "NOT a good backup", None: "not all checks could be made"}
-    _, _, tone = RESULTS[verification.outcome.value]
-    out.print(styled(summary[verification.outcome.value], tone))
+    _, _, tone = RESULTS[verification.outcome]
+    out.print(styled(SUMMARIES[verification.outcome], tone))
 
 
 def _checks_table(verification: Verification) -> Table:
@@ -51,7 +63,7 @@ def _checks_table(verification: Verification) -> Table:
     for column in table.columns[:2]:
         column.no_wrap = True
     for check in verification.checks:
-        _, text, tone = RESULTS[check.outcome.value]
+        _, text, tone = RESULTS[check.outcome]
         result = text.upper() if tone is Tone.BAD else text
         table.add_row(styled(check.name), styled(result, tone), styled(check.detail))
     return table
@@ -86,8 +98,8 @@ def print_backups(out: Console, backups: Sequence[File]) -> None:
 def history_as_json(records: Sequence[Record], invalid: Sequence[InvalidRecord]) -> dict[str, Any]:
     """Return the object that `inv history --json` prints; docs/reference/records.md has the fields of a record."""
     return {
-        "records": [asdict(record) for record in records],
-        "damaged": [{"file": str(each.path), "why": each.why} for each in invalid],
+        "records": [record.as_json() for record in records],
+        "damaged": [{"file": str(file.path), "why": file.reason} for file in invalid],
     }
 
 
@@ -101,7 +113,7 @@ def print_history(
     """
     if records:
         table = _history_table(records)
-        if Measurement.get(out, out.options, table).maximum <= out.width:
+        if _measure_width(out, table) <= out.width:
             out.print(table)
         else:
             _print_history_list(out, records)
@@ -110,7 +122,7 @@ def print_history(
     elif not invalid:
         out.say(f"no records in {folder} yet: tasks that change something on a host, verify and rehearse write one")
     for file in invalid:
-        out.say(f"skipped: {file.path}: {file.why}", Tone.WARNING)
+        out.say(f"invalid record, ignored: {file.path}: {file.reason}", Tone.WARNING)
 
 
 def _history_table(records: Sequence[Record]) -> Table:
