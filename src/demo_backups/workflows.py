@@ -257,7 +257,7 @@ def attach(work: Session) -> Verification | None:
 
 @contextlib.contextmanager
 def _record_once(work: Session, job: Job) -> Iterator[None]:
-    """Write a record of how a job ended, unless there is one already."""
+    """Write a record of how a job ended, unless there already is one."""
     folder = records_dir(work.settings)
     kind = "run" if job.kind == BACKUP else "verification"
     work.record = new_record(kind, work.host.name, work.database.name, commands=work.host.commands)
@@ -275,7 +275,7 @@ def _has_end(record: Record, new: Record, job: Job) -> bool:
         return False
     if not isinstance(record, RunRecord | VerificationRecord) or record.details.job_started != _start_time(job):
         return False
-    # Else the task did not get the result of the job.
+    # Otherwise the task of that record did not get the result of the job.
     return record.error is None or record.exit_status not in (0, COULD_NOT_LOOK, INTERRUPTED)
 
 
