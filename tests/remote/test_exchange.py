@@ -16,8 +16,8 @@ from demo_backups.remote.exchange import (
     PREAMBLE_LIMIT,
     STDERR_LIMIT,
     CommandTimeoutError,
+    ExchangeResult,
     LocalStreamError,
-    Outcome,
     OutputLimitError,
     PasswordRefusedError,
     Request,
@@ -29,7 +29,7 @@ from demo_backups.remote.runners import LocalRunner
 MARKS = "echo MARKER; echo MARKER >&2; "
 
 
-def exchange(script: str, **request: Any) -> Outcome:
+def exchange(script: str, **request: Any) -> ExchangeResult:
     """Run a script on this machine that prints the marker itself."""
     return run_exchange(LocalRunner().start(script), Request(b"MARKER", **request), Interrupts())
 
