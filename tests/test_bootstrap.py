@@ -192,7 +192,7 @@ def test_failed_build_is_repeated(checkout: Checkout) -> None:
     assert checkout("verify").stderr == ""
 
 
-def test_failed_rebuild_does_not_count_as_old_build(checkout: Checkout) -> None:
+def test_failed_rebuild_is_repeated(checkout: Checkout) -> None:
     checkout()
     lock = checkout.root / "requirements.lock"
     before = lock.read_text()

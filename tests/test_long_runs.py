@@ -263,7 +263,7 @@ def test_damaged_job_state_is_not_trusted(tracker: TrackerServer) -> None:
 
 
 @root_only
-def test_job_state_of_another_user_is_not_trusted(tracker: TrackerServer) -> None:
+def test_job_state_of_other_user_is_rejected(tracker: TrackerServer) -> None:
     assert_success(tracker.inv("run"))
     os.chown(tracker.job_state, NOBODY, NOBODY)
     for task in ("attach", "stop-backup", "run"):

@@ -197,7 +197,7 @@ def test_failed_check_exits_1(local_inv: InvRunner, home: Path, backup: str | No
     assert {check["name"]: check["passed"] for check in verification["checks"]}["created"] is False
 
 
-def test_check_that_could_not_be_made_exits_3(local_inv: InvRunner, home: Path) -> None:
+def test_unknown_check_exits_with_3(local_inv: InvRunner, home: Path) -> None:
     make_backup(home)
     (home / "the app/storage/index/lib/database/sqlite3.db").unlink()
     assert read_json(local_inv("verify", "--json"), COULD_NOT_LOOK)["passed"] is None
