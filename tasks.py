@@ -36,7 +36,7 @@ else:
     console, tables = LazyModule("ui.console"), LazyModule("ui.tables")
 
 if Path(__file__).resolve().parent != ROOT:
-    message = f"the demo_backups of {ROOT} is not that of this directory: run ./inv, or 'pip install -e .' first"
+    message = f"demo_backups is installed from {ROOT}, not from this directory: run ./inv, or 'pip install -e .' first"
     raise Exit(message, WRONG_INPUT)
 
 limit_debug_output()
@@ -47,7 +47,7 @@ try:
 except BackupsError as error:
     raise Exit(str(error), error.exit_code) from error
 
-HOST = {"host": "SSH alias of the server, or local for this machine (default: the setting host)"}
+HOST = {"host": "SSH alias of the server, or local for this machine (default: host in the settings)"}
 DATABASE = {"database": "name of the database in the settings (default: index)"}
 DRY_RUN = {"dry-run": "show what would be changed and run; change nothing"}
 JSON = {"json": "print one JSON object on standard output"}
@@ -84,7 +84,7 @@ def session(
 def preflight(c: Context, host: str | None = None, database: str = "index", json: bool = False) -> None:
     """Predict what a backup will do.
 
-    It checks space, duration and how long writers wait. Exit code 1 if the backup should not run.
+    It checks free space, duration and how long writers would wait. The exit code is 1 if the backup should not run.
     """
     with session(c, "preflight", host, database, stream=sys.stderr if json else None) as work:
         prediction = workflows.preflight(work)
@@ -145,7 +145,7 @@ def run_tracker_backup(c: Context, host: str | None = None, dry_run: bool = Fals
 def attach(c: Context, host: str | None = None, database: str = "index") -> None:
     """Follow the latest backup or check.
 
-    It may run since an earlier task was interrupted, or have ended. The exit code is that of the interrupted task.
+    It may still be running, or have ended. The exit code is that of the task that started it.
     """
     with session(c, "attach", host, database) as work:
         verification = workflows.attach(work)
@@ -156,9 +156,9 @@ def attach(c: Context, host: str | None = None, database: str = "index") -> None
 
 @task(help=HOST | DATABASE | DRY_RUN)
 def stop_backup(c: Context, host: str | None = None, database: str = "index", dry_run: bool = False) -> None:
-    """Stop the running backup, or the check of one.
+    """Stop the running backup or check.
 
-    It stops backups of tasks and of cron, and removes the partial file.
+    It stops backups started by a task or by cron, and removes the partial file.
     """
     with session(c, "stop-backup", host, database, dry_run, record="stop-backup") as work:
         workflows.stop_backup(work)
@@ -181,7 +181,7 @@ def verify(
 ) -> None:
     """Verify a backup with five checks.
 
-    Exit code 1 if one failed, 3 if none failed but one could not be made.
+    The exit code is 1 if a check failed, and 3 if none failed but one could not be made.
     """
     path = None if backup is None else PurePosixPath(backup)
     stream = sys.stderr if json else None
@@ -213,9 +213,9 @@ HISTORY = {
 
 @task(help=HISTORY | JSON)
 def history(c: Context, host: str | None = None, database: str | None = None, json: bool = False) -> None:
-    """List what was done, newest first.
+    """List the records of what was done, newest first.
 
-    It reads the local records and connects to no host.
+    It reads local files and does not connect to a host.
     """
     folder = store.records_dir(settings(c, host))
     if database is not None:
@@ -235,7 +235,7 @@ def history(c: Context, host: str | None = None, database: str | None = None, js
 def enable(c: Context, host: str | None = None, database: str = "index", dry_run: bool = False) -> None:
     """Add the backup to the server's crontab.
 
-    The published crontab has its time; a database without a line there is refused.
+    The published crontab decides when it runs. A database without a line there is refused.
     """
     with session(c, "enable", host, database, dry_run, record="enable") as work:
         workflows.enable(work)
@@ -278,7 +278,7 @@ def enable_wal(
 # --- the release ----------------------------------------------------------------------------------------------------
 
 PLAN = {
-    "exit-code": "exit 1 if a step is to do, else 3 if one is unknown; optional steps do not count",
+    "exit-code": "exit 1 if a step is marked 'to do', otherwise 3 if one is unknown; optional steps do not count",
     "svg": "also save the output as an SVG picture in this file",
 }
 
@@ -311,7 +311,7 @@ def plan(
 def next(c: Context, host: str | None = None, yes: bool = False) -> None:
     """Do the next step of the release.
 
-    It shows the commands, asks, runs them, and checks the result.
+    It shows the commands, asks for confirmation, runs them, and checks the result.
     """
     actions.do_next(settings(c, host), console.make_console(), yes)
 
@@ -356,7 +356,7 @@ def push(c: Context, dry_run: bool = False) -> None:
 def open_pr(c: Context, host: str | None = None, dry_run: bool = False) -> None:
     """Open the pull request.
 
-    Its text is the report. Without gh, the task prints the text and where to open the pull request by hand.
+    Its text is the report. If gh cannot open it, the task prints the text and the page on which to open it by hand.
     """
     actions.open_pr(settings(c, host), console.make_console(), dry_run)
 
@@ -371,7 +371,7 @@ REPORT = {
 def report(c: Context, host: str | None = None, open: bool = False, format: str = "html") -> None:
     """Write the report: reports/index.html.
 
-    It has the plan, the last verifications and the records.
+    The page shows the plan, the last verifications and the records.
     """
     render.check_format(format)
     is_markdown = format == render.MARKDOWN
@@ -410,7 +410,7 @@ def rehearse(
 ) -> None:
     """Run every step on a throwaway server.
 
-    The server and its live database run on this machine only, and end with the task.
+    The server and its live database run on this machine and are removed at the end.
     """
     project = settings_module.rehearsal_settings(settings(c))
     if svg is not None:
@@ -426,8 +426,8 @@ BENCH = {
     "sizes": "sizes of the database in GB, such as 0.25,1",
     "journals": "journal modes: wal, delete, or wal,delete",
     "rates": "commits per second of the writer, such as 0,200,max",
-    "methods": "separated by ';': cp, fsync; plain .backup; script; VACUUM INTO; and three that were tried",
-    "rounds": "how often cp and the script are measured",
+    "methods": "separated by ';': cp, fsync; plain .backup; script; VACUUM INTO; and variants, see docs/benchmarks.md",
+    "rounds": "how many times cp and the script are measured",
     "folder": "directory of the databases, on the disk to measure (default: the temporary directory)",
     "out": "directory of the results (default: reports; with --full, benchmarks and docs)",
 }
@@ -447,7 +447,7 @@ def bench(
 ) -> None:
     """Measure ways to copy a live database.
 
-    It takes ten minutes; with --full, half an hour.
+    It takes up to ten minutes; with --full, about half an hour.
     """
     import tempfile
 

@@ -192,7 +192,7 @@ def test_second_run_is_refused(tracker: TrackerServer) -> None:
         assert read_json(tracker.inv("preflight", "--json"), FAILED)["verdict"] == "no"
         from_cron = wait_for_end(tracker.start_from_cron())
         assert (from_cron.returncode, tracker.new_backups()) == (1, [])
-        assert "another run is at work" in from_cron.stderr
+        assert "another run is in progress" in from_cron.stderr
 
 
 def test_stop_backup_stops_run_of_task(tracker: TrackerServer) -> None:

@@ -22,7 +22,7 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"must be text, not {value!r}")
     if not value or not value.isprintable():
-        raise ValueError("must not be empty" if not value else f"contains a control character: {value!r}")
+        raise ValueError("must not be empty" if not value else f"must not contain control characters: {value!r}")
     return value
 
 

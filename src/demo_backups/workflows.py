@@ -114,7 +114,7 @@ def open_session(
 
 
 def deploy(work: Session) -> None:
-    """Deploy the database's script; if the host has it already, say so and change nothing."""
+    """Deploy the database's script; if the host already has it, say so and change nothing."""
     script = read_script(work.database.local_script)
     work.record.script_sha256 = script.sha256
     require_tools(work.host)
@@ -201,7 +201,7 @@ def finish_backup(work: Session, job: Job) -> File:
 
 
 def _collect_backup(work: Session, job: Job) -> File:
-    """Follow a backup to its end, put what is known of it into the record, and return the file."""
+    """Follow a backup to its end, record its result, and return the file."""
     status, output = follow(work, job)
     work.record.exit_status = status.status
     work.record.seconds = round((status.ended or status.now) - job.started, 3)
@@ -257,7 +257,7 @@ def attach(work: Session) -> Verification | None:
 
 @contextlib.contextmanager
 def _record_once(work: Session, job: Job) -> Iterator[None]:
-    """Write a record of how a job ended, unless there is one already."""
+    """Write a record of how a job ended, unless there already is one."""
     folder = records_dir(work.settings)
     kind = "run" if job.kind == BACKUP else "verification"
     work.record = new_record(kind, work.host.name, work.database.name, commands=work.host.commands)
@@ -275,7 +275,7 @@ def _has_end(record: Record, new: Record, job: Job) -> bool:
         return False
     if not isinstance(record, RunRecord | VerificationRecord) or record.details.job_started != _start_time(job):
         return False
-    # Else the task did not get the result of the job.
+    # Otherwise the task of that record did not get the result of the job.
     return record.error is None or record.exit_status not in (0, COULD_NOT_LOOK, INTERRUPTED)
 
 
@@ -300,7 +300,7 @@ def stop_backup(work: Session) -> None:
         work.show("\n".join([*stop_commands(work.database, active.kinds, message), clear_command(work.database)]))
     else:
         end_backup(work.host, work.database, message)
-        work.out.say("stopped; its partial file is removed, and older backups are unchanged")
+        work.out.say("stopped; the partial file was removed, and older backups are unchanged")
 
 
 # --- verify ---------------------------------------------------------------------------------------------------------
@@ -342,7 +342,7 @@ def list_backups(work: Session) -> list[File]:
 
 
 def enable(work: Session) -> None:
-    """Add the database's job to the crontab of the host; if it is active already, say so and change nothing.
+    """Add the database's job to the crontab of the host; if it is already active, say so and change nothing.
 
     Raises StepError for a database that the published crontab has no line for, and unless the script is deployed.
     """
@@ -357,7 +357,7 @@ def enable(work: Session) -> None:
     old = read_crontab(work.host)
     new = add_job(old or "", job)
     if new == old:
-        work.out.say(f"enabled already: nothing to do\n  {job.line}")
+        work.out.say(f"already enabled: nothing to do\n  {job.line}")
         return
     check_log_writable(work.host, job.log)
     _replace_crontab(work, old, new)
@@ -387,11 +387,11 @@ def _replace_crontab(work: Session, old: str | None, new: str | None) -> None:
 
 
 def enable_wal(work: Session, undo: bool = False) -> None:
-    """Switch the live database to WAL mode, or with `undo` back to rollback mode; if it is in that mode, say so."""
+    """Switch the live database to WAL mode, or with `undo` to rollback mode; if it already is in that mode, say so."""
     wal = not undo
     name = "WAL" if wal else "rollback"
     if read_journal_mode(work.host, work.database).wal == wal:
-        work.out.say(f"{work.database.source} is in {name} mode already: nothing to do")
+        work.out.say(f"{work.database.source} is already in {name} mode: nothing to do")
         return
     check_sidecars_writable(work.host, work.database)
     if wal:

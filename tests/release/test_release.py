@@ -445,7 +445,7 @@ def test_unreachable_server_makes_steps_unknown(release: Release, closed_port: i
 
 def test_plan_explains_unknown_steps(release: Release) -> None:
     done = release.demo.inv("plan", "--exit-code", INVOKE_HOST="nowhere.invalid")
-    assert (done.returncode, done.stderr) == (1, "")  # something is to do
+    assert (done.returncode, done.stderr) == (1, "")  # a step is marked "to do"
     table, _, below = done.stdout.partition(" merge ")
     assert [name for names in STEPS.values() for name in names if f" {name} " not in f"{table} merge "] == []
     assert table.count(" unknown ") == len(SERVER_MARKS | GITHUB_STEPS)

@@ -208,7 +208,7 @@ def test_query_and_execute_raise_different_errors(either: Host) -> None:
 @pytest.mark.parametrize("answer", ["", "many", "1\n2"])
 def test_unparsable_answer_is_no_answer(here: Host, answer: str) -> None:
     assert here.query_parsed("count", "echo 7", int) == 7
-    with pytest.raises(CouldNotLookError, match="could not count: the answer cannot be read"):
+    with pytest.raises(CouldNotLookError, match="could not count: the answer cannot be parsed"):
         here.query_parsed("count", f"printf %s {shlex.quote(answer)}", int)
 
 

@@ -175,7 +175,7 @@ def test_a_list_without_a_backup_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
         (run(), "done", Tone.GOOD),
         (run(exit_status=1), "failed, exit status 1", Tone.BAD),
         (run(exit_status=23), "failed, exit status 23", Tone.BAD),
-        (run(exit_status=3), "could not look", Tone.WARNING),
+        (run(exit_status=3), "a fact could not be read", Tone.WARNING),
         (run(exit_status=130), "interrupted", Tone.WARNING),
         (run(exit_status=None), "exit status unknown", Tone.WARNING),
         (verification(), "all 5 checks passed", Tone.GOOD),

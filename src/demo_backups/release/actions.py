@@ -81,7 +81,7 @@ def open_pr(settings: Settings, out: Console, dry_run: bool = False) -> None:
         raise CouldNotLookError(
             "the pull request was not opened",
             output=change.error,
-            advice=f"correct that, or open it by hand with the text above: {page}",
+            advice=f"fix that, or open it by hand with the text above: {page}",
         )
     _apply(checkout, replace(change, stdin=body), out, dry_run)
 
@@ -175,7 +175,7 @@ ACTIONS = {
 MANUAL_STEPS = {  # CHECKOUT is replaced by the path of the checkout
     "index-script": f"edit it in CHECKOUT, or copy the one of this project from {ROOT / 'share/bin'}",
     "tracker-script": f"edit it in CHECKOUT, or copy the one of this project from {ROOT / 'share/bin'}",
-    "docs": "describe in CHECKOUT the method by its name .backup, and how to verify and restore a backup",
+    "docs": "describe the .backup method in CHECKOUT, and how to verify and restore a backup",
     "review": "answer the reviewers, commit, and push again",
     "merge": "merge it on its page, or with gh pr merge",
 }
@@ -185,7 +185,7 @@ MANUAL_STEPS = {  # CHECKOUT is replaced by the path of the checkout
 
 
 def do_next(settings: Settings, out: Console, yes: bool) -> None:
-    """Do the next step of the plan: show its commands, ask, act, and check that the plan says that it is done.
+    """Do the next step of the plan: show its commands, ask, act, and check that the plan marks it as done.
 
     Raises StepError if the step is manual, or not done afterwards; CouldNotLookError if the next step is unknown;
     SettingsError if release.repository is not a checkout.
@@ -210,9 +210,9 @@ def do_next(settings: Settings, out: Console, yes: bool) -> None:
         action.run(context, True)
     if not yes:
         _confirm()
-        # While the question was open, the script may have been edited, or somebody else may have done the step.
+        # Meanwhile the script may have been edited, or somebody else may have done the step.
         if observe_plan(settings).next != step:
-            raise StepError("nothing was done: the plan changed while the question was open", advice="run it again")
+            raise StepError("nothing was done: the plan changed before you confirmed", advice="run it again")
     action.run(context, False)
     _check_done(observe_plan(settings), step.name, out)
 
@@ -239,7 +239,7 @@ def _report_no_next_step(plan: Plan, out: Console) -> None:
             "the next step is unknown",
             host=plan.host,
             output="\n".join([*lines, *plan.notes]),
-            advice=f"correct that and run it again{by_hand if unknown[0] == 'open-pr' else ''}",
+            advice=f"fix that and run it again{by_hand if unknown[0] == 'open-pr' else ''}",
         )
     summary = "nothing to do now" if remaining else "nothing to do: the release is complete"
     out.say("\n".join([summary, *lines]))

@@ -335,7 +335,7 @@ def evaluate_merge(facts: ReleaseFacts) -> Observation:
         return unknown(facts.remote)
     if facts.remote.merge_state is MergeState.UNKNOWN and isinstance(facts.pull_request, Unavailable):
         advice = f"git fetch {remote}, with --unshallow in a shallow clone"
-        return Observation(State.UNKNOWN, f"the checkout lacks commits of {base} on {remote}: {advice}")
+        return Observation(State.UNKNOWN, f"the checkout does not have all commits of {base} on {remote}: {advice}")
     return to_do(f"not in {base}")
 
 

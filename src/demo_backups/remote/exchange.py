@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from .interrupts import Interrupts
 
 CHUNK = 256 * 1024  # bytes that are sent at a time
-OUTPUT_LIMIT = 8 * 1024 * 1024  # bytes of standard output that are kept; a command that prints more is given up
+OUTPUT_LIMIT = 8 * 1024 * 1024  # bytes of standard output that are kept; more than that is an error
 STDERR_LIMIT = 64 * 1024  # bytes of standard error, of which the start and the end are kept
 PREAMBLE_LIMIT = 64 * 1024  # bytes of what is printed before the marker, of which the end is kept
 START_TIMEOUT = 60  # seconds for a command that is sent or received data to start
-FINISH_TIMEOUT = 3600  # seconds for a command to end that has got all of its input, such as to flush and compare it
+FINISH_TIMEOUT = 3600  # seconds for a command to end after it has all of its input, for example to flush and check it
 
 
 class Stream(enum.Enum):
@@ -186,7 +186,7 @@ class _Exchange:
         )
 
     def join_sender(self) -> None:
-        """Wait a moment for the thread that sends; the closed command ends it unless the source blocks."""
+        """Wait briefly for the sending thread. Closing the command ends the thread, unless the source blocks."""
         if self._sender:
             self._sender.join(1)
 
@@ -210,7 +210,7 @@ class _Exchange:
             raise CommandTimeoutError(seconds, stalled=self._is_moving())
 
     def _limit(self) -> tuple[float, float]:
-        """The moment from which a limit counts, and the limit in seconds."""
+        """Return the time at which the current timeout starts, and its seconds."""
         if self._request.source is None and self._request.sink is None:
             return self._begin, self._request.timeout
         if not self._filters[Stream.STDOUT].found:

@@ -1,8 +1,8 @@
 """A Host runs commands, over SSH or on this machine, as root where that is needed.
 
-Everything on a server is done by shell commands; files are streams of bytes to and from such a command. So there is one
-way in. It works the same for a server and for this machine, as root and as another user, and a `.bashrc` that prints,
-which breaks every SFTP session, does no harm.
+Everything on a server is done by shell commands; files are streams of bytes to and from such a command. This works the
+same way on a server and on this machine, as root and as another user. A `.bashrc` that prints something does no harm,
+while it breaks every SFTP session.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ class Host:
         return Transfer(result, outcome.transferred, outcome.sha256, outcome.input_complete)
 
     def query(self, action: str, command: str, *, root: bool = True, advice: str = "") -> str:
-        """Run a command whose output is an answer; raises CouldNotLookError, with an advice, unless it succeeds."""
+        """Run a command and return its output; raises CouldNotLookError, with the advice, unless it succeeds."""
         result = self.run(action, command, root=root)
         if not result.ok:
             raise CouldNotLookError(
@@ -177,7 +177,7 @@ class Host:
             return parse(answer)
         except (ValueError, IndexError, KeyError) as error:
             raise CouldNotLookError(
-                f"could not {action}: the answer cannot be read", host=self.name, output=f"{answer[:500]}\n({error})"
+                f"could not {action}: the answer cannot be parsed", host=self.name, output=f"{answer[:500]}\n({error})"
             ) from error
 
     def execute(self, action: str, command: str, *, display: str = "") -> str:
@@ -221,7 +221,7 @@ class Host:
             access = self._find_root_access()
             outcome = self._run_once(action, command, access, request)
             if not outcome.started and access.prefix == SUDO_WITHOUT_PASSWORD:
-                # Sudo had not asked since a password was typed a moment before: now it does.
+                # Until now sudo did not ask, because it had accepted a password shortly before. Now it asks.
                 self._root_access = None
                 access = self._find_root_access()
                 if access.password is not None:
@@ -237,7 +237,7 @@ class Host:
         return outcome
 
     def _run_once(self, action: str, command: str, access: _RootAccess, request: Request) -> Outcome:
-        """Run a command; every way in which that fails becomes an error with an advice."""
+        """Run a command; each way in which that can fail raises an error with advice."""
         shell = access.prefix + self._shell_command(action, command, has_input=request.source is not None)
         request = replace(request, marker=self._marker.encode(), prompt=self._prompt.encode(), password=access.password)
         still_running = f"it may still be running on {self.name}: check that before you start it again"
@@ -268,7 +268,7 @@ class Host:
         match error:
             case NoSessionError():
                 return CommandNotStartedError(
-                    f"could not {action}: the server opens no session for a command",
+                    f"could not {action}: the server opens no session for the command",
                     host=self.name,
                     output=str(error),
                     advice="see MaxSessions in its sshd_config",

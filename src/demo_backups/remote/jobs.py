@@ -67,7 +67,7 @@ class Job:
 
     @property
     def when(self) -> str:
-        """When it was started, for people."""
+        """The time at which it was started, for messages."""
         return datetime.fromtimestamp(self.started, timezone.utc).isoformat(sep=" ", timespec="seconds")
 
 
@@ -108,7 +108,7 @@ def start_command(
 ) -> str:
     """Build the command that starts a job, with its description on standard input, and prints what `find_command` does.
 
-    Exits BUSY if a job of this kind is running. If `shortened`, for people, a note replaces the supervisor's text.
+    Exits BUSY if a job of this kind is running. If `shortened`, for messages, a note replaces the supervisor's text.
     """
     supervisor = SUPERVISOR.read_text()
     if shortened:
@@ -121,7 +121,7 @@ def start_command(
             f"set -eu; umask 077; mkdir -p -- {where}; cd -- {where}; {CHECK_OWNER}",
             f"exec 8> lock; flock --wait 1 8 || exit {BUSY}",
             "rm -f -- status output about.part; : > output; cat > about.part",
-            check_sha256("about.part", sha256, "the description was damaged on the way"),
+            check_sha256("about.part", sha256, "the transfer of the description was damaged"),
             "{ date +%s.%N; cat about.part; } > about.new; rm -f -- about.part",
             "sync -- about.new; mv -- about.new about",
             # Appended, since stop_job_command writes to the same file.
@@ -180,20 +180,20 @@ def _parse_description(value: Any) -> Job:
         and isinstance(value["before"], list)
         and all(isinstance(name, str) for name in value["before"])
     ):
-        raise ValueError("a field has a value that none of its kind has")
+        raise ValueError("a field has an invalid value")
     return Job(**value)
 
 
 def _parse_time(text: str) -> float:
     seconds = float(text)
     if not (math.isfinite(seconds) and 0 <= seconds < 1e11):  # datetime has no later years
-        raise ValueError(f"{text} s is no time")
+        raise ValueError(f"{text} s is not a time")
     return seconds
 
 
 def _parse_count(text: str, largest: int = 2**63) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= largest):
-        raise ValueError(f"{text[:50]!r} is no number from 0 to {largest}")
+        raise ValueError(f"{text[:50]!r} is not a number from 0 to {largest}")
     return int(text)
 
 
@@ -222,7 +222,7 @@ def parse_status(text: str) -> JobStatus:
     """Parse what `status_command` printed; raises ValueError."""
     state, end, size, now, started, output_size, output = text.split("\n", 6)
     if state not in ("running", "ended"):
-        raise ValueError(f"{state[:50]!r} is no state of a job")
+        raise ValueError(f"{state[:50]!r} is not a state of a job")
     status, ended = end.split() or (None, None)
     return JobStatus(
         running=state == "running",
@@ -268,7 +268,7 @@ def start_job(
         raise StepError(f"the {job.kind} could not be started", host=host.name, output=result.output)
     started = _parse(host, where, result, parse_job)
     if started is None:
-        raise _damaged(host, where, "nothing is stored about the job")
+        raise _damaged(host, where, "there is no description of the job")
     return started
 
 
@@ -352,13 +352,13 @@ def follow_job(
 
 
 def _read_same(host: Host, database: Database, job: Job, offset: int, limit: int) -> JobStatus:
-    """Read the status of this very job; raises CouldNotLookError if another one has taken its place."""
+    """Read the status of this job; raises CouldNotLookError if another one has replaced it."""
     status = read_status(host, database, job.kind, offset, limit)
     if status.started != job.started:
         raise JobStateError(
-            f"another {job.kind} of the {database.name} database was started since; how this one ended is lost",
+            f"another {job.kind} of the {database.name} database has been started: the result of this one is lost",
             host=host.name,
-            advice=f"list what exists: {host.task('list-backups', '--database', database.name)}",
+            advice=f"list the backups: {host.task('list-backups', '--database', database.name)}",
         )
     return status
 
@@ -389,7 +389,7 @@ def attach_command(host: Host, database: Database, task: str = "attach") -> str:
     return host.task(task, "--database", database.name)
 
 
-# --- the state directory: the one place where its answers are judged ------------------------------------------------
+# --- answers from the state directory -------------------------------------------------------------------------------
 
 
 def _read(host: Host, where: str, result: Result, parse: Callable[[str], T]) -> T:
@@ -419,7 +419,7 @@ def _damaged(host: Host, where: str, problem: str) -> JobStateError:
 def _check_owner(host: Host, where: str, result: Result) -> None:
     if result.status == NOT_OURS:
         raise JobStateError(
-            f"the state directory of this job, {_displayed(where)}, is another user's: it is rejected",
+            f"the state directory of this job, {_displayed(where)}, belongs to another user: it is rejected",
             host=host.name,
             output=result.output,
             advice=f"ask that user; if nothing is running, remove it there: rm -r {where}",

@@ -6,8 +6,8 @@ import shlex
 from pathlib import PurePosixPath
 
 HOME = '"$HOME"'  # words of the host's shell
-STATE_DIR = f"{HOME}/.demo-backups"  # how the last runs went, and the crontab as it was before
-CRON_PATH = "/usr/bin:/bin"  # of a job in a crontab that sets none (crontab(5))
+STATE_DIR = f"{HOME}/.demo-backups"  # the state of the latest jobs, and the previous crontab
+CRON_PATH = "/usr/bin:/bin"  # the PATH of a job in a crontab that does not set it (crontab(5))
 
 
 def quote(path: PurePosixPath | str) -> str:

@@ -73,7 +73,7 @@ def exit_cleanly(json: bool = False) -> Iterator[None]:
             missing = str(error.name)
             if missing.startswith("demo_backups"):
                 raise
-            message = f"{sys.executable} lacks {missing}: run ./inv, or 'pip install -e .' again"
+            message = f"{sys.executable} does not have {missing}: run ./inv, or 'pip install -e .' again"
             raise Exit(message, WRONG_INPUT) from None
         except BackupsError as error:
             from .console import escape_controls, print_json
@@ -95,7 +95,7 @@ def _print_warning_once(warning: str) -> None:
 
 
 def _check_standard_streams() -> None:
-    """Make sure that there is a place for messages; raises Exit before anything is done if there is none for output."""
+    """Replace a closed standard error, and raise Exit before anything is done if standard output is closed."""
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - open for as long as the process runs
     if sys.stdout is None:
@@ -111,7 +111,7 @@ def _report_write_errors() -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT):
             raise
-        # Else Python reports the same error again when it flushes at exit.
+        # Otherwise Python would report the same error again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         full = StepError(
             "the output was not written completely", output=str(error), advice="free space; see ./inv history"

@@ -64,7 +64,7 @@ def describe_outcome(record: Record) -> tuple[str, Tone]:
         case None:
             return "exit status unknown", Tone.WARNING
         case status if status == COULD_NOT_LOOK:
-            return "could not look", Tone.WARNING
+            return "a fact could not be read", Tone.WARNING
         case status if status == INTERRUPTED:
             return "interrupted", Tone.WARNING
         case status:

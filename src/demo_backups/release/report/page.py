@@ -37,8 +37,8 @@ class Verdict:
 class DatabaseSection:
     """What the records say about one database.
 
-    They are those of the plan's host; where it has none, those of another host, and `is_other_host` says so.
-    `failed_attempt` is a verification after the last one that ended without a check.
+    The records are those of the plan's host. If it has none, they are those of another one, and `is_other_host` is set.
+    `failed_attempt` is a verification that is later than `last_verification` and made no check.
     """
 
     database: str
