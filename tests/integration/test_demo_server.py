@@ -17,7 +17,7 @@ from ..helpers.tasks import INV
 from .conftest import Server
 from .machine import USER
 
-COMMENT = "# demo-backups: index database (inv enable-index-backup)\n"
+COMMENT = "# demo-backups: index database (inv enable --database index)\n"
 LINE = "0  * * * * /home/torrust/github/torrust/torrust-demo/share/bin/index-db-backup.sh >> /var/log/cron.log 2>&1\n"
 CHAIN = ["deploy-index-backup", "run-index-backup", "verify", "enable-index-backup", "list-backups"]
 OTHERS = (

@@ -33,9 +33,14 @@ class CrontabJob:
     script: PurePosixPath
 
     @property
+    def marker(self) -> str:
+        """The start of the comment above the job, which marks it as ours."""
+        return f"# demo-backups: {self.database} database"
+
+    @property
     def comment(self) -> str:
-        """The comment above the job, which marks it as ours."""
-        return f"# demo-backups: {self.database} database (inv enable-{self.database}-backup)"
+        """The comment above the job."""
+        return f"{self.marker} (inv enable --database {self.database})"
 
     @property
     def line(self) -> str:
@@ -46,6 +51,11 @@ class CrontabJob:
     def block(self) -> str:
         """The lines that enabling adds."""
         return f"{self.comment}\n{self.line}\n"
+
+    @property
+    def block_pattern(self) -> re.Pattern[str]:
+        """What the lines look like in a crontab: earlier versions named another task in the comment."""
+        return re.compile(rf"^{re.escape(self.marker)} \(inv [^\n]*\)\n{re.escape(self.line)}\n", re.MULTILINE)
 
 
 def escape_command(command: str) -> str:
@@ -133,11 +143,9 @@ def remove_job(text: str, job: CrontabJob) -> str:
 
     Returns `text` unchanged where it does not have the job. Raises CrontabConflictError where the job was edited.
     """
-    # A line end before the text and the block, so that only whole lines match.
-    before, match, after = f"\n{text}".partition(f"\n{job.block}")
-    rest = f"{before}\n{after}"[1:] if match else text
-    if has_job(rest, job) or (not match and job.comment in text):
-        lines = [line for line in text.splitlines() if job.comment in line or str(job.script) in line]
+    rest, count = job.block_pattern.subn("", text, count=1)
+    if has_job(rest, job) or (not count and job.marker in text):
+        lines = [line for line in text.splitlines() if job.marker in line or str(job.script) in line]
         raise CrontabConflictError(
             "the line in the crontab was edited since it was enabled",
             output="\n".join(lines),

@@ -77,7 +77,7 @@ def collect_result(host: Host, database: Database, job: Job, status: JobStatus, 
             f"the script exited with 0, but there is no new backup in {database.backup_dir}",
             host=host.name,
             advice="does the script on the host write to another directory, or was the backup removed? "
-            f"See: {host.task(f'deploy-{database.name}-backup', '--dry-run')}",
+            f"See: {host.task('deploy', '--database', database.name, '--dry-run')}",
         )
     return backup
 
