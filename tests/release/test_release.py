@@ -135,7 +135,7 @@ def path_without_gh(folder: Path) -> str:
     """Return the PATH without gh; the other programs of its directory stay."""
     folders = [Path(name) for name in os.environ["PATH"].split(os.pathsep)]
     for number, each in enumerate(folders):
-        if (each / "gh").exists():
+        if os.access(each / "gh", os.F_OK):  # a folder of PATH may be closed to this user
             folders[number] = folder / f"bin{number}"
             folders[number].mkdir()
             for tool in each.iterdir():
