@@ -28,7 +28,7 @@ from typing import Any
 from demo_backups.project import ROOT
 from demo_backups.rehearsal.database import make_tracker
 from demo_backups.rehearsal.writer import Traffic, live_writer
-from demo_backups.sqlite.inspect import LOCK_WAIT, PIN, SQLITE, lock_timeout
+from demo_backups.sqlite.command import LOCK_TIMEOUT, PIN, SQLITE, timeout_command
 
 SCRIPT = ROOT / "share/bin/tracker-db-backup.sh"
 BYTES_PER_ROW = 107
@@ -108,7 +108,7 @@ def _pinned(before: Sequence[str], backup: str, shell: str) -> Callable[[Path, P
 
     def command(source: Path, folder: Path) -> list[str]:
         copy = str(folder / "copy.db")
-        call = [*SHELL, str(source), lock_timeout(LOCK_WAIT), *before, *PIN, f"{backup} {copy}"]
+        call = [*SHELL, str(source), timeout_command(LOCK_TIMEOUT), *before, *PIN, f"{backup} {copy}"]
         return ["sh", "-c", f"copy=$1; shift; {shell}", str(source), copy, *call]
 
     return command

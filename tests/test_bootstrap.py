@@ -258,7 +258,7 @@ def test_built_environment_needs_no_other_python(checkout: Checkout) -> None:
 def test_built_environment_is_used_read_only(checkout: Checkout, private_mounts: list[str]) -> None:
     checkout()
     script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$0/inv" --list'
-    words = [*private_mounts, "sh", "-c", script, checkout.root]
+    words = [*private_mounts, "sh", "-c", script, str(checkout.root)]
     environment = checkout.environment | {"PATH": os.environ["PATH"]}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Back up the live tracker database into BACKUP_DIR and keep seven days of backups.
 #
-# Not in cron: at 17 GB every copy keeps the disks busy for a minute or more and stays for a week. It is run by hand.
+# Run it by hand, not from cron: at 17 GB a copy keeps the disks busy for a minute or more, and is kept for a week.
 
 # Stop at the first failure: a backup that failed must never reach the rotation.
 set -euo pipefail
@@ -17,33 +17,35 @@ DATABASE_FILE="$(realpath -e -- "$DATABASE_FILE")"
 [[ -f "$DATABASE_FILE" && -s "$DATABASE_FILE" ]] || fail "$DATABASE_FILE is empty, or is not a file"
 cd -- "$BACKUP_DIR"
 
-# One run at a time. sqlite3 inherits the lock, so it outlives a killed script for as long as the copy does.
+# One run at a time. sqlite3 inherits the lock: if this script is killed, the lock is held until the copy ends.
 exec 9> "$PWD/.tracker_backup.lock"
 flock --nonblock 9 || fail "another run is at work in $BACKUP_DIR"
 choose_name() { BACKUP_FILE="tracker_backup_$(date +%Y-%m-%d_%H-%M-%S).db" && [[ ! -e "$BACKUP_FILE" ]]; }
-# Where it is taken by a run of this very second, or of the same one an hour ago when summer time ended, the next is free.
+# A run in the same second, or an hour earlier when summer time ends, may have taken the name: wait for the next second.
 choose_name || { sleep 1 && choose_name; } || fail "$PWD/$BACKUP_FILE is there already: has the clock been put back?"
 trap 'rm -f -- "$PART" "$PART-journal"' EXIT
-rm -f -- "$PART" "$PART-journal" # of a run that was killed
+rm -f -- "$PART" "$PART-journal" # left by a killed run
 
 SIZE="$(stat -c %s -- "$DATABASE_FILE")"
 
-# Not cp, which copies pages while the service changes them, and not a plain .backup, which starts over at every
-# commit: BEGIN and one read pin a snapshot for the whole copy. Read-only, the source is neither created nor written.
+# Not cp, which copies pages while the service changes them, and not a plain .backup, which starts over at every commit
+# of the service: BEGIN and one read pin a snapshot for the whole copy. With -readonly, sqlite3 neither creates nor
+# writes the source.
 printed="$(sqlite3 -batch -init /dev/null -bail -readonly "$DATABASE_FILE" \
   ".timeout 120000" "BEGIN" "SELECT 1 FROM sqlite_master LIMIT 0" ".backup --async $PART" 2>&1)" ||
   fail "cannot back up $DATABASE_FILE: ${printed:-sqlite3 ended with status $?}"
 
-# Of a source that was cut off meanwhile, sqlite3 copies zeros and says nothing: it is smaller than it was, and than its
-# copy. After a VACUUM in WAL mode a checkpoint may make it as small as the copy, and that is right.
+# If the source is truncated during the copy, sqlite3 copies zeros and reports no error: the source is then smaller than
+# before, and smaller than its copy. After a VACUUM in WAL mode, a checkpoint may make it as small as the copy: that is
+# correct.
 LEFT="$(stat -c %s -- "$DATABASE_FILE")"
 ((LEFT >= SIZE || LEFT >= $(stat -c %s -- "$PART"))) || fail "$DATABASE_FILE became smaller while it was copied"
 
-# Publish under the final name only what is complete, as readable as its source and no more, and never over another
-# backup: ln fails where mv replaces. One sync here takes the place of those that --async leaves out.
+# Publish only a complete copy, with the permissions of its source, and never over another backup: ln fails where mv
+# replaces. This sync takes the place of those that --async leaves out.
 chmod --reference="$DATABASE_FILE" -- "$PART"
 sync -- "$PART"
 ln --no-target-directory -- "$PART" "$BACKUP_FILE"
-sync -- . # the new name is on disk before an old backup goes
+sync -- . # the new name is on disk before an old backup is deleted
 
 find . -maxdepth 1 -type f -name 'tracker_backup_*.db' -mtime +7 -delete

@@ -21,7 +21,7 @@ def list_checks(root: Path, pytest_arguments: str) -> list[list[str]]:
     """
     python = [sys.executable, "-m"]
     try:
-        words = shlex.split(pytest_arguments)
+        arguments = shlex.split(pytest_arguments)
     except ValueError as error:
         raise SettingsError(f"--pytest {pytest_arguments!r}: {error}") from error
     return [
@@ -29,7 +29,7 @@ def list_checks(root: Path, pytest_arguments: str) -> list[list[str]]:
         [*python, "ruff", "format", "--check", "."],
         [*python, "mypy"],
         ["shellcheck", *find_shell_scripts(root)],
-        [*python, "pytest", "-n", str(os.cpu_count() or 2), *words],
+        [*python, "pytest", "-n", str(os.cpu_count() or 2), *arguments],
     ]
 
 

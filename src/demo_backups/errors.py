@@ -53,3 +53,85 @@ class InterruptedRunError(BackupsError):
     """The user pressed Ctrl-C."""
 
     exit_code = INTERRUPTED
+
+
+# --- steps that failed or were refused ------------------------------------------------------------------------------
+
+
+class ScriptError(StepError):
+    """A backup script of this checkout is missing, or could not run on a server."""
+
+
+class PreflightRefusedError(StepError):
+    """The preflight said no: a backup would fail or do harm."""
+
+
+class BackupFailedError(StepError):
+    """A backup ended with a failure, or without reporting an exit status."""
+
+
+class NoNewBackupError(StepError):
+    """A backup script exited with 0 and made no backup."""
+
+
+class NoBackupRunningError(StepError):
+    """There is no running backup to stop."""
+
+
+class NoDatabaseError(StepError):
+    """The file that the settings name as the live database is missing, or is not a database."""
+
+
+class JournalModeError(StepError):
+    """The journal mode of a live database was not changed."""
+
+
+class NoScheduleError(StepError):
+    """The published crontab has no line for a database: it is backed up by hand."""
+
+
+class JobRunningError(StepError):
+    """A job of the same kind is running."""
+
+
+class CrontabConflictError(StepError):
+    """A line of the crontab, added or edited by somebody else, prevents the change."""
+
+
+# --- facts that are not available -----------------------------------------------------------------------------------
+
+
+class SourceUnavailableError(CouldNotLookError):
+    """The live database cannot be read, or not without creating files next to it."""
+
+
+class HiddenBackupError(CouldNotLookError):
+    """A backup is running in processes that this user cannot see."""
+
+
+class HostUnreachableError(CouldNotLookError):
+    """There is no SSH connection to a host."""
+
+
+class LoginError(CouldNotLookError):
+    """A host was reached, and did not accept the login."""
+
+
+class CommandNotStartedError(CouldNotLookError):
+    """A host did not run a command."""
+
+
+class SudoError(CommandNotStartedError):
+    """Sudo is missing, cannot ask for a password, or has refused it."""
+
+
+class OutputTooLongError(CouldNotLookError):
+    """A command printed more than is read."""
+
+
+class JobStateError(CouldNotLookError):
+    """The state directory of a job is damaged, or belongs to another user."""
+
+
+class MissingToolError(CouldNotLookError):
+    """The host does not have a program that the backup script calls, or one that is too old."""

@@ -246,9 +246,9 @@ def load_settings(project: Mapping[str, Any], merged: Any, environ: Mapping[str,
 
 def rehearsal_settings(settings: Settings) -> Settings:
     """Return the settings of the project file, with evidence_dir and release.repository of the given ones."""
-    kept = {"evidence_dir": settings.evidence_dir, "release": {"repository": settings.release.repository}}
+    overrides = {"evidence_dir": settings.evidence_dir, "release": {"repository": settings.release.repository}}
     project = read_project_file()
-    return load_settings(project, project | kept, environ={})
+    return load_settings(project, project | overrides, environ={})
 
 
 def check_host(name: str) -> str:
@@ -257,6 +257,11 @@ def check_host(name: str) -> str:
         return _host(_text(name))
     except ValueError as error:
         raise SettingsError(f"--host {error}", advice="use an alias of your SSH configuration, or local") from error
+
+
+def select_host(settings: Settings, name: str) -> Settings:
+    """Return the settings with another host, from the command line; raises SettingsError."""
+    return settings.model_copy(update={"host": check_host(name)})
 
 
 def validate_settings(values: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:

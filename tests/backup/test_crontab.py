@@ -1,59 +1,39 @@
-"""The schedule: crontab text in, crontab text out, byte for byte; and how a crontab is replaced on a host."""
+"""The text of a crontab: lines are split, and the job is added and removed, byte for byte."""
 
 from __future__ import annotations
 
-import base64
-import os
-import random
-import re
-import shutil
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
 
 from demo_backups.backup.crontab import (
     PUBLISHED,
-    CrontabJob,
     add_job,
-    check_log_writable,
     diff_crontabs,
     escape_command,
-    find_difference,
+    find_schedule,
     has_job,
-    install_command,
-    install_crontab,
     make_job,
-    published_schedule,
-    read_crontab,
     remove_job,
     split_line,
     unescape_command,
 )
 from demo_backups.backup.script import read_script
-from demo_backups.errors import CouldNotLookError, StepError
-from demo_backups.rehearsal.server import CRONTAB
-from demo_backups.remote.host import Host
+from demo_backups.errors import CrontabConflictError, NoScheduleError
 from demo_backups.settings import Settings, validate_settings
 
 from ..helpers.constants import ODD_NAMES, SCRIPT
-from ..helpers.processes import wait_until
-
-WHEN = "0  * * * * "
-PATH = "/home/torrust/github/torrust/torrust-demo/share/bin/index-db-backup.sh"
-PUBLISHED_LINE = f"{WHEN}{PATH} >> /var/log/cron.log 2>&1"
-JOB = CrontabJob("index", WHEN, PATH, PurePosixPath("/var/log/cron.log"), PurePosixPath(PATH))
-
+from ..helpers.crontab_texts import JOB, PUBLISHED_LINE, SCHEDULE, SCRIPT_PATH, make_crontabs
 
 # --- lines ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("line", "when", "command"),
+    ("line", "schedule", "command"),
     [
-        (PUBLISHED_LINE, WHEN, f"{PATH} >> /var/log/cron.log 2>&1"),
+        (PUBLISHED_LINE, SCHEDULE, f"{SCRIPT_PATH} >> /var/log/cron.log 2>&1"),
         ("*/5 1-3,7 * jan sun x --y  z ", "*/5 1-3,7 * jan sun ", "x --y  z "),
         ("  \t0\t*\t*\t*\t*\tx", "  \t0\t*\t*\t*\t*\t", "x"),
         ("@hourly x", "@hourly ", "x"),
@@ -62,9 +42,9 @@ JOB = CrontabJob("index", WHEN, PATH, PurePosixPath("/var/log/cron.log"), PurePo
         ("0 * * * * x\r", "0 * * * * ", "x\r"),
     ],
 )
-def test_an_active_line_is_split_into_when_and_command(line: str, when: str, command: str) -> None:
-    assert split_line(line) == (when, command)
-    assert when + command == line
+def test_active_line_is_split(line: str, schedule: str, command: str) -> None:
+    assert split_line(line) == (schedule, command)
+    assert schedule + command == line
 
 
 @pytest.mark.parametrize(
@@ -85,40 +65,43 @@ def test_an_active_line_is_split_into_when_and_command(line: str, when: str, com
         'X="0 * * * * y"',
     ],
 )
-def test_what_is_no_active_line_is_not_split(line: str) -> None:
+def test_other_line_is_not_split(line: str) -> None:
     assert split_line(line) is None
 
 
-def as_cron_reads(command: str) -> str:
-    r"""What cron hands to the shell: measured with Debian's (3.0pl1), where `\%` is `%`, and `\\` is `\` as well."""
-    read, rest = "", command
+def read_as_cron(command: str) -> str:
+    r"""Return what cron passes to the shell: measured with Debian's (3.0pl1), where `\%` is `%`, and `\\` is `\`."""
+    text = ""
+    rest = command
     while rest and not rest.startswith("%"):
         length = 2 if rest.startswith(("\\%", "\\\\")) else 1
-        read, rest = read + rest[length - 1], rest[length:]
-    return read
+        text += rest[length - 1]
+        rest = rest[length:]
+    return text
 
 
 @pytest.mark.parametrize("command", ["x", "date +%F", "%", r"a\b", r"a\\b", r"\%", r"100\\%\\", *ODD_NAMES.values()])
-def test_cron_reads_an_escaped_command_as_it_was(command: str) -> None:
-    assert as_cron_reads(escape_command(command)) == command
+def test_cron_reads_escaped_command(command: str) -> None:
+    assert read_as_cron(escape_command(command)) == command
     assert unescape_command(escape_command(command)) == command
 
 
 @pytest.mark.parametrize(
-    ("written", "read"), [(r"a\b", r"a\b"), (r"a\\b", r"a\b"), (r"a\\\%b", r"a\%b"), (r"a\\\\\%b", r"a\\%b")]
+    ("text", "command"), [(r"a\b", r"a\b"), (r"a\\b", r"a\b"), (r"a\\\%b", r"a\%b"), (r"a\\\\\%b", r"a\\%b")]
 )
-def test_a_command_of_a_crontab_is_read_as_debians_cron_was_seen_to_read_it(written: str, read: str) -> None:
-    assert unescape_command(written) == as_cron_reads(written) == read
+def test_unescaping_is_that_of_cron(text: str, command: str) -> None:
+    assert unescape_command(text) == read_as_cron(text) == command
 
 
 # --- the job --------------------------------------------------------------------------------------------------------
 
 
-def test_the_job_of_the_shipped_settings_is_the_published_line(project_settings: Settings) -> None:
+def test_job_is_the_published_line(project_settings: Settings) -> None:
     job = make_job(project_settings, project_settings.database("index"), read_script(SCRIPT))
     assert job.line == PUBLISHED_LINE
     assert job.line in PUBLISHED.read_text().splitlines()
-    assert job.block == f"# demo-backups: index database (inv enable-index-backup)\n{PUBLISHED_LINE}\n"
+    assert job.block == f"{job.comment}\n{PUBLISHED_LINE}\n"
+    assert job.comment.startswith("# ")
 
 
 @pytest.mark.parametrize(
@@ -131,34 +114,30 @@ def test_the_job_of_the_shipped_settings_is_the_published_line(project_settings:
             {"app_dir": "/app", "backup_dir": "/it's 100%"},
             "DATABASE_FILE=/app/storage/index/lib/database/sqlite3.db BACKUP_DIR='/it'\"'\"'s 100\\%' ",
         ),
-        ({"backup_dir": "/home/torrust/backups/"}, ""),  # the same folder in other words
+        ({"backup_dir": "/home/torrust/backups/"}, ""),  # the same folder, written in another way
     ],
     ids=["as shipped", "folder", "application", "both", "slash"],
 )
-def test_the_line_sets_only_the_paths_that_the_script_has_not(
-    project_settings: Settings, changes: dict[str, str], variables: str
-) -> None:
+def test_line_sets_other_paths_only(project_settings: Settings, changes: dict[str, str], variables: str) -> None:
     settings = validate_settings(project_settings.model_dump(mode="json") | changes)
     job = make_job(settings, settings.database("index"), read_script(SCRIPT))
     script = settings.app_dir / "share/bin/index-db-backup.sh"
-    assert job.line == f"{WHEN}{variables}{script} >> /var/log/cron.log 2>&1"
+    assert job.line == f"{SCHEDULE}{variables}{script} >> /var/log/cron.log 2>&1"
 
 
-def test_a_script_without_the_variables_gets_them_all(project_settings: Settings, tmp_path: Path) -> None:
+def test_script_without_defaults_gets_all_paths(project_settings: Settings, tmp_path: Path) -> None:
     path = tmp_path / "other.sh"
     path.write_text("#!/bin/bash\n")
     path.chmod(0o755)
     job = make_job(project_settings, project_settings.database("index"), read_script(path))
     assert job.command == (
         "DATABASE_FILE=/home/torrust/github/torrust/torrust-demo/storage/index/lib/database/sqlite3.db "
-        f"BACKUP_DIR=/home/torrust/backups {PATH}"
+        f"BACKUP_DIR=/home/torrust/backups {SCRIPT_PATH}"
     )
 
 
 @pytest.mark.parametrize("name", [name for key, name in ODD_NAMES.items() if key != "newline"])
-def test_the_command_hands_odd_paths_to_the_script_as_they_are(
-    project_settings: Settings, tmp_path: Path, name: str
-) -> None:
+def test_odd_paths_reach_script_unchanged(project_settings: Settings, tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     changes = {"app_dir": str(folder), "backup_dir": str(folder / "backups"), "cron_log": str(folder / "log")}
     settings = validate_settings(project_settings.model_dump(mode="json") | changes)
@@ -167,90 +146,70 @@ def test_the_command_hands_odd_paths_to_the_script_as_they_are(
     script.write_text('#!/bin/sh\nprintf "%s\\n" "$DATABASE_FILE" "$BACKUP_DIR"\n')
     script.chmod(0o755)
     job = make_job(settings, settings.database("index"), read_script(SCRIPT))
-    split = split_line(job.line)
-    assert split is not None
-    subprocess.run(["/bin/sh", "-c", unescape_command(split[1])], check=True)
+    parts = split_line(job.line)
+    assert parts is not None
+    subprocess.run(["/bin/sh", "-c", unescape_command(parts[1])], check=True)
     assert (folder / "log").read_text() == f"{settings.database('index').source}\n{settings.backup_dir}\n"
 
 
-def test_only_what_is_published_can_be_scheduled(project_settings: Settings) -> None:
-    text = PUBLISHED.read_text()
-    assert published_schedule(project_settings.database("index"), text) == WHEN
-    with pytest.raises(StepError, match="no line for the tracker database: it is backed up by hand"):
-        published_schedule(project_settings.database("tracker"), text)
+def test_schedule_is_the_published_one(project_settings: Settings) -> None:
+    assert find_schedule(project_settings.database("index"), PUBLISHED.read_text()) == SCHEDULE
+
+
+def test_database_without_line_has_no_schedule(project_settings: Settings) -> None:
+    with pytest.raises(NoScheduleError, match="tracker"):
+        find_schedule(project_settings.database("tracker"), PUBLISHED.read_text())
 
 
 @pytest.mark.parametrize(
     "line",
-    [f"# {PUBLISHED_LINE}", f"{WHEN}/bin/x {PATH}", f"{WHEN}{PATH}.old", f"{WHEN}/x/other-{Path(PATH).name}", ""],
+    [
+        f"# {PUBLISHED_LINE}",
+        f"{SCHEDULE}/bin/x {SCRIPT_PATH}",
+        f"{SCHEDULE}{SCRIPT_PATH}.old",
+        f"{SCHEDULE}/x/other-{Path(SCRIPT_PATH).name}",
+        "",
+    ],
 )
-def test_a_line_that_does_not_run_the_script_is_not_taken_for_its_own(project_settings: Settings, line: str) -> None:
-    with pytest.raises(StepError):
-        published_schedule(project_settings.database("index"), f"{line}\n")
+def test_line_of_other_program_is_no_schedule(project_settings: Settings, line: str) -> None:
+    with pytest.raises(NoScheduleError):
+        find_schedule(project_settings.database("index"), f"{line}\n")
 
 
-# --- enable, disable ------------------------------------------------------------------------------------------------
-
-PIECES = [
-    "",
-    "\n",
-    "\n\n",
-    "# a comment\n",
-    "MAILTO=root@example.org\nPATH=/usr/bin:/bin\n",
-    "SHELL=/bin/bash\n",
-    '0 3 * * * tar cf "/b/$(date +\\%F).tar" /srv\n',
-    "@hourly /usr/bin/thing\n",
-    "@reboot   x\t\n",
-    "*/5 * * * * /usr/bin/check >/dev/null 2>&1\n",
-    "5 * * * * /usr/bin/other-index-db-backup.sh\n",
-    f"#{PUBLISHED_LINE}\n",
-    f"# {PATH} ran here before\n",
-    "0 * * * * windows\r\n",
-    "# form\x0cfeed, next\x85line and \u2028 are no line ends to cron\n",
-    "# ünï and a byte that is none: \udcff\n",
-    "  \t \n",
-    "A_REF=x\n",
-]
-ENDS = ["", "# no newline at the end", "0 1 * * * also none", "\r\n"]
+# --- adding and removing --------------------------------------------------------------------------------------------
 
 
-def crontabs() -> list[str]:
-    """Crontabs of every kind, always the same ones: each piece alone, each end, and 200 mixtures."""
-    random_ = random.Random(85)
-    mixtures = ["".join(random_.choices(PIECES, k=random_.randint(2, 8))) + random_.choice(ENDS) for _ in range(200)]
-    return [*PIECES, *ENDS, *(piece + end for piece in PIECES for end in ENDS), *mixtures]
-
-
-def test_what_is_enabled_is_on_top_and_active_and_the_rest_stays_as_it_is() -> None:
-    for text in crontabs():
+def test_added_job_is_at_the_top() -> None:
+    for text in make_crontabs():
         enabled = add_job(text, JOB)
         assert enabled == JOB.block + text
         assert has_job(enabled, JOB)
         assert not has_job(text, JOB)
 
 
-def test_enabling_twice_changes_nothing_more() -> None:
-    for text in crontabs():
+def test_adding_is_idempotent() -> None:
+    for text in make_crontabs():
         enabled = add_job(text, JOB)
         assert add_job(enabled, JOB) == enabled
 
 
-def test_disabling_gives_back_what_was_there_byte_for_byte() -> None:
-    for text in crontabs():
+def test_removing_restores_text() -> None:
+    for text in make_crontabs():
         assert remove_job(add_job(text, JOB), JOB) == text
         assert remove_job(text, JOB) == text
 
 
-def test_disabling_finds_the_job_wherever_it_was_moved_to() -> None:
-    for number, text in enumerate(crontabs()):
+def test_moved_job_is_removed() -> None:
+    for number, text in enumerate(make_crontabs()):
         lines = text.split("\n")
-        place = number % len(lines)
-        before, after = ("".join(f"{line}\n" for line in lines[:place]), "\n".join(lines[place:]))
+        position = number % len(lines)
+        before = "".join(f"{line}\n" for line in lines[:position])
+        after = "\n".join(lines[position:])
         assert remove_job(before + JOB.block + after, JOB) == before + after
 
 
 @pytest.mark.parametrize("blanks", [("", ""), ("  ", ""), ("\t", " \t")])
-def test_a_line_that_stands_there_by_itself_is_active_whoever_wrote_it(blanks: tuple[str, str]) -> None:
+def test_line_without_comment_is_active(blanks: tuple[str, str]) -> None:
     text = f"A=1\n{PUBLISHED_LINE.join(blanks)}\n# end"
     assert has_job(text, JOB)
     assert add_job(text, JOB) == text
@@ -259,13 +218,13 @@ def test_a_line_that_stands_there_by_itself_is_active_whoever_wrote_it(blanks: t
 @pytest.mark.parametrize(
     "line",
     [f"#{PUBLISHED_LINE}", f"# {PUBLISHED_LINE}", f"{PUBLISHED_LINE}\r", f"{PUBLISHED_LINE} || x", PUBLISHED_LINE[1:]],
-    ids=["commented out", "commented out with a blank", "Windows line end", "more behind it", "less before it"],
+    ids=["commented out", "commented out with a blank", "Windows line ending", "longer", "shorter"],
 )
-def test_a_line_that_differs_is_not_active(line: str) -> None:
+def test_different_line_is_not_active(line: str) -> None:
     assert not has_job(f"{line}\n", JOB)
 
 
-def test_a_job_that_was_commented_out_by_hand_is_enabled_above_it() -> None:
+def test_job_is_added_above_commented_one() -> None:
     text = f"{JOB.comment}\n#{PUBLISHED_LINE}\n"
     enabled = add_job(text, JOB)
     assert enabled == JOB.block + text
@@ -275,51 +234,50 @@ def test_a_job_that_was_commented_out_by_hand_is_enabled_above_it() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        f"30 * * * * {PATH}",
-        f"@hourly {PATH} >> /var/log/cron.log 2>&1",
-        f"0 * * * * cd / && BACKUP_DIR=/x {PATH}",
+        f"30 * * * * {SCRIPT_PATH}",
+        f"@hourly {SCRIPT_PATH} >> /var/log/cron.log 2>&1",
+        f"0 * * * * cd / && BACKUP_DIR=/x {SCRIPT_PATH}",
         f"{PUBLISHED_LINE}\r",
-        f"0 * * * * flock /tmp/x {PATH}",
+        f"0 * * * * flock /tmp/x {SCRIPT_PATH}",
     ],
 )
-def test_a_script_that_another_line_runs_is_not_enabled_beside_it(line: str) -> None:
-    with pytest.raises(StepError, match="another line of the crontab runs this script already") as caught:
+def test_second_line_for_script_is_refused(line: str) -> None:
+    with pytest.raises(CrontabConflictError, match="crontab") as caught:
         add_job(f"A=1\n{line}\n", JOB)
     assert caught.value.output == line.strip()
 
 
-def test_a_script_whose_path_holds_percent_signs_is_found_in_another_line() -> None:
+def test_escaped_path_in_other_line_is_found() -> None:
     odd = replace(JOB, command="'/100% sure.sh'", script=PurePosixPath("/100% sure.sh"))
-    with pytest.raises(StepError, match="another line"):
+    with pytest.raises(CrontabConflictError):
         add_job("5 * * * * '/100\\% sure.sh'\n", odd)
     assert remove_job(add_job("A=1\n", odd), odd) == "A=1\n"
 
 
-IN_ANOTHER_FORM = {
+EDITED = {
     "at another time": JOB.block.replace("0  *", "30  *"),
     "commented out": JOB.block.replace("0  *", "#0  *"),
     "only the comment": f"{JOB.comment}\n",
-    "apart": f"{JOB.comment}\n\n{PUBLISHED_LINE}\n",
+    "line in between": f"{JOB.comment}\n\n{PUBLISHED_LINE}\n",
     "comment of the comment": f"#{JOB.block}",
     "indented": f" {JOB.block}",
     "cut off": JOB.block.rstrip("\n"),
-    "Windows line ends": JOB.block.replace("\n", "\r\n"),
-    "by hand": f"{PUBLISHED_LINE}\n",
-    "by hand too": f"{JOB.block}{PUBLISHED_LINE}\n",
+    "Windows line endings": JOB.block.replace("\n", "\r\n"),
+    "without comment": f"{PUBLISHED_LINE}\n",
+    "with a second line": f"{JOB.block}{PUBLISHED_LINE}\n",
     "twice": JOB.block * 2,
 }
 
 
-@pytest.mark.parametrize("text", IN_ANOTHER_FORM.values(), ids=IN_ANOTHER_FORM)
-def test_what_is_not_as_it_was_put_there_is_left_to_a_person(text: str) -> None:
-    around = f"5 * * * * before\n{text}"
-    with pytest.raises(StepError, match="not as it was put there") as caught:
-        remove_job(around, JOB)
+@pytest.mark.parametrize("text", EDITED.values(), ids=EDITED)
+def test_edited_job_is_not_removed(text: str) -> None:
+    with pytest.raises(CrontabConflictError) as caught:
+        remove_job(f"5 * * * * before\n{text}", JOB)
     assert "crontab -e" in caught.value.advice
-    assert PATH in caught.value.output or JOB.comment in caught.value.output
+    assert SCRIPT_PATH in caught.value.output or JOB.comment in caught.value.output
 
 
-def test_a_difference_is_shown_as_diff_shows_it() -> None:
+def test_diff_has_added_and_removed_lines() -> None:
     assert diff_crontabs("A=1\n", JOB.block + "A=1\n").splitlines()[2:] == [
         "@@ -1 +1,3 @@",
         f"+{JOB.comment}",
@@ -328,232 +286,3 @@ def test_a_difference_is_shown_as_diff_shows_it() -> None:
     ]
     assert diff_crontabs(None, JOB.block).count("\n+") == 3  # the heading has one too
     assert diff_crontabs("A=1\n", None).endswith("\n-A=1")
-
-
-# --- on a host ------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class StandIn:
-    """A crontab command that keeps its table in a folder, for this process and those that it starts."""
-
-    folder: Path
-
-    @property
-    def program(self) -> Path:
-        return self.folder / "bin/crontab"
-
-    @property
-    def table(self) -> Path:
-        return self.folder / "crontab"
-
-    @property
-    def state(self) -> Path:
-        return self.folder / ".demo-backups"
-
-    def set(self, text: str | None) -> None:
-        if text is not None:
-            self.table.write_bytes(text.encode("utf-8", "surrogateescape"))
-
-    def get(self) -> str | None:
-        return self.table.read_bytes().decode("utf-8", "surrogateescape") if self.table.exists() else None
-
-    def replace_program(self, text: str) -> None:
-        self.program.write_text(f"#!/bin/sh\n{text}\n")
-
-
-@pytest.fixture
-def crontab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    there = StandIn(tmp_path / "home of root")
-    there.program.parent.mkdir(parents=True)
-    shutil.copyfile(CRONTAB, there.program)
-    there.program.chmod(0o755)
-    monkeypatch.setenv("HOME", str(there.folder))
-    monkeypatch.setenv("PATH", f"{there.program.parent}:/usr/bin:/bin")
-    assert shutil.which("crontab") == str(there.program)  # never this machine's own
-    return there
-
-
-@pytest.mark.parametrize("old", [None, "", "A=1\n", *PIECES[-8:], "A=1\r\n\\n %s ' \" $HOME `id`\n"])
-def test_a_crontab_is_replaced_and_given_back_byte_for_byte(here: Host, crontab: StandIn, old: str | None) -> None:
-    crontab.set(old)
-    assert read_crontab(here) == old
-    new = add_job(old or "", JOB)
-    install_crontab(here, old, new)
-    assert crontab.get() == new
-    assert (crontab.state / "crontab.previous").read_bytes() == (old or "").encode("utf-8", "surrogateescape")
-
-    install_crontab(here, new, remove_job(new, JOB) or None)
-    assert crontab.get() == (old or None)
-    assert (crontab.state / "crontab.previous").read_bytes() == new.encode("utf-8", "surrogateescape")
-    assert list(crontab.state.iterdir()) == [crontab.state / "crontab.previous"]
-
-
-def test_the_old_crontab_is_kept_where_only_its_owner_can_read_it(here: Host, crontab: StandIn) -> None:
-    crontab.set("PASSWORD=x\n")
-    install_crontab(here, "PASSWORD=x\n", JOB.block + "PASSWORD=x\n")
-    assert crontab.state.stat().st_mode & 0o777 == 0o700
-    assert (crontab.state / "crontab.previous").stat().st_mode & 0o777 == 0o600
-
-
-@pytest.mark.parametrize("old", [None, "A=1\n"])
-def test_a_crontab_that_has_changed_meanwhile_is_left_alone(here: Host, crontab: StandIn, old: str | None) -> None:
-    crontab.set("B=2\n")
-    with pytest.raises(StepError, match="could not install the crontab") as caught:
-        install_crontab(here, old, JOB.block)
-    assert caught.value.output == "it has changed meanwhile"
-    assert crontab.get() == "B=2\n"
-    assert list(crontab.state.iterdir()) == []
-
-
-def test_a_crontab_that_refuses_the_new_table_keeps_the_old_one(here: Host, crontab: StandIn) -> None:
-    crontab.set("A=1\n")
-    crontab.replace_program(f"[ \"$1\" = -l ] && exec cat '{crontab.table}'\necho 'bad minute' >&2; exit 1")
-    with pytest.raises(StepError, match="could not install the crontab") as caught:
-        install_crontab(here, "A=1\n", JOB.block + "A=1\n")
-    assert caught.value.output == "bad minute"
-    assert crontab.get() == "A=1\n"
-    assert list(crontab.state.iterdir()) == [crontab.state / "crontab.previous"]
-
-
-def test_a_crontab_that_takes_the_new_table_and_drops_it_is_found_out(here: Host, crontab: StandIn) -> None:
-    crontab.set("A=1\n")
-    crontab.replace_program(f"[ \"$1\" = -l ] && exec cat '{crontab.table}'\nexit 0")
-    with pytest.raises(StepError, match="the crontab in force is not the one that was installed") as caught:
-        install_crontab(here, "A=1\n", JOB.block + "A=1\n")
-    assert "crontab.previous" in caught.value.advice
-
-
-def test_a_state_folder_that_cannot_be_made_stops_it_before_anything_is_done(here: Host, crontab: StandIn) -> None:
-    crontab.set("A=1\n")
-    crontab.state.write_text("a file in its way")
-    with pytest.raises(StepError, match="could not install the crontab"):
-        install_crontab(here, "A=1\n", JOB.block)
-    assert crontab.get() == "A=1\n"
-
-
-@pytest.mark.parametrize(
-    ("program", "words"),
-    [
-        ("echo 'no crontab for somebody' >&2; exit 1", None),
-        ("echo 'You (nobody) are not allowed to use this program (crontab)' >&2; exit 1", "are not allowed"),
-        ("exit 1", "exit status 1"),
-        ("exit 127", "cron is not installed"),
-    ],
-)
-def test_no_crontab_is_told_from_one_that_cannot_be_read(
-    here: Host, crontab: StandIn, program: str, words: str | None
-) -> None:
-    crontab.replace_program(program)
-    if words is None:
-        assert read_crontab(here) is None
-        return
-    with pytest.raises(CouldNotLookError) as caught:
-        read_crontab(here)
-    assert words in str(caught.value)
-
-
-def test_a_command_that_is_only_shown_is_for_people() -> None:
-    shown = install_command("A=1\n", JOB.block + "A=1\n", shown=True)
-    build = f'{{ head -c 0 -- "$old"; echo <{len(JOB.block)} bytes, base64> | base64 -d; tail -c 4 -- "$old"; }}'
-    assert build in shown
-    assert base64.b64encode(JOB.block.encode()).decode() not in shown
-    shown = install_command(JOB.block + "A=1\n", "A=1\n", shown=True)
-    assert '{ head -c 0 -- "$old"; tail -c 4 -- "$old"; } > "$new"' in shown
-
-
-def test_what_changes_is_all_that_is_sent() -> None:
-    for text in crontabs():
-        old, new = (each.encode("utf-8", "surrogateescape") for each in (text, add_job(text, JOB)))
-        for one, other, block in ((old, new, JOB.block.encode()), (new, old, b"")):
-            change = find_difference(one, other)
-            assert one[: change.start] + change.block + one[len(one) - change.end :] == other
-            # What is put on top may be found a few bytes further down; it is turned round then, and nothing else.
-            assert len(change.block) == len(block)
-            assert change.block in block * 2
-
-
-def test_no_argument_of_a_process_holds_another_line_of_the_crontab(here: Host, crontab: StandIn) -> None:
-    old = "# before\nPASSWORD=a secret\n"
-    crontab.set(old)
-    waits, go = crontab.folder / "waits", crontab.folder / "go"
-    crontab.replace_program(
-        f"[ \"$1\" = -l ] && exec cat '{crontab.table}'\n: > '{waits}'\n"
-        f"until [ -e '{go}' ]; do sleep 0.02; done\ncat \"$1\" > '{crontab.table}'"
-    )
-    with ThreadPoolExecutor(1) as pool:
-        installing = pool.submit(install_crontab, here, old, add_job(old, JOB))
-        try:
-            wait_until(waits.exists, "the new table to be handed to crontab")
-            seen = [text for text in map(arguments, Path("/proc").glob("[0-9]*")) if b"base64 -d" in text]
-        finally:
-            go.touch()
-        installing.result()
-    assert crontab.get() == JOB.block + old
-    coded = [base64.b64decode(word) for text in seen for word in re.findall(rb"echo (\S+) \| base64 -d", text)]
-    # The job itself is there to be seen: the test looked where it had to.
-    assert any(PATH.encode() in text for text in coded)
-    assert not [text for text in [*seen, *coded] if b"secret" in text or b"PASSWORD" in text]
-
-
-def arguments(process: Path) -> bytes:
-    """The arguments of a process; none where it has ended."""
-    try:
-        return (process / "cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
-def test_a_crontab_larger_than_an_argument_can_be_takes_the_job_and_gives_it_back(here: Host, crontab: StandIn) -> None:
-    old = "".join(f"{number % 60} * * * * /usr/bin/job {number}\n" for number in range(11_000))
-    assert len(old) > 300_000
-    crontab.set(old)
-    install_crontab(here, old, add_job(old, JOB))
-    assert crontab.get() == JOB.block + old
-    install_crontab(here, JOB.block + old, old)
-    assert crontab.get() == old
-
-
-def test_a_table_that_comes_out_damaged_is_not_installed(here: Host, crontab: StandIn) -> None:
-    crontab.set("A=1\n")
-    (crontab.program.parent / "tail").symlink_to("/bin/true")
-    with pytest.raises(StepError) as caught:
-        install_crontab(here, "A=1\n", JOB.block + "A=1\n")
-    assert caught.value.output == "it came out damaged"
-    assert crontab.get() == "A=1\n"
-    assert list(crontab.state.iterdir()) == []
-
-
-@pytest.mark.parametrize("mode", [0o770, 0o702, 0o1777])
-def test_a_folder_that_others_can_write_in_is_refused(here: Host, crontab: StandIn, mode: int) -> None:
-    crontab.set("A=1\n")
-    crontab.state.mkdir()
-    crontab.state.chmod(mode)
-    refuses_the_folder(here, crontab)
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
-def test_a_folder_of_another_user_is_refused(here: Host, crontab: StandIn) -> None:
-    crontab.set("A=1\n")
-    crontab.state.mkdir(0o755)
-    os.chown(crontab.state, 65534, 65534)
-    refuses_the_folder(here, crontab)
-
-
-def refuses_the_folder(here: Host, crontab: StandIn) -> None:
-    with pytest.raises(StepError, match="could not install the crontab") as caught:
-        install_crontab(here, "A=1\n", JOB.block + "A=1\n")
-    assert caught.value.output == f"{crontab.state} belongs to another user, or others can write in it"
-    assert crontab.get() == "A=1\n"
-    assert list(crontab.state.iterdir()) == []
-
-
-def test_a_log_that_cannot_be_written_is_refused(here: Host, tmp_path: Path) -> None:
-    (tmp_path / "it's a log").touch()
-    (tmp_path / "folder").mkdir()
-    for log in ("it's a log", "not yet there", "folder/log"):
-        check_log_writable(here, PurePosixPath(tmp_path / log))
-    for log in ("folder", "missing/log", "it's a log/log"):
-        with pytest.raises(StepError, match="could not write its log") as caught:
-            check_log_writable(here, PurePosixPath(tmp_path / log))
-        assert "cron_log" in caught.value.advice

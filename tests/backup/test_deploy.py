@@ -1,12 +1,12 @@
-"""Scripts: what is refused before it is sent, and how one gets into its place on a host, whole or not at all."""
+"""Deploying a script: what would change, what is refused, and what is in place afterwards."""
 
 from __future__ import annotations
 
-import base64
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 
@@ -16,643 +16,286 @@ from demo_backups.backup.deploy import (
     REQUIRED_TOOLS,
     Deployment,
     check_deployment,
-    check_tools,
     deploy_script,
     installed_sha256,
+    missing_tools_command,
     parse_installed,
     plan_deployment,
 )
-from demo_backups.backup.script import InstalledScript, Script, read_script
-from demo_backups.backup.script_lint import lint
+from demo_backups.backup.script import InstalledScript, Script
 from demo_backups.errors import CouldNotLookError, StepError
-from demo_backups.rehearsal.database import make_index
-from demo_backups.remote.host import LARGEST_ARGUMENT, Host
+from demo_backups.remote.host import Host, Result
 from demo_backups.remote.shell import quote
 from demo_backups.settings import Database, Settings
 
-from ..helpers.constants import ODD_NAMES, SCRIPT
+from ..helpers.constants import ODD_NAMES, SCRIPT, root_only
+from ..helpers.shell import run_sh
 
 NEW = b"#!/bin/sh\necho new\n"
 OLD = b"#!/bin/sh\necho old\n"
-SINCE = datetime(2026, 11, 24, 20, tzinfo=timezone.utc)
-
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+TIME = datetime(2026, 11, 24, 20, tzinfo=timezone.utc)
 ODD_FOLDERS = pytest.mark.parametrize("name", ["bin", *ODD_NAMES.values()], ids=["usual", *ODD_NAMES])
-
-
-def script_of(path: Path, content: bytes = NEW, mode: int = 0o755) -> Path:
-    path.write_bytes(content)
-    path.chmod(mode)
-    return path
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a script is deployed to, and what lies around it."""
-
-    target: Path
-
-    @property
-    def previous(self) -> Path:
-        return self.target.with_name(f"{self.target.name}.previous")
-
-    @property
-    def names(self) -> set[str]:
-        return {path.name for path in self.target.parent.iterdir()}
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Place:
-    folder = tmp_path / 'it\'s a "folder" with 100% \\t'
-    folder.mkdir()
-    return Place(folder / "index-db-backup.sh")
-
-
-@pytest.fixture
-def database(project_settings: Settings, place: Place) -> Database:
-    """A database whose script belongs in that place."""
-    return replace(project_settings.database("index"), script=PurePosixPath(place.target))
+TARGET = PurePosixPath("/srv/it's/x.sh")
 
 
 @pytest.fixture
 def script(tmp_path: Path) -> Script:
-    return read_script(script_of(tmp_path / "index-db-backup.sh"))
+    """The script to deploy."""
+    return Script(tmp_path / "index-db-backup.sh", NEW)
 
 
-# --- the script here ------------------------------------------------------------------------------------------------
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """The path of the script on the host, in an empty folder."""
+    folder = tmp_path / 'it\'s a "folder" with 100% \\t'
+    folder.mkdir()
+    return folder / "index-db-backup.sh"
 
 
-def test_the_scripts_of_this_checkout_can_be_deployed() -> None:
-    for path in SCRIPT.parent.glob("*.sh"):
-        assert read_script(path).content == path.read_bytes()
+@pytest.fixture
+def deploy(here: Host, project_settings: Settings, script: Script) -> Callable[[Path], Deployment]:
+    """Deploy the script to a path on this machine."""
+
+    def deploy_to(target: Path) -> Deployment:
+        deployment = plan_deployment(here, with_script(project_settings, target), script)
+        deploy_script(here, deployment)
+        return deployment
+
+    return deploy_to
 
 
-@pytest.mark.parametrize(
-    ("content", "mode", "words", "advice"),
-    [
-        (b"#!/bin/bash\r\nls\r\n", 0o755, "has Windows line ends (CRLF)", "sed -i 's/\\r$//' "),
-        (b"#!/bin/bash\nls\nls\r\n", 0o755, "has Windows line ends (CRLF)", "sed -i"),
-        (b"#!/bin/bash\nls\n", 0o644, "is not executable", "chmod +x "),
-        (b"#!/bin/bash\nif true; then\n", 0o755, "bash cannot read", "correct the script"),
-        (b"#!/bin/bash\necho 'no end\n", 0o755, "bash cannot read", "correct the script"),
-    ],
-    ids=["CRLF", "one CR", "mode", "if", "quote"],
-)
-def test_a_script_that_could_not_run_is_refused(
-    tmp_path: Path, content: bytes, mode: int, words: str, advice: str
-) -> None:
-    path = script_of(tmp_path / "it's a script.sh", content, mode)
-    with pytest.raises(StepError) as caught:
-        read_script(path)
-    assert words in caught.value.action
-    assert str(path) in caught.value.action
-    assert caught.value.advice.startswith(advice)
+def with_script(settings: Settings, target: Path) -> Database:
+    """Return a database whose script belongs at a path."""
+    return replace(settings.database("index"), script=PurePosixPath(target))
 
 
-def test_the_advice_for_a_refused_script_makes_it_right(tmp_path: Path) -> None:
-    path = script_of(tmp_path / "it's a script.sh", b"#!/bin/sh\r\nls\r\n", 0o644)
-    for _ in range(2):
-        with pytest.raises(StepError) as caught:
-            read_script(path)
-        subprocess.run(caught.value.advice, shell=True, check=True)
-    assert read_script(path).content == b"#!/bin/sh\nls\n"
+def install(target: Path, content: bytes = OLD, mode: int = 0o755) -> Path:
+    """Install a script as it was before."""
+    target.write_bytes(content)
+    target.chmod(mode)
+    return target
 
 
-def test_what_bash_says_about_a_script_is_passed_on(tmp_path: Path) -> None:
-    path = script_of(tmp_path / "x.sh", b"if true; then\n")
-    with pytest.raises(StepError) as caught:
-        read_script(path)
-    assert "syntax error: unexpected end of file" in caught.value.output
+def names(target: Path) -> set[str]:
+    """Return the names in the folder of a script."""
+    return {path.name for path in target.parent.iterdir()}
 
 
-@pytest.mark.parametrize("folder", [False, True])
-def test_a_script_that_is_not_there_is_refused(tmp_path: Path, folder: bool) -> None:
-    if folder:
-        (tmp_path / "x.sh").mkdir()
-    with pytest.raises(StepError, match="there is no script"):
-        read_script(tmp_path / "x.sh")
+def previous(target: Path) -> Path:
+    """Return the path of the copy of the old script."""
+    return target.with_name(f"{target.name}.previous")
 
 
-def test_reading_a_script_does_not_run_it(tmp_path: Path) -> None:
-    read_script(script_of(tmp_path / "x.sh", f"touch '{tmp_path}/ran'\n".encode()))
-    assert not (tmp_path / "ran").exists()
+# --- the plan -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("content", "value"),
-    [
-        ('BACKUP_DIR="${BACKUP_DIR:-/home/x/back ups}"', "/home/x/back ups"),
-        ('a=1\nBACKUP_DIR="${BACKUP_DIR:-/b}"\nBACKUP_DIR="$(realpath "$BACKUP_DIR")"', "/b"),
-        ('BACKUP_DIR="${BACKUP_DIR:-}"', ""),
-        ("", None),
-        ('# BACKUP_DIR="${BACKUP_DIR:-/b}"', None),
-        ('OLD_BACKUP_DIR="${BACKUP_DIR:-/b}"', None),
-        ('BACKUP_DIR="/b"', None),
-        ('BACKUP_DIR="${BACKUP_DIR:-$HOME/${X}}"', None),
-        ('BACKUP_DIR="${DATABASE_FILE:-/b}"', None),
-    ],
+    ("content", "is_needed"), [(None, True), (OLD, True), (b"", True), (NEW + b"\n", True), (NEW, False)]
 )
-def test_the_value_that_a_script_has_built_in(content: str, value: str | None) -> None:
-    assert Script(Path("x"), content.encode()).default("BACKUP_DIR") == value
+def test_deployment_is_needed_for_other_content(script: Script, content: bytes | None, is_needed: bool) -> None:
+    installed = None if content is None else InstalledScript("755", content, TIME)
+    assert Deployment(script, TARGET, installed).is_needed is is_needed
 
 
-def test_the_index_script_has_the_paths_of_the_settings_built_in(project_settings: Settings) -> None:
-    script, database = read_script(SCRIPT), project_settings.database("index")
-    assert script.default("DATABASE_FILE") == str(database.source)
-    assert script.default("BACKUP_DIR") == str(database.backup_dir)
+def test_diff_has_removed_and_added_lines(script: Script) -> None:
+    lines = Deployment(script, TARGET, InstalledScript("755", OLD, TIME)).diff().splitlines()
+    assert lines[2:] == ["@@ -1,2 +1,2 @@", " #!/bin/sh", "-echo old", "+echo new"]
+    assert str(TARGET) in lines[0]
+    assert script.path.name in lines[1]
 
 
-# --- what deploying would change ------------------------------------------------------------------------------------
+def test_diff_without_script_or_change(script: Script) -> None:
+    assert Deployment(script, TARGET, None).diff().splitlines()[0] == "--- /dev/null"
+    assert Deployment(script, TARGET, InstalledScript("755", NEW, TIME)).diff() == ""
+
+
+def test_diff_accepts_binary_content(script: Script) -> None:
+    assert "-\ufffd" in Deployment(script, TARGET, InstalledScript("755", b"\xff\n", TIME)).diff()
 
 
 @pytest.mark.parametrize(
-    ("there", "needed"), [(None, True), (OLD, True), (b"", True), (NEW + b"\n", True), (NEW, False)]
+    ("mode", "is_refused"), [("644", True), ("4600", True), ("755", False), ("100", False), ("2710", False)]
 )
-def test_deploying_is_needed_where_the_content_differs(script: Script, there: bytes | None, needed: bool) -> None:
-    deployed = None if there is None else InstalledScript("755", there, SINCE)
-    assert Deployment(script, PurePosixPath("/x"), deployed).needed is needed
+def test_mode_without_execution_is_refused(here: Host, script: Script, mode: str, is_refused: bool) -> None:
+    deployment = Deployment(script, TARGET, InstalledScript(mode, OLD, TIME))
+    if not is_refused:
+        check_deployment(here, deployment)
+        return
+    with pytest.raises(StepError, match=mode) as caught:
+        check_deployment(here, deployment)
+    assert caught.value.advice.endswith("chmod 755 '/srv/it'\"'\"'s/x.sh'")
 
 
-def test_the_difference_is_shown_as_diff_shows_it(script: Script) -> None:
-    target = PurePosixPath("/srv/x.sh")
-    assert Deployment(script, target, InstalledScript("755", OLD, SINCE)).diff().splitlines() == [
-        "--- /srv/x.sh (there)",
-        "+++ index-db-backup.sh (here)",
-        "@@ -1,2 +1,2 @@",
-        " #!/bin/sh",
-        "-echo old",
-        "+echo new",
-    ]
-    assert Deployment(script, target, None).diff().splitlines()[0] == "--- /dev/null"
-    assert Deployment(script, target, InstalledScript("755", NEW, SINCE)).diff() == ""
-
-
-def test_bytes_that_are_no_text_are_shown_all_the_same(script: Script) -> None:
-    assert "-\ufffd" in Deployment(script, PurePosixPath("/x"), InstalledScript("755", b"\xff\n", SINCE)).diff()
+# --- the installed script -------------------------------------------------------------------------------------------
 
 
 @ODD_FOLDERS
-def test_the_script_on_the_host_is_seen_as_it_is(here: Host, tmp_path: Path, script: Script, name: str) -> None:
+def test_installed_script_is_read(
+    here: Host, project_settings: Settings, tmp_path: Path, script: Script, name: str
+) -> None:
     target = tmp_path / name / "x.sh"
     target.parent.mkdir()
-    database = _with_script(target)
-    assert plan_deployment(here, database, script).there is None
-    script_of(target, b"\x00\xff\r\n" * 30, 0o4750)
-    seen = plan_deployment(here, database, script).there
-    assert seen is not None
-    assert (seen.mode, seen.content) == ("4750", b"\x00\xff\r\n" * 30)
-    assert seen.since.timestamp() == pytest.approx(target.stat().st_ctime, abs=1e-5)
+    database = with_script(project_settings, target)
+    assert plan_deployment(here, database, script).installed is None
+    install(target, b"\x00\xff\r\n" * 30, 0o4750)
+    installed = plan_deployment(here, database, script).installed
+    assert installed is not None
+    assert (installed.mode, installed.content) == ("4750", b"\x00\xff\r\n" * 30)
+    assert installed.changed.timestamp() == pytest.approx(target.stat().st_ctime, abs=1e-5)
 
 
-def _with_script(target: Path) -> Database:
-    path = PurePosixPath(target)
-    return Database("index", path, path, SCRIPT, path.parent, "backup_", "SELECT 1")
+def test_empty_script_is_not_missing(here: Host, project_settings: Settings, target: Path, script: Script) -> None:
+    install(target, b"")
+    installed = plan_deployment(here, with_script(project_settings, target), script).installed
+    assert installed is not None
+    assert installed.content == b""
 
 
-def test_an_empty_script_on_the_host_is_no_missing_one(
-    here: Host, place: Place, database: Database, script: Script
-) -> None:
-    script_of(place.target, b"")
-    seen = plan_deployment(here, database, script).there
-    assert seen is not None
-    assert seen.content == b""
-
-
-def test_a_script_that_cannot_be_seen_is_no_missing_one(
-    here: Host, place: Place, database: Database, script: Script
-) -> None:
-    place.target.mkdir()
-    with pytest.raises(CouldNotLookError, match="could not look at"):
+def test_unreadable_script_is_not_missing(here: Host, project_settings: Settings, target: Path, script: Script) -> None:
+    database = with_script(project_settings, target)
+    target.mkdir()
+    with pytest.raises(CouldNotLookError):
         plan_deployment(here, database, script)
-    place.target.rmdir()
-    place.target.parent.rmdir()
-    with pytest.raises(CouldNotLookError, match="could not look at"):
+    target.rmdir()
+    target.parent.rmdir()
+    with pytest.raises(CouldNotLookError):
         plan_deployment(here, database, script)
 
 
+def test_parse_installed_output() -> None:
+    installed = parse_installed("755 1.5 +0100\na\udcff")
+    assert installed == InstalledScript("755", b"a\xff", datetime.fromtimestamp(1.5, timezone.utc))
+    assert parse_installed("755 1.5 +0100\n") == replace(installed, content=b"")
+    assert parse_installed("missing\n") is None
+
+
 @pytest.mark.parametrize(
-    ("mode", "refused"), [("644", True), ("4600", True), ("755", False), ("100", False), ("2710", False)]
+    "output", ["", "welcome\n", "rwx 1 +0000\n", "755 9e99 +0000\n", "755 1\n", "755 1 east\n", "missing"]
 )
-def test_a_script_whose_mode_would_not_let_it_run_is_not_replaced(
-    here: Host, script: Script, mode: str, refused: bool
-) -> None:
-    change = Deployment(script, PurePosixPath("/it's/x.sh"), InstalledScript(mode, OLD, SINCE))
-    if not refused:
-        check_deployment(here, change)
-        return
-    with pytest.raises(StepError, match="is not executable there") as caught:
-        check_deployment(here, change)
-    assert caught.value.advice == "there: chmod 755 '/it'\"'\"'s/x.sh'"
-
-
-# --- putting it there -----------------------------------------------------------------------------------------------
+def test_parse_installed_rejects_other_output(output: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_installed(output)
 
 
 @ODD_FOLDERS
-def test_a_first_deploy_leaves_the_script_and_nothing_else(
-    here: Host, tmp_path: Path, script: Script, name: str
-) -> None:
-    there = Place(tmp_path / name / f"{name}.sh")
-    there.target.parent.mkdir()
-    deploy_script(here, plan_deployment(here, _with_script(there.target), script))
-    assert there.target.read_bytes() == NEW
-    assert there.target.stat().st_mode & 0o7777 == 0o755
-    assert there.names == {there.target.name}
-
-
-@ODD_FOLDERS
-def test_what_it_replaces_is_kept(here: Host, tmp_path: Path, script: Script, name: str) -> None:
-    there = Place(tmp_path / name / f"{name}.sh")
-    there.target.parent.mkdir()
-    script_of(there.target, OLD, 0o710)
-    before = there.target.stat()
-    deploy_script(here, plan_deployment(here, _with_script(there.target), script))
-    assert (there.target.read_bytes(), there.previous.read_bytes()) == (NEW, OLD)
-    assert there.target.stat().st_mode == before.st_mode
-    assert there.previous.stat().st_ino == before.st_ino  # the file itself: a run that reads it goes on reading it
-    assert there.names == {there.target.name, there.previous.name}
-
-
-def test_the_next_deploy_keeps_the_one_before_it(here: Host, place: Place, database: Database, script: Script) -> None:
-    for content in (b"1", b"2", b"3"):
-        deploy_script(here, plan_deployment(here, database, Script(script.path, content)))
-    assert (place.target.read_bytes(), place.previous.read_bytes()) == (b"3", b"2")
-    assert place.names == {place.target.name, place.previous.name}
-
-
-@as_root
-def test_the_owner_stays_who_it_was(here: Host, place: Place, database: Database, script: Script) -> None:
-    script_of(place.target, OLD)
-    os.chown(place.target, 12345, 23456)
-    place.target.chmod(0o4750)
-    deploy_script(here, plan_deployment(here, database, script))
-    after = place.target.stat()
-    assert (after.st_uid, after.st_gid, after.st_mode & 0o7777) == (12345, 23456, 0o4750)
-
-
-@as_root
-def test_the_owner_of_a_first_deploy_is_the_one_of_the_folder(
-    here: Host, place: Place, database: Database, script: Script
-) -> None:
-    os.chown(place.target.parent, 12345, 23456)
-    deploy_script(here, plan_deployment(here, database, script))
-    after = place.target.stat()
-    assert (after.st_uid, after.st_gid, after.st_mode & 0o7777) == (12345, 23456, 0o755)
-
-
-@pytest.mark.parametrize("there", [None, OLD])
-@pytest.mark.parametrize(
-    "payload",
-    [
-        "",
-        base64.b64encode(NEW[:-1]).decode(),
-        base64.b64encode(NEW).decode()[:-4],
-        "not*base64",
-        base64.b64encode(b"x").decode(),
-    ],
-    ids=["nothing", "one byte less", "cut off", "no base64", "other"],
-)
-def test_what_comes_damaged_is_not_put_there_and_leaves_nothing(
-    place: Place, script: Script, there: bytes | None, payload: str
-) -> None:
-    if there is not None:
-        script_of(place.target, there)
-    change = Deployment(script, PurePosixPath(place.target), InstalledScript("755", there, SINCE) if there else None)
-    command = change.command(payload=payload or "''")
-    done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "damaged" in done.stderr or "base64" in done.stderr
-    assert place.names == ({place.target.name} if there is not None else set())
-    assert there is None or place.target.read_bytes() == there
-
-
-def test_a_folder_in_its_place_is_refused_and_nothing_is_put_into_it(place: Place, script: Script) -> None:
-    place.target.mkdir()
-    for there in (None, InstalledScript("755", OLD, SINCE)):
-        command = Deployment(script, PurePosixPath(place.target), there).command()
-        assert subprocess.run(["/bin/sh", "-c", command], capture_output=True, check=False).returncode != 0
-        assert list(place.target.iterdir()) == []
-        assert place.names == {place.target.name}
-
-
-def test_a_link_in_its_place_is_replaced_and_what_it_led_to_stays(
-    here: Host, tmp_path: Path, place: Place, database: Database, script: Script
-) -> None:
-    elsewhere = script_of(tmp_path / "elsewhere.sh", OLD, 0o700)
-    place.target.symlink_to(elsewhere)
-    change = plan_deployment(here, database, script)
-    assert change.there is not None
-    assert (change.there.content, change.there.mode) == (OLD, "700")
-    deploy_script(here, change)
-    assert not place.target.is_symlink()
-    assert (place.target.read_bytes(), place.target.stat().st_mode & 0o777) == (NEW, 0o700)
-    assert elsewhere.read_bytes() == place.previous.read_bytes() == OLD
-
-
-def test_a_missing_folder_is_an_error_with_what_was_said_there(here: Host, tmp_path: Path, script: Script) -> None:
-    with pytest.raises(StepError, match=r"could not put index-db-backup.sh in its place") as caught:
-        deploy_script(here, Deployment(script, PurePosixPath(tmp_path / "missing/x.sh"), None))
-    assert "No such file or directory" in caught.value.output
-
-
-def test_it_is_looked_whether_the_script_really_stands_there(here: Host, place: Place, script: Script) -> None:
-    class Undone(Deployment):
-        """Somebody else deploys at the same moment."""
-
-        def command(self, payload: str | None = None) -> str:
-            return f"{super().command(payload)}\necho other > {quote(self.target)}"
-
-    with pytest.raises(StepError, match="is not what was put there"):
-        deploy_script(here, Undone(script, PurePosixPath(place.target), None))
-
-
-def test_a_script_that_does_not_fit_into_a_command_is_refused(here: Host, place: Place, script: Script) -> None:
-    with pytest.raises(StepError, match=f"more than {LARGEST_ARGUMENT} bytes"):
-        deploy_script(
-            here, Deployment(Script(script.path, os.urandom(LARGEST_ARGUMENT)), PurePosixPath(place.target), None)
-        )
-    assert place.names == set()
-
-
-def test_the_largest_script_that_is_taken_arrives(here: Host, place: Place, script: Script) -> None:
-    content = os.urandom((LARGEST_ARGUMENT - 4096) * 3 // 4)
-    deploy_script(here, Deployment(Script(script.path, content), PurePosixPath(place.target), None))
-    assert place.target.read_bytes() == content
-
-
-def test_a_command_that_is_only_shown_holds_no_content(script: Script) -> None:
-    shown = Deployment(script, PurePosixPath("/x"), None).command(payload="<19 bytes, base64>")
-    assert "echo <19 bytes, base64> | base64 -d" in shown
-    assert base64.b64encode(NEW).decode() not in shown
-
-
-@ODD_FOLDERS
-def test_the_sum_of_the_script_on_the_host_is_read(here: Host, tmp_path: Path, script: Script, name: str) -> None:
+def test_installed_sha256_is_read(here: Host, tmp_path: Path, script: Script, name: str) -> None:
     target = tmp_path / name
     assert installed_sha256(here, PurePosixPath(target)) is None
     target.write_bytes(NEW)
     assert installed_sha256(here, PurePosixPath(target)) == script.sha256
 
 
-# --- what the host must have ----------------------------------------------------------------------------------------
+# --- deployed -------------------------------------------------------------------------------------------------------
 
 
-def test_the_version_of_sqlite_there_is_told(here: Host) -> None:
-    assert check_tools(here).count(".") == 2
+@ODD_FOLDERS
+def test_first_deployment_adds_script_only(deploy: Callable[[Path], Deployment], tmp_path: Path, name: str) -> None:
+    target = tmp_path / name / f"{name}.sh"
+    target.parent.mkdir()
+    deploy(target)
+    assert target.read_bytes() == NEW
+    assert target.stat().st_mode & 0o7777 == 0o755
+    assert names(target) == {target.name}
 
 
-def test_every_missing_program_is_named(here: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("demo_backups.backup.deploy.REQUIRED_TOOLS", (*REQUIRED_TOOLS, "no-such-tool", "nor-this"))
-    with pytest.raises(CouldNotLookError, match="not on cron's PATH: no-such-tool, nor-this") as caught:
-        check_tools(here)
-    assert "install" in caught.value.advice
+@ODD_FOLDERS
+def test_replaced_script_is_kept(deploy: Callable[[Path], Deployment], tmp_path: Path, name: str) -> None:
+    target = tmp_path / name / f"{name}.sh"
+    target.parent.mkdir()
+    before = install(target, OLD, 0o710).stat()
+    deploy(target)
+    assert (target.read_bytes(), previous(target).read_bytes()) == (NEW, OLD)
+    assert target.stat().st_mode == before.st_mode
+    assert previous(target).stat().st_ino == before.st_ino  # the same file: a run that reads it is not disturbed
+    assert names(target) == {target.name, previous(target).name}
 
 
-def test_a_sqlite_that_cannot_do_what_the_script_asks_is_refused(
-    here: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_next_deployment_replaces_kept_script(
+    here: Host, project_settings: Settings, target: Path, script: Script
 ) -> None:
-    script_of(tmp_path / "sqlite3", b"#!/bin/sh\necho 'Error: unknown option: -readonly' >&2; exit 1\n")
-    monkeypatch.setattr("demo_backups.sqlite.inspect.CRON_PATH", f"{tmp_path}:/usr/bin:/bin")
-    with pytest.raises(CouldNotLookError, match="its sqlite3 cannot do what the script asks") as caught:
-        check_tools(here)
-    assert caught.value.output == "Error: unknown option: -readonly"
+    for content in (b"1", b"2", b"3"):
+        newer = replace(script, content=content)
+        deploy_script(here, plan_deployment(here, with_script(project_settings, target), newer))
+    assert (target.read_bytes(), previous(target).read_bytes()) == (b"3", b"2")
+    assert names(target) == {target.name, previous(target).name}
 
 
-def test_the_programs_that_are_looked_for_are_all_that_the_script_calls(tmp_path: Path) -> None:
-    folders = {name: tmp_path / name for name in ("bin", "backups")}
-    for folder in folders.values():
+@root_only
+def test_owner_and_mode_are_kept(deploy: Callable[[Path], Deployment], target: Path) -> None:
+    install(target)
+    os.chown(target, 12345, 23456)
+    target.chmod(0o4750)
+    deploy(target)
+    status = target.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (12345, 23456, 0o4750)
+
+
+@root_only
+def test_first_deployment_has_owner_of_folder(deploy: Callable[[Path], Deployment], target: Path) -> None:
+    os.chown(target.parent, 12345, 23456)
+    deploy(target)
+    status = target.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (12345, 23456, 0o755)
+
+
+def test_link_is_replaced_and_its_target_kept(
+    deploy: Callable[[Path], Deployment], tmp_path: Path, target: Path
+) -> None:
+    elsewhere = install(tmp_path / "elsewhere.sh", OLD, 0o700)
+    target.symlink_to(elsewhere)
+    installed = deploy(target).installed
+    assert installed is not None
+    assert (installed.content, installed.mode) == (OLD, "700")
+    assert not target.is_symlink()
+    assert (target.read_bytes(), target.stat().st_mode & 0o777) == (NEW, 0o700)
+    assert elsewhere.read_bytes() == previous(target).read_bytes() == OLD
+
+
+def test_missing_folder_is_an_error(here: Host, tmp_path: Path, script: Script) -> None:
+    with pytest.raises(StepError) as caught:
+        deploy_script(here, Deployment(script, PurePosixPath(tmp_path / "missing/x.sh"), None))
+    assert "No such file or directory" in caught.value.output
+
+
+def test_other_script_in_place_is_an_error(here: Host, target: Path, script: Script) -> None:
+    class Overwritten(Deployment):
+        """Somebody else deploys at the same moment."""
+
+        def command(self) -> str:
+            return f"{super().command()}\necho other > {quote(self.target)}"
+
+    with pytest.raises(StepError, match=str(target.name)) as caught:
+        deploy_script(here, Overwritten(script, PurePosixPath(target), None))
+    assert f"{target}.previous" in caught.value.advice
+
+
+def test_script_is_in_no_command(here: Host, target: Path, script: Script) -> None:
+    deploy_script(here, Deployment(script, PurePosixPath(target), None))
+    assert here.commands
+    assert not [command for command in here.commands if "echo new" in command]
+
+
+# --- the programs that the script calls -----------------------------------------------------------------------------
+
+
+def test_missing_tools_by_path_of_cron(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "of-the-login-shell").touch(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    result = run_sh(missing_tools_command(["cat", "no-such-tool", "of-the-login-shell"]))
+    assert result == Result(0, "no-such-tool\nof-the-login-shell\n", "")
+    assert run_sh(missing_tools_command(["cat", "sh"])) == Result(0, "", "")
+
+
+def test_required_tools_suffice_for_script(tmp_path: Path, index_file: Path) -> None:
+    programs = tmp_path / "bin"
+    backups = tmp_path / "backups"
+    for folder in (programs, backups):
         folder.mkdir()
     for tool in REQUIRED_TOOLS:
-        found = shutil.which(tool)
-        assert found is not None, tool
-        (folders["bin"] / tool).symlink_to(found)
-    make_index(tmp_path / "x.db", torrents=1)
-    environment = {"DATABASE_FILE": str(tmp_path / "x.db"), "BACKUP_DIR": str(folders["backups"])}
-    environment["PATH"] = str(folders["bin"])
+        path = shutil.which(tool)
+        assert path is not None, tool
+        (programs / tool).symlink_to(path)
+    environment = {"DATABASE_FILE": str(index_file), "BACKUP_DIR": str(backups), "PATH": str(programs)}
     done = subprocess.run([SCRIPT], env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(list(folders["backups"].glob("backup_*.db"))) == 1
-
-
-# --- what a script has of the old way -------------------------------------------------------------------------------
-
-BACKUP = 'sqlite3 -batch "$DATABASE_FILE" ".backup $PART"\n'
-OF_THE_OLD_KIND = """#!/bin/bash
-# Back the database up.
-DATABASE_FILE="/srv/database.db"
-BACKUP_FILE="/srv/backups/backup_$(date +%Y-%m-%d_%H-%M-%S).db"
-cp $DATABASE_FILE "$BACKUP_FILE"
-find /srv/backups -type f -name "backup_*.db" -mtime +7 -exec rm -f {} \\;
-"""
-
-
-@pytest.mark.parametrize("path", sorted(SCRIPT.parent.glob("*.sh")), ids=lambda path: path.name)
-def test_the_scripts_of_this_checkout_have_nothing_of_the_old_way(path: Path) -> None:
-    assert lint(path.read_text()) == []
-
-
-def test_a_script_of_the_old_kind_has_all_of_the_old_way() -> None:
-    assert lint(OF_THE_OLD_KIND) == ["does not use sqlite3's .backup", "uses cp", "not quoted: $DATABASE_FILE"]
-
-
-@pytest.mark.parametrize(
-    ("code", "uses"),
-    [
-        (BACKUP, True),
-        ("sqlite3 a.db '.backup b.db'\n", True),
-        ("if ! sqlite3 a.db \\\n  '.timeout 5000' '.backup b.db'; then exit 1; fi\n", True),
-        ("output=\"$(sqlite3 a.db '.backup b.db')\"\n", True),
-        ("sqlite3 a.db <<EOF\n.timeout 5000\n.backup b.db\nEOF\n", True),
-        ("", False),
-        ("# sqlite3 a.db '.backup b.db'\n", False),
-        ("sqlite3 a.db 'VACUUM INTO ...'\n# not .backup b.db\n", False),
-        ("PART=.backup.part\nsqlite3 a.db .dump\n", False),
-        ("PART=a.backup \nsqlite3 a.db .dump\n", False),
-        ("mysqlite3 a.db '.backup b.db'\n", False),
-    ],
-)
-def test_a_script_uses_backup_where_sqlite3_is_told_so(code: str, uses: bool) -> None:
-    assert ("does not use sqlite3's .backup" not in lint(code)) == uses
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        "cp a b",
-        "  cp a b",
-        "\tcp a b",
-        "/bin/cp a b",
-        "/usr/bin/cp --reflink a b",
-        "\\cp a b",
-        "sudo cp a b",
-        "sudo -n cp a b",
-        "command cp a b",
-        "exec cp a b",
-        "nice cp a b",
-        "nice -n 19 cp a b",
-        "ionice -c 3 nice -n19 cp a b",
-        "sudo -u torrust cp a b",
-        "timeout 60 cp a b",
-        "timeout -k 5 1m cp a b",
-        "nohup cp a b",
-        "echo a | xargs -I {} cp {} b",
-        "env cp a b",
-        "LC_ALL=C cp a b",
-        "time cp a b",
-        "true && cp a b",
-        "true&&cp a b",
-        "false || cp a b",
-        "true; cp a b",
-        "if true; then cp a b; fi",
-        "if true; then :; else cp a b; fi",
-        "if cp a b; then :; fi",
-        "while ! cp a b; do :; done",
-        "for x in 1 2; do cp a b; done",
-        "until cp a b; do :; done",
-        "( cp a b )",
-        "(cp a b)",
-        "{ cp a b; }",
-        "case x in x) cp a b ;; esac",
-        "echo a | xargs cp -t b",
-        "find . -name a -exec cp {} b \\;",
-        "output=$(cp a b 2>&1)",
-        'output="$(cp a b 2>&1)"',
-        'output="$( cp a b 2>&1 )"',
-        'fail "it said: $(cp "$A" "$B")"',
-        "output=`cp a b`",
-        "cp \\\n  a b",
-        "sudo \\\n  cp a b",
-        'echo "it\'s"; cp a b',
-        "echo 'say \"no'; cp a b",
-        'echo \\" ; cp a b',
-        "echo a#b; cp a b",
-        'echo "${#A}"; cp a b',
-        "echo $#; cp a b",
-        "# it's\ncp a b\n# it's",
-        "cat <<EOF\nit's here\nEOF\ncp a b # it's",
-    ],
-)
-def test_cp_is_seen_wherever_a_shell_would_run_it(code: str) -> None:
-    assert "uses cp" in lint(BACKUP + code + "\n")
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        "# cp a b",
-        "true # cp a b",
-        "true; # cp a b",
-        "  # Not cp, which copies pages. cp a b",
-        "echo 'cp a b'",
-        'echo "cp a b"',
-        'echo "; cp a b"',
-        'fail "use no; cp a b"',
-        "echo 'two\ncp a b\nlines'",
-        'echo "two\ncp a b\nlines"',
-        'echo "\\$(cp a b)"',
-        "echo '$(cp a b)'",
-        "scp a b:",
-        "xcp a b",
-        "cp.sh a b",
-        "./cp2 a b",
-        "rm -f cp",
-        "command -v cp > /dev/null",
-        "sudo -u torrust mv cp b",
-        "nice -n 19 sqlite3 cp .tables",
-        "cpio -o < a > b",
-        "cat <<EOF\ncp a b\nEOF",
-        "cat <<'END'\ncp a b\nEND",
-        "cat <<-END\n\tcp a b\n\tEND",
-        ' cat <<"END" > b || exit\ncp a b\nEND',
-    ],
-)
-def test_cp_is_not_seen_where_a_shell_would_not_run_it(code: str) -> None:
-    assert lint(BACKUP + code + "\n") == []
-
-
-@pytest.mark.parametrize(
-    ("code", "names"),
-    [
-        ("rm $A", "$A"),
-        ("rm ${A}", "${A}"),
-        ("rm $A $B $A", "$A, $B"),
-        ("rm -- $1", "$1"),
-        ("rm -- $@", "$@"),
-        ("rm a$A", "$A"),
-        ("rm a/${A}.db", "${A}"),
-        ('rm "$A"/$B', "$B"),
-        ("rm \"$A\"$B'$C'", "$B"),
-        ("A=$(rm $B)", "$B"),
-        ('A="$(rm $B)"', "$B"),
-        ('A="$(rm "$(echo $B)")"', "$B"),
-        ("A=1 rm $B", "$B"),
-        ("A=$B; rm $C", "$C"),
-        ("if [ -e $A ]; then :; fi", "$A"),
-        ("[[ -e $A ]] && rm $B", "$B"),
-        ("((A > 1)) && rm $B", "$B"),
-        ("rm a#$A", "$A"),
-        ("echo > $A", "$A"),
-        ("for A in $B; do :; done", "$B"),
-    ],
-)
-def test_a_variable_that_is_not_quoted_is_named(code: str, names: str) -> None:
-    assert lint(BACKUP + code + "\n") == [f"not quoted: {names}"]
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        'rm "$A"',
-        'rm "${A}"',
-        'rm "${A:-b}"',
-        'rm "a/$A.db"',
-        'rm -- "$@"',
-        "rm '$A'",
-        "rm \\$A",
-        "# rm $A",
-        "true # rm $A",
-        "A=$B",
-        "A=${B}",
-        "  A=$B",
-        "A=$B/c.db",
-        "export A=$B",
-        "true;A=$B",
-        "(A=$B)",
-        "[[ -e $A ]]",
-        "[[ $A == b && $B == c ]] || exit",
-        "[[ $A ==\n b ]]",
-        "((A > $B))",
-        "A=$((B + $C))",
-        'A="$((B + $C))"',
-        'echo "$(rm "$A")"',
-        'echo "$(echo "$(rm "$A")")"',
-        "case $A in b) ;; esac",
-        "exit $?",
-        "(($# == 2))",
-        "cat <<EOF\n$A\nEOF",
-        'sqlite3 "$A" <<-EOF\n\t.backup $PART\n\tEOF',
-    ],
-)
-def test_a_variable_is_not_named_where_it_is_one_word_already(code: str) -> None:
-    assert lint(BACKUP + code + "\n") == []
-
-
-@pytest.mark.parametrize("text", ["", "'", '"', '"$(', "$(", "(", ")", "#", "\\", "<<EOF", "<<EOF\n", '")'])
-def test_a_script_that_ends_in_the_middle_is_read_all_the_same(text: str) -> None:
-    assert lint(text) == ["does not use sqlite3's .backup"]
-
-
-@pytest.mark.parametrize(
-    "printed",
-    ["welcome\n", "755 1 +0000\n!", "755 1 +0000\nYQ=", "rwx 1 +0000\n", "755 9e99 +0000\n", "755 1\n", "755 1 east\n"],
-)
-def test_an_answer_that_tells_of_no_script_cannot_be_read(printed: str) -> None:
-    with pytest.raises(ValueError, match=r"."):
-        parse_installed(printed)
-
-
-def test_a_script_is_read_from_what_the_server_prints() -> None:
-    seen = parse_installed("755 1.5 +0100\nYQ==")
-    assert seen == InstalledScript("755", b"a", datetime.fromtimestamp(1.5, timezone.utc))
-    assert parse_installed("755 1.5 +0100\n") == replace(seen, content=b"")
-    assert parse_installed("") is None
+    assert len(list(backups.glob("backup_*.db"))) == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from demo_backups.backup.deploy import check_tools
+from demo_backups.backup.deploy import probe_sqlite, require_tools
 from demo_backups.errors import CouldNotLookError
 from demo_backups.remote.host import Host
 
@@ -19,20 +19,20 @@ def test_missing_programs_are_named(
 ) -> None:
     monkeypatch.setattr("demo_backups.backup.deploy.CRON_PATH", str(link_programs(tmp_path / "programs", *missing)))
     with pytest.raises(CouldNotLookError) as caught:
-        check_tools(host)
+        require_tools(host)
     assert f"not installed, or not on cron's PATH: {', '.join(missing)}" in str(caught.value)
-    assert "Debian's packages" in caught.value.advice
+    assert "Debian packages" in caught.value.advice
 
 
 def test_old_sqlite_is_refused_with_its_message(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     programs = link_programs(tmp_path / "programs", "sqlite3")
     write_program(programs / "sqlite3", "#!/bin/sh\necho 'sqlite3: Error: unknown option: -readonly' >&2; exit 1\n")
-    monkeypatch.setattr("demo_backups.backup.deploy.CRON_PATH", str(programs))
-    monkeypatch.setattr("demo_backups.sqlite.inspect.CRON_PATH", str(programs))
+    monkeypatch.setattr("demo_backups.sqlite.command.CRON_PATH", str(programs))
     with pytest.raises(CouldNotLookError) as caught:
-        check_tools(host)
+        probe_sqlite(host)
     assert "unknown option: -readonly" in caught.value.output
 
 
 def test_this_machine_has_all_programs(host: Host) -> None:
-    assert check_tools(host).startswith("3.")
+    require_tools(host)
+    assert probe_sqlite(host).startswith("3.")

@@ -1,4 +1,4 @@
-"""What the tests share: a throwaway server, its live writer, and the tasks as a user calls them."""
+"""Constants that several tests use."""
 
 from __future__ import annotations
 
@@ -25,3 +25,4 @@ ODD_NAMES = {
 }
 NOBODY = 65534
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user, and give files to one")
+EVERY_ODD_NAME = pytest.mark.parametrize("name", ODD_NAMES.values(), ids=ODD_NAMES)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from .tasks import Demo
 
 
@@ -29,3 +31,10 @@ def link_programs(folder: Path, *without: str) -> Path:
             if program.name not in without and not link.exists() and os.access(program, os.X_OK):
                 link.symlink_to(program)
     return folder
+
+
+def shadow_program(folder: Path, name: str, body: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write a shell script into a folder, and put it before the program of the same name in PATH."""
+    folder.mkdir(exist_ok=True)
+    write_program(folder / name, f"#!/bin/bash\n{body}\n")
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")

@@ -262,7 +262,7 @@ class Machine:
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # it may be gone by now
-                words = (process / "cmdline").read_text().replace("\0", " ")
+                words = (process / "cmdline").read_text(errors="replace").replace("\0", " ")
                 if (process / "ns/pid").readlink() == namespace and name in words:
                     found.append(int(process.name))
         return found

@@ -1,4 +1,4 @@
-"""What breaks on a server: a session that dies, programs that are missing, a disk that is full."""
+"""What breaks on a server: sessions, missing programs, full disks."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ..helpers.tasks import INV
 from .conftest import Server
 
 
-def test_a_run_whose_session_is_killed_goes_on_and_is_found_again(server: Server) -> None:
-    """The script is made to wait; meanwhile all sessions on the server are killed."""
+def test_backup_survives_its_session(server: Server) -> None:
+    """The script waits, while all sessions on the server are killed."""
     assert server.inv("deploy-index-backup").returncode == 0
     script, go = server.database.script, "/home/torrust/go"
     waiting = f"#!/bin/sh\nuntil [ -e {go} ]; do sleep 0.05; done\nexec {script}.real\n"
@@ -38,17 +38,17 @@ def test_a_run_whose_session_is_killed_goes_on_and_is_found_again(server: Server
         assert server.names() == []
         server.machine.run("touch", go)
         _, printed = task.communicate(timeout=60)
-    # Between two looks, the next one connects anew; in the middle of one, the task ends and says how to come back.
+    # Between two commands, the task connects again; during one, it ends and says how to come back.
     assert task.returncode in (0, 3), printed
     if task.returncode == 3:
-        assert "the connection was lost while trying to look how the backup goes" in printed
+        assert "the connection was lost while trying to read the status of the backup" in printed
         assert "./inv attach --host demo --database index" in printed
     done = server.inv("attach", "verify")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"made {server.settings.backup_dir}/{server.names()[0]}" in done.stdout
+    assert f"created {server.settings.backup_dir}/{server.names()[0]}" in done.stdout
 
 
-def test_a_server_that_is_down_could_not_be_looked_at(server: Server) -> None:
+def test_server_that_is_down(server: Server) -> None:
     for process in server.machine.processes("sshd"):
         os.kill(process, signal.SIGTERM)
     server.sshd.process.wait()
@@ -58,7 +58,7 @@ def test_a_server_that_is_down_could_not_be_looked_at(server: Server) -> None:
 
 
 @pytest.mark.parametrize("program", ["sqlite3", "flock"])
-def test_a_script_is_not_deployed_where_a_program_is_missing(server: Server, program: str) -> None:
+def test_missing_program_prevents_deployment(server: Server, program: str) -> None:
     server.machine.remove(program)
     done = server.inv("deploy-index-backup")
     assert done.returncode == 3
@@ -66,7 +66,7 @@ def test_a_script_is_not_deployed_where_a_program_is_missing(server: Server, pro
     assert not server.machine.outside(server.database.script).exists()
 
 
-def test_without_sqlite3_a_backup_fails_and_a_verification_could_not_be_made(server: Server) -> None:
+def test_missing_sqlite3_is_no_failed_verification(server: Server) -> None:
     assert server.inv("deploy-index-backup", "run-index-backup").returncode == 0
     before = server.names()
     server.add_backup(9)
@@ -89,7 +89,7 @@ def test_without_sqlite3_a_backup_fails_and_a_verification_could_not_be_made(ser
 
 
 @pytest.mark.parametrize("task", ["enable-index-backup", "disable-index-backup"])
-def test_without_cron_a_crontab_is_not_empty_but_could_not_be_read(server: Server, task: str) -> None:
+def test_missing_cron_is_no_empty_crontab(server: Server, task: str) -> None:
     assert server.inv("deploy-index-backup").returncode == 0
     server.machine.remove("crontab")
     done = server.inv(task)
@@ -98,7 +98,7 @@ def test_without_cron_a_crontab_is_not_empty_but_could_not_be_read(server: Serve
     assert "nothing to do" not in done.stdout
 
 
-def test_a_user_whom_cron_denies_a_crontab_is_told_so(server: Server) -> None:
+def test_user_without_right_to_a_crontab(server: Server) -> None:
     (server.machine.folder / "etc/cron.allow").write_text("root\n")
     assert server.inv("deploy-index-backup").returncode == 0
     done = server.inv("enable-index-backup", INVOKE_USE_SUDO="0", INVOKE_CRON_LOG="/home/torrust/cron.log")
@@ -106,7 +106,7 @@ def test_a_user_whom_cron_denies_a_crontab_is_told_so(server: Server) -> None:
     assert "not allowed to use this program" in done.stderr
 
 
-def test_a_full_disk_fails_and_keeps_every_older_backup(server: Server) -> None:
+def test_full_disk_keeps_older_backups(server: Server) -> None:
     assert server.inv("deploy-index-backup").returncode == 0
     folder = str(server.settings.backup_dir)
     server.machine.run("mount", "-t", "tmpfs", "-o", "size=64k,mode=750", "tmpfs", folder)
@@ -123,7 +123,7 @@ def test_a_full_disk_fails_and_keeps_every_older_backup(server: Server) -> None:
     assert sorted(path.name for path in left.iterdir()) == [".backup.lock", "backup_2020-01-01_00-00-00.db"]
 
 
-def test_a_full_disk_leaves_the_old_script_in_place(server: Server) -> None:
+def test_full_disk_keeps_old_script(server: Server) -> None:
     folder = str(server.database.script.parent)
     server.machine.run("mount", "-t", "tmpfs", "-o", "size=4k,mode=755", "tmpfs", folder)
     server.machine.run("sh", "-c", f"echo '#!/bin/sh' > {server.database.script}; chmod 755 {server.database.script}")
@@ -135,8 +135,8 @@ def test_a_full_disk_leaves_the_old_script_in_place(server: Server) -> None:
     assert [path.name for path in left.parent.iterdir()] == [left.name]
 
 
-def test_a_crontab_that_cron_refuses_leaves_the_old_one_in_force(server: Server) -> None:
-    """Cron's spool is full: a real reason for crontab(1) to fail after it was told to install."""
+def test_refused_crontab_keeps_old_one(server: Server) -> None:
+    """Cron's spool is full, so crontab(1) fails to install."""
     old = b"5 4 * * 1 /bin/true\n"
     assert server.inv("deploy-index-backup").returncode == 0
     server.machine.run(

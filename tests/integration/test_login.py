@@ -1,4 +1,4 @@
-"""Logging in to a real sshd: keys, passphrases, a real agent, passwords."""
+"""Log in to a real sshd: keys, passphrases, a real agent, passwords."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PASSPHRASE = "tr0ub4dor & three"
 
 @contextmanager
 def agent(folder: Path, *keys: Path) -> Iterator[Path]:
-    """A real ssh-agent that holds some keys; yields its socket."""
+    """A real ssh-agent with some keys; yields its socket."""
     socket = folder / "agent"
     with subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL) as process:
         try:
@@ -32,7 +32,7 @@ def agent(folder: Path, *keys: Path) -> Iterator[Path]:
             process.terminate()
 
 
-def test_a_key_that_the_server_does_not_know_is_refused(server: Server) -> None:
+def test_unknown_key_is_refused(server: Server) -> None:
     wrong = server.machine.ssh / "wrong"
     server.machine.make_key(wrong, known=False)
     server.machine.configure(server.machine.alias("demo", server.sshd, key=wrong))
@@ -43,7 +43,7 @@ def test_a_key_that_the_server_does_not_know_is_refused(server: Server) -> None:
     assert "backup" not in done.stdout.split("\n", 1)[1]
 
 
-def test_a_key_in_the_agent_needs_no_file(server: Server, tmp_path: Path) -> None:
+def test_agent_key_needs_no_file(server: Server, tmp_path: Path) -> None:
     with agent(tmp_path, server.machine.key) as socket:
         server.machine.key.unlink()
         config = server.machine.ssh_config
@@ -54,7 +54,7 @@ def test_a_key_in_the_agent_needs_no_file(server: Server, tmp_path: Path) -> Non
         assert server.inv("list-backups", SSH_AUTH_SOCK=str(socket)).returncode == 0
 
 
-def test_keys_in_the_agent_that_are_not_this_hosts_do_not_use_up_the_tries(server: Server, tmp_path: Path) -> None:
+def test_other_agent_keys_use_up_no_tries(server: Server, tmp_path: Path) -> None:
     others = [tmp_path / f"other{number}" for number in range(7)]
     for key in others:
         server.machine.make_key(key, known=False)
@@ -63,13 +63,13 @@ def test_keys_in_the_agent_that_are_not_this_hosts_do_not_use_up_the_tries(serve
         config.write_text(config.read_text().replace("IdentityAgent none", f"IdentityAgent {socket}"))
         done = server.inv("list-backups")
         assert done.returncode == 0, done.stderr
-        # Without IdentitiesOnly the key that the configuration names still comes first, as with OpenSSH.
+        # Without IdentitiesOnly, the key that the configuration names is still tried first, as by OpenSSH.
         config.write_text(config.read_text().replace("IdentitiesOnly yes", "IdentitiesOnly no"))
         done = server.inv("list-backups")
         assert done.returncode == 0, done.stderr
 
 
-def test_with_identities_only_no_other_key_of_the_agent_is_offered(server: Server, tmp_path: Path) -> None:
+def test_identities_only_limits_the_agent(server: Server, tmp_path: Path) -> None:
     wrong = server.machine.ssh / "wrong"
     server.machine.make_key(wrong, known=False)
     server.machine.configure(server.machine.alias("demo", server.sshd, key=wrong))
@@ -90,7 +90,7 @@ def locked(server: Server) -> Path:
     return key
 
 
-def test_a_passphrase_is_asked_for_on_a_terminal_and_not_shown(server: Server, locked: Path) -> None:
+def test_passphrase_is_typed_on_terminal(server: Server, locked: Path) -> None:
     with server.inv_on_terminal("list-backups") as tty:
         tty.expect(f"Passphrase for {locked}: ")
         tty.type(PASSPHRASE)
@@ -98,7 +98,7 @@ def test_a_passphrase_is_asked_for_on_a_terminal_and_not_shown(server: Server, l
         assert PASSPHRASE not in tty.shown
 
 
-def test_a_wrong_passphrase_ends_in_words(server: Server, locked: Path) -> None:
+def test_wrong_passphrase_is_reported(server: Server, locked: Path) -> None:
     with server.inv_on_terminal("list-backups") as tty:
         tty.expect("Passphrase for ")
         tty.type("guess")
@@ -107,13 +107,13 @@ def test_a_wrong_passphrase_ends_in_words(server: Server, locked: Path) -> None:
         assert "Traceback" not in tty.shown
 
 
-def test_without_a_terminal_a_passphrase_is_a_way_out_not_a_question(server: Server, locked: Path) -> None:
+def test_passphrase_without_terminal_has_an_advice(server: Server, locked: Path) -> None:
     done = server.inv("list-backups")
     assert done.returncode == 3
     assert f"{locked}: has a passphrase, and there is no terminal to ask for it: ssh-add it first" in done.stderr
 
 
-def test_a_password_is_asked_for_on_a_terminal_only(server: Server) -> None:
+def test_password_is_typed_on_terminal_only(server: Server) -> None:
     sshd = server.machine.sshd("PasswordAuthentication yes", "PubkeyAuthentication no")
     server.machine.known_hosts.write_text(sshd.known)
     server.machine.configure(server.machine.alias("demo", sshd))
@@ -128,7 +128,7 @@ def test_a_password_is_asked_for_on_a_terminal_only(server: Server) -> None:
 
 
 @pytest.mark.parametrize("methods", ["publickey,password", "password,publickey"])
-def test_a_server_that_wants_a_key_and_a_password_gets_both(server: Server, methods: str) -> None:
+def test_key_and_password_are_both_given(server: Server, methods: str) -> None:
     sshd = server.machine.sshd("PasswordAuthentication yes", f"AuthenticationMethods {methods}")
     server.machine.known_hosts.write_text(sshd.known)
     server.machine.configure(server.machine.alias("demo", sshd))
@@ -138,7 +138,7 @@ def test_a_server_that_wants_a_key_and_a_password_gets_both(server: Server, meth
         assert tty.end() == 0, tty.shown
 
 
-def test_without_a_terminal_a_key_that_is_not_enough_is_no_login(server: Server) -> None:
+def test_insufficient_key_without_terminal_is_no_login(server: Server) -> None:
     sshd = server.machine.sshd("PasswordAuthentication yes", "AuthenticationMethods publickey,password")
     server.machine.known_hosts.write_text(sshd.known)
     server.machine.configure(server.machine.alias("demo", sshd))
@@ -146,4 +146,4 @@ def test_without_a_terminal_a_key_that_is_not_enough_is_no_login(server: Server)
     assert done.returncode == 3
     assert "login as torrust refused" in done.stderr
     assert f"{server.machine.key}: accepted" in done.stderr
-    assert "the server still wants: password" in done.stderr
+    assert "the server still requires: password" in done.stderr

@@ -12,11 +12,13 @@ from typing import Any, TypeAlias
 import pytest
 
 from demo_backups.backup.script import InstalledScript, Script
+from demo_backups.backup.script_lint import LintResult
+from demo_backups.records.check import Outcome
 from demo_backups.records.record import Record, RecordedCheck
 from demo_backups.release.facts import CronState, DatabaseFacts, HostFacts, ReleaseFacts, Unavailable
+from demo_backups.release.git_state import LocalState, MergeState, RemoteState
 from demo_backups.release.plan import PHASES, Mark, Plan, make_plan, mark_steps
-from demo_backups.release.pull_request import PullRequest
-from demo_backups.release.repository import LocalState, RemoteState
+from demo_backups.release.pull_request import PullRequest, PullRequestState, Review
 from demo_backups.release.steps import Observation, State, Step
 from demo_backups.remote.files import File
 from demo_backups.settings import Settings
@@ -71,7 +73,7 @@ def all_done(settings: Settings) -> ReleaseFacts:
     def database(name: str) -> DatabaseFacts:
         cron = CronState.ENABLED if name == "index" else CronState.NOT_PUBLISHED
         installed = InstalledScript("755", script_of(name).content, SINCE)
-        return DatabaseFacts(script_of(name), [], HostFacts(installed, [backup_of(name)], cron))
+        return DatabaseFacts(script_of(name), LintResult(Outcome.PASSED), HostFacts(installed, [backup_of(name)], cron))
 
     return ReleaseFacts(
         host=HOST,
@@ -81,8 +83,8 @@ def all_done(settings: Settings) -> ReleaseFacts:
         docs=dict.fromkeys(release.docs),
         records=[rehearsal("index"), *(verification(name) for name in DATABASES)],
         local=local,
-        remote=RemoteState("git@github.com:torrust/demo.git", local.branch, merged=True),
-        pull_request=PullRequest(URL, "merged", "approved"),
+        remote=RemoteState("git@github.com:torrust/demo.git", local.branch_commit, merge_state=MergeState.MERGED),
+        pull_request=PullRequest(URL, PullRequestState.MERGED, Review.APPROVED),
     )
 
 
@@ -113,11 +115,17 @@ def remote(**changes: Any) -> Change:
 
 def not_merged(facts: ReleaseFacts) -> ReleaseFacts:
     assert isinstance(facts.remote, RemoteState)
-    return replace(facts, remote=replace(facts.remote, merged=False), pull_request=PullRequest(URL, "open", "approved"))
+    return replace(
+        facts,
+        remote=replace(facts.remote, merge_state=MergeState.NOT_MERGED),
+        pull_request=PullRequest(URL, PullRequestState.OPEN, Review.APPROVED),
+    )
 
 
 def request(state: str, review: str) -> Change:
-    return lambda facts: replace(not_merged(facts), pull_request=PullRequest(URL, state, review))
+    """Set a pull request, by the names of its state and its review."""
+    request = PullRequest(URL, PullRequestState[state.upper()], Review[review.upper()])
+    return lambda facts: replace(not_merged(facts), pull_request=request)
 
 
 def fact(name: str, value: Any) -> Change:
@@ -126,6 +134,10 @@ def fact(name: str, value: Any) -> Change:
 
 def database(name: str, **changes: Any) -> Change:
     return lambda facts: replace(facts, databases=facts.databases | {name: replace(facts.databases[name], **changes)})
+
+
+def failed(*findings: str) -> LintResult:
+    return LintResult(Outcome.FAILED, findings)
 
 
 def on_host(name: str, **changes: Any) -> Change:
@@ -252,7 +264,7 @@ def test_plan_has_four_phases(facts: ReleaseFacts) -> None:
 
 
 def test_json_has_documented_shape(facts: ReleaseFacts) -> None:
-    facts = combine(server_unavailable, remote(branch="b" * 40), request("open", "none"))(facts)
+    facts = combine(server_unavailable, remote(branch_commit="b" * 40), request("open", "none"))(facts)
     printed = json.loads(json.dumps(make_plan(facts).as_json()))
     assert set(printed) == {"host", "phases"}
     assert printed["host"] == HOST
@@ -272,9 +284,9 @@ def test_complete_release_has_no_next_step(facts: ReleaseFacts) -> None:
 
 def test_new_release_starts_with_unblocked_steps(facts: ReleaseFacts) -> None:
     facts = combine(
-        local(current="main", branch=None, commits={}, changed=frozenset({"index.sh"})),
-        remote(branch=None),
-        *(database(name, findings=["uses cp"]) for name in DATABASES),
+        local(current_branch="main", branch_commit=None, commits={}, changed_files=frozenset({"index.sh"})),
+        remote(branch_commit=None),
+        *(database(name, lint=failed("uses cp")) for name in DATABASES),
         *(on_host(name, script=None, backups=[], cron=CronState.NOT_PUBLISHED) for name in DATABASES),
         on_host("index", script=None, backups=[], cron=CronState.NOT_ENABLED),
         fact("docs", {"AGENTS.md": "is missing"}),
@@ -298,30 +310,37 @@ NO_SUCH_DAY = "/srv/backups/backup_2026-02-31_20-05-00.db"
 STEPS: list[tuple[Change, str, Mark, str]] = [
     (fact("local", UNAVAILABLE), "branch", UNKNOWN, "cannot connect"),
     (local(), "branch", DONE, "checked out"),
-    (local(current="main"), "branch", TO_DO, "main is checked out"),
-    (local(current=None), "branch", TO_DO, "a commit without a branch is checked out"),
-    (local(current="main", branch=None), "branch", TO_DO, "only on origin"),
+    (local(current_branch="main"), "branch", TO_DO, "main is checked out"),
+    (local(current_branch=None), "branch", TO_DO, "a commit without a branch is checked out"),
+    (local(current_branch="main", branch_commit=None), "branch", TO_DO, "only on origin"),
     (
-        combine(local(current="main", branch=None), fact("remote", RemoteState("u"))),
+        combine(local(current_branch="main", branch_commit=None), fact("remote", RemoteState("u"))),
         "branch",
         TO_DO,
         "no branch",
     ),
     (
-        combine(local(current="main", branch=None), fact("remote", UNAVAILABLE)),
+        combine(local(current_branch="main", branch_commit=None), fact("remote", UNAVAILABLE)),
         "branch",
         TO_DO,
         "no branch",
     ),
-    (combine(local(current="main"), request("merged", "none")), "branch", DONE, "merged"),
-    (combine(local(current="main"), fact("remote", RemoteState("u", None, True))), "branch", DONE, "merged"),
-    (database("index", findings=["uses cp", "not quoted: $A"]), "index-script", TO_DO, "uses cp; not quoted: $A"),
-    (database("tracker", findings=["uses cp"]), "tracker-script", TO_DO, "uses cp"),
+    (combine(local(current_branch="main"), request("merged", "none")), "branch", DONE, "merged"),
+    (
+        combine(local(current_branch="main"), fact("remote", RemoteState("u", None, MergeState.MERGED))),
+        "branch",
+        DONE,
+        "merged",
+    ),
+    (database("index", lint=failed("uses cp", "not quoted: $A")), "index-script", TO_DO, "uses cp; not quoted: $A"),
+    (database("tracker", lint=failed("uses cp")), "tracker-script", TO_DO, "uses cp"),
+    (database("index", lint=LintResult(Outcome.UNKNOWN, ("line 7",))), "index-script", UNKNOWN, "line 7"),
+    (combine(records(), database("index", lint=LintResult(Outcome.UNKNOWN))), "index-test", BLOCKED, "not been tested"),
     (lambda facts: facts, "index-script", DONE, "uses .backup, no cp"),
-    (database("index", findings=["x"]), "index-test", OUT_OF_ORDER, "rehearsal passed (2026-11-24 18:10 UTC)"),
+    (database("index", lint=failed("x")), "index-test", OUT_OF_ORDER, "rehearsal passed (2026-11-24 18:10 UTC)"),
     (fact("records", UNAVAILABLE), "index-test", UNKNOWN, "cannot connect"),
     (records(), "index-test", TO_DO, "not been tested"),
-    (combine(records(), database("index", findings=["x"])), "index-test", BLOCKED, "not been tested"),
+    (combine(records(), database("index", lint=failed("x"))), "index-test", BLOCKED, "not been tested"),
     (database("index", script=None), "index-test", TO_DO, "no script"),
     (records(rehearsal("index", exit_status=1)), "index-test", TO_DO, "the last rehearsal did not pass"),
     (lambda facts: facts, "index-deploy", DONE, ", since 2026-11-24 20:00:00+01:00"),
@@ -365,9 +384,9 @@ STEPS: list[tuple[Change, str, Mark, str]] = [
     (combine(records(), NOT_ENABLED), "index-enable", BLOCKED, "not in the crontab"),
     (fact("local", UNAVAILABLE), "index-commit", UNKNOWN, "cannot connect"),
     (without_commit("index"), "index-commit", TO_DO, "not committed"),
-    (local(changed=frozenset({"index.sh"})), "index-commit", TO_DO, "changed since abc1234: index.sh"),
-    (local(changed=frozenset({"tracker.sh"})), "index-commit", DONE, "abc1234"),
-    (local(current="main"), "index-commit", OUT_OF_ORDER, "abc1234"),
+    (local(changed_files=frozenset({"index.sh"})), "index-commit", TO_DO, "changed since abc1234: index.sh"),
+    (local(changed_files=frozenset({"tracker.sh"})), "index-commit", DONE, "abc1234"),
+    (local(current_branch="main"), "index-commit", OUT_OF_ORDER, "abc1234"),
     (
         combine(without_commit("index"), NOT_ENABLED),
         "index-commit",
@@ -378,57 +397,84 @@ STEPS: list[tuple[Change, str, Mark, str]] = [
     (combine(server_unavailable, without_commit("index")), "index-commit", BLOCKED, "not committed"),
     (on_host("tracker", script=None), "tracker-deploy", TO_DO, "no script"),
     (on_host("tracker", script=UNAVAILABLE), "tracker-deploy", UNKNOWN, "cannot connect"),
-    (database("tracker", findings=["x"]), "tracker-deploy", OUT_OF_ORDER, "same version"),
+    (database("tracker", lint=failed("x")), "tracker-deploy", OUT_OF_ORDER, "same version"),
     (combine(on_host("tracker", script=None), records()), "tracker-deploy", BLOCKED, "no script"),
     (on_host("tracker", backups=[]), "tracker-test", TO_DO, "not made a backup"),
     (on_host("tracker", script=None), "tracker-test", BLOCKED, "not made a backup"),
     (on_host("tracker", backups=UNAVAILABLE), "tracker-test", UNKNOWN, "cannot connect"),
-    (database("tracker", findings=["x"]), "tracker-test", OUT_OF_ORDER, "passed"),
+    (database("tracker", lint=failed("x")), "tracker-test", OUT_OF_ORDER, "passed"),
     (without_commit("tracker"), "tracker-commit", TO_DO, "not committed"),
     (combine(without_commit("tracker"), without_commit("index")), "tracker-commit", BLOCKED, "not committed"),
     (without_commit("index"), "tracker-commit", OUT_OF_ORDER, "abc1234"),
-    (local(changed=frozenset({"tracker.sh"})), "tracker-commit", TO_DO, "changed since abc1234: tracker.sh"),
+    (local(changed_files=frozenset({"tracker.sh"})), "tracker-commit", TO_DO, "changed since abc1234: tracker.sh"),
     (on_host("tracker", script=None), "tracker-commit", DONE, "abc1234"),
     (fact("local", UNAVAILABLE), "tracker-commit", UNKNOWN, "cannot connect"),
     (fact("docs", {"a.md": None, "b.md": "is missing"}), "docs", TO_DO, "b.md is missing"),
     (lambda facts: facts, "docs", DONE, "AGENTS.md, docs/backups.md"),
     (without_commit("docs"), "docs-commit", TO_DO, "not committed"),
     (combine(without_commit("docs"), fact("docs", {"a.md": "is missing"})), "docs-commit", BLOCKED, "not committed"),
-    (local(changed=frozenset({"docs/backups.md"})), "docs-commit", TO_DO, "changed since abc1234: docs/backups.md"),
+    (
+        local(changed_files=frozenset({"docs/backups.md"})),
+        "docs-commit",
+        TO_DO,
+        "changed since abc1234: docs/backups.md",
+    ),
     (fact("docs", {"a.md": "is missing"}), "docs-commit", OUT_OF_ORDER, "abc1234"),
     (fact("local", UNAVAILABLE), "docs-commit", UNKNOWN, "cannot connect"),
     (local(), "push", DONE, "on origin"),
     (combine(local(), fact("local", UNAVAILABLE)), "push", UNKNOWN, "cannot connect"),
     (combine(request("open", "none"), fact("remote", UNAVAILABLE)), "push", UNKNOWN, "cannot connect"),
     (combine(request("open", "none"), fact("remote", RemoteState(None))), "push", TO_DO, "there is no remote origin"),
-    (remote(branch=None), "push", TO_DO, "not on origin"),
-    (remote(branch="b" * 40), "push", TO_DO, "differs"),
-    (combine(without_commit("docs"), remote(branch=None)), "push", BLOCKED, "not on origin"),
+    (remote(branch_commit=None), "push", TO_DO, "not on origin"),
+    (remote(branch_commit="b" * 40), "push", TO_DO, "differs"),
+    (combine(without_commit("docs"), remote(branch_commit=None)), "push", BLOCKED, "not on origin"),
     (without_commit("docs"), "push", OUT_OF_ORDER, "on origin"),
     (request("merged", "approved"), "push", DONE, "merged"),
     (combine(not_merged, fact("pull_request", UNAVAILABLE)), "open-pr", UNKNOWN, "cannot connect"),
     (combine(not_merged, fact("pull_request", None)), "open-pr", TO_DO, "there is no pull request"),
-    (combine(remote(branch=None), fact("pull_request", None)), "open-pr", BLOCKED, "there is no pull request"),
+    (combine(remote(branch_commit=None), fact("pull_request", None)), "open-pr", BLOCKED, "there is no pull request"),
     (request("closed", "none"), "open-pr", TO_DO, f"{URL} (closed)"),
     (request("open", "none"), "open-pr", DONE, f"{URL} (open)"),
-    (remote(branch=None), "open-pr", OUT_OF_ORDER, f"{URL} (open)"),
+    (remote(branch_commit=None), "open-pr", OUT_OF_ORDER, f"{URL} (open)"),
     (combine(not_merged, fact("pull_request", UNAVAILABLE)), "review", UNKNOWN, "cannot connect"),
     (combine(not_merged, fact("pull_request", None)), "review", BLOCKED, "there is no pull request"),
     (request("open", "none"), "review", BLOCKED, "not approved yet"),
-    (request("open", "changes"), "review", TO_DO, "changes"),
+    (request("open", "changes_requested"), "review", TO_DO, "changes"),
     (request("open", "approved"), "review", DONE, "approved"),
     (request("closed", "approved"), "review", OUT_OF_ORDER, "approved"),
     (request("merged", "none"), "review", DONE, "merged"),
     (request("open", "approved"), "merge", TO_DO, "not in main"),
     (request("open", "none"), "merge", BLOCKED, "not in main"),
     (request("merged", "none"), "merge", DONE, "merged into main"),
-    (combine(request("open", "none"), remote(merged=True), request("open", "none")), "merge", BLOCKED, "not in main"),
+    (
+        combine(request("open", "none"), remote(merge_state=MergeState.MERGED), request("open", "none")),
+        "merge",
+        BLOCKED,
+        "not in main",
+    ),
     (combine(request("open", "approved"), fact("remote", UNAVAILABLE)), "merge", UNKNOWN, "cannot connect"),
     (combine(request("merged", "approved"), fact("remote", UNAVAILABLE)), "merge", DONE, "merged into main"),
-    (combine(remote(merged=None), request("open", "approved"), remote(merged=None)), "merge", TO_DO, "not in main"),
-    (combine(remote(merged=None), fact("pull_request", UNAVAILABLE)), "merge", UNKNOWN, "git fetch origin"),
+    (
+        combine(
+            remote(merge_state=MergeState.UNKNOWN), request("open", "approved"), remote(merge_state=MergeState.UNKNOWN)
+        ),
+        "merge",
+        TO_DO,
+        "not in main",
+    ),
+    (
+        combine(remote(merge_state=MergeState.UNKNOWN), fact("pull_request", UNAVAILABLE)),
+        "merge",
+        UNKNOWN,
+        "git fetch origin",
+    ),
     (fact("pull_request", UNAVAILABLE), "merge", DONE, "merged into main"),
-    (fact("pull_request", PullRequest(URL, "open", "none")), "merge", OUT_OF_ORDER, "merged into main"),
+    (
+        fact("pull_request", PullRequest(URL, PullRequestState.OPEN, Review.NONE)),
+        "merge",
+        OUT_OF_ORDER,
+        "merged into main",
+    ),
 ]
 
 
@@ -483,7 +529,7 @@ def test_unavailable_fact_is_noted(facts: ReleaseFacts, name: str) -> None:
 
 
 def test_to_do_takes_precedence_over_unknown(facts: ReleaseFacts) -> None:
-    plan = make_plan(combine(server_unavailable, database("tracker", findings=["uses cp"]))(facts))
+    plan = make_plan(combine(server_unavailable, database("tracker", lint=failed("uses cp")))(facts))
     assert plan.next
     assert (plan.next.name, plan.exit_code) == ("tracker-script", 1)
 
@@ -650,7 +696,11 @@ def test_wrong_local_clock_changes_no_mark(facts: ReleaseFacts, change: Change, 
 
 
 def ways_to_be_merged() -> Iterator[Change]:
-    yield combine(local(), fact("remote", RemoteState("u", "a" * 40, merged=True)), fact("pull_request", UNAVAILABLE))
+    yield combine(
+        local(),
+        fact("remote", RemoteState("u", "a" * 40, merge_state=MergeState.MERGED)),
+        fact("pull_request", UNAVAILABLE),
+    )
     yield request("merged", "approved")
     yield combine(request("merged", "approved"), fact("remote", UNAVAILABLE))
 
@@ -660,11 +710,13 @@ def ways_to_be_merged() -> Iterator[Change]:
 )
 @pytest.mark.parametrize("branch", [None, "a" * 40], ids=["branch deleted", "branch kept"])
 def test_merged_release_needs_no_branch(facts: ReleaseFacts, way: Change, branch: str | None) -> None:
-    plan = make_plan(way(local(current="main", branch=branch)(facts)))
+    plan = make_plan(way(local(current_branch="main", branch_commit=branch)(facts)))
     assert {plan.step(name).mark for name in ("branch", "push", "merge")} == {DONE}
     assert plan.next is None
 
 
 def test_squash_merge_completes_release(facts: ReleaseFacts) -> None:
-    plan = make_plan(combine(local(current="main", branch=None, commits={}), request("merged", "approved"))(facts))
+    plan = make_plan(
+        combine(local(current_branch="main", branch_commit=None, commits={}), request("merged", "approved"))(facts)
+    )
     assert others(plan) == {}

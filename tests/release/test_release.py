@@ -27,7 +27,7 @@ from demo_backups.rehearsal.server import ALIAS
 from demo_backups.release.actions import ACTIONS, ActionContext, _confirm, do_next
 from demo_backups.release.observe import observe_plan
 from demo_backups.release.plan import Plan
-from demo_backups.settings import Settings
+from demo_backups.settings import Settings, select_host
 from demo_backups.ui.console import make_console
 
 from ..helpers.release_repository import DOCS, SCRIPTS, ReleaseRepository, empty_repository, release_repository
@@ -97,11 +97,11 @@ class Release:
 
     def plan(self, host: str | None = None) -> Plan:
         """The plan as it stands."""
-        return observe_plan(self.settings, host)
+        return observe_plan(select_host(self.settings, host) if host else self.settings)
 
     def do(self, *names: str, host: str = ALIAS) -> None:
         """Do steps as `inv next` does, without regard to the plan."""
-        context = ActionContext(self.settings, host, make_console(io.StringIO()))
+        context = ActionContext(select_host(self.settings, host), make_console(io.StringIO()))
         for name in names:
             ACTIONS[name].run(context, False)
 
@@ -221,7 +221,7 @@ def test_next_walks_plan_until_gh_is_missing(release: Release) -> None:
         **{"open-pr": "unknown", "review": "unknown", "merge": "blocked"},
     }
     names = release.settings.release
-    log = repository.git("log", "--format=%s", "--name-only", f"main..{names.branch}", at=repository.remote)
+    log = repository.git("log", "--format=%s", "--name-only", f"main..{names.branch}", cwd=repository.remote)
     assert [line for line in log.splitlines() if line] == [
         *(names.commits.docs, *DOCS),
         *(names.commits.tracker, SCRIPTS[1]),
@@ -303,7 +303,7 @@ def test_next_works_on_local_host(release: Release, monkeypatch: pytest.MonkeyPa
         before = release.plan("local")
         assert before.next
         assert before.next.name == step
-        do_next(release.settings, "local", make_console(io.StringIO()), yes=True)
+        do_next(select_host(release.settings, "local"), make_console(io.StringIO()), yes=True)
         assert marks(release.plan("local"))[step] == "done"
     # The same machine under its other name: a verification counts for one name only.
     found = marks(release.plan(ALIAS))
@@ -395,7 +395,7 @@ def test_manual_step_is_reported(release: Release, file: str, text: str, step: s
     release.do(*SERVER_STEPS, "index-commit", "tracker-commit")
     (release.repository.path / file).write_text(text)
     with pytest.raises(StepError) as caught:
-        do_next(release.settings, ALIAS, make_console(io.StringIO()), yes=True)
+        do_next(select_host(release.settings, ALIAS), make_console(io.StringIO()), yes=True)
     assert caught.value.action == f"{step} is a manual step"
     assert details in caught.value.output
     assert f" in {release.repository.path}" in caught.value.advice
@@ -449,7 +449,7 @@ def test_plan_explains_unknown_steps(release: Release) -> None:
     assert [name for names in STEPS.values() for name in names if f" {name} " not in f"{table} merge "] == []
     assert table.count(" unknown ") == len(SERVER_MARKS | GITHUB_STEPS)
     assert below.count("nowhere.invalid: no such host") == 1  # the same reason once
-    assert "gh is not installed\n  -> install it" in below
+    assert "gh is not installed" in below
     assert below.endswith(
         "3 of 16 steps done, optional ones not counted; next: branch (./inv next --host nowhere.invalid)\n"
     )
@@ -494,8 +494,8 @@ def move_remote(release: Release) -> None:
         (detach_head, "branch", "to do", "a commit without a branch is checked out"),
         (remove_remote, "push", "blocked", "there is no remote origin"),
         (remove_remote, "merge", "blocked", "not in main"),
-        (move_remote, "push", "unknown", "the remote origin cannot be asked"),
-        (move_remote, "merge", "unknown", "the remote origin cannot be asked"),
+        (move_remote, "push", "unknown", "cannot read the remote origin"),
+        (move_remote, "merge", "unknown", "cannot read the remote origin"),
         (move_remote, "branch", "to do", "no branch"),
     ],
 )

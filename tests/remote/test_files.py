@@ -1,313 +1,145 @@
-"""Bytes to and from a host, and files that are put in place there, whole or not at all."""
+"""Files on a host: parsers with recorded output, and commands on files with odd names."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
-import shlex
 import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import pytest
 
-from demo_backups.errors import ConnectionLostError, CouldNotLookError, StepError
-from demo_backups.remote.files import FileWrite, escape_pattern, receive, send, sha256_of, stat_file, write_file
+from demo_backups.errors import CouldNotLookError
+from demo_backups.remote.files import File, file_command, files_command, parse_files, parse_sha256, stat_file
 from demo_backups.remote.host import Host
-from demo_backups.remote.runners import SshRunner
+from demo_backups.remote.shell import quote
 
-from ..helpers.constants import ODD_NAMES, root_only
-from ..helpers.processes import wait_until
-from ..helpers.programs import set_login_shell
-from ..helpers.tasks import Demo
+from ..helpers.constants import EVERY_ODD_NAME
+from ..helpers.shell import run_sh
 
-NEW = b"\0new\xff\n" * 1000
-OLD = b"old\n"
+SHA256_OF_NOTHING = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
-@pytest.fixture(params=["ssh", "local"])
-def either(request: pytest.FixtureRequest) -> Host:
-    """A Host over SSH, and this machine."""
-    return request.getfixturevalue("host" if request.param == "ssh" else "here")  # type: ignore[no-any-return]
+# --- size, time and type --------------------------------------------------------------------------------------------
 
 
-def sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-# --- streams --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("size", [0, 1, 40_000, 9_000_000])
-def test_bytes_arrive_as_they_were_sent(either: Host, tmp_path: Path, size: int) -> None:
-    data = os.urandom(size)
-    sent = send(either, "send it", f"cat >'{tmp_path}/file'", data, root=False)
-    sink = io.BytesIO()
-    received = receive(either, "receive it", f"cat '{tmp_path}/file'", sink, root=False)
-    assert sink.getvalue() == data
-    assert (sent.bytes, received.bytes) == (size, size)
-    assert sent.sha256 == received.sha256 == sha256(data)
-
-
-def test_greeting_is_no_part_of_what_is_received(demo: Demo, host: Host) -> None:
-    set_login_shell(demo, 'echo Welcome; echo "You have mail" >&2; exec /bin/sh "$@"')
-    sink = io.BytesIO()
-    receive(host, "receive it", "printf data", sink)
-    assert sink.getvalue() == b"data"
-
-
-def test_login_shell_cannot_take_what_is_sent(demo: Demo, host: Host) -> None:
-    set_login_shell(demo, 'timeout 0.3 cat > "$HOME/taken"; exec /bin/sh "$@"')
-    sent = send(host, "send it", "cat", b"data")
-    assert sent.result.stdout == "data"
-    assert (demo.server.home / "taken").read_bytes() == b""
-
-
-def test_failed_command_fails_transfer(either: Host) -> None:
-    with pytest.raises(StepError, match="could not send it") as sending:
-        send(either, "send it", "cat >/dev/null; echo 'no space' >&2; exit 1", b"data", root=False)
-    assert sending.value.output == "no space"
-    with pytest.raises(CouldNotLookError, match="could not receive it") as receiving:
-        receive(either, "receive it", "echo data; echo 'gone' >&2; exit 1", io.BytesIO(), root=False)
-    assert receiving.value.output == "gone"
-
-
-def test_command_that_leaves_input_unread_fails(either: Host) -> None:
-    with pytest.raises(StepError, match="the command ended before it had read all of its input"):
-        send(either, "send it", "head -c 5 >/dev/null", b"x" * 20_000_000, root=False)
-
-
-def test_unwritable_sink_is_reported_as_local(either: Host) -> None:
-    with pytest.raises(StepError, match="a file on this machine"), Path("/dev/full").open("wb", buffering=0) as full:
-        receive(either, "receive it", "cat /dev/zero", full, root=False)
-    assert either.run("continue", "echo next").stdout == "next\n"
-
-
-@pytest.mark.parametrize("direction", ["send", "receive"])
-def test_cut_connection_fails_transfer(host: Host, tmp_path: Path, direction: str) -> None:
-    """For Paramiko, a connection that is cut is an end like any other, without an exit status."""
-    assert isinstance(host._runner, SshRunner)
-    cut = host._runner.connection.transport.sock.close
-    started = tmp_path / "started"
-    thread = threading.Thread(target=lambda: (wait_until(started.exists, "the transfer"), cut()))
-    thread.start()
-    commands = {
-        "send": f"head -c 100000 >/dev/null; touch '{started}'; cat >/dev/null",
-        "receive": f"head -c 100000 /dev/zero; touch '{started}'; cat /dev/zero",
-    }
-    streams: dict[str, Any] = {"source": Endless()} if direction == "send" else {"sink": Nowhere()}
-    with pytest.raises(ConnectionLostError, match="the connection was lost while trying to copy"):
-        host.stream("copy", commands[direction], **streams)
-    thread.join()
-
-
-class Endless(io.BytesIO):
-    """A source that never ends."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        return bytes(max(size or 0, 0))
-
-
-class Nowhere(io.BytesIO):
-    """A sink that keeps nothing."""
-
-    def write(self, data: Any) -> int:
-        return len(data)
-
-
-@pytest.mark.parametrize("name", ["ssh", "local"])
-def test_memory_does_not_grow_with_size(demo: Demo, name: str) -> None:
-    """A process of its own streams 24 MiB each way, and then 100 MiB more."""
-    alias = demo.settings.host if name == "ssh" else "local"
-    words = ["-m", "tests.helpers.stream_memory", alias, str(demo.settings.ssh_config), str(100 * 2**20)]
-    done = subprocess.run(
-        [sys.executable, *words], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
+def test_parse_files_keeps_server_offsets() -> None:
+    output = (
+        "1732478400.5000000000 +0530 2301952 f /backups/backup_2024-11-24_20-00-00.db\0"
+        "1732478400.0000000000 -0330 0 l /backups/a b\nc\0"
+        "0.0000000000 +0000 4096 d /\0"
     )
-    assert done.returncode == 0, done.stderr
-    before, after = map(int, done.stdout.split())  # KiB
-    assert after - before < 20 * 1024
+    first, second, third = parse_files(output)
+    assert first.path == PurePosixPath("/backups/backup_2024-11-24_20-00-00.db")
+    assert (first.bytes, first.type) == (2301952, "f")
+    assert first.modified.isoformat() == "2024-11-25T01:30:00.500000+05:30"
+    assert (second.path.name, second.bytes, second.type) == ("a b\nc", 0, "l")
+    assert second.modified.isoformat() == "2024-11-24T16:30:00-03:30"
+    assert third == File(PurePosixPath("/"), 4096, datetime(1970, 1, 1, tzinfo=timezone.utc), "d")
 
 
-def test_content_is_in_no_argument(either: Host, tmp_path: Path) -> None:
-    """While a file is put in place, no process of the machine has any of it in its command line."""
-    secret = b"a very secret line\n"
-    waits, go = tmp_path / "waits", tmp_path / "go"
-    hold = f": >'{waits}'; until [ -e '{go}' ]; do sleep 0.02; done"
-    write = FileWrite(PurePosixPath(tmp_path / "file"), sha256(secret))
-    command = write.command().replace('cat > "$new"', f'cat > "$new"; {hold}')
-    assert hold in command
-    with ThreadPoolExecutor(1) as pool:
-        sending = pool.submit(send, either, "put it in place", command, secret)
-        try:
-            wait_until(waits.exists, "the file to arrive")
-            arguments = list(command_lines())
-        finally:
-            go.touch()
-        sending.result()
-    assert (tmp_path / "file").read_bytes() == secret
-    assert any(str(waits).encode() in line for line in arguments)  # the test looked at the right place
-    assert not any(b"secret" in line for line in arguments)
-    assert not any("secret" in command for command in either.commands)
+@pytest.mark.parametrize("seconds", ["1e20", "9000000000000000000", "9999999999999", "nan", "inf", "soon"])
+def test_parse_files_rejects_impossible_time(seconds: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_files(f"{seconds} +0000 1 f /srv/x.db\0")
 
 
-def command_lines() -> Iterator[bytes]:
-    """The command line of every process."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            yield path.read_bytes()
-        except OSError:  # it has ended
-            continue
+def test_parse_files_accepts_empty_output() -> None:
+    assert parse_files("") == []
 
 
-# --- a file in its place --------------------------------------------------------------------------------------------
+@EVERY_ODD_NAME
+def test_file_with_odd_name(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"12345")
+    os.utime(path, (1_700_000_000.25, 1_700_000_000.25))
+    (file,) = parse_files(run_sh(file_command(PurePosixPath(path))).stdout)
+    assert (str(file.path), file.bytes, file.type) == (str(path), 5, "f")
+    assert file.modified.timestamp() == 1_700_000_000.25
+    assert file.modified.utcoffset() == file.modified.astimezone().utcoffset()  # this machine is the server
 
 
-def put(host: Host, path: Path, content: bytes = NEW, **changes: Any) -> None:
-    """Put a file in place that was read before as it is now."""
-    replaces = sha256(path.read_bytes()) if path.is_file() else None
-    write = FileWrite(PurePosixPath(path), sha256(content), replaces=replaces)
-    write_file(host, "put it in place", replace(write, **changes), content)
+@EVERY_ODD_NAME
+def test_files_in_folder_with_odd_name(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    (folder / "below").mkdir(parents=True)
+    for file_name in ("backup_1.db", f"backup_{name}.db", "other.db", ".backup_.db", "below/backup_2.db"):
+        (folder / file_name).touch()
+    files = parse_files(run_sh(files_command(PurePosixPath(folder), "backup_*.db")).stdout)
+    assert {str(file.path) for file in files} == {str(folder / "backup_1.db"), str(folder / f"backup_{name}.db")}
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder in which nothing else is."""
-    path = tmp_path / "folder"
-    path.mkdir()
-    return path
+def test_files_in_linked_folder(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/backup_1.db").touch()
+    (tmp_path / "link").symlink_to("real")
+    (file,) = parse_files(run_sh(files_command(PurePosixPath(tmp_path / "link"), "backup_*.db")).stdout)
+    assert file.path == PurePosixPath(tmp_path / "link/backup_1.db")
 
 
-def names(path: Path) -> set[str]:
-    """What is in the folder of a file."""
-    return {each.name for each in path.parent.iterdir()}
+@pytest.mark.parametrize(("make", "kind"), [("mkdir x", "d"), ("ln -s y x", "l"), ("mkfifo x", "p"), ("touch x", "f")])
+def test_file_type_does_not_follow_links(tmp_path: Path, make: str, kind: str) -> None:
+    subprocess.run(make, shell=True, cwd=tmp_path, check=True)
+    (file,) = parse_files(run_sh(file_command(PurePosixPath(tmp_path / "x"))).stdout)
+    assert file.type == kind
 
 
-@pytest.mark.parametrize("name", ["usual", *ODD_NAMES.values()], ids=["usual", *ODD_NAMES])
-def test_new_file_is_put_in_place(here: Host, folder: Path, name: str) -> None:
-    path = folder / name / name
-    path.parent.mkdir()
-    put(here, path, mode="640")
-    assert path.read_bytes() == NEW
-    assert path.stat().st_mode & 0o7777 == 0o640
-    assert names(path) == {name}
+def test_file_name_may_be_invalid_utf8(tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.db")
+    Path(path).touch()
+    (file,) = parse_files(run_sh(files_command(PurePosixPath(tmp_path), "*.db")).stdout)
+    assert str(file.path) == path
 
 
-@pytest.mark.parametrize("keep", [True, False])
-def test_replaced_file_gives_its_mode(either: Host, folder: Path, keep: bool) -> None:
-    path = folder / "file"
-    path.write_bytes(OLD)
-    path.chmod(0o4750)
-    before = path.stat()
-    put(either, path, keep_previous=keep)
-    assert (path.read_bytes(), path.stat().st_mode) == (NEW, before.st_mode)
-    assert names(path) == {"file", "file.previous"} if keep else {"file"}
-    if keep:
-        assert (folder / "file.previous").stat().st_ino == before.st_ino  # a process that reads it is not disturbed
+def test_stat_distinguishes_missing_from_unreadable(here: Host, tmp_path: Path) -> None:
+    path = PurePosixPath(tmp_path / "file")
+    assert stat_file(here, path) is None
+    Path(path).write_bytes(b"123")
+    file = stat_file(here, path)
+    assert file is not None
+    assert (file.path, file.bytes) == (path, 3)
+    with pytest.raises(CouldNotLookError):
+        stat_file(here, path / "below")  # its parent is not a folder
 
 
-@root_only
-def test_owner_is_kept(here: Host, folder: Path) -> None:
-    path = folder / "file"
-    os.chown(path.parent, 12345, 23456)
-    put(here, path)
-    assert (path.stat().st_uid, path.stat().st_gid) == (12345, 23456)
-    os.chown(path, 1234, 2345)
-    put(here, path, OLD)
-    assert (path.stat().st_uid, path.stat().st_gid) == (1234, 2345)
+@EVERY_ODD_NAME
+def test_quote_makes_one_word(name: str) -> None:
+    assert run_sh(f"printf %s {quote(name)}").stdout == name
 
 
-@pytest.mark.parametrize("exists", [True, False])
-@pytest.mark.parametrize("sent", [b"", NEW[:-1], NEW + b"x", b"x" + NEW[1:]], ids=["nothing", "less", "more", "other"])
-def test_damaged_transfer_changes_nothing(here: Host, folder: Path, sent: bytes, exists: bool) -> None:
-    path = folder / "file"
-    if exists:
-        path.write_bytes(OLD)
-    write = FileWrite(PurePosixPath(path), sha256(NEW), replaces=sha256(OLD) if exists else None, keep_previous=True)
-    with pytest.raises(StepError) as caught:
-        write_file(here, "put it in place", write, sent)
-    assert caught.value.output == "it was damaged on the way"
-    assert names(path) == ({"file"} if exists else set())
-    assert not exists or path.read_bytes() == OLD
+# --- hashes ---------------------------------------------------------------------------------------------------------
 
 
-def test_file_changed_since_it_was_read_is_kept(here: Host, folder: Path) -> None:
-    path = folder / "file"
-    path.write_bytes(b"of somebody else")
-    for replaces, output in ((sha256(OLD), "it has been changed meanwhile"), (None, "it has been created meanwhile")):
-        with pytest.raises(StepError) as caught:
-            put(here, path, replaces=replaces)
-        assert caught.value.output == output
-    assert path.read_bytes() == b"of somebody else"
-    assert names(path) == {"file"}
+@pytest.mark.parametrize(
+    "output",
+    [
+        f"{SHA256_OF_NOTHING}  /a/b.sh\n",
+        f"\\{SHA256_OF_NOTHING}  /a\\\\b.sh\n",
+        f"{SHA256_OF_NOTHING} */a/b.sh\n",
+        f"{SHA256_OF_NOTHING}  -\n",
+    ],
+)
+def test_parse_sha256_output(output: str) -> None:
+    assert parse_sha256(output) == SHA256_OF_NOTHING
 
 
-def test_directory_is_not_replaced(here: Host, folder: Path) -> None:
-    path = folder / "file"
-    path.mkdir()
-    for replaces in (sha256(OLD), None):
-        with pytest.raises(StepError):
-            put(here, path, replaces=replaces)
-        assert (list(path.iterdir()), names(path)) == ([], {"file"})
+@pytest.mark.parametrize(
+    "output",
+    [
+        "",
+        SHA256_OF_NOTHING[:-1],
+        f"{SHA256_OF_NOTHING}0  x",
+        f"x{SHA256_OF_NOTHING}",
+        SHA256_OF_NOTHING.upper(),
+        f"\\\\{SHA256_OF_NOTHING}",
+    ],
+)
+def test_parse_sha256_rejects_other_output(output: str) -> None:
+    with pytest.raises(ValueError, match="no SHA-256"):
+        parse_sha256(output)
 
 
-def test_missing_folder_is_reported(here: Host, folder: Path) -> None:
-    with pytest.raises(StepError, match="could not put it in place") as caught:
-        put(here, folder / "missing/file")
-    assert "No such file or directory" in caught.value.output
-
-
-def test_large_file_needs_no_argument(either: Host, folder: Path) -> None:
-    content = os.urandom(2_000_000)
-    put(either, folder / "file", content)
-    assert (folder / "file").read_bytes() == content
-
-
-def test_file_of_disk_is_hashed_and_sent(here: Host, folder: Path) -> None:
-    (folder / "source").write_bytes(NEW)
-    with (folder / "source").open("rb") as source:
-        write = FileWrite(PurePosixPath(folder / "file"), sha256_of(source))
-        write_file(here, "put it in place", write, source)
-    assert (folder / "file").read_bytes() == NEW
-
-
-def test_staged_file_of_crash_is_removed(here: Host, folder: Path) -> None:
-    path = folder / "a[b]*c"
-    stale, recent, other = (folder / name for name in (".a[b]*c.abc123", ".a[b]*c.def456", ".abxc.abc123"))
-    for file in (stale, recent, other):
-        file.touch()
-    for file in (stale, other):
-        os.utime(file, (0, 0))
-    put(here, path)
-    assert names(path) == {path.name, recent.name, other.name}
-
-
-def test_killed_write_leaves_nothing(here: Host, folder: Path) -> None:
-    path = folder / "file"
-    path.write_bytes(OLD)
-    command = FileWrite(PurePosixPath(path), sha256(NEW), sha256(OLD)).command()
-    command = command.replace('cat > "$new"', "kill -TERM $$; sleep 1")
-    with pytest.raises(StepError):
-        send(here, "put it in place", command, NEW)
-    assert (path.read_bytes(), names(path)) == (OLD, {"file"})
-
-
-@pytest.mark.parametrize("name", ["plain", "[x]*?\\", "a\\*b"])
-def test_escaped_pattern_matches_only_the_name(folder: Path, name: str) -> None:
-    for each in (name, "plainly", "x", "a*b"):
-        (folder / each).touch()
-    command = f"find {shlex.quote(str(folder))} -type f -name {shlex.quote(escape_pattern(name))}"
-    found = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
-    assert found == f"{folder / name}\n"
-
-
-@pytest.mark.parametrize("answer", ["", "garbage", "1 +0000 1 f /x", "1 +0000 many f /x\\0", "nan +0000 1 f /x\\0"])
-def test_unreadable_answer_is_no_missing_file(here: Host, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
-    monkeypatch.setattr("demo_backups.remote.files.file_command", lambda path: f"printf '{answer}'")
-    with pytest.raises(CouldNotLookError, match="could not look at /x: the answer cannot be read"):
-        stat_file(here, PurePosixPath("/x"))
+@EVERY_ODD_NAME
+def test_sha256_of_file_with_odd_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    assert parse_sha256(run_sh(f"sha256sum -- {quote(str(tmp_path / name))}").stdout) == SHA256_OF_NOTHING

@@ -1,4 +1,4 @@
-"""share/bin/tracker-db-backup.sh: the index script but for names, and a good neighbour of it in one folder."""
+"""The tracker script: the index script with other names, and safe next to it in one folder."""
 
 from __future__ import annotations
 
@@ -21,51 +21,47 @@ from demo_backups.settings import Settings
 from ..helpers.databases import is_consistent
 from ..helpers.tasks import clean_environment
 
-SCRIPTS = {name: ROOT / f"share/bin/{name}-db-backup.sh" for name in ("index", "tracker")}
 NAMES = ("index", "tracker")
+SCRIPTS = {name: ROOT / f"share/bin/{name}-db-backup.sh" for name in NAMES}
+PREFIXES = {"index": "backup_", "tracker": "tracker_backup_"}
 
 
-def code(name: str) -> list[str]:
-    """The lines of a script under neutral names, without the comments of its own at the top."""
-    text = SCRIPTS[name].read_text()
-    assert text.startswith("#!/usr/bin/env bash\n")
-    lines = text.splitlines()
-    body = "\n".join(
-        lines[lines.index("# Stop at the first failure: a backup that failed must never reach the rotation.") :]
-    )
-    prefix = {"index": "backup", "tracker": "tracker_backup"}[name]
+# --- the text -------------------------------------------------------------------------------------------------------
+
+
+def normalize(name: str) -> list[str]:
+    """Return the lines of a script with neutral names, without the comments at its top."""
+    lines = SCRIPTS[name].read_text().splitlines()
+    assert lines[0] == "#!/usr/bin/env bash"
+    body = "\n".join(lines[lines.index("set -euo pipefail") :])
+    prefix = PREFIXES[name].rstrip("_")
     body = re.sub(rf"(?<![a-z_-]){prefix}(?=[_.])", "PREFIX", body)
     return re.sub(rf"\b{name}\b", "NAME", body).splitlines()
 
 
-def test_the_two_scripts_are_the_same_but_for_names() -> None:
-    assert code("index") == code("tracker")
-    assert len(code("index")) > 25
+def test_scripts_differ_in_names_only() -> None:
+    assert normalize("index") == normalize("tracker")
+    assert len(normalize("index")) > 25
     modes = {SCRIPTS[name].stat().st_mode & 0o777 for name in NAMES}
     assert modes == {0o755}
 
 
-def test_every_name_is_its_own() -> None:
-    """What is normalised away above does differ: nothing of the one is named in the other."""
-    words = [
-        set(re.findall(r"\.?\w*backup[_.*]\w*\*?|\w+-db-backup|storage/\w+", SCRIPTS[name].read_text()))
-        for name in NAMES
-    ]
-    assert not words[0] & words[1]
-    assert min(map(len, words)) >= 5
+def test_scripts_share_no_name() -> None:
+    """What `normalize` makes equal does differ: no name of one script occurs in the other."""
+    pattern = r"\.?\w*backup[_.*]\w*\*?|\w+-db-backup|storage/\w+"
+    names = [set(re.findall(pattern, script.read_text())) for script in SCRIPTS.values()]
+    assert not names[0] & names[1]
+    assert min(map(len, names)) >= 5
 
 
-def test_it_says_why_it_is_not_in_cron() -> None:
-    top = SCRIPTS["tracker"].read_text().split("set -euo pipefail")[0]
-    assert "Not in cron: " in top
-    assert "by hand" in top
+def test_only_index_is_in_published_crontab() -> None:
     published = (ROOT / "share/container/default/config/crontab.conf").read_text()
-    assert "index-db-backup.sh" in published
-    assert "tracker-db-backup.sh" not in published
+    assert SCRIPTS["index"].name in published
+    assert SCRIPTS["tracker"].name not in published
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_settings_name_the_very_files_of_the_script(project_settings: Settings, name: str) -> None:
+def test_settings_match_script(project_settings: Settings, name: str) -> None:
     database = project_settings.database(name)
     text = SCRIPTS[name].read_text()
     assert database.local_script == SCRIPTS[name]
@@ -78,12 +74,12 @@ def test_the_settings_name_the_very_files_of_the_script(project_settings: Settin
     assert {database.part.parent, database.lock.parent} == {database.backup_dir}
 
 
-# --- side by side in one folder -------------------------------------------------------------------------------------
+# --- both in one folder ---------------------------------------------------------------------------------------------
 
 
 @dataclass
 class Both:
-    """The two databases, and the one folder for their backups."""
+    """The two databases, and one folder for the backups of both."""
 
     folder: Path
     sources: dict[str, Path]
@@ -101,20 +97,19 @@ class Both:
         )
 
     def run(self, name: str) -> None:
-        """Run a script to its good end, and without a word."""
+        """Run a script, and check that it succeeds without output."""
         with self.start(name) as script:
             _, errors = script.communicate(timeout=60)
         assert (script.returncode, errors) == (0, "")
 
     def backups(self, name: str) -> list[str]:
-        """The names of a database's backups."""
-        ours = {"index": "backup_", "tracker": "tracker_backup_"}[name]
-        return sorted(path.name for path in self.folder.glob("*.db") if path.name.startswith(ours))
+        """Return the names of a database's backups."""
+        return sorted(path.name for path in self.folder.glob("*.db") if path.name.startswith(PREFIXES[name]))
 
 
 @pytest.fixture
 def both(tmp_path: Path, home: Path) -> Both:
-    """Both databases in WAL mode, as small as they may be."""
+    """Both databases, small and in WAL mode."""
     sources = {name: tmp_path / f"{name}.db" for name in NAMES}
     make_index(sources["index"], "wal", torrents=50)
     make_tracker(sources["tracker"], "wal", rows=5_000)
@@ -123,58 +118,57 @@ def both(tmp_path: Path, home: Path) -> Both:
     return Both(folder, sources, clean_environment(home))
 
 
-def tables(path: Path) -> set[str]:
-    """The tables of a finished copy."""
+def read_tables(path: Path) -> set[str]:
+    """Return the names of the tables of a finished copy."""
     with contextlib.closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as database:
         return {row[0] for row in database.execute("SELECT name FROM sqlite_master")}
 
 
-def test_both_at_once_under_writers_make_a_whole_copy_each(both: Both) -> None:
-    with live_writer(both.sources["index"]) as first, live_writer(both.sources["tracker"]) as second:
+def test_both_at_once_are_consistent(both: Both) -> None:
+    with live_writer(both.sources["index"]) as index_writes, live_writer(both.sources["tracker"]) as tracker_writes:
         scripts = [both.start(name) for name in NAMES]
         for script in scripts:
             _, errors = script.communicate(timeout=60)
             assert (script.returncode, errors) == (0, "")
-    assert (first.failed, second.failed) == (0, 0)
+    assert (index_writes.failed, tracker_writes.failed) == (0, 0)
     for name, table in (("index", "torrust_torrents"), ("tracker", "torrents")):
-        (made,) = both.backups(name)
-        assert is_consistent(both.folder / made)
-        assert table in tables(both.folder / made)
+        (backup,) = both.backups(name)
+        assert is_consistent(both.folder / backup)
+        assert table in read_tables(both.folder / backup)
     assert sorted(path.name for path in both.folder.glob(".*")) == [".backup.lock", ".tracker_backup.lock"]
 
 
-@pytest.mark.parametrize(("holder", "runner"), [("index", "tracker"), ("tracker", "index")])
-def test_the_lock_and_the_part_of_the_one_are_nothing_to_the_other(
-    both: Both, project_settings: Settings, holder: str, runner: str
-) -> None:
-    theirs = project_settings.database(holder)
-    lock, part = both.folder / theirs.lock.name, both.folder / theirs.part.name
+@pytest.mark.parametrize(("locked", "other"), [("index", "tracker"), ("tracker", "index")])
+def test_lock_and_part_do_not_affect_other(both: Both, project_settings: Settings, locked: str, other: str) -> None:
+    database = project_settings.database(locked)
+    lock = both.folder / database.lock.name
+    part = both.folder / database.part.name
     part.write_text("half a copy")
     with subprocess.Popen(
-        ["flock", lock, "sh", "-c", "echo held; exec cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as held:
-        assert held.stdout
-        held.stdout.readline()
-        both.run(runner)
-        with both.start(holder) as refused:  # the same lock does hold its own script off
+        ["flock", lock, "sh", "-c", "echo locked; exec cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        process.stdout.readline()
+        both.run(other)
+        with both.start(locked) as refused:  # the lock does stop its own script
             _, errors = refused.communicate(timeout=60)
         assert refused.returncode == 1
         assert f"another run is at work in {both.folder}" in errors
-        assert held.stdin
-        held.stdin.close()
+        assert process.stdin
+        process.stdin.close()
     assert part.read_text() == "half a copy"
-    assert len(both.backups(runner)) == 1
-    assert both.backups(holder) == []
+    assert len(both.backups(other)) == 1
+    assert both.backups(locked) == []
 
 
-@pytest.mark.parametrize(("runner", "other"), [("index", "tracker"), ("tracker", "index")])
-def test_each_rotates_its_own_backups_only(both: Both, runner: str, other: str) -> None:
-    old = {"index": "backup_2020-01-01_00-00-00.db", "tracker": "tracker_backup_2020-01-01_00-00-00.db"}
-    then = time.time() - 10 * 24 * 3600
-    for name in old.values():
-        (both.folder / name).write_text("old")
-        os.utime(both.folder / name, (then, then))
-    both.run(runner)
+@pytest.mark.parametrize(("name", "other"), [("index", "tracker"), ("tracker", "index")])
+def test_rotation_does_not_affect_other(both: Both, name: str, other: str) -> None:
+    old = {script: f"{prefix}2020-01-01_00-00-00.db" for script, prefix in PREFIXES.items()}
+    ten_days_ago = time.time() - 10 * 24 * 3600
+    for file_name in old.values():
+        (both.folder / file_name).write_text("old")
+        os.utime(both.folder / file_name, (ten_days_ago, ten_days_ago))
+    both.run(name)
     assert both.backups(other) == [old[other]]
-    assert len(both.backups(runner)) == 1
-    assert old[runner] not in both.backups(runner)
+    assert len(both.backups(name)) == 1
+    assert old[name] not in both.backups(name)

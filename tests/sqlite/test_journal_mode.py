@@ -1,4 +1,4 @@
-"""WAL mode for a live database, and back: no write fails, nothing is made that should not be, and it is told why."""
+"""WAL mode for a live database, and back: no write fails, no file is left behind, and a refusal has a reason."""
 
 from __future__ import annotations
 
@@ -10,34 +10,41 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 
-from demo_backups.errors import StepError
+from demo_backups.errors import JournalModeError, NoDatabaseError
 from demo_backups.records.record import Record
 from demo_backups.rehearsal.database import make_tracker
 from demo_backups.rehearsal.writer import live_writer
 from demo_backups.remote.host import Host, Result
 from demo_backups.settings import Database, Settings
-from demo_backups.sqlite.journal_mode import change_journal_mode, check_journal_mode, journal_mode_command
+from demo_backups.sqlite.journal_mode import (
+    change_journal_mode,
+    check_journal_mode,
+    journal_mode_command,
+    owners_command,
+    parse_owners,
+)
 from demo_backups.ui.console import make_console
 from demo_backups.workflows import Session, enable_wal
 
 from ..helpers.constants import NOBODY, ODD_NAMES, root_only
 from ..helpers.databases import is_consistent
 from ..helpers.processes import wait_until
+from ..helpers.shell import run_sh
 from ..helpers.tasks import Demo
 
-THREE = ["sqlite3.db", "sqlite3.db-shm", "sqlite3.db-wal"]
+WAL_FILES = ["sqlite3.db", "sqlite3.db-shm", "sqlite3.db-wal"]
 
 
 @dataclass
-class Place:
-    """A tracker database on this machine, in rollback mode."""
+class LiveDatabase:
+    """A tracker database on this machine."""
 
     host: Host
     settings: Settings
@@ -48,313 +55,298 @@ class Place:
         return Path(self.database.source)
 
     def enable_wal(self, undo: bool = False, dry_run: bool = False) -> str:
-        """Do what the task does; return what was said, or raise what is raised."""
+        """Do what the task does; return what it printed."""
         out = io.StringIO()
         record = Record("enable-wal", self.host.name, self.database.name)
-        enable_wal(Session(self.host, self.settings, self.database, record, make_console(out)), undo, dry_run)
+        enable_wal(Session(self.host, self.settings, self.database, record, make_console(out), dry_run), undo)
         return out.getvalue()
 
-    def refused(self, undo: bool = False) -> str:
-        """See that it is refused; return why."""
-        with pytest.raises(StepError) as caught:
+    def refusal(self, undo: bool = False) -> JournalModeError:
+        """Return the error with which the task refuses."""
+        with pytest.raises(JournalModeError) as caught:
             self.enable_wal(undo)
         assert caught.value.exit_code == 1
-        return str(caught.value)
+        return caught.value
 
     def mode(self) -> str:
-        """The journal mode, as the file's header has it (both of its version numbers)."""
+        """Return the journal mode by the two version numbers of the header."""
         return {b"\1\1": "delete", b"\2\2": "wal"}[self.source.read_bytes()[18:20]]
 
     def names(self) -> list[str]:
-        """What is in the database's folder."""
+        """Return the names in the database's folder."""
         return sorted(path.name for path in self.source.parent.iterdir())
 
-    def move(self, source: Path) -> Place:
-        """The same with the database elsewhere."""
+    def state(self) -> tuple[bytes, int, list[str]]:
+        """Return all that a task could change."""
+        return self.source.read_bytes(), self.source.stat().st_mtime_ns, self.names()
+
+    def move(self, source: Path) -> LiveDatabase:
+        """Move the database to another path."""
         source.parent.mkdir(parents=True, exist_ok=True)
         self.source.rename(source)
         return replace(self, database=replace(self.database, source=PurePosixPath(source)))
 
 
+@pytest.fixture(scope="module")
+def tracker_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small tracker database in rollback mode, to be copied."""
+    path = tmp_path_factory.mktemp("tracker") / "sqlite3.db"
+    make_tracker(path, "delete", rows=500)
+    return path
+
+
 @pytest.fixture
-def place(here: Host, project_settings: Settings, tmp_path: Path) -> Place:
+def live(here: Host, project_settings: Settings, tmp_path: Path, tracker_file: Path) -> LiveDatabase:
+    """A database in rollback mode."""
     settings = project_settings.model_copy(update={"app_dir": PurePosixPath(tmp_path / "app")})
-    found = Place(here, settings, settings.database("tracker"))
-    found.source.parent.mkdir(parents=True)
-    make_tracker(found.source, "delete", rows=2_000)
-    return found
+    live = LiveDatabase(here, settings, settings.database("tracker"))
+    live.source.parent.mkdir(parents=True)
+    shutil.copy(tracker_file, live.source)
+    return live
 
 
-HOLDER = """
+SERVICE = """
 import sqlite3, sys
 database = sqlite3.connect(sys.argv[1], isolation_level=None)
 database.execute("SELECT count(*) FROM sqlite_master").fetchone()
 for statement in sys.argv[2:]:
     database.execute(statement)
-print("held", flush=True)
+print("ready", flush=True)
 sys.stdin.read()
 """
 
 
 @contextlib.contextmanager
-def held(source: Path, *statements: str) -> Iterator[subprocess.Popen[str]]:
-    """Let another process have a database open, after some statements; closing its standard input ends it."""
-    command = [sys.executable, "-c", HOLDER, str(source), *statements]
+def open_in_process(source: Path, *statements: str) -> Iterator[subprocess.Popen[str]]:
+    """Let another process have a database open, after some statements, until its standard input is closed."""
+    command = [sys.executable, "-c", SERVICE, str(source), *statements]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
-        assert process.stdout.readline() == "held\n"
+        assert process.stdout.readline() == "ready\n"
         yield process
-        let_go(process)
+        close(process)
 
 
-def let_go(process: subprocess.Popen[str]) -> None:
-    """Let a holder end by itself."""
+def close(process: subprocess.Popen[str]) -> None:
+    """Let the process close its database and end."""
     assert process.stdin
     process.stdin.close()
     process.wait(timeout=60)
 
 
-# --- into WAL mode --------------------------------------------------------------------------------------------------
+# --- to WAL mode ----------------------------------------------------------------------------------------------------
 
 
-def test_a_live_database_changes_over_and_no_write_fails(place: Place) -> None:
-    with live_writer(place.source, rate=200) as wrote:
-        assert "is in WAL mode now" in place.enable_wal()
-        assert place.mode() == "wal"
-        wait_until(lambda: place.names() == THREE, "a commit that goes to the WAL")
-        assert place.enable_wal() == f"{place.source} is in WAL mode already: nothing to do\n"
-    assert wrote.commits > 0
-    assert wrote.failed == 0
-    assert place.mode() == "wal"
-    assert place.names() == ["sqlite3.db"]  # the last one to close it has taken the other two away
-    assert is_consistent(place.source)
+def test_live_database_changes_without_failed_write(live: LiveDatabase) -> None:
+    with live_writer(live.source, rate=200) as writes:
+        live.enable_wal()
+        assert live.mode() == "wal"
+        wait_until(lambda: live.names() == WAL_FILES, "a commit to the WAL")
+        live.enable_wal()  # changes nothing
+    assert writes.commits > 0
+    assert writes.failed == 0
+    assert live.mode() == "wal"
+    assert live.names() == ["sqlite3.db"]  # the last process to close the database removes the other two
+    assert is_consistent(live.source)
 
 
-def test_it_says_what_changes_in_the_names_of_the_files_there(place: Place) -> None:
-    moved = place.move(place.source.with_name("tracker.sqlite"))
-    said = moved.enable_wal()
-    for words in ("tracker.sqlite  ", "tracker.sqlite-wal  ", "tracker.sqlite-shm  ", "checkpoint"):
-        assert words in said
-    assert "./inv enable-wal --host local --database tracker --undo" in said
-    assert "is in WAL mode now (tries: 1); beside it: nothing" in said
+def test_explanation_names_actual_files(live: LiveDatabase) -> None:
+    moved = live.move(live.source.with_name("tracker.sqlite"))
+    output = moved.enable_wal()
+    for text in (
+        "tracker.sqlite-wal",
+        "tracker.sqlite-shm",
+        "./inv enable-wal --host local --database tracker --undo",
+    ):
+        assert text in output
     assert moved.names() == ["tracker.sqlite"]
 
 
-@pytest.mark.parametrize(("mode", "undo"), [("delete", False), ("wal", True)])
-def test_a_dry_run_shows_the_command_and_changes_nothing(place: Place, mode: str, undo: bool) -> None:
-    if mode == "wal":
-        place.enable_wal()
-    before = (place.source.read_bytes(), place.source.stat().st_mtime_ns, place.names())
-    said = place.enable_wal(undo, dry_run=True)
-    assert "would run on local:" in said
-    assert journal_mode_command(place.database, not undo) in said
-    assert (place.source.read_bytes(), place.source.stat().st_mtime_ns, place.names()) == before
+@pytest.mark.parametrize("undo", [False, True])
+def test_dry_run_shows_command_only(live: LiveDatabase, undo: bool) -> None:
+    if undo:
+        live.enable_wal()
+    before = live.state()
+    assert journal_mode_command(live.database, not undo) in live.enable_wal(undo, dry_run=True)
+    assert live.state() == before
 
 
-def test_a_transaction_that_ends_is_outwaited(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is let go once the first try was in vain, so that there must be a second."""
+def test_change_is_retried_while_locked(live: LiveDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
     results: list[Result] = []
     run = Host.run
-    with held(place.source, "BEGIN IMMEDIATE") as holder:
+    with open_in_process(live.source, "BEGIN IMMEDIATE") as service:
 
-        def watched(self: Host, what: str, *args: Any, **options: Any) -> Result:
-            result = run(self, what, *args, **options)
-            if what == "change the journal mode":
+        def run_and_close(self: Host, action: str, command: str, **options: Any) -> Result:
+            result = run(self, action, command, **options)
+            if command == journal_mode_command(live.database, wal=True):
                 results.append(result)
-                let_go(holder)
+                close(service)
             return result
 
-        monkeypatch.setattr(Host, "run", watched)
-        said = place.enable_wal()
+        monkeypatch.setattr(Host, "run", run_and_close)
+        assert change_journal_mode(live.host, live.database, wal=True) == 2
     assert [result.status for result in results] == [5, 0]
-    assert "is in WAL mode now (tries: 2)" in said
-    assert place.mode() == "wal"
+    assert live.mode() == "wal"
 
 
 @pytest.mark.parametrize("statements", [["BEGIN IMMEDIATE"], ["BEGIN EXCLUSIVE"], ["BEGIN", "SELECT * FROM torrents"]])
-def test_a_transaction_that_does_not_end_is_waited_for_within_a_bound(
-    place: Place, statements: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("demo_backups.sqlite.journal_mode.LONGEST_TRY", 0.5)
-    before = place.source.read_bytes()
-    with held(place.source, *statements) as holder:
-        words = place.refused()
-        for each in (
-            f"local: {place.source} stayed locked for 0.5 s: somebody keeps a transaction open",
-            "database is locked",
-            f"process {holder.pid} of {getpass.getuser()}: ",
-            str(sys.executable),
-            "  -> end that transaction, or try again when there is less traffic; nothing has changed",
-        ):
-            assert each in words
-    assert place.mode() == "delete"
-    assert place.source.read_bytes() == before
-    assert place.names() == ["sqlite3.db"]
-    assert "is in WAL mode now" in place.enable_wal()  # nothing stands in its way any more
+def test_retries_end_after_timeout(live: LiveDatabase, statements: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("demo_backups.sqlite.journal_mode.RETRY_TIMEOUT", 0)
+    before = live.source.read_bytes()
+    with open_in_process(live.source, *statements) as service:
+        error = live.refusal()
+    assert str(live.source) in error.action
+    assert f"process {service.pid} of {getpass.getuser()}: {sys.executable}" in error.output
+    assert "database is locked" in error.output
+    assert live.mode() == "delete"
+    assert live.source.read_bytes() == before
+    assert live.names() == ["sqlite3.db"]
 
 
 # --- and back -------------------------------------------------------------------------------------------------------
 
 
-def test_back_is_refused_while_somebody_has_it_open_and_says_who_and_how_to_stop_it(place: Place) -> None:
-    place.enable_wal()
-    with held(place.source) as holder:
-        words = place.refused(undo=True)
-        for each in (
-            f"local: {place.source} is open elsewhere, and WAL mode can be left only while nobody else has it open",
-            f"process {holder.pid} of {getpass.getuser()}: ",
-            "  -> stop its service (on the demo: docker compose stop tracker, in the folder of app_dir)",
-            "nothing has changed",
-        ):
-            assert each in words
-        assert place.mode() == "wal"
-    said = place.enable_wal(undo=True)
-    assert said == f"{place.source} is in rollback mode now (tries: 1); beside it: nothing\n"
-    assert (place.mode(), place.names()) == ("delete", ["sqlite3.db"])
-    assert "is in rollback mode already: nothing to do" in place.enable_wal(undo=True)
+def test_undo_is_refused_while_open(live: LiveDatabase) -> None:
+    live.enable_wal()
+    with open_in_process(live.source) as service:
+        error = live.refusal(undo=True)
+        assert live.mode() == "wal"
+    assert f"process {service.pid} of {getpass.getuser()}: " in error.output
+    assert "docker compose stop tracker" in error.advice
+    live.enable_wal(undo=True)
+    assert (live.mode(), live.names()) == ("delete", ["sqlite3.db"])
+    live.enable_wal(undo=True)  # changes nothing
+    assert live.mode() == "delete"
 
 
-def test_back_leaves_one_file_with_all_that_a_dead_service_had_committed(place: Place) -> None:
-    place.enable_wal()
+def test_undo_keeps_commits_of_crashed_service(live: LiveDatabase) -> None:
+    live.enable_wal()
     insert = "INSERT INTO torrents (info_hash, completed) VALUES ('from the WAL', 7)"
-    with held(place.source, insert) as holder:
-        holder.kill()
-        holder.wait()
-    assert place.names() == THREE
-    place.enable_wal(undo=True)
-    assert (place.mode(), place.names()) == ("delete", ["sqlite3.db"])
-    with contextlib.closing(sqlite3.connect(place.source)) as database:
-        found = database.execute("SELECT completed FROM torrents WHERE info_hash = 'from the WAL'").fetchall()
-    assert found == [(7,)]
+    with open_in_process(live.source, insert) as service:
+        service.kill()
+        service.wait()
+    assert live.names() == WAL_FILES
+    live.enable_wal(undo=True)
+    assert (live.mode(), live.names()) == ("delete", ["sqlite3.db"])
+    with contextlib.closing(sqlite3.connect(live.source)) as database:
+        rows = database.execute("SELECT completed FROM torrents WHERE info_hash = 'from the WAL'").fetchall()
+    assert rows == [(7,)]
 
 
-# --- what is no database of ours ------------------------------------------------------------------------------------
+# --- other files ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("undo", [False, True])
-def test_a_missing_file_is_not_made(place: Place, undo: bool) -> None:
-    place.source.unlink()
-    assert f"there is no {place.source}" in place.refused(undo)
-    assert place.names() == []
+def test_missing_database_is_not_created(live: LiveDatabase, undo: bool) -> None:
+    live.source.unlink()
+    with pytest.raises(NoDatabaseError):
+        live.enable_wal(undo)
+    assert live.names() == []
 
 
-def test_a_file_that_goes_away_in_between_is_not_made_either(place: Place) -> None:
-    place.source.unlink()
-    with pytest.raises(StepError, match="unable to open database"):
-        change_journal_mode(place.host, place.database, wal=True)
-    assert place.names() == []
+def test_vanished_database_is_not_created(live: LiveDatabase) -> None:
+    live.source.unlink()
+    with pytest.raises(JournalModeError, match="journal mode"):
+        change_journal_mode(live.host, live.database, wal=True)
+    assert live.names() == []
 
 
 @pytest.mark.parametrize("content", [b"", b"not a database\n" * 100, b"SQLite format 3\0"])
-def test_what_is_no_database_is_left_as_it_is(place: Place, content: bytes) -> None:
-    place.source.write_bytes(content)
-    assert "is not a database" in place.refused()
-    assert (place.source.read_bytes(), place.names()) == (content, ["sqlite3.db"])
+def test_other_file_is_left_unchanged(live: LiveDatabase, content: bytes) -> None:
+    live.source.write_bytes(content)
+    with pytest.raises(NoDatabaseError):
+        live.enable_wal()
+    assert (live.source.read_bytes(), live.names()) == (content, ["sqlite3.db"])
 
 
 @pytest.mark.parametrize("name", [name for name in ODD_NAMES.values() if "\n" not in name])
-def test_any_path_works(place: Place, tmp_path: Path, name: str) -> None:
-    moved = place.move(tmp_path / name / f"{name}.db")
-    assert "is in WAL mode now" in moved.enable_wal()
+def test_odd_path_changes_and_back(live: LiveDatabase, tmp_path: Path, name: str) -> None:
+    moved = live.move(tmp_path / name / f"{name}.db")
+    moved.enable_wal()
     assert (moved.mode(), moved.names()) == ("wal", [f"{name}.db"])
-    assert "is in rollback mode now" in moved.enable_wal(undo=True)
+    moved.enable_wal(undo=True)
     assert (moved.mode(), moved.names()) == ("delete", [f"{name}.db"])
 
 
-def test_a_start_up_file_of_sqlite3_changes_nothing(place: Place, home: Path) -> None:
+def test_start_up_file_is_ignored(live: LiveDatabase, home: Path) -> None:
     (home / ".sqliterc").write_text(".mode box\n.headers on\n")
-    assert "is in WAL mode now" in place.enable_wal()
+    live.enable_wal()
+    assert live.mode() == "wal"
 
 
-# --- the proof ------------------------------------------------------------------------------------------------------
+# --- the check afterwards -------------------------------------------------------------------------------------------
 
 
-def test_a_mode_that_did_not_last_is_told(place: Place) -> None:
-    """As where the service puts its own mode back: SQLite said wal, the file says otherwise."""
-    with pytest.raises(StepError, match="is not in WAL mode, although SQLite said so") as caught:
-        check_journal_mode(place.host, place.database, wal=True)
-    assert "does its service set the mode itself" in str(caught.value)
-    change_journal_mode(place.host, place.database, wal=True)
-    check_journal_mode(place.host, place.database, wal=True)
-    with pytest.raises(StepError, match="is not in rollback mode"):
-        check_journal_mode(place.host, place.database, wal=False)
-
-
-@root_only
-def test_files_of_another_owner_than_the_database_s_are_told(place: Place) -> None:
-    with held(place.source, "PRAGMA journal_mode = WAL", "DELETE FROM keys"):
-        os.chown(f"{place.source}-wal", NOBODY, NOBODY)
-        with pytest.raises(StepError, match="have different owners") as caught:
-            check_journal_mode(place.host, place.database, wal=True)
-    assert "give the -wal and -shm the owner of the database" in str(caught.value)
+def test_mode_that_was_reset_fails_check(live: LiveDatabase) -> None:
+    """As where the service sets its own mode: SQLite reported the change, the file has another mode."""
+    with pytest.raises(JournalModeError, match="WAL"):
+        check_journal_mode(live.host, live.database, wal=True)
+    change_journal_mode(live.host, live.database, wal=True)
+    check_journal_mode(live.host, live.database, wal=True)
+    with pytest.raises(JournalModeError, match="rollback"):
+        check_journal_mode(live.host, live.database, wal=False)
 
 
 @root_only
-def test_what_root_makes_belongs_to_the_owner_of_the_database(place: Place) -> None:
-    os.chown(place.source, NOBODY, NOBODY)
-    with live_writer(place.source):
-        place.enable_wal()
-        wait_until(lambda: place.names() == THREE, "a commit that goes to the WAL")
-        owners = {(path.stat().st_uid, path.stat().st_gid) for path in place.source.parent.iterdir()}
+def test_different_owners_fail_check(live: LiveDatabase) -> None:
+    with open_in_process(live.source, "PRAGMA journal_mode = WAL", "DELETE FROM keys"):
+        os.chown(f"{live.source}-wal", NOBODY, NOBODY)
+        with pytest.raises(JournalModeError, match="owner") as caught:
+            check_journal_mode(live.host, live.database, wal=True)
+    assert "root:root" in caught.value.output
+
+
+@root_only
+def test_files_of_root_get_database_owner(live: LiveDatabase) -> None:
+    os.chown(live.source, NOBODY, NOBODY)
+    with live_writer(live.source):
+        live.enable_wal()
+        wait_until(lambda: live.names() == WAL_FILES, "a commit to the WAL")
+        owners = {(path.stat().st_uid, path.stat().st_gid) for path in live.source.parent.iterdir()}
     assert owners == {(NOBODY, NOBODY)}
 
 
+def test_owners_of_existing_files(tmp_path: Path) -> None:
+    path = tmp_path / "it's"
+    path.touch()
+    output = run_sh(owners_command([PurePosixPath(path), PurePosixPath(tmp_path / "missing")])).stdout
+    assert parse_owners(output) == {f"{path.owner()}:{path.group()}"}
+
+
+@pytest.mark.parametrize("output", ["", "root\n", "root:root\nerror\n", "a b:c\n"])
+def test_parse_owners_rejects_other_output(output: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_owners(output)
+
+
 @root_only
-def test_without_sudo_the_database_of_another_user_is_left_alone(place: Place, public: Path, as_nobody: None) -> None:
-    """As a user who may write it, by its mode, and whose -wal and -shm its service could not."""
+def test_database_of_other_user_is_refused(live: LiveDatabase, public: Path, as_nobody: None) -> None:
+    """By a user who may write it, but whose -wal and -shm its service could not write."""
     source = public / "sqlite3.db"
-    shutil.copy(place.source, source)
+    shutil.copy(live.source, source)
     source.chmod(0o666)
-    theirs = replace(place, database=replace(place.database, source=PurePosixPath(source)))
-    before = source.read_bytes()
-    words = theirs.refused()
-    assert f"{source} is another user's, and its service could not write the files that this would make" in words
-    assert "  -> set use_sudo to true (INVOKE_USE_SUDO=1)" in words
-    assert (source.read_bytes(), theirs.names()) == (before, ["sqlite3.db"])
+    foreign = replace(live, database=replace(live.database, source=PurePosixPath(source)))
+    before = foreign.state()
+    assert "INVOKE_USE_SUDO=1" in foreign.refusal().advice
+    assert foreign.state() == before
     os.chown(source, NOBODY, NOBODY)
-    assert "is in WAL mode now" in theirs.enable_wal()
+    foreign.enable_wal()
+    assert foreign.mode() == "wal"
 
 
-# --- as a user calls it ---------------------------------------------------------------------------------------------
+# --- the task -------------------------------------------------------------------------------------------------------
 
 
-def test_there_and_back_as_a_user_calls_it(demo: Demo) -> None:
+def test_task_changes_live_database(demo: Demo, tracker_file: Path) -> None:
     source = Path(demo.settings.database("tracker").source)
     source.parent.mkdir(parents=True)
-    make_tracker(source, "delete", rows=2_000)
+    shutil.copy(tracker_file, source)
     task = ("enable-wal", "--database", "tracker")
-    with live_writer(source) as wrote:
+    with live_writer(source, rate=50) as writes:
         done = demo.inv(*task)
         assert (done.returncode, done.stderr) == (0, "")
-        assert "is in WAL mode now" in done.stdout
         refused = demo.inv(*task, "--undo")
         assert refused.returncode == 1
         assert "rehearsal.writer" in refused.stderr
         assert "Traceback" not in refused.stderr
-    assert wrote.failed == 0
-    done = demo.inv(*task, "--undo")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert [path.name for path in source.parent.iterdir()] == ["sqlite3.db"]
-
-
-Spoil = Callable[[Path], object]
-
-
-@pytest.mark.parametrize(
-    ("spoil", "code", "words"),
-    [(Path.unlink, 1, "there is no"), (lambda path: path.write_text("x" * 200), 1, "is not a database")],
-)
-def test_what_goes_wrong_is_told_in_words(demo: Demo, spoil: Spoil, code: int, words: str) -> None:
-    spoil(demo.source)
-    before = [path.name for path in demo.source.parent.iterdir()]
-    done = demo.inv("enable-wal")
-    assert done.returncode == code
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
-    assert [path.name for path in demo.source.parent.iterdir()] == before
-
-
-def test_a_database_that_is_not_in_the_settings_is_a_wrong_argument(demo: Demo) -> None:
-    done = demo.inv("enable-wal", "--database", "nonsense")
-    assert done.returncode == 2
-    assert "no database 'nonsense' in the settings; there are: index, tracker" in done.stderr
+    assert writes.failed == 0

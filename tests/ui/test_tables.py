@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from demo_backups.backup.verify import Verification
-from demo_backups.records.check import Check
+from demo_backups.records.check import Check, Outcome
 from demo_backups.records.record import Record
 from demo_backups.remote.files import File
 from demo_backups.remote.jobs import Job, JobStatus
@@ -34,7 +34,11 @@ VERIFICATION = Verification(
     backup=BACKUP,
     source=PurePosixPath("/app/sqlite3.db"),
     source_bytes=2300000,
-    checks=[Check("created", True, "just now"), Check("size", False, "too small"), Check("source", None, "it is gone")],
+    checks=[
+        Check("created", Outcome.PASSED, "just now"),
+        Check("size", Outcome.FAILED, "too small"),
+        Check("source", Outcome.UNKNOWN, "it is gone"),
+    ],
 )
 
 
@@ -89,7 +93,7 @@ def test_words_in_brackets_and_colons_are_no_markup(monkeypatch: pytest.MonkeyPa
 def test_without_a_terminal_there_are_no_colours_and_long_lines_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     text = printed(print_verification, VERIFICATION, monkeypatch=monkeypatch)
     assert "\x1b" not in text
-    long = replace(VERIFICATION, checks=[Check("query", False, "w" * 120)])
+    long = replace(VERIFICATION, checks=[Check("query", Outcome.FAILED, "w" * 120)])
     assert "w" * 120 in printed(print_verification, long, monkeypatch=monkeypatch)
 
 
@@ -107,7 +111,7 @@ def test_without_a_terminal_there_are_no_colours_and_long_lines_stay_whole(monke
 def test_the_verdict_says_what_the_checks_say(
     results: list[bool | None], verdict: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = replace(VERIFICATION, checks=[Check(f"check{n}", result, "x") for n, result in enumerate(results)])
+    seen = replace(VERIFICATION, checks=[Check(f"check{n}", Outcome(result), "x") for n, result in enumerate(results)])
     text = printed(print_verification, seen, monkeypatch=monkeypatch)
     assert text.rstrip().splitlines()[-1] == verdict
 
@@ -126,7 +130,7 @@ def test_a_verification_shows_every_check_and_what_it_saw(monkeypatch: pytest.Mo
 def test_nothing_is_lost_in_a_narrow_table(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     words = "integrity_check: " + " ".join(f"row_{n}_missing_from_index" for n in range(30))
     path = PurePosixPath("/" + "very-long-name-of-a-folder/" * 8 + BACKUP.path.name)
-    seen = replace(VERIFICATION, path=path, checks=[Check("integrity", False, f"{words}\nsecond line")])
+    seen = replace(VERIFICATION, path=path, checks=[Check("integrity", Outcome.FAILED, f"{words}\nsecond line")])
     text = printed(print_verification, seen, width=width, monkeypatch=monkeypatch)
     assert max(len(line) for line in text.splitlines()) <= width
     assert squeezed(str(path)) in squeezed(text)
@@ -144,7 +148,7 @@ def test_nothing_is_lost_in_a_narrow_table(width: int, monkeypatch: pytest.Monke
 
 def test_escape_sequences_do_not_come_through_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     odd = PurePosixPath("/b/\x1b[31m\udcff.db")
-    seen = replace(VERIFICATION, path=odd, checks=[Check("query", False, "\x1b[2J[red]")])
+    seen = replace(VERIFICATION, path=odd, checks=[Check("query", Outcome.FAILED, "\x1b[2J[red]")])
     text = printed(print_verification, seen, monkeypatch=monkeypatch)
     text += printed(print_backups, [replace(BACKUP, path=odd)], monkeypatch=monkeypatch)
     assert "\x1b" not in text
@@ -159,7 +163,7 @@ def test_no_backup_at_all_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_list_without_a_backup_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     text = printed(print_backups, [], monkeypatch=monkeypatch)
-    assert text == "there is no backup of it there\n"
+    assert text == "no backups\n"
 
 
 # --- what a result is called ---------------------------------------------------------------------------------------
@@ -173,7 +177,7 @@ def test_a_list_without_a_backup_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
         (run(exit_status=23), "failed, exit status 23", Tone.BAD),
         (run(exit_status=3), "could not look", Tone.WARNING),
         (run(exit_status=130), "interrupted", Tone.WARNING),
-        (run(exit_status=None), "its end is not known", Tone.WARNING),
+        (run(exit_status=None), "exit status unknown", Tone.WARNING),
         (verification(), "all 5 checks passed", Tone.GOOD),
         (verification(checks=checks(integrity=False), exit_status=1), "1 of 5 checks failed: integrity", Tone.BAD),
         (verification(checks=checks(size=False, query=None)), "1 of 5 checks failed: size", Tone.BAD),

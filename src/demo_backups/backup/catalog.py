@@ -1,10 +1,11 @@
-"""Which backups there are on a host, and which process makes one now."""
+"""Which backups of a database a host has, and which processes are making one."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 
+from ..remote.answers import parse_yes_no
 from ..remote.files import File, files_command, parse_files, stat_file
 from ..remote.host import Host
 from ..remote.processes import Process, is_locked_command, processes_with_open
@@ -13,39 +14,47 @@ from ..settings import Database
 
 
 def is_backup_name(database: Database, name: str) -> bool:
-    """Tell whether a file name is one that the database's script gives."""
+    """Tell whether the database's script would name a backup like this."""
     return bool(re.fullmatch(re.escape(database.backup_prefix) + r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d\.db", name))
 
 
 def list_backups(host: Host, database: Database) -> list[File]:
-    """List a database's backups, the newest first; raises CouldNotLookError where the folder cannot be read."""
+    """List the backups of a database, newest first; raises CouldNotLookError where the folder cannot be read."""
     command = files_command(database.backup_dir, f"{database.backup_prefix}*.db")
-    advice = f"is backup_dir right? If so, make the folder there: mkdir -m 750 {quote(database.backup_dir)}"
+    advice = (
+        f"is backup_dir correct? If it is, create the folder on the host: mkdir -m 750 {quote(database.backup_dir)}"
+    )
     files = host.query_parsed(f"list the backups in {database.backup_dir}", command, parse_files, advice=advice)
     backups = (file for file in files if is_backup_name(database, file.path.name))
     return sorted(backups, key=lambda file: (file.modified, file.path), reverse=True)
 
 
-def find_new_backup(before: Iterable[str], after: Iterable[File], ended: float) -> File | None:
-    """Find the backup that a run made: the first that was not there before, written before the run ended.
+def find_new_backup(before: Iterable[str], after: Iterable[File], end: float) -> File | None:
+    """Find the backup that a run made: the first new one, written before the run ended.
 
-    `after` comes with the newest first, and may hold backups that were made since; `ended` is in seconds since 1970, by
-    the clock of the host, as are the times of its files.
+    `before` are the names of the backups before the run. `after` are all backups now, newest first, also those made
+    since. `end` is in seconds since 1970, by the clock of the host, as are the times of its files.
     """
-    known = set(before)
-    new = (file for file in reversed(list(after)) if file.path.name not in known)
-    return next((file for file in new if file.modified.timestamp() <= ended), None)
+    names = set(before)
+    oldest_first = reversed(list(after))
+    for backup in oldest_first:
+        if backup.path.name not in names and backup.modified.timestamp() <= end:
+            return backup
+    return None
 
 
 def backup_processes(host: Host, database: Database) -> list[Process]:
-    """See which processes back a database up now, whoever started them: they have the script's lock file open."""
-    return processes_with_open(host, database.lock) if stat_file(host, database.lock) else []
+    """List the processes that are backing up a database, started by any user: they have its lock file open."""
+    if stat_file(host, database.lock) is None:
+        return []
+    return processes_with_open(host, database.lock)
 
 
 def has_hidden_backup(host: Host, database: Database) -> bool:
-    """Tell whether a backup goes on none of whose processes can be seen: only root sees what others have open."""
+    """Tell whether a backup is running whose processes this user cannot see: only root sees all open files."""
+    # The lock is read again at the end: the backup may have ended while its processes were looked for.
+    return _is_locked(host, database) and not backup_processes(host, database) and _is_locked(host, database)
 
-    def locked() -> bool:
-        return host.query(f"see whether {database.lock} is held", is_locked_command(database.lock)) == "yes\n"
 
-    return locked() and not backup_processes(host, database) and locked()
+def _is_locked(host: Host, database: Database) -> bool:
+    return host.query_parsed(f"check the lock {database.lock}", is_locked_command(database.lock), parse_yes_no)

@@ -1,4 +1,4 @@
-"""Crontab text in, crontab text out, and how a host's crontab is read and replaced."""
+"""The crontab: its lines, the job of a database, and how a host's crontab is read and replaced."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from ..errors import CouldNotLookError, StepError
+from ..errors import CouldNotLookError, CrontabConflictError, NoScheduleError, StepError
 from ..project import ROOT
 from ..remote.files import STALE_MINUTES, check_sha256, send
 from ..remote.host import Host
@@ -19,25 +19,28 @@ from .script import Script
 PUBLISHED = ROOT / "share/container/default/config/crontab.conf"
 
 
+# --- the text -------------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class CrontabJob:
-    """A database's job: when it runs, the command, and the log that its output goes to."""
+    """A database's job: when it runs, its command, and the log for its output."""
 
     database: str
-    when: str  # as published, with its blanks
+    schedule: str  # as published, with its blanks
     command: str
     log: PurePosixPath
     script: PurePosixPath
 
     @property
     def comment(self) -> str:
-        """The comment that marks the job as ours."""
+        """The comment above the job, which marks it as ours."""
         return f"# demo-backups: {self.database} database (inv enable-{self.database}-backup)"
 
     @property
     def line(self) -> str:
         """The line of the crontab."""
-        return f"{self.when}{escape_command(f'{self.command} >> {quote(self.log)} 2>&1')}"
+        return f"{self.schedule}{escape_command(f'{self.command} >> {quote(self.log)} 2>&1')}"
 
     @property
     def block(self) -> str:
@@ -51,82 +54,92 @@ def escape_command(command: str) -> str:
 
 
 def unescape_command(command: str) -> str:
-    r"""Undo `escape`, as cron does."""
+    r"""Undo `escape_command`, as cron does."""
     return re.sub(r"\\([\\%])", r"\1", command)
 
 
 def split_line(line: str) -> tuple[str, str] | None:
-    """Split an active line into when, blanks included, and command; None for comments, settings and empty lines."""
+    """Split an active line into schedule, blanks included, and command; None for comments, settings and empty lines."""
     match = re.match(r"([ \t]*(?:@[a-z]+[ \t]+|(?:[0-9*][^ \t=]*[ \t]+)(?:[^ \t]+[ \t]+){4}))(\S.*)$", line)
     return (match[1], match[2]) if match else None
 
 
-def published_schedule(database: Database, text: str) -> str:
-    """Say when the published crontab runs a database's script; raises StepError where it does not."""
+def find_schedule(database: Database, text: str) -> str:
+    """Find when a crontab such as the published one runs a database's script; raises NoScheduleError."""
     for line in text.splitlines():
-        split = split_line(line)
-        if split and PurePosixPath(split[1].split()[0]).name == database.script.name:
-            return split[0]
-    raise StepError(f"{PUBLISHED.name} has no line for the {database.name} database: it is backed up by hand")
+        parts = split_line(line)
+        if parts is None:
+            continue
+        schedule, command = parts
+        program = PurePosixPath(command.split()[0])
+        if program.name == database.script.name:
+            return schedule
+    raise NoScheduleError(
+        f"{PUBLISHED.name} has no line for the {database.name} database: it is backed up by hand",
+        advice=f"to have cron back it up, add a line that runs {database.script.name} to {PUBLISHED}",
+    )
 
 
 def count_daily_runs(database: Database, text: str) -> int:
-    """Count how often a crontab like the published one runs a script in a day; once where that is done by hand."""
+    """Count how often a day a crontab such as the published one runs a database's script; 1 if it does not."""
     try:
-        minute, hour, *_ = published_schedule(database, text).split()
-    except StepError:
+        minute, hour, *_ = find_schedule(database, text).split()
+    except NoScheduleError:
         return 1
-    return (60 if minute == "*" else minute.count(",") + 1) * (24 if hour == "*" else hour.count(",") + 1)
+    per_hour = 60 if minute == "*" else minute.count(",") + 1
+    hours = 24 if hour == "*" else hour.count(",") + 1
+    return per_hour * hours
 
 
 def backup_command(database: Database, script: Script) -> str:
-    """The command that backs a database up; where a path of the settings is not the one in the script, it sets it."""
+    """Build the command that backs a database up: the script, and each path of the settings that it does not have."""
     paths = {"DATABASE_FILE": database.source, "BACKUP_DIR": database.backup_dir}
-    changed = [f"{name}={quote(path)}" for name, path in paths.items() if script.default(name) != str(path)]
-    return " ".join([*changed, quote(database.script)])
+    variables = [f"{name}={quote(path)}" for name, path in paths.items() if script.default(name) != str(path)]
+    return " ".join([*variables, quote(database.script)])
 
 
 def make_job(settings: Settings, database: Database, script: Script) -> CrontabJob:
-    """Make a database's job, as published; raises StepError for a database that is backed up by hand."""
-    when = published_schedule(database, PUBLISHED.read_text())
-    return CrontabJob(database.name, when, backup_command(database, script), settings.cron_log, database.script)
+    """Make a database's job, scheduled as published; raises NoScheduleError."""
+    schedule = find_schedule(database, PUBLISHED.read_text())
+    return CrontabJob(database.name, schedule, backup_command(database, script), settings.cron_log, database.script)
 
 
 def has_job(text: str, job: CrontabJob) -> bool:
-    """Tell whether the job's line is there and active."""
-    return job.line in (line.strip(" \t") for line in text.split("\n"))
+    """Tell whether a crontab has the job's line, active."""
+    return job.line in [line.strip(" \t") for line in text.split("\n")]
 
 
 def add_job(text: str, job: CrontabJob) -> str:
-    """Add the job on top, where no PATH or SHELL that the crontab sets further down changes how it runs.
+    """Add the job at the top, where no PATH or SHELL setting of the crontab applies to it.
 
-    Returns the text itself where the line is there and active. Raises StepError where another line runs the script.
+    Returns `text` unchanged where it has the active line already. Raises CrontabConflictError where another line runs
+    the script.
     """
     if has_job(text, job):
         return text
     for line in text.split("\n"):
-        split = split_line(line)
-        if split and quote(job.script) in unescape_command(split[1]):
-            raise StepError(
+        parts = split_line(line)
+        if parts and quote(job.script) in unescape_command(parts[1]):
+            raise CrontabConflictError(
                 "another line of the crontab runs this script already",
                 output=line,
-                advice="remove that line (crontab -e), or leave it: the two would run one after the other",
+                advice="remove that line (crontab -e), or keep it and do not enable this one",
             )
     return job.block + text
 
 
 def remove_job(text: str, job: CrontabJob) -> str:
-    """Take the job out again, with its comment, and leave the rest byte for byte.
+    """Remove the job and its comment, and keep the rest byte for byte.
 
-    Returns the text itself where nothing of it is there. Raises StepError where it is there in another form.
+    Returns `text` unchanged where it does not have the job. Raises CrontabConflictError where the job was edited.
     """
-    # A line end before each, so that only whole lines are found.
-    before, found, after = f"\n{text}".partition(f"\n{job.block}")
-    rest = f"{before}\n{after}"[1:] if found else text
-    if has_job(rest, job) or (not found and job.comment in text):
+    # A line end before the text and the block, so that only whole lines match.
+    before, match, after = f"\n{text}".partition(f"\n{job.block}")
+    rest = f"{before}\n{after}"[1:] if match else text
+    if has_job(rest, job) or (not match and job.comment in text):
         lines = [line for line in text.splitlines() if job.comment in line or str(job.script) in line]
-        raise StepError(
-            "the line in the crontab is not as it was put there",
+        raise CrontabConflictError(
+            "the line in the crontab was edited since it was enabled",
             output="\n".join(lines),
             advice="remove it by hand: crontab -e",
         )
@@ -134,16 +147,17 @@ def remove_job(text: str, job: CrontabJob) -> str:
 
 
 def diff_crontabs(old: str | None, new: str | None) -> str:
-    """Compare two crontabs as `diff -u` does."""
-    texts = ((old or "").splitlines(), (new or "").splitlines())
-    return "\n".join(difflib.unified_diff(*texts, "crontab (there)", "crontab (new)", lineterm=""))
+    """Compare two crontabs in the format of `diff -u`."""
+    old_lines = (old or "").splitlines()
+    new_lines = (new or "").splitlines()
+    return "\n".join(difflib.unified_diff(old_lines, new_lines, "crontab (installed)", "crontab (new)", lineterm=""))
 
 
 # --- on a host ------------------------------------------------------------------------------------------------------
 
 
 def read_crontab(host: Host) -> str | None:
-    """Read the crontab of the user who runs the backups; None where there is none. Raises CouldNotLookError."""
+    """Read the crontab of the user who runs the backups; None if that user has none. Raises CouldNotLookError."""
     result = host.run("read the crontab", "crontab -l", root=True)
     if result.ok:
         return result.stdout
@@ -151,7 +165,7 @@ def read_crontab(host: Host) -> str | None:
         raise CouldNotLookError(
             "cron is not installed: there is no crontab command",
             host=host.name,
-            advice="install it. Debian and Ubuntu: sudo apt install cron",
+            advice="install it (Debian and Ubuntu: sudo apt install cron)",
         )
     if "no crontab for" in result.stderr:
         return None
@@ -159,60 +173,61 @@ def read_crontab(host: Host) -> str | None:
 
 
 def check_log_writable(host: Host, log: PurePosixPath) -> None:
-    """See that the job could write its log; without it the shell would not even start the backup. Raises StepError."""
-    path, folder = quote(log), quote(log.parent)
+    """Check that the job can write its log: otherwise the shell would not start the backup. Raises StepError."""
+    path = quote(log)
+    folder = quote(log.parent)
     command = f"if [ -e {path} ]; then [ -f {path} ] && [ -w {path} ]; else [ -d {folder} ] && [ -w {folder} ]; fi"
-    if not host.run(f"look whether {log} can be written", command, root=True).ok:
+    if not host.run(f"check that {log} can be written", command, root=True).ok:
         raise StepError(
-            f"the job could not write its log {log}, and so would never run",
+            f"the job could not write its log {log}, so it would never run",
             host=host.name,
             advice="set cron_log to a file that the crontab's user can write",
         )
 
 
 def install_command(old: str | None, new: str | None) -> str:
-    """The command that replaces a crontab by what it reads from its standard input; `None` is no crontab at all.
+    """Build the command that replaces the crontab by its standard input; `None` is no crontab at all.
 
-    It keeps the old one, and stops if that has changed since it was read. No line of a crontab is in the command: every
-    user of the host can read a command's arguments, and sudo logs them.
+    It keeps the old crontab, and fails if that has changed since it was read. The command has no line of a crontab:
+    every user of the host can read the arguments of a command, and sudo logs them.
     """
-    before, after = (hashlib.sha256(_bytes(text)).hexdigest() for text in (old, new))
+    old_sha256 = hashlib.sha256(_encode(old)).hexdigest()
+    new_sha256 = hashlib.sha256(_encode(new)).hexdigest()
     stage = [
         "new=$(mktemp ./crontab.new.XXXXXX)",
         'cat > "$new"',
-        check_sha256('"$new"', after, "it was damaged on the way"),
+        check_sha256('"$new"', new_sha256, "the transfer was damaged"),
     ]
-    return "\n".join(
-        [
-            f"set -eu; umask 077; mkdir -p -- {STATE_DIR}; cd -- {STATE_DIR}",
-            'if [ "$(stat -c %u .)" != "$(id -u)" ] || [ -n "$(find . -prune -perm /022)" ]; then',
-            '  echo "$PWD belongs to another user, or others can write in it" >&2; exit 1',
-            "fi",
-            "exec 8< .; flock --wait 10 8 || { echo 'another task is changing the crontab' >&2; exit 1; }",
-            f"find . -maxdepth 1 -name 'crontab.[no][el][wd].??????' -mmin +{STALE_MINUTES} -delete",
-            'new=""; old=""; trap \'rm -f -- "$new" "$old"\' EXIT; trap "exit 1" HUP INT TERM',
-            *([] if new is None else stage),
-            "old=$(mktemp ./crontab.old.XXXXXX)",
-            '[ "$(crontab -l 2>/dev/null | sha256sum)" = "'
-            f'{before}  -" ] || {{ echo "it has been changed meanwhile" >&2; exit 1; }}',
-            'crontab -l > "$old" 2>/dev/null || :',
-            check_sha256('"$old"', before, "the old crontab could not be kept: is the disk full?"),
-            'sync -- "$old"; mv --force -- "$old" crontab.previous',
-            "crontab -r" if new is None else 'crontab "$new"',
-        ]
-    )
+    lines = [
+        f"set -eu; umask 077; mkdir -p -- {STATE_DIR}; cd -- {STATE_DIR}",
+        'if [ "$(stat -c %u .)" != "$(id -u)" ] || [ -n "$(find . -prune -perm /022)" ]; then',
+        '  echo "$PWD belongs to another user, or others can write to it" >&2; exit 1',
+        "fi",
+        "exec 8< .; flock --wait 10 8 || { echo 'another task is changing the crontab' >&2; exit 1; }",
+        f"find . -maxdepth 1 -name 'crontab.[no][el][wd].??????' -mmin +{STALE_MINUTES} -delete",
+        'new=""; old=""; trap \'rm -f -- "$new" "$old"\' EXIT; trap "exit 1" HUP INT TERM',
+        *([] if new is None else stage),
+        "old=$(mktemp ./crontab.old.XXXXXX)",
+        f'[ "$(crontab -l 2>/dev/null | sha256sum)" = "{old_sha256}  -" ] ||',
+        "  { echo 'the crontab has changed since it was read' >&2; exit 1; }",
+        'crontab -l > "$old" 2>/dev/null || :',
+        check_sha256('"$old"', old_sha256, "the old crontab could not be saved: is the disk full?"),
+        'sync -- "$old"; mv --force -- "$old" crontab.previous',
+        "crontab -r" if new is None else 'crontab "$new"',
+    ]
+    return "\n".join(lines)
 
 
 def install_crontab(host: Host, old: str | None, new: str | None) -> None:
-    """Replace the crontab and look that the new one is in force; raises StepError, and then the old one still is."""
-    send(host, "install the crontab", install_command(old, new), _bytes(new))
-    if _bytes(read_crontab(host)) != _bytes(new):
+    """Replace the crontab, and check that the new one is in force; raises StepError."""
+    send(host, "install the crontab", install_command(old, new), _encode(new))
+    if _encode(read_crontab(host)) != _encode(new):
         raise StepError(
             "the crontab in force is not the one that was installed",
             host=host.name,
-            advice=f"compare: crontab -l, and {STATE_DIR.replace(HOME, '~')}/crontab.previous there",
+            advice=f"on the host, compare crontab -l with {STATE_DIR.replace(HOME, '~')}/crontab.previous",
         )
 
 
-def _bytes(text: str | None) -> bytes:
+def _encode(text: str | None) -> bytes:
     return (text or "").encode("utf-8", "surrogateescape")

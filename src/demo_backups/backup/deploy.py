@@ -1,4 +1,4 @@
-"""Deploy a backup script: checked, atomically, the old one kept."""
+"""Deploy a backup script: checked, atomically, and with a copy of the old one."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from ..errors import CouldNotLookError, StepError
+from ..errors import MissingToolError, StepError
 from ..remote.files import FileWrite, parse_sha256, parse_time, send
 from ..remote.host import Host
 from ..remote.shell import CRON_PATH, quote
 from ..settings import Database
-from ..sqlite.inspect import sqlite_features_command
+from ..sqlite.command import probe_command
 from .script import InstalledScript, Script
 
 REQUIRED_TOOLS = ("bash", "sqlite3", "chmod", "date", "env", "find", "flock", "ln", "realpath", "rm", "stat", "sync")
@@ -20,56 +20,66 @@ REQUIRED_TOOLS = ("bash", "sqlite3", "chmod", "date", "env", "find", "flock", "l
 
 @dataclass(frozen=True)
 class Deployment:
-    """What deploying a script would change: the one here, and the one there, if there is one."""
+    """A script of this checkout, its path on the host, and the script installed at that path, if there is one."""
 
     script: Script
     target: PurePosixPath
-    there: InstalledScript | None
+    installed: InstalledScript | None
 
     @property
-    def needed(self) -> bool:
-        """Tell whether the two differ."""
-        return self.there is None or self.there.content != self.script.content
+    def is_needed(self) -> bool:
+        """Tell whether the installed script differs from that of this checkout."""
+        return self.installed is None or self.installed.content != self.script.content
 
     def diff(self) -> str:
-        """Compare what is there with what would be, as `diff -u` does."""
-        old = self.there.content if self.there else b""
-        there, here = (each.decode(errors="replace").splitlines() for each in (old, self.script.content))
-        name = f"{self.target} (there)" if self.there else "/dev/null"
-        return "\n".join(difflib.unified_diff(there, here, name, f"{self.script.path.name} (here)", lineterm=""))
+        """Compare the installed script with that of this checkout, in the format of `diff -u`."""
+        old = self.installed.content if self.installed else b""
+        old_lines = old.decode(errors="replace").splitlines()
+        new_lines = self.script.content.decode(errors="replace").splitlines()
+        old_name = f"{self.target} (installed)" if self.installed else "/dev/null"
+        new_name = f"{self.script.path.name} (this checkout)"
+        return "\n".join(difflib.unified_diff(old_lines, new_lines, old_name, new_name, lineterm=""))
 
     def command(self) -> str:
-        """The command that puts it in place; it reads the script from its standard input."""
-        return (
-            f"# standard input: {len(self.script.content):,} bytes of {self.script.path.name}\n{self._write.command()}"
-        )
+        """Build the command that puts the script in place; it reads the script from its standard input."""
+        comment = f"# standard input: {len(self.script.content):,} bytes of {self.script.path.name}"
+        return f"{comment}\n{self._write.command()}"
 
     @property
     def _write(self) -> FileWrite:
         return FileWrite(
             self.target,
             self.script.sha256,
-            replaces=self.there.sha256 if self.there else None,
+            replaces=self.installed.sha256 if self.installed else None,
             mode="755",
             keep_previous=True,
         )
 
 
-def check_tools(host: Host) -> str:
-    """See that the host has what the script calls; return the version of its sqlite3. Raises CouldNotLookError."""
-    missing = host.query(
-        "look for the programs that the script calls", missing_tools_command(REQUIRED_TOOLS), root=False
-    ).split()
+def require_tools(host: Host) -> None:
+    """Check that the host has the programs that the script calls; raises MissingToolError."""
+    action = "look for the programs that the script calls"
+    missing = host.query(action, missing_tools_command(REQUIRED_TOOLS), root=False).splitlines()
     if missing:
-        raise CouldNotLookError(
+        raise MissingToolError(
             f"not installed, or not on cron's PATH: {', '.join(missing)}",
             host=host.name,
-            advice="install them (Debian's packages: bash, coreutils, findutils, sqlite3, util-linux)",
+            advice="install them (Debian packages: bash, coreutils, findutils, sqlite3, util-linux)",
         )
-    result = host.run("try sqlite3", sqlite_features_command(), root=False)
+
+
+def missing_tools_command(tools: Iterable[str]) -> str:
+    """Build the command that prints those programs that a job in a crontab would not find."""
+    names = " ".join(tools)
+    return f'PATH={CRON_PATH}; for tool in {names}; do command -v "$tool" >/dev/null || echo "$tool"; done'
+
+
+def probe_sqlite(host: Host) -> str:
+    """Run sqlite3 with the options that the script uses; return its version. Raises MissingToolError."""
+    result = host.run("try sqlite3", probe_command(), root=False)
     if not result.ok:
-        raise CouldNotLookError(
-            "its sqlite3 cannot do what the script asks",
+        raise MissingToolError(
+            "sqlite3 does not support what the script uses",
             host=host.name,
             output=result.output,
             advice="install a newer sqlite3",
@@ -78,63 +88,68 @@ def check_tools(host: Host) -> str:
 
 
 def plan_deployment(host: Host, database: Database, script: Script) -> Deployment:
-    """Look at the script that stands on the host, and say what deploying this one would change."""
+    """Compare a script of this checkout with the installed one; raises CouldNotLookError."""
     return Deployment(script, database.script, read_installed(host, database))
 
 
-def read_installed(host: Host, database: Database) -> InstalledScript | None:
-    """Look at a database's script on the host; None where there is none. Raises CouldNotLookError."""
-    target = quote(database.script)
-    # The folder first: in one that cannot be entered, every file would seem to be missing.
-    look = (
-        f"cd -- {quote(database.script.parent)} && if [ -e {target} ]; then"
-        f" find -L {target} -maxdepth 0 -printf '%m %C@ %Tz\\n' && cat -- {target}; fi"
+def installed_command(target: PurePosixPath) -> str:
+    """Build the command that prints an installed script: mode, change time and zone, then its content.
+
+    It prints `missing` where there is no script, and fails where the folder cannot be entered: every file in such a
+    folder would seem to be missing.
+    """
+    path = quote(target)
+    return (
+        f"cd -- {quote(target.parent)} && if [ -e {path} ]; then"
+        f" find -L {path} -maxdepth 0 -printf '%m %C@ %Tz\\n' && cat -- {path}; else echo missing; fi"
     )
-    advice = f"is app_dir right? The script goes into {database.script.parent}, which must be there"
-    return host.query_parsed(f"look at {database.script}", look, parse_installed, advice=advice)
 
 
-def parse_installed(printed: str) -> InstalledScript | None:
-    """A script, from its mode, the time of its change, and its content; raises ValueError."""
-    if not printed:
+def read_installed(host: Host, database: Database) -> InstalledScript | None:
+    """Read a database's script on the host; None where there is none. Raises CouldNotLookError."""
+    advice = f"is app_dir correct? The script's folder {database.script.parent} must exist"
+    command = installed_command(database.script)
+    return host.query_parsed(f"read {database.script}", command, parse_installed, advice=advice)
+
+
+def parse_installed(output: str) -> InstalledScript | None:
+    """Parse what `installed_command` printed; None where there is no script. Raises ValueError."""
+    if output == "missing\n":
         return None
-    about, _, content = printed.partition("\n")
-    mode, seconds, offset = about.split()
+    attributes, _, content = output.partition("\n")
+    mode, seconds, offset = attributes.split()
     int(mode, 8)
     return InstalledScript(mode, content.encode("utf-8", "surrogateescape"), parse_time(seconds, offset))
 
 
-def check_deployment(host: Host, push: Deployment) -> None:
-    """Refuse what would not run; raises StepError."""
-    if push.there and not int(push.there.mode, 8) & 0o111:
+def check_deployment(host: Host, deployment: Deployment) -> None:
+    """Raise StepError where the deployed script could not run, since it gets the mode of the installed one."""
+    installed = deployment.installed
+    if installed and not int(installed.mode, 8) & 0o111:
         raise StepError(
-            f"{push.target} is not executable there (mode {push.there.mode}), and deploying keeps its mode",
+            f"{deployment.target} is not executable (mode {installed.mode}), and deploying keeps the mode",
             host=host.name,
-            advice=f"there: chmod 755 {quote(push.target)}",
+            advice=f"on the host: chmod 755 {quote(deployment.target)}",
         )
 
 
-def deploy_script(host: Host, change: Deployment) -> None:
-    """Put the script in its place and look that it stands there; raises StepError."""
-    send(host, f"put {change.script.path.name} in its place", change.command(), change.script.content)
-    if installed_sha256(host, change.target) != change.script.sha256:
+def deploy_script(host: Host, deployment: Deployment) -> None:
+    """Put the script in place, and check that it is installed; raises StepError."""
+    action = f"deploy {deployment.script.path.name}"
+    send(host, action, deployment.command(), deployment.script.content)
+    if installed_sha256(host, deployment.target) != deployment.script.sha256:
         raise StepError(
-            f"{change.target} is not what was put there",
+            f"{deployment.target} differs from the script that was deployed",
             host=host.name,
-            advice="is somebody else deploying? The old one is beside it: NAME.previous",
+            advice=f"somebody else may be deploying; the previous script is {deployment.target}.previous",
         )
 
 
 def installed_sha256(host: Host, target: PurePosixPath) -> str | None:
-    """SHA-256 of the script that stands on the host, in hexadecimal; None where it cannot be read.
+    """Return the SHA-256 of an installed script, in hexadecimal; None where it cannot be read.
 
-    Raises CouldNotLookError for an answer that is no SHA-256.
+    Raises CouldNotLookError for an answer that is not a SHA-256.
     """
     action = f"read {target}"
     result = host.run(action, f"sha256sum -- {quote(target)}", root=True)
     return host.parse(action, result.stdout, parse_sha256) if result.ok else None
-
-
-def missing_tools_command(tools: Iterable[str]) -> str:
-    """Ask which of some programs a job in a crontab would not find."""
-    return f'PATH={CRON_PATH}; for tool in {" ".join(tools)}; do command -v "$tool" >/dev/null || echo "$tool"; done'

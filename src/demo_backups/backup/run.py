@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from ..errors import StepError
+from ..errors import BackupFailedError, NoNewBackupError
+from ..remote.answers import parse_seconds
 from ..remote.files import File
 from ..remote.host import Host
 from ..remote.jobs import BACKUP, Job, JobStatus, start_job
@@ -14,64 +15,81 @@ from .catalog import find_new_backup, list_backups
 
 
 def cron_command(command: str) -> str:
-    """Run a job's command as cron would: /bin/sh, the home directory, the bare environment (crontab(5), cron(8))."""
+    """Build the command that runs a crontab's command as cron does.
+
+    That is by /bin/sh, in the home directory, with a minimal environment (crontab(5), cron(8)).
+    """
     environment = f'HOME="$HOME" LOGNAME="$(id -un)" SHELL=/bin/sh PATH={CRON_PATH}'
     return f"cd && exec env -i {environment} /bin/sh -c {quote(command)}"
 
 
 def start_backup(host: Host, database: Database, command: str, total: int, floor: int) -> Job:
-    """Start a job's command as cron would; it goes on by itself, and stops where less than `floor` bytes stay free.
+    """Start a backup as a job on the host, run as cron would run it.
 
-    `total` is the size of the source in bytes. Raises StepError where a backup is going on.
+    `total` is the size of the source in bytes. The job stops where a disk has less than `floor` bytes free. Raises
+    StepError where a backup is running already.
     """
-    before = [backup.path.name for backup in list_backups(host, database)]
-    run = Job(BACKUP, database.name, command, str(database.source), total, before)
+    names = [backup.path.name for backup in list_backups(host, database)]
+    job = Job(BACKUP, database.name, command, str(database.source), total, names)
     watched = [database.backup_dir, database.source.parent]
-    return start_job(host, database, run, cron_command(command), watched, floor)
+    return start_job(host, database, job, cron_command(command), watched, floor)
 
 
 def birth_time_command(backup: PurePosixPath) -> str:
-    """Ask when a backup was begun, in seconds since 1970; 0 where its disk does not keep that (stat(1))."""
+    """Build the command that prints when a backup was created, in seconds since 1970.
+
+    It prints 0 on a file system that does not record that (stat(1)).
+    """
     return f"stat -c %.3W -- {quote(backup)}"
 
 
-def lock_wait(host: Host, run: Job, backup: PurePosixPath) -> float:
-    """Tell for how many seconds a run waited for a lock before it copied; 0 where that is not kept."""
-    begun = host.query_parsed(f"see when {backup} was begun", birth_time_command(backup), float)
-    return round(max(0.0, begun - run.started), 3)
+def lock_wait(host: Host, job: Job, backup: PurePosixPath) -> float:
+    """Return how many seconds a backup waited for a lock before it copied; 0 where the host does not know."""
+    action = f"read the creation time of {backup}"
+    created = host.query_parsed(action, birth_time_command(backup), parse_seconds)
+    return round(max(0.0, created - job.started), 3)
 
 
-def collect_result(host: Host, database: Database, run: Job, seen: JobStatus, printed: str) -> File:
-    """Return the backup that a run made; raises StepError where it failed, or says it went well and made none."""
-    if seen.status != 0:
-        host.run("clear what it left", clear_command(database), root=True)
-    if seen.status is None or seen.ended is None:
-        raise StepError(
-            f"the backup of the {database.name} database ended without a word: it was killed, or the server went down",
+def collect_result(host: Host, database: Database, job: Job, status: JobStatus, output: str) -> File:
+    """Return the backup that a job made.
+
+    Raises BackupFailedError where the job failed, and NoNewBackupError where it exited with 0 and made no backup.
+    """
+    if status.status is None or status.ended is None:
+        raise BackupFailedError(
+            f"the backup of the {database.name} database ended without reporting an exit status: "
+            "it was killed, or the server went down",
             host=host.name,
-            output=printed,
-            advice="no older backup goes before the new one is on the disk; what it left is cleared",
+            output=output,
+            advice="older backups are untouched, and unfinished files were removed; start the backup again",
         )
-    if seen.status != 0:
-        raise StepError(
-            f"the backup of the {database.name} database failed (exit status {seen.status})",
+    if status.status != 0:
+        raise BackupFailedError(
+            f"the backup of the {database.name} database failed (exit status {status.status})",
             host=host.name,
-            output=printed,
-            advice="after a failure the script of this checkout leaves older backups untouched. "
+            output=output,
+            advice="after a failure, the script of this checkout leaves older backups untouched. "
             f"See: {host.task('list-backups', '--database', database.name)}",
         )
-    file = find_new_backup(run.before, list_backups(host, database), seen.ended)
-    if file is None:
-        raise StepError(
-            f"the script ended well but made no new backup in {database.backup_dir}",
+    backup = find_new_backup(job.before, list_backups(host, database), status.ended)
+    if backup is None:
+        raise NoNewBackupError(
+            f"the script exited with 0, but there is no new backup in {database.backup_dir}",
             host=host.name,
-            advice="does the script there write to another folder, or has somebody removed it? "
+            advice="does the script on the host write to another folder, or did somebody remove the backup? "
             f"See: {host.task(f'deploy-{database.name}-backup', '--dry-run')}",
         )
-    return file
+    return backup
 
 
 def clear_command(database: Database) -> str:
-    """The command that clears what a killed backup has left, unless another one has begun."""
-    part, journal, lock = (quote(path) for path in (database.part, f"{database.part}-journal", database.lock))
+    """Build the command that removes the unfinished files of a killed backup, unless another one is running."""
+    part = quote(database.part)
+    journal = quote(f"{database.part}-journal")
+    lock = quote(database.lock)
     return f"[ ! -e {lock} ] || flock --nonblock {lock} rm -f -- {part} {journal} || true"
+
+
+def clear_unfinished(host: Host, database: Database) -> None:
+    """Remove the unfinished files of a killed backup, unless another one is running."""
+    host.run("remove unfinished files", clear_command(database), root=True)

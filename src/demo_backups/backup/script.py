@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from ..errors import StepError
+from ..errors import ScriptError
 from ..remote.shell import quote
 
 
@@ -27,23 +27,23 @@ class Script:
         return hashlib.sha256(self.content).hexdigest()
 
     def default(self, variable: str) -> str | None:
-        """The value that is built in for a variable which the environment may set; None where there is none."""
-        match = re.search(
-            rf'^{variable}="\$\{{{variable}:-([^}}"]*)\}}"$', self.content.decode(errors="replace"), re.MULTILINE
-        )
+        """Return the default of a variable that the environment may set, as in `X="${X:-default}"`; None if none."""
+        pattern = rf'^{variable}="\$\{{{variable}:-([^}}"]*)\}}"$'
+        match = re.search(pattern, self.content.decode(errors="replace"), re.MULTILINE)
         return match[1] if match else None
 
 
 @dataclass(frozen=True)
 class InstalledScript:
-    """The script that stands on the host: its mode in octal, its content.
+    """A script as installed on a host: its mode in octal, and its content.
 
-    `since` is when it was put there, by the clock of the host: the change of its inode, which a renamed file has too.
+    `changed` is when it was put in place, by the clock of the host: the change time of its inode, which a rename
+    updates too.
     """
 
     mode: str
     content: bytes
-    since: datetime
+    changed: datetime
 
     @property
     def sha256(self) -> str:
@@ -52,26 +52,30 @@ class InstalledScript:
 
 
 def read_script(path: Path) -> Script:
-    """Read a script of this checkout; raises StepError where it could not run on a server."""
+    """Read a script of this checkout; raises ScriptError where it is missing or could not run on a server."""
     try:
         if not path.is_file():
-            raise StepError(
-                f"there is no script {path}",
+            raise ScriptError(
+                f"the script {path} does not exist",
                 advice="restore it: git checkout -- share/bin; or correct release.repository",
             )
         script = Script(path, path.read_bytes())
     except OSError as error:
-        raise StepError(f"{path} cannot be read", output=str(error)) from error
-    if b"\r" in script.content:
-        raise StepError(
-            f"{path} has Windows line ends (CRLF): bash would not run it",
-            advice=f"sed -i 's/\\r$//' {quote(str(path))}",
-        )
-    if not os.access(path, os.X_OK):
-        raise StepError(f"{path} is not executable: cron could not run it", advice=f"chmod +x {quote(str(path))}")
-    checked = subprocess.run(
-        ["bash", "-n", "--", path], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
-    )
-    if checked.returncode:
-        raise StepError(f"bash cannot read {path}", output=checked.stderr, advice="correct the script")
+        raise ScriptError(f"{path} cannot be read", output=str(error)) from error
+    _check_runnable(script)
     return script
+
+
+def _check_runnable(script: Script) -> None:
+    word = quote(str(script.path))
+    if b"\r" in script.content:
+        raise ScriptError(
+            f"{script.path} has Windows line endings (CRLF): bash would not run it", advice=f"sed -i 's/\\r$//' {word}"
+        )
+    if not os.access(script.path, os.X_OK):
+        raise ScriptError(f"{script.path} is not executable: cron could not run it", advice=f"chmod +x {word}")
+    syntax = subprocess.run(
+        ["bash", "-n", "--", script.path], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+    )
+    if syntax.returncode:
+        raise ScriptError(f"{script.path} has a syntax error", output=syntax.stderr, advice="correct the script")

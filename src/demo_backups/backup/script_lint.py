@@ -1,64 +1,108 @@
-"""Check the text of a backup script: it uses .backup and no cp, and quotes its variables."""
+"""Lint a backup script: it uses sqlite3's .backup, runs no cp, and quotes its variables."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+
+from ..records.check import Outcome
+from .shell_syntax import (
+    MAX_BYTES,
+    SHELLS,
+    Command,
+    UnreadableScriptError,
+    find_commands,
+    find_unquoted,
+    parse_script,
+    program_name,
+)
+
+_PRINTING_PROGRAMS = ("echo", "printf", "logger", ":")
+_BACKUP_ARGUMENT = re.compile(r"(?:^|\n|\\n)\s*\.backup\s")
+_BACKUP_INPUT = re.compile(r"""(?:^|[\s'"]|\\n)\.backup\s""")
 
 
-def lint(text: str) -> list[str]:
-    """Name what the text of a script has of the old way: no `.backup`, a `cp`, variables that are not quoted.
+@dataclass(frozen=True)
+class LintResult:
+    """The outcome of a lint; `findings` are the faults, or the reason why the outcome is unknown."""
 
-    As far as a reader sees it who knows quotes, comments and `$(...)`; ShellCheck (SC2086) sees more.
+    outcome: Outcome
+    findings: tuple[str, ...] = ()
+
+
+def lint(text: str) -> LintResult:
+    """Check that a script uses sqlite3's .backup, does not run cp, and quotes its variables.
+
+    The outcome is unknown if the grammar cannot read the script, which happens for some valid scripts. cp is also
+    found behind sudo, timeout, xargs and other commands that run commands, in `find -exec`, `bash -c`, `eval` and
+    `trap`, and in functions and aliases. ShellCheck finds more about quoting (SC2086).
     """
-    code, bare = _split(_HERE_DOCUMENT.sub(r"\g<start>", text))
-    typed = "".join(match["body"] for match in _HERE_DOCUMENT.finditer(text))  # what a shell does not split
-    unquoted = re.findall(r"\$\{?\w+\}?|\$@", _ASSIGNMENT.sub("", _ONE_WORD.sub("", bare)))
-    return [
-        *([] if re.search(r"\bsqlite3\s.*\.backup\s", code + typed, re.DOTALL) else ["does not use sqlite3's .backup"]),
-        *(["uses cp"] if _CP.search(bare) else []),
-        *([f"not quoted: {', '.join(dict.fromkeys(unquoted))}"] if unquoted else []),
+    try:
+        return _lint(text)
+    except UnreadableScriptError as error:
+        return LintResult(Outcome.UNKNOWN, (f"the script cannot be checked: {error}",))
+
+
+@dataclass
+class _Usage:
+    """What the commands of a script do."""
+
+    uses_backup: bool = False
+    may_use_backup: bool = False  # .backup is an argument of a program whose name is not known
+    uses_cp: bool = False
+
+
+def _lint(text: str) -> LintResult:
+    root = parse_script(text)
+    usage = _read_usage(text)
+    if usage.may_use_backup and not usage.uses_backup:
+        raise UnreadableScriptError("the program that gets .backup is in a variable")
+    unquoted = dict.fromkeys(find_unquoted(root))
+    findings = [
+        *([] if usage.uses_backup else ["does not use sqlite3's .backup"]),
+        *(["uses cp"] if usage.uses_cp else []),
+        *([f"not quoted: {', '.join(unquoted)}"] if unquoted else []),
     ]
+    return LintResult(Outcome.FAILED if findings else Outcome.PASSED, tuple(findings))
 
 
-_HERE_DOCUMENT = re.compile(
-    r"""(?P<start>(?<!<)<<-?[ \t]*(?P<quote>["']?)(?P<end>\w+)(?P=quote)[^\n]*\n)(?P<body>.*?^)\t*(?P=end)$""",
-    re.DOTALL | re.MULTILINE,
-)
-_ONE_WORD = re.compile(r"\[\[.*?\]\]|\(\(.*?\)\)|\bcase\s+\S+\s+in\b", re.DOTALL)  # in these nothing is split
-_ASSIGNMENT = re.compile(r"(?:(?<=[\s;&|(])|^)\w+=\S*", re.MULTILINE)
-_CP = re.compile(
-    r"""(?:^|[;&|(){!`]|\s\w+=\S*\s|^\w+=\S*\s
-    |(?:\b(?:then|do|else|elif|if|while|until|time|timeout|exec|command|nohup|nice|ionice|env|sudo|xargs)|\s-exec)
-        (?:\s+(?:-(?!v\b)\S+(?:\s+[A-Za-z{]\S*)??|\d\S*))*\s)  # command -v cp only asks where it is
-    \s*\\?(?:\S*/)?cp\s""",
-    re.MULTILINE | re.VERBOSE,
-)
-_BARE = re.compile(r"""\\.|'[^']*'|(?<![^\s;&|()])\#[^\n]*|\$\(|.""", re.DOTALL)
-_QUOTED = re.compile(r"""\\.|\$\(|.""", re.DOTALL)
+def _read_usage(text: str) -> _Usage:
+    """Read a script and the scripts that it hands to shells."""
+    usage = _Usage()
+    texts = [text]
+    remaining = 2 * MAX_BYTES
+    while texts:
+        text = texts.pop()
+        remaining -= len(text)
+        if remaining < 0:
+            raise UnreadableScriptError("the scripts in it are too long")
+        for command in find_commands(parse_script(text)):
+            _note_usage(command, usage)
+            texts.extend(_inner_scripts(command))
+    return usage
 
 
-def _split(text: str) -> tuple[str, str]:
-    """Return a shell script's code without comments, and what of it is not within quotes.
+def _note_usage(command: Command, usage: _Usage) -> None:
+    if command.program in _PRINTING_PROGRAMS:
+        return
+    programs = [program_name(word) for word in command.words]
+    if command.program == "cp":
+        usage.uses_cp = True
+    elif "sqlite3" in programs:  # also behind a wrapper that is not known, such as docker exec
+        arguments = command.words[programs.index("sqlite3") + 1 :]
+        is_argument = any(map(_BACKUP_ARGUMENT.search, arguments))
+        usage.uses_backup |= is_argument or any(map(_BACKUP_INPUT.search, command.inputs()))
+    elif command.program.startswith("$"):
+        usage.may_use_backup |= any(map(_BACKUP_ARGUMENT.search, command.words))
 
-    What a `$(...)` within double quotes runs is code again, as in a shell.
-    """
-    code, bare, within, place = "", "", [""], 0
-    while place < len(text):
-        quoted = within[-1] == '"'
-        match = (_QUOTED if quoted else _BARE).match(text, place)
-        assert match  # each ends in "."
-        token, place = match[0], match.end()
-        if token.startswith("#") and not quoted:
-            continue
-        code += token
-        if token == '"':
-            within.pop() if quoted else within.append(token)
-            bare += "" if quoted else '""'
-        elif token == "$(" or (token == "(" and not quoted):
-            within.append("(")
-            bare += token
-        elif not quoted:
-            bare += "''" if token.startswith("'") or token == "\\$" else token
-            if token == ")" and within[-1] == "(":
-                within.pop()
-    return code, bare
+
+def _inner_scripts(command: Command) -> list[str]:
+    """Return the scripts that a command runs: of a shell, eval, trap and alias."""
+    arguments = command.words[1:]
+    if command.program == "eval":
+        return [" ".join(arguments)]
+    if command.program == "trap":
+        return arguments[:1]
+    if command.program == "alias":
+        return [argument.partition("=")[2] for argument in arguments]
+    return list(command.scripts()) if command.program in SHELLS else []

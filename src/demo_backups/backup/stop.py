@@ -1,69 +1,88 @@
-"""Stop a running backup, or the check of one."""
+"""Stop a running backup, or a running integrity check."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-from ..errors import CouldNotLookError, StepError
+from ..errors import HiddenBackupError, NoBackupRunningError, StepError
 from ..remote.host import Host
 from ..remote.jobs import KINDS, SHORTEST_WAIT, is_job_running, stop_job_command
 from ..remote.processes import Process, signal_processes_command
 from ..remote.shell import quote
 from ..settings import Database
 from .catalog import backup_processes, has_hidden_backup
-from .run import clear_command
+from .run import clear_unfinished
 
-STOP_TIMEOUT = 10  # seconds that a backup has to end after a signal, before it gets a stronger one
+STOP_TIMEOUT = 10  # seconds between SIGTERM and SIGKILL
 
 
-def stop_commands(database: Database, runs: Iterable[str], words: str) -> list[str]:
-    """The commands that end what goes on: `runs` are the kinds of run, and cron's backup has the script's lock only.
+@dataclass(frozen=True)
+class ActiveJobs:
+    """What is running for a database: the kinds of its jobs, and the processes of its backup, also one by cron."""
 
-    The second is for what the first did not end: a process that was just being made, or that heeds no SIGTERM.
+    kinds: list[str]
+    processes: list[Process]
+
+    @property
+    def is_idle(self) -> bool:
+        """Tell whether nothing is running."""
+        return not self.kinds and not self.processes
+
+
+def active_jobs(host: Host, database: Database) -> ActiveJobs:
+    """Find out what is running for a database; raises HiddenBackupError where this user cannot see all of it."""
+    kinds = [kind for kind in KINDS if is_job_running(host, database, kind)]
+    active = ActiveJobs(kinds, backup_processes(host, database))
+    if active.is_idle and has_hidden_backup(host, database):
+        raise HiddenBackupError(
+            f"a backup of the {database.name} database is running, in processes that this user cannot see",
+            host=host.name,
+            advice="only root sees all processes: set use_sudo to true (INVOKE_USE_SUDO=1)",
+        )
+    return active
+
+
+def stop_commands(database: Database, kinds: Iterable[str], message: str) -> list[str]:
+    """Build the commands that stop jobs of some kinds, and a backup by cron, which only its lock file identifies.
+
+    The first sends SIGTERM, and adds `message` to the output of the jobs. The second sends SIGKILL, for a process that
+    was just starting or that ignores SIGTERM.
     """
     lock = quote(database.lock)
-    gentle, hard = (f"[ ! -e {lock} ] || {signal_processes_command(lock, signal)}" for signal in ("TERM", "KILL"))
-    told, again = ([f"( {stop_job_command(database, kind, said)} )" for kind in runs] for said in (words, ""))
-    return ["\n".join([*told, gentle]), "\n".join([*again, hard])]
+    terminate = [f"( {stop_job_command(database, kind, message)} )" for kind in kinds]
+    terminate.append(f"[ ! -e {lock} ] || {signal_processes_command(lock, 'TERM')}")
+    kill = [f"( {stop_job_command(database, kind)} )" for kind in kinds]
+    kill.append(f"[ ! -e {lock} ] || {signal_processes_command(lock, 'KILL')}")
+    return ["\n".join(terminate), "\n".join(kill)]
 
 
-def active_jobs(host: Host, database: Database) -> tuple[list[str], list[Process]]:
-    """See which kinds of run go on, and which processes back the database up, cron's too.
+def end_backup(host: Host, database: Database, message: str) -> None:
+    """Stop a running backup, also one by cron, or a running integrity check, and remove unfinished files.
 
-    Raises CouldNotLookError where all that goes on cannot be seen.
+    `message` is added to the output of the job. Raises NoBackupRunningError, HiddenBackupError, and StepError where
+    it cannot be stopped.
     """
-    runs, processes = [kind for kind in KINDS if is_job_running(host, database, kind)], backup_processes(host, database)
-    if not (runs or processes) and has_hidden_backup(host, database):
-        raise CouldNotLookError(
-            f"a backup of the {database.name} database is going on, by somebody whose processes may not be seen",
-            host=host.name,
-            advice="only root sees those of others: set use_sudo to true (INVOKE_USE_SUDO=1), or ask who started it",
-        )
-    return runs, processes
-
-
-def end_backup(host: Host, database: Database, words: str) -> None:
-    """End a backup that is at work, a task's or cron's, and the check of one; leave no part. Raises StepError.
-
-    `words` are kept with what the run printed.
-    """
-    runs, processes = active_jobs(host, database)
-    if not (runs or processes):
-        raise StepError(f"no backup of the {database.name} database is going on", host=host.name)
-    for command in stop_commands(database, runs, words):
-        host.execute("stop it", command)
+    active = active_jobs(host, database)
+    if active.is_idle:
+        raise NoBackupRunningError(f"no backup of the {database.name} database is running", host=host.name)
+    for command in stop_commands(database, active.kinds, message):
+        host.execute("stop the backup", command)
         if _wait_for_end(host, database):
-            break  # and whoever begins now is somebody else's
-    else:
-        raise StepError("it did not end", host=host.name, advice="look there: ps -ef | grep -e sqlite3 -e backup")
-    host.execute("clear what it left", clear_command(database))
+            clear_unfinished(host, database)
+            return
+    raise StepError(
+        f"the backup of the {database.name} database did not stop",
+        host=host.name,
+        advice="on the host: ps -ef | grep -e sqlite3 -e backup",
+    )
 
 
 def _wait_for_end(host: Host, database: Database) -> bool:
-    """Wait for the end of all that goes on, STOP_TIMEOUT at most; tell whether it has come."""
+    """Wait up to STOP_TIMEOUT seconds until nothing is running; tell whether that came about."""
     deadline = time.monotonic() + STOP_TIMEOUT
-    while any(active_jobs(host, database)):
+    while not active_jobs(host, database).is_idle:
         if time.monotonic() > deadline:
             return False
         time.sleep(SHORTEST_WAIT)

@@ -1,21 +1,38 @@
-"""One check, and the outcome of several."""
+"""One check, its outcome, and the outcome of several."""
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 
+class Outcome(enum.Enum):
+    """The outcome of a check. The value is that of `passed` in JSON and in records."""
+
+    PASSED = True
+    FAILED = False
+    UNKNOWN = None
+
+
 @dataclass(frozen=True)
 class Check:
-    """One check: its name, whether it passed (None: could not be made), and what it saw."""
+    """One check: its name, its outcome, and the details that the outcome rests on."""
 
     name: str
-    passed: bool | None
+    outcome: Outcome
     detail: str
 
+    def as_json(self) -> dict[str, str | bool | None]:
+        """Return the object that JSON output and records have for it."""
+        return {"name": self.name, "passed": self.outcome.value, "detail": self.detail}
 
-def combine_outcomes(results: Iterable[bool | None]) -> bool | None:
-    """False if a check failed, else None if one could not be made, else True; True also where none was made."""
-    seen = set(results)
-    return False if False in seen else None if None in seen else True
+
+def combine_outcomes(outcomes: Iterable[Outcome]) -> Outcome:
+    """Combine the outcomes of several checks: failed if one failed, else unknown if one is, else passed."""
+    distinct = set(outcomes)
+    if Outcome.FAILED in distinct:
+        return Outcome.FAILED
+    if Outcome.UNKNOWN in distinct:
+        return Outcome.UNKNOWN
+    return Outcome.PASSED

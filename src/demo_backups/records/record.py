@@ -19,7 +19,7 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
-from .check import combine_outcomes
+from .check import Outcome, combine_outcomes
 
 SCHEMA = 2
 
@@ -76,7 +76,8 @@ class Record:
     @property
     def passed(self) -> bool | None:
         """The verdict of its checks; True also where none was made."""
-        return combine_outcomes(check["passed"] for check in self.checks)
+        passed: bool | None = combine_outcomes(Outcome(check["passed"]) for check in self.checks).value
+        return passed
 
 
 _SCHEMA = TypeAdapter(Record)

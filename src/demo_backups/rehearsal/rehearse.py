@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from ..backup.crontab import make_job, read_crontab, split_line, unescape_command
 from ..errors import InterruptedRunError, SettingsError, StepError
@@ -19,6 +19,8 @@ from ..records.record import Record
 from ..records.store import record_outcome, records_dir, write_record
 from ..remote.connection import open_host
 from ..settings import Settings
+from ..ui.console import Console
+from ..ui.outcome import Tone
 from ..ui.tables import print_backups, print_preflight, print_verification
 from ..units import format_size
 from ..workflows import (
@@ -37,9 +39,6 @@ from .database import make_index, make_tracker
 from .options import SCENARIO_NAMES, RehearsalOptions
 from .server import ALIAS, Server, serve
 from .writer import Traffic, live_writer
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 def rehearse(settings: Settings, options: RehearsalOptions, keep: bool, out: Console) -> None:
@@ -70,15 +69,14 @@ def rehearse(settings: Settings, options: RehearsalOptions, keep: bool, out: Con
             "traffic": {"commits": traffic.commits, "failed": traffic.failed, "slowest": traffic.slowest},
         }
         _print_traffic(out, traffic)
-        out.print(f"Success. {summary}", style="bold green", soft_wrap=True)
+        out.say(f"Success. {summary}", Tone.GOOD)
 
 
 def _print_heading(out: Console, server: Server, source: Path, options: RehearsalOptions) -> None:
-    out.print(f"{ALIAS}: throwaway SSH server on 127.0.0.1 port {server.port}", soft_wrap=True)
-    out.print(
+    out.say(f"{ALIAS}: throwaway SSH server on 127.0.0.1 port {server.port}")
+    out.say(
         f"  {options.database} database: {format_size(source.stat().st_size)}, journal mode {options.journal}, "
-        f"{options.traffic:g} commits per second by another process\n",
-        soft_wrap=True,
+        f"{options.traffic:g} commits per second by another process\n"
     )
 
 
@@ -95,7 +93,7 @@ def _run_scenario(settings: Settings, options: RehearsalOptions, record: Record,
 
 def _print_traffic(out: Console, traffic: Traffic) -> None:
     """Print what the live writer did; raises StepError where one of its writes failed."""
-    out.print(
+    out.say(
         f"writer: {traffic.commits:,} commits, {traffic.failed} failed, slowest write {traffic.slowest * 1000:.0f} ms"
     )
     if traffic.failed:
@@ -110,9 +108,9 @@ def _numbered(session: Session) -> Callable[[str, Step], Any]:
     numbers = itertools.count(1)
 
     def run_step(title: str, step: Step) -> Any:
-        session.out.print(f"{next(numbers)}  {title}", style="bold")
+        session.out.say(f"{next(numbers)}  {title}", Tone.TITLE)
         result = step(session)
-        session.out.print()
+        session.out.say("")
         return result
 
     return run_step
@@ -221,7 +219,7 @@ def _keep_running(out: Console, settings: Settings, database: str) -> None:
         *plan,
         "",
     ]
-    out.print("\n".join(lines), soft_wrap=True)
+    out.say("\n".join(lines))
     out.file.flush()
     with contextlib.suppress(KeyboardInterrupt):
         threading.Event().wait()

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 from ..backup.script import InstalledScript, Script
+from ..backup.script_lint import LintResult
 from ..records.record import Record
 from ..remote.files import File
 from ..settings import ReleaseSettings
-from .pull_request import PullRequest
-from .repository import LocalState, RemoteState
+from .git_state import LocalState, MergeState, RemoteState
+from .pull_request import PullRequest, PullRequestState
 
 T = TypeVar("T")
 
@@ -48,11 +49,11 @@ class HostFacts:
 class DatabaseFacts:
     """What is known about one database.
 
-    `script` is the one to release, None if it could not run on a server; `findings` is what is wrong with it.
+    `script` is the one to release, None if it could not run on a server; `lint` is the result of its check.
     """
 
     script: Script | None
-    findings: list[str]
+    lint: LintResult
     on_host: HostFacts
 
 
@@ -76,8 +77,9 @@ class ReleaseFacts:
     @property
     def is_merged(self) -> bool:
         """Whether the release is known to be in its base branch: by its commits, or by its pull request."""
-        by_commits = isinstance(self.remote, RemoteState) and bool(self.remote.merged)
-        by_request = isinstance(self.pull_request, PullRequest) and self.pull_request.state == "merged"
+        by_commits = isinstance(self.remote, RemoteState) and self.remote.merge_state is MergeState.MERGED
+        request = self.pull_request
+        by_request = isinstance(request, PullRequest) and request.state is PullRequestState.MERGED
         return by_commits or by_request
 
     def unavailable(self) -> list[str]:

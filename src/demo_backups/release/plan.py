@@ -115,18 +115,18 @@ class Plan:
 
     @property
     def next(self) -> MarkedStep | None:
-        """The first step that is to do and not optional."""
+        """The first step with the mark `to do` that is not optional."""
         return next((step for step in self.steps if step.mark is Mark.TO_DO and not step.optional), None)
 
     @property
     def skipped(self) -> list[MarkedStep]:
-        """The optional steps that are to do before the next one."""
+        """The optional steps with the mark `to do` before the next one."""
         previous = itertools.takewhile(lambda step: step is not self.next, self.steps)
         return [step for step in previous if step.optional and step.mark is Mark.TO_DO]
 
     @property
     def exit_code(self) -> int:
-        """1 if a step is to do, else 3 if one is unknown, else 0; optional steps do not count."""
+        """1 if a step has the mark `to do`, else 3 if one is `unknown`, else 0; optional steps do not count."""
         marks = {step.mark for step in self.steps if not step.optional}
         if Mark.TO_DO in marks:
             return FAILED

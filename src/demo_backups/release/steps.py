@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import TypeAlias
 
+from ..records.check import Outcome
 from ..records.record import Record
 from ..remote.files import File
 from ..settings import LOCAL
 from .facts import CronState, Fact, ReleaseFacts, Unavailable
-from .pull_request import PullRequest
-from .repository import LocalState, RemoteState
+from .git_state import LocalState, MergeState, RemoteState
+from .pull_request import PullRequest, PullRequestState, Review
 
 
 class State(enum.Enum):
@@ -72,11 +73,11 @@ def evaluate_branch(facts: ReleaseFacts) -> Observation:
         return unknown(local)
     if facts.is_merged:
         return done("merged")
-    if local.branch is None:
-        on_remote = isinstance(facts.remote, RemoteState) and facts.remote.branch
+    if local.branch_commit is None:
+        on_remote = isinstance(facts.remote, RemoteState) and facts.remote.branch_commit
         return to_do(f"only on {facts.release.remote}" if on_remote else f"there is no branch {name}")
-    if local.current != name:
-        return to_do(f"{local.current or 'a commit without a branch'} is checked out")
+    if local.current_branch != name:
+        return to_do(f"{local.current_branch or 'a commit without a branch'} is checked out")
     return done("checked out")
 
 
@@ -90,7 +91,7 @@ def evaluate_commit(part: str) -> Evaluate:
         if commit is None:
             # A merge as one commit has another message.
             return done("merged") if facts.is_merged else to_do("not committed")
-        changed = [file for file in facts.files[part] if file in facts.local.changed]
+        changed = [file for file in facts.files[part] if file in facts.local.changed_files]
         return to_do(f"changed since {commit}: {', '.join(changed)}") if changed else done(commit)
 
     return evaluate
@@ -111,9 +112,9 @@ def evaluate_push(facts: ReleaseFacts) -> Observation:
 def _compare_branches(local: LocalState, remote: RemoteState, name: str) -> Observation:
     if remote.url is None:
         return to_do(f"there is no remote {name}")
-    if remote.branch is None:
+    if remote.branch_commit is None:
         return to_do(f"not on {name}")
-    if remote.branch != local.branch:
+    if remote.branch_commit != local.branch_commit:
         return to_do(f"the branch on {name} differs from the local branch")
     return done(f"on {name}")
 
@@ -125,8 +126,14 @@ def evaluate_script(database: str) -> Evaluate:
     """Return the evaluation of a database's script: it uses .backup and no cp, and quotes its variables."""
 
     def evaluate(facts: ReleaseFacts) -> Observation:
-        findings = facts.databases[database].findings
-        return to_do("; ".join(findings)) if findings else done("uses .backup, no cp; variables are quoted")
+        lint = facts.databases[database].lint
+        match lint.outcome:
+            case Outcome.PASSED:
+                return done("uses .backup, no cp; variables are quoted")
+            case Outcome.FAILED:
+                return to_do("; ".join(lint.findings))
+            case Outcome.UNKNOWN:
+                return Observation(State.UNKNOWN, "; ".join(lint.findings))
 
     return evaluate
 
@@ -176,7 +183,7 @@ def evaluate_deployment(database: str) -> Evaluate:
             return to_do("the server has no script")
         if script is None or installed.sha256 != script.sha256:
             return to_do(f"the server has another version ({installed.sha256[:12]})")
-        since = installed.since.isoformat(sep=" ", timespec="seconds")
+        since = installed.changed.isoformat(sep=" ", timespec="seconds")
         return done(f"same version ({installed.sha256[:12]}), since {since}")
 
     return evaluate
@@ -250,7 +257,7 @@ def _backups_of_script(facts: ReleaseFacts, database: str) -> Fact[list[File]]:
         return on_host.backups
     if script is None or on_host.script is None or on_host.script.sha256 != script.sha256:
         return []
-    since = on_host.script.since
+    since = on_host.script.changed
     return [
         file for file in on_host.backups if file.modified >= since and _start_time(file) > since - timedelta(seconds=1)
     ]
@@ -326,7 +333,7 @@ def evaluate_merge(facts: ReleaseFacts) -> Observation:
         return done(f"merged into {base}")
     if isinstance(facts.remote, Unavailable):
         return unknown(facts.remote)
-    if facts.remote.merged is None and isinstance(facts.pull_request, Unavailable):
+    if facts.remote.merge_state is MergeState.UNKNOWN and isinstance(facts.pull_request, Unavailable):
         advice = f"git fetch {remote}, with --unshallow in a shallow clone"
         return Observation(State.UNKNOWN, f"the checkout lacks commits of {base} on {remote}: {advice}")
     return to_do(f"not in {base}")
@@ -340,17 +347,17 @@ def _evaluate_request(facts: ReleaseFacts, evaluate: Callable[[PullRequest], Obs
 
 
 def _evaluate_open_request(request: PullRequest) -> Observation:
-    details = f"{request.url} ({request.state})"
-    return to_do(details) if request.state == "closed" else done(details)
+    details = f"{request.url} ({request.state.value})"
+    return to_do(details) if request.state is PullRequestState.CLOSED else done(details)
 
 
 def _evaluate_reviewed_request(request: PullRequest) -> Observation:
-    if request.state == "merged":
+    if request.state is PullRequestState.MERGED:
         return done("merged")
     match request.review:
-        case "approved":
+        case Review.APPROVED:
             return done("approved")
-        case "changes":
+        case Review.CHANGES_REQUESTED:
             return to_do("changes are requested")
-        case _:
+        case Review.NONE:
             return Observation(State.BLOCKED, "not approved yet")

@@ -21,7 +21,7 @@ import paramiko
 from paramiko.auth_strategy import AuthSource, InMemoryPrivateKey
 from paramiko.ssh_exception import NoValidConnectionsError
 
-from ..errors import CouldNotLookError, SettingsError
+from ..errors import HostUnreachableError, LoginError, SettingsError
 from ..settings import LOCAL, Settings, check_host
 from .auth import KeyFile, Login, agent_of, make_transport
 from .host import Host
@@ -142,7 +142,7 @@ def close_connection(connection: Any) -> None:
 
 
 def connect_timeout(options: Mapping[str, str]) -> int:
-    """Seconds, from ssh_config's ConnectTimeout; CONNECT_TIMEOUT where that is `none`."""
+    """Return ssh_config's ConnectTimeout in seconds; CONNECT_TIMEOUT where that is `none`."""
     value = options.get("connecttimeout", "none")
     return int(value) if value.isdigit() else CONNECT_TIMEOUT
 
@@ -150,31 +150,31 @@ def connect_timeout(options: Mapping[str, str]) -> int:
 def _open_translated(connection: Any, hop: Hop, ssh_config: Path | None) -> None:
     """Open a connection; every way in which that fails becomes an error with an advice."""
     alias = hop.alias
-    where = f"{connection.host} port {connection.port}"
+    address = f"{connection.host} port {connection.port}"
     try:
         connection.open()
     except socket.gaierror as error:
         advice = (
             f"is the alias {alias!r} in your SSH configuration? See: {shlex.join(hop.ssh_command(ssh_config, '-G'))}"
         )
-        raise CouldNotLookError(
+        raise HostUnreachableError(
             f"no such host: {connection.host}", host=alias, output=str(error), advice=advice
         ) from error
     except paramiko.AuthenticationException as error:
         printed = "\n".join(list_login_attempts(error))
         advice = f"this must work without a question: {shlex.join([*hop.ssh_command(ssh_config), 'true'])}"
-        raise CouldNotLookError(
-            f"login as {connection.user} refused by {where}", host=alias, output=printed, advice=advice
+        raise LoginError(
+            f"login as {connection.user} refused by {address}", host=alias, output=printed, advice=advice
         ) from error
     except TimeoutError as error:
-        raise CouldNotLookError(
-            f"no answer from {where} within {connection.connect_timeout} s",
+        raise HostUnreachableError(
+            f"no answer from {address} within {connection.connect_timeout} s",
             host=alias,
             advice="is the host up, and does a firewall drop the connection?",
         ) from error
     except (OSError, EOFError, paramiko.SSHException) as error:
-        raise CouldNotLookError(
-            f"no SSH connection to {where}",
+        raise HostUnreachableError(
+            f"no SSH connection to {address}",
             host=alias,
             output=_reason(error),
             advice=f"see: {shlex.join([*hop.ssh_command(ssh_config, '-v'), 'true'])}",

@@ -160,7 +160,7 @@ class _Exchange:
             self._command.close_input()
         while self._open:
             self._wait_readable()
-            for stream in sorted(self._open, key=lambda each: each.value):
+            for stream in sorted(self._open, key=lambda stream: stream.value):
                 self._read(stream)
             if self._sender:
                 self._sender.raise_source_error()
@@ -364,7 +364,7 @@ class _Sender(threading.Thread):
                 self._command.close_input()
                 self.complete = True
         except (InputClosedError, ConnectionBrokenError):
-            pass  # whoever waits for the exit status learns why
+            pass  # the wait for the exit status raises the reason
 
     def raise_source_error(self) -> None:
         """Raise LocalStreamError where the source could not be read: the command must not get a part as the whole."""

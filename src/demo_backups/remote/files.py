@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import PurePosixPath
@@ -40,12 +39,12 @@ _PRINT_FILES = r"-printf '%T@ %Tz %s %y %p\0'"
 
 
 def file_command(path: PurePosixPath) -> str:
-    """Query one file."""
+    """Build the command that prints one file."""
     return f"find {quote(path)} -maxdepth 0 {_PRINT_FILES}"
 
 
 def files_command(folder: PurePosixPath, pattern: str) -> str:
-    """Query the files of a folder whose names match a shell pattern."""
+    """Build the command that prints the files of a folder whose names match a shell pattern."""
     return f"find -H {quote(folder)} -maxdepth 1 -name {quote(pattern)} {_PRINT_FILES}"
 
 
@@ -79,12 +78,6 @@ def stat_file(host: Host, path: PurePosixPath) -> File | None:
     if result.stderr.rstrip().endswith("No such file or directory"):
         return None
     raise CouldNotLookError(f"could not {action}", host=host.name, output=result.output)
-
-
-def existing_command(paths: Iterable[PurePosixPath | str]) -> str:
-    """Query which of some paths exist."""
-    words = " ".join(quote(path) for path in paths)
-    return f'for path in {words}; do [ ! -e "$path" ] || printf "%s\\n" "$path"; done'
 
 
 def parse_sha256(output: str) -> str:
@@ -165,7 +158,7 @@ class FileWrite:
     keep_previous: bool = False
 
     def command(self) -> str:
-        """The command that puts its standard input in place.
+        """Build the command that puts its standard input in place.
 
         It is staged in the same folder, compared by SHA-256, given its owner and mode, flushed and renamed. So the
         file is the old one or the new one at any moment, and a connection that is cut changes nothing.
@@ -213,7 +206,7 @@ def write_file(host: Host, action: str, write: FileWrite, source: BinaryIO | byt
 
 
 def check_sha256(file: str, sha256: str, message: str) -> str:
-    """A line of a script that fails with a message unless a file, a word of the host's shell, has this SHA-256."""
+    """Build the line of a script that fails with a message unless a file, a word of the shell, has this SHA-256."""
     return f'[ "$(sha256sum < {file})" = "{sha256}  -" ] || {{ echo {quote(message)} >&2; exit 1; }}'
 
 

@@ -15,7 +15,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
-from ..errors import BackupsError, ConnectionLostError, CouldNotLookError, InterruptedRunError, StepError
+from ..errors import (
+    BackupsError,
+    CommandNotStartedError,
+    ConnectionLostError,
+    CouldNotLookError,
+    InterruptedRunError,
+    OutputTooLongError,
+    StepError,
+    SudoError,
+)
 from ..project import task_command
 from .exchange import (
     OUTPUT_LIMIT,
@@ -183,7 +192,7 @@ class Host:
             raise StepError(f"could not {action}", host=self.name, output=result.output, advice=self._advice(result))
 
     def task(self, name: str, *flags: str) -> str:
-        """The command with which a user runs a task on this host."""
+        """Return the command with which a user runs a task on this host."""
         return task_command(name, self.name, *flags)
 
     def _remember(self, command: str) -> None:
@@ -219,7 +228,7 @@ class Host:
                     outcome = self._run_once(action, command, access, request)
             advice = SUDO_ADVICE
         if not outcome.started:
-            raise CouldNotLookError(
+            raise CommandNotStartedError(
                 f"could not {action}: the command did not start",
                 host=self.name,
                 output=_decode(outcome.preamble),
@@ -258,7 +267,7 @@ class Host:
     def _refused(self, action: str, error: Exception) -> BackupsError:
         match error:
             case NoSessionError():
-                return CouldNotLookError(
+                return CommandNotStartedError(
                     f"could not {action}: the server opens no session for a command",
                     host=self.name,
                     output=str(error),
@@ -268,7 +277,7 @@ class Host:
                 self._password_refused = True
                 return self._password_error(action)
             case OutputLimitError():
-                return CouldNotLookError(
+                return OutputTooLongError(
                     f"could not {action}: the command printed more than {OUTPUT_LIMIT:,} bytes", host=self.name
                 )
             case _:
@@ -278,8 +287,8 @@ class Host:
                     output=str(error),
                 )
 
-    def _password_error(self, action: str) -> CouldNotLookError:
-        return CouldNotLookError(
+    def _password_error(self, action: str) -> SudoError:
+        return SudoError(
             f"could not {action}: sudo refused the password", host=self.name, advice="start the task again"
         )
 
@@ -306,12 +315,10 @@ class Host:
         if probe.ok:
             return _RootAccess(SUDO_WITHOUT_PASSWORD)
         if probe.status == 127:
-            raise CouldNotLookError(
-                "sudo is not installed", host=self.name, advice="log in as root, or set use_sudo to false"
-            )
+            raise SudoError("sudo is not installed", host=self.name, advice="log in as root, or set use_sudo to false")
         password = ask_secret(f"sudo password on {self.name} (asked once, not stored): ")
         if password is None:
-            raise CouldNotLookError(
+            raise SudoError(
                 "sudo asks for a password, and there is no terminal to ask for it",
                 host=self.name,
                 output=probe.stderr,

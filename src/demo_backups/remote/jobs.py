@@ -19,7 +19,14 @@ from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from ..errors import BackupsError, ConnectionLostError, CouldNotLookError, InterruptedRunError, StepError
+from ..errors import (
+    ConnectionLostError,
+    CouldNotLookError,
+    InterruptedRunError,
+    JobRunningError,
+    JobStateError,
+    StepError,
+)
 from ..project import whoami
 from ..settings import Database
 from .files import check_sha256
@@ -83,7 +90,7 @@ class JobStatus:
 
 
 def job_dir(database: Database, kind: str) -> str:
-    """The state directory of a database's jobs of one kind, as a word of the host's shell."""
+    """Return the state directory of a database's jobs of one kind, as a word of the host's shell."""
     place = hashlib.sha256(str(database.backup_dir).encode()).hexdigest()[:8]
     return f"{STATE_DIR}/{quote(f'{database.name}-{kind}-{place}')}"
 
@@ -92,14 +99,14 @@ def job_dir(database: Database, kind: str) -> str:
 
 
 def describe_job(job: Job) -> bytes:
-    """What is stored about a job, and sent to `start_command`."""
+    """Describe a job as it is stored on the host: JSON, which `start_command` reads from its standard input."""
     return json.dumps(asdict(job)).encode()
 
 
 def start_command(
     where: str, job: Job, command: str, watched: Sequence[PurePosixPath], floor: int, *, shortened: bool = False
 ) -> str:
-    """The command that starts a job, with its description on standard input; it prints what `find_command` would.
+    """Build the command that starts a job, with its description on standard input, and prints what `find_command` does.
 
     Exits BUSY if a job of this kind is running. If `shortened`, for people, a note replaces the supervisor's text.
     """
@@ -125,14 +132,14 @@ def start_command(
 
 
 def find_command(where: str) -> str:
-    """Query what a job is; prints nothing if there never was one."""
+    """Build the command that prints what a job is; nothing if there never was one."""
     return _in_job_dir(
         where, "[ ! -e about ] || { [ -s about ] || { echo 'about is empty' >&2; exit 1; }; cat about; }"
     )
 
 
 def is_running_command(where: str) -> str:
-    """Query whether a job is running: only its lock decides that."""
+    """Build the command that prints whether a job is running: only its lock decides that."""
     return _in_job_dir(where, "[ ! -e lock ] || flock --nonblock --shared lock true || echo running")
 
 
@@ -191,9 +198,9 @@ def _parse_count(text: str, largest: int = 2**63) -> int:
 
 
 def status_command(where: str, growing: PurePosixPath | None, offset: int, limit: int = PIECE) -> str:
-    """Query the status of a job, and `limit` bytes of its output after the first `offset`. The lock is read first.
+    """Build the command that prints the status of a job, and `limit` bytes of its output after the first `offset`.
 
-    `growing` is the file that a backup writes.
+    `growing` is the file that a backup writes. The lock is read first: what follows is then final for an ended job.
     """
     size = f"stat -c %s -- {quote(growing)} 2>/dev/null || echo" if growing else "echo"
     return "\n".join(
@@ -230,7 +237,7 @@ def parse_status(text: str) -> JobStatus:
 
 
 def stop_job_command(database: Database, kind: str, message: str = "") -> str:
-    """The command that sends SIGTERM to a job, and adds a message, if there is one, to its output."""
+    """Build the command that sends SIGTERM to a job, and adds a message, if there is one, to its output."""
     terminate = signal_processes_command("lock", "TERM")
     note = f"echo {quote(message)} >> output; " if message else ""
     return f"cd -- {job_dir(database, kind)} && {CHECK_OWNER}; {note}{terminate}"
@@ -265,12 +272,12 @@ def start_job(
     return started
 
 
-def _job_running(host: Host, database: Database, kind: str) -> StepError:
+def _job_running(host: Host, database: Database, kind: str) -> JobRunningError:
     running = None
     with contextlib.suppress(CouldNotLookError):  # it is running, even if its description is damaged
         running = find_job(host, database, kind)
     since = f", started by {running.by} at {running.when}" if running else ""
-    return StepError(
+    return JobRunningError(
         f"a {kind} of the {database.name} database is already running{since}",
         host=host.name,
         advice=f"follow it: {attach_command(host, database)}",
@@ -348,7 +355,7 @@ def _read_same(host: Host, database: Database, job: Job, offset: int, limit: int
     """Read the status of this very job; raises CouldNotLookError if another one has taken its place."""
     status = read_status(host, database, job.kind, offset, limit)
     if status.started != job.started:
-        raise CouldNotLookError(
+        raise JobStateError(
             f"another {job.kind} of the {database.name} database was started since; how this one ended is lost",
             host=host.name,
             advice=f"list what exists: {host.task('list-backups', '--database', database.name)}",
@@ -378,7 +385,7 @@ def hint_on_detach(host: Host, database: Database, kind: str) -> Iterator[None]:
 
 
 def attach_command(host: Host, database: Database, task: str = "attach") -> str:
-    """The command with which a user follows a job again."""
+    """Return the command with which a user follows a job again."""
     return host.task(task, "--database", database.name)
 
 
@@ -400,8 +407,8 @@ def _parse(host: Host, where: str, result: Result, parse: Callable[[str], T]) ->
         raise _damaged(host, where, str(error)) from error
 
 
-def _damaged(host: Host, where: str, problem: str) -> BackupsError:
-    return CouldNotLookError(
+def _damaged(host: Host, where: str, problem: str) -> JobStateError:
+    return JobStateError(
         f"the state directory of this job, {_displayed(where)}, is damaged",
         host=host.name,
         output=problem,
@@ -411,7 +418,7 @@ def _damaged(host: Host, where: str, problem: str) -> BackupsError:
 
 def _check_owner(host: Host, where: str, result: Result) -> None:
     if result.status == NOT_OURS:
-        raise CouldNotLookError(
+        raise JobStateError(
             f"the state directory of this job, {_displayed(where)}, is another user's: it is rejected",
             host=host.name,
             output=result.output,

@@ -37,9 +37,9 @@ def _for_processes_with_open(file: str, do: str) -> str:
 
 def processes_with_open_command(path: PurePosixPath) -> str:
     """Ask which processes have a file open."""
-    words = "$(tr '\\0\\n' '  ' < /proc/$pid/cmdline | cut -c -120)"
+    arguments = "$(tr '\\0\\n' '  ' < /proc/$pid/cmdline | cut -c -120)"
     return _for_processes_with_open(
-        quote(path), f'user=$(stat -c %U -- /proc/$pid 2>/dev/null) && echo "$pid $user {words}"; true'
+        quote(path), f'user=$(stat -c %U -- /proc/$pid 2>/dev/null) && echo "$pid $user {arguments}"; true'
     )
 
 
@@ -66,8 +66,8 @@ def is_locked_command(path: PurePosixPath) -> str:
 
 def parse_processes(output: str) -> list[Process]:
     """Processes, from what `holders_command` printed."""
-    words = (line.split(" ", 2) for line in output.splitlines())
-    return [Process(int(pid), user, command.strip()) for pid, user, command in words]
+    fields = (line.split(" ", 2) for line in output.splitlines())
+    return [Process(int(pid), user, command.strip()) for pid, user, command in fields]
 
 
 def processes_with_open(host: Host, path: PurePosixPath) -> list[Process]:

@@ -1,119 +1,148 @@
-"""Put a live database in WAL mode, in which a snapshot holds no writer back, and take it out again."""
+"""Change the journal mode of a live database: to WAL mode, in which a backup does not block writers, and back."""
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
-from ..errors import StepError
-from ..remote.files import existing_command
+from ..errors import JournalModeError
 from ..remote.host import Host, Result
 from ..remote.processes import processes_with_open
 from ..remote.shell import quote
 from ..settings import Database
-from .inspect import read_header, sidecar_paths, sidecars_writable, sqlite_command
+from .command import AccessError, sqlite_command
+from .inspect import list_sidecars, read_header, sidecar_path, sidecars_writable
 
-LONGEST_TRY = 60  # seconds that a busy writer is outwaited for
-BUSY = (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED (rescode.html)
+RETRY_TIMEOUT = 60  # seconds for which the change is retried while writers keep the database busy
+LOCKED = (AccessError.BUSY, AccessError.LOCKED)
 
 
 @dataclass(frozen=True)
 class JournalMode:
-    """How a database keeps its journal, whether a -wal or -shm is beside it, and who owns the files."""
+    """The journal mode of a database, its `-wal` and `-shm` files that exist, and the owners of all of them."""
 
     wal: bool
-    sidecars: list[str]
+    sidecars: list[PurePosixPath]
     owners: frozenset[str]
 
 
+def journal_mode_name(wal: bool) -> str:
+    """Name a journal mode for messages."""
+    return "WAL" if wal else "rollback"
+
+
 def describe_wal_mode(host: Host, database: Database) -> str:
-    """Say what WAL mode changes, for the maintainer (wal.html)."""
+    """Explain what WAL mode changes, for the maintainer (wal.html)."""
     name = database.source.name
     undo = host.task("enable-wal", "--database", database.name, "--undo")
     return f"""\
-in WAL mode the database is three files, and all three belong together:
-  {name}      what has been checkpointed
-  {name}-wal  what has been committed since; copied without it, a database is old or broken
-  {name}-shm  the index of that, shared by the processes that have it open
-every 1,000 pages SQLite writes the -wal back into the database (a checkpoint); while a backup copies, the -wal grows,
-and it keeps that size. The mode stays until it is changed back: {undo}"""
+in WAL mode the database consists of three files that belong together:
+  {name}      the data up to the last checkpoint
+  {name}-wal  the commits since then; a copy without it is outdated or corrupt
+  {name}-shm  the index of the -wal, shared by the processes that have the database open
+A checkpoint copies the -wal into the database every 1,000 pages. During a backup the -wal grows, and it does not shrink
+afterwards. The mode stays until you change it back: {undo}"""
 
 
 def journal_mode_command(database: Database, wal: bool) -> str:
-    """The command that changes the journal mode."""
+    """Build the command that changes the journal mode."""
     pragma = f"PRAGMA journal_mode={'WAL' if wal else 'DELETE'}"
-    return sqlite_command(database.source, pragma, writable=True, wait=1)
+    return sqlite_command(database.source, pragma, writable=True, timeout=1)
+
+
+def owners_command(paths: list[PurePosixPath]) -> str:
+    """Build the command that prints the owner and group of those files that exist."""
+    quoted = " ".join(quote(path) for path in paths)
+    return f'set -e; for path in {quoted}; do [ ! -e "$path" ] || stat -c %U:%G -- "$path"; done'
+
+
+def parse_owners(output: str) -> frozenset[str]:
+    """Parse what `owners_command` printed; raises ValueError, also where there is no owner at all."""
+    owners = frozenset(output.splitlines())
+    if not owners or not all(re.fullmatch(r"\S+:\S+", owner) for owner in owners):
+        raise ValueError("not a list of owners")
+    return owners
 
 
 def read_journal_mode(host: Host, database: Database) -> JournalMode:
-    """Read the journal mode from the header (fileformat2.html, section 1.3.3); raises CouldNotLookError, StepError."""
+    """Read the journal mode from the header (fileformat2.html, section 1.3.3).
+
+    Raises CouldNotLookError, and NoDatabaseError where there is no database.
+    """
     source = database.source
     header = read_header(host, source)
-    there = host.query(f"look beside {source}", existing_command(sidecar_paths(source, "-wal", "-shm"))).splitlines()
-    files = " ".join(quote(path) for path in [str(source), *there])
-    owners = host.query("see who owns it", f"stat -c %U:%G -- {files} 2>/dev/null; true").splitlines()
-    return JournalMode(header.wal, there, frozenset(owners))
+    sidecars = [sidecar_path(source, suffix) for suffix in list_sidecars(host, source) if suffix != "-journal"]
+    owners = host.query_parsed("read the owners of the files", owners_command([source, *sidecars]), parse_owners)
+    return JournalMode(header.wal, sidecars, owners)
 
 
 def check_sidecars_writable(host: Host, database: Database) -> None:
-    """Refuse to make files that the service could not write: only root or the owner may. Raises StepError."""
+    """Raise JournalModeError where the change would create files that the service cannot write."""
     if not sidecars_writable(host, database.source):
-        raise StepError(
-            f"{database.source} is another user's, and its service could not write the files that this would make",
+        raise JournalModeError(
+            f"{database.source} belongs to another user: its service could not write the files that this would create",
             host=host.name,
             advice="set use_sudo to true (INVOKE_USE_SUDO=1)",
         )
 
 
 def change_journal_mode(host: Host, database: Database, wal: bool) -> int:
-    """Change the journal mode, outwaiting a busy writer; return how often it was tried. Raises StepError."""
-    deadline = time.monotonic() + (LONGEST_TRY if wal else 0)
-    tries = 1
-    while not _is_changed(
-        result := host.run("change the journal mode", journal_mode_command(database, wal), root=True), wal
-    ):
-        if result.status not in BUSY or time.monotonic() > deadline:
-            raise _explain_refusal(host, database, result, wal)
+    """Change the journal mode; return the number of tries. Raises JournalModeError.
+
+    The change to WAL mode is retried while writers keep the database locked. The change back is tried once: it needs a
+    database that no other process has open.
+    """
+    deadline = time.monotonic() + (RETRY_TIMEOUT if wal else 0)
+    command = journal_mode_command(database, wal)
+    tries = 0
+    while True:
         tries += 1
-    return tries
+        result = host.run("change the journal mode", command, root=True)
+        if _is_changed(result, wal):
+            return tries
+        if result.status not in LOCKED or time.monotonic() > deadline:
+            raise _explain_failure(host, database, result, wal)
 
 
 def check_journal_mode(host: Host, database: Database, wal: bool) -> JournalMode:
-    """See that the database is in the mode that it was put in; raises StepError."""
+    """Check that the database is in the mode that it was changed to; raises JournalModeError."""
     mode = read_journal_mode(host, database)
     if mode.wal != wal:
-        raise StepError(
-            f"{database.source} is not in {'WAL' if wal else 'rollback'} mode, although SQLite said so",
+        raise JournalModeError(
+            f"{database.source} is not in {journal_mode_name(wal)} mode, although SQLite reported the change",
             host=host.name,
-            advice="does its service set the mode itself when it starts?",
+            advice="does its service set the mode when it starts?",
         )
     if len(mode.owners) > 1:
-        raise StepError(
-            f"the files of {database.source} have different owners, and its service may not be able to write them",
+        raise JournalModeError(
+            f"the files of {database.source} have different owners: its service may not be able to write them",
             host=host.name,
             output=", ".join(sorted(mode.owners)),
-            advice="give the -wal and -shm the owner of the database",
+            advice="change the owner of the -wal and -shm to the owner of the database",
         )
     return mode
 
 
 def _is_changed(result: Result, wal: bool) -> bool:
-    # Where it cannot change the mode, the pragma may say which one is still in force and end well.
+    # A pragma that cannot change the mode may print the mode in force and exit with 0.
     return result.ok and result.stdout.strip() == ("wal" if wal else "delete")
 
 
-def _explain_refusal(host: Host, database: Database, result: Result, wal: bool) -> StepError:
-    """Say why the mode was not changed, and who has the database open."""
-    if result.status not in BUSY:
-        return StepError("the journal mode was not changed", host=host.name, output=result.output)
-    who = "\n".join(map(str, processes_with_open(host, database.source))) or "nobody who could be seen from here"
+def _explain_failure(host: Host, database: Database, result: Result, wal: bool) -> JournalModeError:
+    """Explain why the mode was not changed, with the processes that have the database open."""
+    if result.status not in LOCKED:
+        return JournalModeError("the journal mode was not changed", host=host.name, output=result.output)
+    processes = processes_with_open(host, database.source)
+    listing = "\n".join(str(process) for process in processes) or "no process that this user can see"
     if wal:
-        why = f"{database.source} stayed locked for {LONGEST_TRY} s: somebody keeps a transaction open"
-        way = "end that transaction, or try again when there is less traffic; nothing has changed"
+        action = f"{database.source} stayed locked for {RETRY_TIMEOUT} s: a process keeps a transaction open"
+        advice = "end that transaction, or try again when there is less traffic; nothing was changed"
     else:
-        why = f"{database.source} is open elsewhere, and WAL mode can be left only while nobody else has it open"
-        way = (
+        action = f"{database.source} is open in another process: WAL mode can be left only while no process has it open"
+        advice = (
             f"stop its service (on the demo: docker compose stop {database.name}, in the folder of app_dir), "
-            "undo, start it again; nothing has changed"
+            "run this again, start the service; nothing was changed"
         )
-    return StepError(why, host=host.name, output=f"{result.output}\nopen in:\n{who}", advice=way)
+    return JournalModeError(action, host=host.name, output=f"{result.output}\nopen in:\n{listing}", advice=advice)

@@ -1,4 +1,4 @@
-"""How an outcome is described, and its colour."""
+"""How an outcome is described and styled, on the terminal and in the report."""
 
 from __future__ import annotations
 
@@ -10,45 +10,58 @@ from ..errors import COULD_NOT_LOOK, INTERRUPTED
 if TYPE_CHECKING:
     from ..records.record import Record
 
-MARK_STYLES = {
-    "done": "green",
-    "to do": "bold cyan",
-    "blocked": "dim",
-    "unknown": "yellow",
-    "out of order": "bold red",
-}
-
 
 class Tone(enum.Enum):
-    """How something went, as the classes of the page and STYLES have it."""
+    """How something is meant to look; the values are the CSS classes of the report."""
 
     GOOD = "good"
     WARNING = "warning"
     BAD = "bad"
+    ACTIVE = "active"
     PLAIN = "plain"
+    TITLE = "title"
 
 
-RESULTS = {  # of a check: a symbol, words, and a tone
+STYLES = {  # on a terminal
+    Tone.GOOD: "green",
+    Tone.WARNING: "yellow",
+    Tone.BAD: "bold red",
+    Tone.ACTIVE: "bold cyan",
+    Tone.PLAIN: "",
+    Tone.TITLE: "bold",
+}
+MARKS = {  # by the value of the mark: a symbol and a tone
+    "done": ("✓", Tone.GOOD),
+    "to do": ("→", Tone.ACTIVE),
+    "blocked": ("…", Tone.PLAIN),
+    "unknown": ("?", Tone.WARNING),
+    "out of order": ("!", Tone.BAD),
+}
+VERDICTS = {  # of a preflight, by their values
+    "go": Tone.GOOD,
+    "warn": Tone.WARNING,
+    "no": Tone.BAD,
+}
+RESULTS = {  # of a check: a symbol, a text and a tone
     True: ("✓", "passed", Tone.GOOD),
     False: ("✗", "failed", Tone.BAD),
     None: ("?", "could not be made", Tone.WARNING),
 }
-STYLES = {Tone.GOOD: "green", Tone.WARNING: "yellow", Tone.BAD: "bold red", Tone.PLAIN: ""}  # on a terminal
 
 
 def describe_outcome(record: Record) -> tuple[str, Tone]:
-    """Say in a few words how what a record tells of ended."""
+    """Describe in a few words how a task ended, from its record."""
     count = len(record.checks)
     for outcome in (False, None):
         names = [check["name"] for check in record.checks if check["passed"] is outcome]
         if names:
-            _, words, tone = RESULTS[outcome]
-            return f"{len(names)} of {count} checks {words}: {', '.join(names)}", tone
+            _, text, tone = RESULTS[outcome]
+            return f"{len(names)} of {count} checks {text}: {', '.join(names)}", tone
     match record.exit_status:
         case 0:
             return (f"all {count} checks passed" if count else "done"), Tone.GOOD
         case None:
-            return "its end is not known", Tone.WARNING
+            return "exit status unknown", Tone.WARNING
         case status if status == COULD_NOT_LOOK:
             return "could not look", Tone.WARNING
         case status if status == INTERRUPTED:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import SettingsError
 from ...ui.console import escape_controls
-from ...ui.outcome import RESULTS, Tone, describe_outcome
+from ...ui.outcome import MARKS, RESULTS, Tone, describe_outcome
 from ...units import format_duration, format_size, format_time
 from ..plan import Mark
 from .charts import parse_time
@@ -24,13 +24,6 @@ TEMPLATES = Path(__file__).parent
 MOST_NOTES = 50
 MOST_LINES = (40, 10, 3)  # of each output in Markdown: the first of these with which the text is short enough
 LONGEST_BODY = 65_536  # characters of a pull request, GitHub's limit
-MARKS = {
-    Mark.DONE: ("✓", Tone.GOOD),
-    Mark.TO_DO: ("→", Tone.WARNING),
-    Mark.BLOCKED: ("…", Tone.PLAIN),
-    Mark.UNKNOWN: ("?", Tone.PLAIN),
-    Mark.OUT_OF_ORDER: ("!", Tone.BAD),
-}
 
 
 def check_format(name: str) -> None:
@@ -84,6 +77,6 @@ def make_environment(autoescape: bool, *folders: Path) -> Environment:
 
 
 def describe_verification(record: Record) -> tuple[str, str, Tone]:
-    """Return the symbol, the words and the tone of a verification."""
-    words, tone = describe_outcome(record)
-    return next(symbol for symbol, _, result_tone in RESULTS.values() if result_tone is tone), words, tone
+    """Return the symbol, the description and the tone of a verification."""
+    description, tone = describe_outcome(record)
+    return next(symbol for symbol, _, result_tone in RESULTS.values() if result_tone is tone), description, tone

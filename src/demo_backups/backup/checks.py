@@ -1,0 +1,132 @@
+"""The five checks of a backup, each decided from what the host printed: no I/O."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from ..errors import SourceUnavailableError
+from ..records.check import Check, Outcome
+from ..remote.files import File
+from ..remote.host import Result
+from ..settings import Database
+from ..sqlite.command import is_access_failure
+from ..sqlite.inspect import DatabaseSummary, Header, parse_header, parse_summary
+from .catalog import is_backup_name
+
+Source: TypeAlias = DatabaseSummary | SourceUnavailableError  # the summary of the live source, or why there is none
+
+FILE_TYPES = {"l": "symbolic link", "d": "folder", "p": "pipe", "s": "socket"}  # as `find -printf %y` names them
+
+
+def check_created(database: Database, backup: File, sidecars: list[str]) -> Check:
+    """Check that it is a regular file with the name of a backup, and has no sidecar files."""
+    problems = []
+    if backup.type != "f":
+        problems.append(f"it is a {FILE_TYPES.get(backup.type, 'special file')}, not a regular file")
+    if not is_backup_name(database, backup.path.name):
+        problems.append(f"its name is not {database.backup_prefix}YYYY-MM-DD_HH-MM-SS.db")
+    if sidecars:
+        names = ", ".join(f"{backup.path.name}{suffix}" for suffix in sidecars)
+        problems.append(f"it is unfinished: {names} exists next to it")
+    if problems:
+        return Check("created", Outcome.FAILED, "; ".join(problems))
+    time = backup.modified.isoformat(sep=" ", timespec="seconds")
+    return Check("created", Outcome.PASSED, f"{time}, a regular file without sidecar files")
+
+
+def check_size(backup: File, header: Result) -> Check:
+    """Check that the file is as large as its header says, and not empty."""
+    if not header.ok:
+        return Check("size", Outcome.UNKNOWN, f"the header cannot be read: {header.output}")
+    try:
+        parsed = parse_header(header.stdout, backup.bytes)
+    except ValueError as error:
+        return Check("size", Outcome.UNKNOWN, f"the header cannot be parsed: {error}")
+    return _compare_size(backup.bytes, parsed)
+
+
+def _compare_size(size: int, header: Header | None) -> Check:
+    if size == 0:
+        return Check("size", Outcome.FAILED, "the file is empty")
+    if header is None:
+        return Check("size", Outcome.FAILED, f"{size:,} bytes, without the header of a database")
+    if header.bytes is None:
+        return Check("size", Outcome.UNKNOWN, f"{size:,} bytes; the header has no valid page count to compare with")
+    if header.bytes != size:
+        return Check("size", Outcome.FAILED, f"{size:,} bytes, but {header.bytes:,} by the header")
+    return Check("size", Outcome.PASSED, f"{size:,} bytes, as the header says")
+
+
+def output_lines(result: Result) -> list[str]:
+    """Return all lines that a command printed."""
+    return [*result.stdout.splitlines(), *result.stderr.splitlines()]
+
+
+def check_integrity(result: Result, quick: bool) -> Check:
+    """Check that the integrity check printed `ok` and nothing else (pragma.html#pragma_integrity_check)."""
+    pragma = "quick_check" if quick else "integrity_check"
+    if not result.ok:
+        return Check("integrity", _outcome_of_failure(result), f"{pragma}: {result.output}")
+    lines = output_lines(result)
+    if not lines:
+        return Check("integrity", Outcome.UNKNOWN, f"{pragma}: no output")
+    outcome = Outcome.PASSED if lines == ["ok"] else Outcome.FAILED
+    return Check("integrity", outcome, f"{pragma}: " + "\n".join(lines))
+
+
+def check_query(opened: Result, row: Result, source: Source) -> Check:
+    """Check that it opens read-only, that it has the tables of the source, and that the query returns a row."""
+    for result in (opened, row):
+        if not result.ok:
+            return Check("query", _outcome_of_failure(result), result.output)
+    try:
+        tables = parse_summary(opened.stdout).tables
+    except ValueError as error:
+        return Check("query", Outcome.UNKNOWN, f"the tables cannot be parsed: {error}")
+    if not row.stdout:
+        return Check("query", Outcome.FAILED, f"the query returned no row; {len(tables)} tables")
+    if isinstance(source, SourceUnavailableError):
+        reason = _describe_unavailable(source)
+        return Check(
+            "query", Outcome.UNKNOWN, f"the query returned a row; {len(tables)} tables, not compared: {reason}"
+        )
+    if tables != source.tables:
+        missing = [f"without {name}" for name in sorted(source.tables - tables)]
+        extra = [f"with {name}, which the source does not have" for name in sorted(tables - source.tables)]
+        return Check(
+            "query", Outcome.FAILED, f"the tables differ from those of the source: {', '.join(missing + extra)}"
+        )
+    return Check("query", Outcome.PASSED, f"the query returned a row; {len(tables)} tables, as in the source")
+
+
+def check_source(opened: Result, source: Source, tolerance: float) -> Check:
+    """Check that its size is that of the source within the tolerance, a fraction.
+
+    Both sizes are as SQLite reports them: the size of a live file does not include its WAL.
+    """
+    if not opened.ok:
+        return Check("source", Outcome.UNKNOWN, f"the size of the backup cannot be read: {opened.output}")
+    if isinstance(source, SourceUnavailableError):
+        return Check("source", Outcome.UNKNOWN, _describe_unavailable(source))
+    try:
+        size = parse_summary(opened.stdout).bytes
+    except ValueError as error:
+        return Check("source", Outcome.UNKNOWN, f"the size of the backup cannot be parsed: {error}")
+    difference = abs(size - source.bytes) / source.bytes if source.bytes else float(size > 0)
+    outcome = Outcome.PASSED if difference <= tolerance else Outcome.FAILED
+    detail = f"{size:,} bytes, the source {source.bytes:,}: {difference:.1%} difference, {tolerance:.1%} allowed"
+    return Check("source", outcome, detail)
+
+
+def _outcome_of_failure(result: Result) -> Outcome:
+    return Outcome.UNKNOWN if is_access_failure(result) else Outcome.FAILED
+
+
+def _describe_unavailable(error: SourceUnavailableError) -> str:
+    """Describe on one line why the source is not available, and what to do."""
+    description = error.action
+    if error.output:
+        description += f" ({error.output})"
+    if error.advice:
+        description += f"; {error.advice}"
+    return description

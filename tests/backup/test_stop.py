@@ -1,0 +1,73 @@
+"""Stopping a backup: what ignores SIGTERM is killed, and what this user cannot see is left alone."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from demo_backups.backup.catalog import has_hidden_backup
+from demo_backups.backup.run import start_backup
+from demo_backups.backup.stop import ActiveJobs, active_jobs, end_backup
+from demo_backups.errors import HiddenBackupError, NoBackupRunningError
+from demo_backups.remote.host import Host
+from demo_backups.remote.jobs import BACKUP, read_status
+from demo_backups.remote.shell import quote
+from demo_backups.settings import Database
+
+from ..helpers.constants import root_only
+from ..helpers.processes import wait_until
+
+
+def start(host: Host, database: Database, command: str) -> None:
+    """Start a backup that has the lock, and has copied a part, and then runs a command."""
+    part = quote(database.part)
+    start_backup(host, database, f"exec 9> {quote(database.lock)}; echo x > {part}; {command}", 1, 0)
+    wait_until(Path(database.part).exists, "the backup")
+
+
+def test_stopped_backup_leaves_no_part(here: Host, database: Database) -> None:
+    start(here, database, "sleep 60; echo never")
+    assert active_jobs(here, database).kinds == [BACKUP]
+    end_backup(here, database, "stopped by me")
+    assert active_jobs(here, database).is_idle
+    assert not Path(database.part).exists()
+    status = read_status(here, database, BACKUP)
+    assert (status.running, status.output) == (False, "stopped by me\n")
+
+
+def test_process_that_ignores_sigterm_is_killed(
+    here: Host, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("demo_backups.backup.stop.STOP_TIMEOUT", 0.2)
+    start(here, database, "trap '' TERM; sleep 60; echo never")
+    end_backup(here, database, "stopped by me")
+    assert active_jobs(here, database).is_idle
+    assert not Path(database.part).exists()
+    status = read_status(here, database, BACKUP)
+    assert (status.running, status.output) == (False, "stopped by me\n")
+    assert status.status in (137, None)  # its supervisor is killed too, before or after it has kept the status
+
+
+def test_nothing_to_stop_is_an_error(here: Host, database: Database) -> None:
+    assert active_jobs(here, database) == ActiveJobs([], [])
+    with pytest.raises(NoBackupRunningError):
+        end_backup(here, database, "stopped by me")
+
+
+@root_only
+def test_hidden_backup_is_left_running(here: Host, database: Database, public: Path, as_nobody: None) -> None:
+    database = replace(database, backup_dir=PurePosixPath(public))
+    with subprocess.Popen(["flock", database.lock, "cat"], stdin=subprocess.PIPE) as backup:
+        wait_until(lambda: has_hidden_backup(here, database), "the lock")
+        with pytest.raises(HiddenBackupError) as caught:
+            active_jobs(here, database)
+        assert "INVOKE_USE_SUDO=1" in caught.value.advice
+        with pytest.raises(HiddenBackupError):
+            end_backup(here, database, "stopped by me")
+        assert backup.poll() is None
+        assert backup.stdin
+        backup.stdin.close()
+    assert active_jobs(here, database).is_idle  # the lock file exists, unlocked

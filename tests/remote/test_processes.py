@@ -1,0 +1,86 @@
+"""Processes on a host: who has a file open or locked, and signals to them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from demo_backups.remote.answers import parse_yes_no
+from demo_backups.remote.host import Host
+from demo_backups.remote.processes import (
+    Process,
+    is_locked_command,
+    parse_processes,
+    processes_with_open,
+    signal_processes_command,
+)
+from demo_backups.remote.shell import quote
+
+from ..helpers.constants import EVERY_ODD_NAME
+from ..helpers.processes import wait_until
+from ..helpers.shell import run_sh
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Let a process hold a lock on a file."""
+    command = ["flock", str(path), "sh", "-c", "echo locked; exec cat"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"locked\n"
+        yield process
+        assert process.stdin
+        process.stdin.close()
+
+
+def test_parse_processes_output() -> None:
+    output = "12 root sqlite3 -batch  x.db \n13 torrust bash \n14 1000  \n"
+    assert parse_processes(output) == [
+        Process(12, "root", "sqlite3 -batch  x.db"),
+        Process(13, "torrust", "bash"),
+        Process(14, "1000", ""),
+    ]
+
+
+@pytest.mark.parametrize("output", ["12\n", "12 root\n", "pid root x\n", "\n"])
+def test_parse_processes_rejects_other_output(output: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_processes(output)
+
+
+@EVERY_ODD_NAME
+def test_processes_with_open_file_are_found(here: Host, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.touch()
+    assert processes_with_open(here, PurePosixPath(path)) == []
+    with locked(path) as process:
+        found = processes_with_open(here, PurePosixPath(path))
+    assert process.pid in [process.pid for process in found]
+    assert any("cat" in process.command for process in found)
+
+
+@EVERY_ODD_NAME
+def test_lock_is_seen_while_it_lasts(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    command = is_locked_command(PurePosixPath(path))
+    assert parse_yes_no(run_sh(command).stdout) is False  # there is no such file
+    path.touch()
+    assert parse_yes_no(run_sh(command).stdout) is False
+    with locked(path):
+        assert parse_yes_no(run_sh(command).stdout) is True
+    assert parse_yes_no(run_sh(command).stdout) is False
+
+
+def test_signal_reaches_stopped_process(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with locked(path) as process:
+        os.kill(process.pid, signal.SIGSTOP)
+        assert run_sh(signal_processes_command(quote(str(path)), "TERM")).ok
+        wait_until(lambda: process.poll() is not None, "the end of the process")
+        assert process.returncode == -signal.SIGTERM
