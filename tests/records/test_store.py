@@ -191,12 +191,14 @@ def test_the_folder_is_tried_without_a_trace(tmp_path: Path) -> None:
         assert list((tmp_path / "evidence").iterdir()) == []
 
 
+@pytest.mark.user
 def test_who_did_it_is_recorded(tmp_path: Path) -> None:
     with record_outcome(tmp_path, record()):
         pass
     assert written(tmp_path)["who"] == f"{getpass.getuser()}@{socket.gethostname()}"
 
 
+@pytest.mark.user
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without a name")
 def test_user_without_name_is_recorded_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):

@@ -34,6 +34,8 @@ from ..helpers.release_repository import DOCS, SCRIPTS, ReleaseRepository, empty
 from ..helpers.tasks import INV, Demo
 from ..helpers.terminal import terminal
 
+pytestmark = pytest.mark.user
+
 __all__ = ["empty_repository", "release_repository"]  # fixtures
 
 STEPS = {
