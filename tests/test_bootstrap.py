@@ -20,6 +20,8 @@ from demo_backups.project import ROOT
 from .helpers.processes import start_program, wait_for_end, wait_until
 from .helpers.terminal import terminal
 
+pytestmark = pytest.mark.user
+
 PYTHON = r"""#!/usr/bin/env bash
 log() { printf '%s\n' "$*" >> "$LOG/python"; }
 case "$*" in

@@ -116,6 +116,7 @@ def tracker(demo_server: DemoServer, large: Path) -> TrackerServer:
 # --- detach and attach ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.user
 def test_ctrl_c_detaches_and_attach_follows(tracker: TrackerServer) -> None:
     with tracker.stopped_midway() as (task, pid):
         os.killpg(task.pid, signal.SIGINT)
@@ -155,6 +156,7 @@ def test_run_survives_its_killed_task(tracker: TrackerServer, tmp_path: Path) ->
     assert str(tracker.backups / tracker.new_backups()[0]) in output
 
 
+@pytest.mark.user
 def test_long_check_detaches_too(tracker: TrackerServer) -> None:
     assert_success(tracker.inv("run"))
     (tracker.backups / OLDER).unlink()

@@ -292,6 +292,7 @@ def test_closed_pipe_gives_no_traceback(local_inv: InvRunner) -> None:
     assert done.stderr == "local: list-backups (index database)\n"
 
 
+@pytest.mark.user
 @pytest.mark.parametrize("flags", [["history"], ["history", "--json"], ["history", "--json", "--host", ""]])
 def test_full_disk_is_reported(local_inv: InvRunner, flags: list[str]) -> None:
     done = run_program(local_inv, *flags, stdout=">/dev/full")
