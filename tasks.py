@@ -1,180 +1,176 @@
-"""The tasks: what a maintainer can do, one short function each."""
+"""The tasks: each parses its flags, calls one function, prints the result and sets the exit code."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import functools
-import inspect
-import os
 import sys
-from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TextIO
 
-import invoke
-from invoke import Context, Exit
+from invoke import Collection, Context, Exit
 
 try:
-    from demo_backups.errors import FAILED, INTERRUPTED, WRONG_INPUT, BackupsError, SettingsError, StepError
-    from demo_backups.project import ROOT, find_unknown_variables, read_project_file
+    from demo_backups.errors import WRONG_INPUT, BackupsError, SettingsError
+    from demo_backups.project import ROOT, read_project_file
+    from demo_backups.ui.cli import LazyModule, exit_with, task
     from demo_backups.ui.debug import limit_debug_output
 except ModuleNotFoundError:
     raise Exit(f"{sys.executable} lacks the package demo_backups: run ./inv, or 'pip install -e .' first", 2) from None
 
 if TYPE_CHECKING:
-    from demo_backups.settings import Settings
-
-HELP = {
-    "host": "SSH alias of the server, or 'local' for this machine (default: the setting host)",
-    "dry-run": "show what would be changed and run; change nothing",
-    "database": "index or tracker (default: index)",
-    "history --host": "what was done on this host only (default: on all)",
-    "history --database": "index or tracker (default: both)",
-    "exit-code": "exit 1 where something is to do, else 3 where something is not seen; optional steps do not count",
-    "yes": "do not ask",
-    "backup": "file to verify, by its path or its name in the backup folder (default: the newest)",
-    "quick": "quick_check in place of integrity_check: faster, and blind to wrong indexes",
-    "json": "print one JSON object, and nothing else, on standard output",
-    "traffic": "commits a second that a live service makes meanwhile (default: 200)",
-    "journal": "journal mode of the live database: wal or delete (default: delete)",
-    "keep": "leave the server up until Ctrl-C, and say how to reach it with the other tasks",
-    "svg": "also draw what was printed, as an SVG picture, into this file",
-    "force": "run it although the preflight says no",
-    "undo": "put it back in rollback mode; its service must be stopped",
-    "rows": "torrents in the rehearsal's tracker database (default: 500000)",
-    "full": "the grid of docs/benchmarks.md, up to 4 GB and five rounds",
-    "sizes": "of the database in GB, such as 0.25,1",
-    "journals": "wal, delete, or both with a comma between",
-    "rates": "commits a second of the writer, such as 0,200,max",
-    "methods": "with ';' between: " + "cp, fsync; plain .backup; script; VACUUM INTO; and three that were tried",
-    "rounds": "how often cp and the script are measured",
-    "folder": "where the databases are made: on the disk that is to be measured (default: the temporary folder)",
-    "out": "folder for the numbers and the picture (default: reports; with --full, benchmarks and docs)",
-    "open": "show it in the browser",
-    "format": "html, the page reports/index.html; or markdown, on standard output, for a pull request",
-    "pytest": "what to hand to pytest, such as '-k crontab'",
-}
+    from demo_backups import development, workflows
+    from demo_backups import settings as settings_module
+    from demo_backups.records import store
+    from demo_backups.rehearsal import options
+    from demo_backups.rehearsal import rehearse as rehearsal
+    from demo_backups.release import actions, observe
+    from demo_backups.release.report import files, render
+    from demo_backups.ui import console, tables
+else:
+    development, workflows = LazyModule("development"), LazyModule("workflows")
+    settings_module = LazyModule("settings")
+    store = LazyModule("records.store")
+    options, rehearsal = LazyModule("rehearsal.options"), LazyModule("rehearsal.rehearse")
+    actions, observe = LazyModule("release.actions"), LazyModule("release.observe")
+    files, render = LazyModule("release.report.files"), LazyModule("release.report.render")
+    console, tables = LazyModule("ui.console"), LazyModule("ui.tables")
 
 if Path(__file__).resolve().parent != ROOT:
-    raise Exit(f"the demo_backups of {ROOT} is not that of this folder: run ./inv, or 'pip install -e .' first", 2)
+    message = f"demo_backups is installed from {ROOT}, not from this directory: run ./inv, or 'pip install -e .' first"
+    raise Exit(message, WRONG_INPUT)
 
 limit_debug_output()
 
-# Invoke is about to read it too, and would end in a traceback where it is not YAML.
+# Checked here first, since Invoke reports a file that is not YAML with a traceback.
 try:
     PROJECT = read_project_file()
 except BackupsError as error:
     raise Exit(str(error), error.exit_code) from error
 
-
-def task(body: Callable[..., None]) -> Any:
-    """Make a task: long flags only (`-h` would be taken for the host), and every error in words, in this one place."""
-
-    @functools.wraps(body)
-    def told(c: Context, *args: Any, **options: Any) -> None:
-        _warn_about_variables(c)
-        with _without_traceback():
-            try:
-                if c.config.run.dry:
-                    raise SettingsError("Invoke's own --dry is not heeded here", advice="say --dry-run after the task")
-                body(c, *args, **options)
-            except BackupsError as error:
-                from demo_backups.ui.console import escape_controls, print_json
-
-                if options.get("json"):
-                    print_json({"error": str(error), "exit_code": error.exit_code})
-                raise Exit(escape_controls(str(error)), error.exit_code) from error
-
-    task_name, *flags = (name.replace("_", "-") for name in (body.__name__, *inspect.signature(body).parameters))
-    # A flag whose default is another one in this task is explained for it.
-    words = {flag: HELP.get(f"{task_name} --{flag}", HELP.get(flag)) for flag in flags}
-    return invoke.task(told, help={flag: each for flag, each in words.items() if each}, auto_shortflags=False)
+HOST = {"host": "SSH alias of the server, or local for this machine (default: host in the settings)"}
+DATABASE = {"database": "name of the database in the settings (default: index)"}
+DRY_RUN = {"dry-run": "show what would be changed and run; change nothing"}
+JSON = {"json": "print one JSON object on standard output"}
+FORCE = {"force": "run even if the preflight says no"}
 
 
-@contextlib.contextmanager
-def _without_traceback() -> Iterator[None]:
-    """End in words after Ctrl-C, and where whoever read ours has gone or there is no room for them."""
-    try:
-        try:
-            yield
-        finally:
-            sys.stdout.flush()  # while an error can still be reported
-    except KeyboardInterrupt:
-        raise Exit("interrupted", INTERRUPTED) from None
-    except ModuleNotFoundError as error:
-        missing = str(error.name)
-        if missing.startswith("demo_backups"):
-            raise
-        raise Exit(f"{sys.executable} lacks {missing}: run ./inv, or 'pip install -e .' again", WRONG_INPUT) from None
-    except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT):
-            raise
-        # Python would complain of it once more at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        full = StepError("not all could be written", output=str(error), advice="make room; see ./inv history")
-        raise Exit(None if error.errno == errno.EPIPE else str(full), FAILED) from None
+def settings(c: Context, host: str | None = None) -> settings_module.Settings:
+    """Return the settings from invoke.yaml and the environment, with the host of --host if there is one."""
+    loaded = settings_module.load_settings(PROJECT, c.config)
+    return loaded if host is None else settings_module.select_host(loaded, host)
 
 
-def _warn_about_variables(c: Context) -> None:
-    for name, similar in find_unknown_variables(c.config).items():
-        _print_once(f"warning: {name} is not a setting" + (f"; did you mean {similar}?" if similar else ""))
+def session(
+    c: Context,
+    name: str,
+    host: str | None,
+    database: str,
+    dry_run: bool = False,
+    record: str | None = None,
+    stream: TextIO | None = None,
+) -> AbstractContextManager[workflows.Session]:
+    """Print the heading of a task on a host, and return the session to enter; `record` is the kind of its record."""
+    selected = settings(c, host)
+    target = selected.database(database)
+    out = console.make_console(stream)
+    workflows.print_heading(out, selected, name, target)
+    return workflows.open_session(selected, target, out, record, dry_run)
 
 
-@functools.cache
-def _print_once(warning: str) -> None:
-    print(warning, file=sys.stderr)
+# --- backups --------------------------------------------------------------------------------------------------------
 
 
-def settings(c: Context) -> Settings:
-    """Check the settings: invoke.yaml with what the environment says."""
-    from demo_backups.settings import load_settings
+@task(help=HOST | DATABASE | JSON)
+def preflight(c: Context, host: str | None = None, database: str = "index", json: bool = False) -> None:
+    """Predict what a backup will do.
 
-    return load_settings(PROJECT, c.config)
-
-
-def _deploy(c: Context, database: str, host: str | None, dry_run: bool) -> None:
-    from demo_backups.ui.console import make_console
-    from demo_backups.workflows import (
-        deploy,
-        open_session,
-    )
-
-    with open_session(
-        settings(c), f"deploy-{database}-backup", host, database, make_console(), "deploy", dry_run
-    ) as work:
-        deploy(work, dry_run)
+    It checks free space, duration and how long writers would wait. The exit code is 1 if the backup should not run.
+    """
+    with session(c, "preflight", host, database, stream=sys.stderr if json else None) as work:
+        prediction = workflows.preflight(work)
+    if json:
+        console.print_json(prediction.as_json())
+    else:
+        tables.print_preflight(work.out, prediction)
+    exit_with(prediction.exit_code)
 
 
-def _run(c: Context, database: str, host: str | None, dry_run: bool, force: bool) -> None:
-    from demo_backups.ui.console import make_console
-    from demo_backups.workflows import (
-        open_session,
-        run,
-    )
+@task(help=HOST | DATABASE | DRY_RUN)
+def deploy(c: Context, host: str | None = None, database: str = "index", dry_run: bool = False) -> None:
+    """Deploy the backup script to the server.
 
-    with open_session(settings(c), f"run-{database}-backup", host, database, make_console(), "run", dry_run) as work:
-        run(work, dry_run, force)
-
-
-def _exit(code: int) -> None:
-    if code:
-        raise Exit(code=code)
+    The script is checked and replaced atomically; the old one is kept.
+    """
+    with session(c, "deploy", host, database, dry_run, record="deploy") as work:
+        workflows.deploy(work)
 
 
-@task
+@task(help=HOST | DRY_RUN)
 def deploy_index_backup(c: Context, host: str | None = None, dry_run: bool = False) -> None:
-    """Put the index backup script on the server, checked and in one step."""
-    _deploy(c, "index", host, dry_run)
+    """Deploy the script of the index backup."""
+    deploy(c, host, "index", dry_run)
 
 
-@task
+@task(help=HOST | DRY_RUN)
+def deploy_tracker_backup(c: Context, host: str | None = None, dry_run: bool = False) -> None:
+    """Deploy the script of the tracker backup."""
+    deploy(c, host, "tracker", dry_run)
+
+
+@task(help=HOST | DATABASE | DRY_RUN | FORCE)
+def run(
+    c: Context, host: str | None = None, database: str = "index", dry_run: bool = False, force: bool = False
+) -> None:
+    """Back up the database now.
+
+    The task runs the script on the server as cron would, and stops if the preflight says no.
+    """
+    with session(c, "run", host, database, dry_run, record="run") as work:
+        workflows.run(work, force)
+
+
+@task(help=HOST | DRY_RUN | FORCE)
 def run_index_backup(c: Context, host: str | None = None, dry_run: bool = False, force: bool = False) -> None:
-    """Back the index database up now, running the script on the server as cron would."""
-    _run(c, "index", host, dry_run, force)
+    """Back up the index database now."""
+    run(c, host, "index", dry_run, force)
 
 
-@task
+@task(help=HOST | DRY_RUN | FORCE)
+def run_tracker_backup(c: Context, host: str | None = None, dry_run: bool = False, force: bool = False) -> None:
+    """Back up the tracker database now."""
+    run(c, host, "tracker", dry_run, force)
+
+
+@task(help=HOST | DATABASE)
+def attach(c: Context, host: str | None = None, database: str = "index") -> None:
+    """Follow the latest backup or check.
+
+    It may still be running, or have ended. The exit code is that of the task that started it.
+    """
+    with session(c, "attach", host, database) as work:
+        verification = workflows.attach(work)
+    if verification:
+        tables.print_verification(work.out, verification)
+        exit_with(verification.exit_code)
+
+
+@task(help=HOST | DATABASE | DRY_RUN)
+def stop_backup(c: Context, host: str | None = None, database: str = "index", dry_run: bool = False) -> None:
+    """Stop the running backup or check.
+
+    It stops backups started by a task or by cron, and removes the partial file.
+    """
+    with session(c, "stop-backup", host, database, dry_run, record="stop-backup") as work:
+        workflows.stop_backup(work)
+
+
+VERIFY = {
+    "backup": "path of the backup, or its name in the backup directory (default: the newest)",
+    "quick": "use quick_check instead of integrity_check: faster, but it does not check indexes",
+}
+
+
+@task(help=HOST | DATABASE | VERIFY | JSON)
 def verify(
     c: Context,
     host: str | None = None,
@@ -183,288 +179,226 @@ def verify(
     quick: bool = False,
     json: bool = False,
 ) -> None:
-    """Check a backup five ways. Exits 0: all passed, 1: one failed, 3: none failed, one could not be made."""
-    from demo_backups.ui.console import make_console, print_json
-    from demo_backups.ui.tables import (
-        print_verification,
-    )
-    from demo_backups.workflows import (
-        open_session,
-        verify,
-    )
+    """Verify a backup with five checks.
 
-    out = make_console(sys.stderr if json else None)
-    with open_session(settings(c), "verify", host, database, out, "verification") as work:
-        seen = verify(work, None if backup is None else PurePosixPath(backup), quick)
+    The exit code is 1 if a check failed, and 3 if none failed but one could not be made.
+    """
+    path = None if backup is None else PurePosixPath(backup)
+    stream = sys.stderr if json else None
+    with session(c, "verify", host, database, record="verification", stream=stream) as work:
+        verification = workflows.verify(work, path, quick)
     if json:
-        print_json(seen.as_json())
+        console.print_json(verification.as_json())
     else:
-        print_verification(out, seen)
-    _exit(seen.exit_code)
+        tables.print_verification(work.out, verification)
+    exit_with(verification.exit_code)
 
 
-@task
-def deploy_tracker_backup(c: Context, host: str | None = None, dry_run: bool = False) -> None:
-    """Put the tracker backup script on the server, checked and in one step."""
-    _deploy(c, "tracker", host, dry_run)
-
-
-@task
-def run_tracker_backup(c: Context, host: str | None = None, dry_run: bool = False, force: bool = False) -> None:
-    """Back the tracker database up now, live. There is no task to enable it: at its size it is run by hand."""
-    _run(c, "tracker", host, dry_run, force)
-
-
-@task
-def preflight(c: Context, host: str | None = None, database: str = "index", json: bool = False) -> None:
-    """Tell what a backup will do before it does: space, duration, writers held back. Exits 1 if it says no."""
-    from demo_backups.ui.console import make_console, print_json
-    from demo_backups.ui.tables import (
-        print_preflight,
-    )
-    from demo_backups.workflows import (
-        open_session,
-        preflight,
-    )
-
-    out = make_console(sys.stderr if json else None)
-    with open_session(settings(c), "preflight", host, database, out) as work:
-        ahead = preflight(work)
+@task(help=HOST | DATABASE | JSON)
+def list_backups(c: Context, host: str | None = None, database: str = "index", json: bool = False) -> None:
+    """List the backups on the server, newest first."""
+    with session(c, "list-backups", host, database, stream=sys.stderr if json else None) as work:
+        backups = workflows.list_backups(work)
     if json:
-        print_json(ahead.as_json())
+        console.print_json(tables.backups_as_json(work.host.name, database, backups))
     else:
-        print_preflight(out, ahead)
-    _exit(ahead.exit_code)
+        tables.print_backups(work.out, backups)
 
 
-@task
-def attach(c: Context, host: str | None = None, database: str = "index") -> None:
-    """Come back to a backup or a check that goes on without a terminal, finished or not; exits as it does."""
-    from demo_backups.ui.console import make_console
-    from demo_backups.ui.tables import (
-        print_verification,
-    )
-    from demo_backups.workflows import (
-        attach,
-        open_session,
-    )
-
-    out = make_console()
-    with open_session(settings(c), "attach", host, database, out, "attach") as work:
-        seen = attach(work)
-    if seen:
-        print_verification(out, seen)
-        _exit(seen.exit_code)
+HISTORY = {
+    "host": "list the records of this host only (default: all hosts)",
+    "database": "list the records of this database only (default: all databases)",
+}
 
 
-@task
-def stop_backup(c: Context, host: str | None = None, database: str = "index", dry_run: bool = False) -> None:
-    """End a backup that is going on, a task's or cron's, or the check of one, and leave no part of it."""
-    from demo_backups.ui.console import make_console
-    from demo_backups.workflows import (
-        open_session,
-        stop_backup,
-    )
+@task(help=HISTORY | JSON)
+def history(c: Context, host: str | None = None, database: str | None = None, json: bool = False) -> None:
+    """List the records of what was done, newest first.
 
-    with open_session(settings(c), "stop-backup", host, database, make_console(), "stop-backup", dry_run) as work:
-        stop_backup(work, dry_run)
+    It reads local files and does not connect to a host.
+    """
+    folder = store.records_dir(settings(c, host))
+    if database is not None:
+        settings(c).database(database)
+    records, invalid = store.read_records(folder)
+    selected = store.filter_records(reversed(records), host, database)
+    if json:
+        console.print_json(tables.history_as_json(selected, invalid))
+    else:
+        tables.print_history(console.make_console(), selected, len(records), invalid, folder)
 
 
-@task
+# --- crontab and journal mode ---------------------------------------------------------------------------------------
+
+
+@task(help=HOST | DATABASE | DRY_RUN)
+def enable(c: Context, host: str | None = None, database: str = "index", dry_run: bool = False) -> None:
+    """Add the backup to the server's crontab.
+
+    The published crontab decides when it runs. A database without a line there is refused.
+    """
+    with session(c, "enable", host, database, dry_run, record="enable") as work:
+        workflows.enable(work)
+
+
+@task(help=HOST | DRY_RUN)
+def enable_index_backup(c: Context, host: str | None = None, dry_run: bool = False) -> None:
+    """Add the hourly index backup to the crontab."""
+    enable(c, host, "index", dry_run)
+
+
+@task(help=HOST | DATABASE | DRY_RUN)
+def disable(c: Context, host: str | None = None, database: str = "index", dry_run: bool = False) -> None:
+    """Remove the backup from the server's crontab.
+
+    The other lines do not change.
+    """
+    with session(c, "disable", host, database, dry_run, record="disable") as work:
+        workflows.disable(work)
+
+
+@task(help=HOST | DRY_RUN)
+def disable_index_backup(c: Context, host: str | None = None, dry_run: bool = False) -> None:
+    """Remove the index backup from the crontab."""
+    disable(c, host, "index", dry_run)
+
+
+@task(help=HOST | DATABASE | DRY_RUN | {"undo": "switch back to rollback mode; the service must be stopped"})
 def enable_wal(
     c: Context, host: str | None = None, database: str = "index", undo: bool = False, dry_run: bool = False
 ) -> None:
-    """Put the live database in WAL mode, in which a backup holds no writer back."""
-    from demo_backups.ui.console import make_console
-    from demo_backups.workflows import (
-        enable_wal,
-        open_session,
-    )
+    """Switch the live database to WAL mode.
 
-    with open_session(settings(c), "enable-wal", host, database, make_console(), "enable-wal", dry_run) as work:
-        enable_wal(work, undo, dry_run)
+    In WAL mode a backup does not block writers.
+    """
+    with session(c, "enable-wal", host, database, dry_run, record="enable-wal") as work:
+        workflows.enable_wal(work, undo)
 
 
-@task
-def enable_index_backup(c: Context, host: str | None = None, dry_run: bool = False) -> None:
-    """Put the hourly index backup into the server's crontab; the rest of it stays as it is."""
-    from demo_backups.ui.console import make_console
-    from demo_backups.workflows import (
-        enable,
-        open_session,
-    )
+# --- the release ----------------------------------------------------------------------------------------------------
 
-    with open_session(settings(c), "enable-index-backup", host, "index", make_console(), "enable", dry_run) as work:
-        enable(work, dry_run)
+PLAN = {
+    "exit-code": "exit 1 if a step is marked 'to do', otherwise 3 if one is unknown; optional steps do not count",
+    "svg": "also save the output as an SVG picture in this file",
+}
 
 
-@task
-def disable_index_backup(c: Context, host: str | None = None, dry_run: bool = False) -> None:
-    """Take the hourly index backup out of the server's crontab again, as it was before."""
-    from demo_backups.ui.console import make_console
-    from demo_backups.workflows import (
-        disable,
-        open_session,
-    )
-
-    with open_session(settings(c), "disable-index-backup", host, "index", make_console(), "disable", dry_run) as work:
-        disable(work, dry_run)
-
-
-@task
-def list_backups(c: Context, host: str | None = None, database: str = "index", json: bool = False) -> None:
-    """List the backups of a database that the server holds, the newest first."""
-    from demo_backups.ui.console import make_console, print_json
-    from demo_backups.ui.tables import (
-        backups_as_json,
-        print_backups,
-    )
-    from demo_backups.workflows import (
-        list_backups,
-        open_session,
-    )
-
-    out = make_console(sys.stderr if json else None)
-    with open_session(settings(c), "list-backups", host, database, out) as work:
-        backups = list_backups(work)
-        if json:
-            print_json(backups_as_json(work.host.name, database, backups))
-        else:
-            print_backups(out, backups)
-
-
-@task
-def history(c: Context, host: str | None = None, database: str | None = None, json: bool = False) -> None:
-    """List what was done and what it showed, the newest first, from the records here; it connects to nothing."""
-    from demo_backups.records.store import filter_records, read_records, records_dir
-    from demo_backups.settings import check_host
-    from demo_backups.ui.console import make_console, print_json
-    from demo_backups.ui.tables import (
-        history_as_json,
-        print_history,
-    )
-
-    given = settings(c)
-    if host is not None:
-        check_host(host)
-    if database is not None:
-        given.database(database)
-    folder = records_dir(given)
-    records, damaged = read_records(folder)
-    chosen = filter_records(reversed(records), host, database)
-    if json:
-        print_json(history_as_json(chosen, damaged))
-    else:
-        print_history(make_console(), chosen, len(records), damaged, folder)
-
-
-@task
+@task(help=HOST | JSON | PLAN)
 def plan(
     c: Context, host: str | None = None, json: bool = False, exit_code: bool = False, svg: str | None = None
 ) -> None:
-    """Show where the release stands: every step of its four phases, its mark, and what was seen of it."""
-    from demo_backups.release.observe import observe_plan
-    from demo_backups.ui.console import check_svg_path, make_console, print_json, save_svg
-    from demo_backups.ui.tables import (
-        print_plan,
-    )
+    """Show the state of the release.
 
+    It shows every step of the four phases with its mark and details.
+    """
     if svg is not None:
         if json:
-            raise SettingsError("--svg draws what is printed, and --json prints no table", advice="say one of the two")
-        check_svg_path(Path(svg))
-    seen = observe_plan(settings(c), host)
+            raise SettingsError("--svg saves the printed table, and --json prints none", advice="use one of the two")
+        console.check_svg_path(Path(svg))
+    observed = observe.observe_plan(settings(c, host))
     if json:
-        print_json(seen.as_json())
+        console.print_json(observed.as_json())
     else:
-        out = make_console(record=svg is not None)
-        out.print(f"{seen.host}: plan", soft_wrap=True)
-        print_plan(out, seen)
+        out = console.make_console(record=svg is not None)
+        out.say(f"{observed.host}: plan")
+        tables.print_plan(out, observed)
         if svg is not None:
-            save_svg(out, Path(svg), title="./inv plan")
-    _exit(seen.exit_code if exit_code else 0)
+            console.save_svg(out, Path(svg), title="./inv plan")
+    exit_with(observed.exit_code if exit_code else 0)
 
 
-@task
+@task(help=HOST | {"yes": "do not ask for confirmation"})
 def next(c: Context, host: str | None = None, yes: bool = False) -> None:
-    """Do the next step of the release: show its commands, ask, act, and look whether it is done."""
-    from demo_backups.release.actions import do_next
-    from demo_backups.ui.console import make_console
+    """Do the next step of the release.
 
-    do_next(settings(c), host, make_console(), yes)
+    It shows the commands, asks for confirmation, runs them, and checks the result.
+    """
+    actions.do_next(settings(c, host), console.make_console(), yes)
 
 
-@task
+@task(help=DRY_RUN)
 def branch(c: Context, dry_run: bool = False) -> None:
-    """Get onto the release's branch: made from the base, unless it is there, here or on the remote."""
-    from demo_backups.release.actions import branch
-    from demo_backups.ui.console import make_console
+    """Switch to the branch of the release.
 
-    branch(settings(c), make_console(), dry_run)
-
-
-def _commit(c: Context, part: str, dry_run: bool) -> None:
-    from demo_backups.release.actions import commit
-    from demo_backups.ui.console import make_console
-
-    commit(settings(c), part, make_console(), dry_run)
+    The branch is created from the base if it does not exist.
+    """
+    actions.branch(settings(c), console.make_console(), dry_run)
 
 
-@task
+@task(help=DRY_RUN)
 def commit_index_backup(c: Context, dry_run: bool = False) -> None:
-    """Commit the index backup script, and nothing else, with the plan's message."""
-    _commit(c, "index", dry_run)
+    """Commit the script of the index backup only."""
+    actions.commit(settings(c), "index", console.make_console(), dry_run)
 
 
-@task
+@task(help=DRY_RUN)
 def commit_tracker_backup(c: Context, dry_run: bool = False) -> None:
-    """Commit the tracker backup script, and nothing else, with the plan's message."""
-    _commit(c, "tracker", dry_run)
+    """Commit the script of the tracker backup only."""
+    actions.commit(settings(c), "tracker", console.make_console(), dry_run)
 
 
-@task
+@task(help=DRY_RUN)
 def commit_docs(c: Context, dry_run: bool = False) -> None:
-    """Commit the documentation, and nothing else, with the plan's message."""
-    _commit(c, "docs", dry_run)
+    """Commit the documentation only."""
+    actions.commit(settings(c), "docs", console.make_console(), dry_run)
 
 
-@task
+@task(help=DRY_RUN)
 def push(c: Context, dry_run: bool = False) -> None:
-    """Push the release's branch; never by force."""
-    from demo_backups.release.actions import push
-    from demo_backups.ui.console import make_console
+    """Push the branch of the release.
 
-    push(settings(c), make_console(), dry_run)
+    It never uses force.
+    """
+    actions.push(settings(c), console.make_console(), dry_run)
 
 
-@task
+@task(help=HOST | DRY_RUN)
 def open_pr(c: Context, host: str | None = None, dry_run: bool = False) -> None:
-    """Open the pull request, its body made of the evidence; without gh, print the body and where to open it."""
-    from demo_backups.release.actions import open_pr
-    from demo_backups.ui.console import make_console
+    """Open the pull request.
 
-    open_pr(settings(c), host, make_console(), dry_run)
+    Its text is the report. If gh cannot open it, the task prints the text and the page on which to open it by hand.
+    """
+    actions.open_pr(settings(c, host), console.make_console(), dry_run)
 
 
-@task
+REPORT = {
+    "open": "open the page in the browser",
+    "format": "html: write the page reports/index.html (default); markdown: print the text of a pull request",
+}
+
+
+@task(help=HOST | REPORT)
 def report(c: Context, host: str | None = None, open: bool = False, format: str = "html") -> None:
-    """Make a page of the plan, the last verifications and the records: reports/index.html, which loads nothing."""
-    from demo_backups.release.actions import observe_report
-    from demo_backups.release.report.files import open_report, save_report
-    from demo_backups.release.report.render import MARKDOWN, check_format, render_html, render_markdown
-    from demo_backups.ui.console import print_text
+    """Write the report: reports/index.html.
 
-    check_format(format)
-    page = observe_report(settings(c), host)
-    if format == MARKDOWN:
-        print_text(render_markdown(page))
+    The page shows the plan, the last verifications and the records.
+    """
+    render.check_format(format)
+    is_markdown = format == render.MARKDOWN
+    if open and is_markdown:
+        raise SettingsError("--open opens a page, and --format markdown writes none", advice="use one of the two")
+    observed = actions.observe_report(settings(c, host))
+    if is_markdown:
+        console.print_text(render.render_markdown(observed))
         return
-    place = ROOT / "reports/index.html"
-    save_report(render_html(page), place)
-    print(open_report(place) if open else f"the report is {place}")
+    path = ROOT / "reports/index.html"
+    files.save_report(render.render_html(observed), path)
+    print(files.open_report(path) if open else f"the report is {path}")
 
 
-@task
+# --- this project ---------------------------------------------------------------------------------------------------
+
+REHEARSE = {
+    "database": "index or tracker (default: index)",
+    "traffic": "commits per second of the live writer (default: 200)",
+    "journal": "journal mode of the live database: wal or delete (default: delete)",
+    "rows": "torrents in the tracker database (default: 500000)",
+    "keep": "keep the server running until Ctrl-C, and print how other tasks reach it",
+    "svg": "also save the output as an SVG picture in this file",
+}
+
+
+@task(help=REHEARSE)
 def rehearse(
     c: Context,
     database: str = "index",
@@ -474,22 +408,32 @@ def rehearse(
     keep: bool = False,
     svg: str | None = None,
 ) -> None:
-    """Do all of it for real on a throwaway server on this machine, with a live database: phase 1, or the tracker's."""
-    from demo_backups.rehearsal.options import parse_options
-    from demo_backups.rehearsal.rehearse import rehearse as play
-    from demo_backups.settings import rehearsal_settings
-    from demo_backups.ui.console import check_svg_path, make_console, save_svg
+    """Run every step on a throwaway server.
 
-    project = rehearsal_settings(settings(c))
+    The server and its live database run on this machine and are removed at the end.
+    """
+    project = settings_module.rehearsal_settings(settings(c))
     if svg is not None:
-        check_svg_path(Path(svg))
-    out = make_console(record=svg is not None)
-    play(project, parse_options(database, traffic, journal, rows), keep, out)
+        console.check_svg_path(Path(svg))
+    out = console.make_console(record=svg is not None)
+    rehearsal.rehearse(project, options.parse_options(database, traffic, journal, rows), keep, out)
     if svg is not None:
-        save_svg(out, Path(svg), title="./inv rehearse")
+        console.save_svg(out, Path(svg), title="./inv rehearse")
 
 
-@task
+BENCH = {
+    "full": "measure the grid of docs/benchmarks.md, up to 4 GB and five rounds (half an hour)",
+    "sizes": "sizes of the database in GB, such as 0.25,1",
+    "journals": "journal modes: wal, delete, or wal,delete",
+    "rates": "commits per second of the writer, such as 0,200,max",
+    "methods": "separated by ';': cp, fsync; plain .backup; script; VACUUM INTO; and variants, see docs/benchmarks.md",
+    "rounds": "how many times cp and the script are measured",
+    "folder": "directory of the databases, on the disk to measure (default: the temporary directory)",
+    "out": "directory of the results (default: reports; with --full, benchmarks and docs)",
+}
+
+
+@task(help=BENCH)
 def bench(
     c: Context,
     full: bool = False,
@@ -501,13 +445,14 @@ def bench(
     folder: str | None = None,
     out: str | None = None,
 ) -> None:
-    """Measure ways to copy a live database, side by side. Ten minutes; --full, the documented one, half an hour."""
+    """Measure ways to copy a live database.
+
+    It takes up to ten minutes; with --full, about half an hour.
+    """
     import tempfile
 
     sys.path.insert(0, str(ROOT / "benchmarks"))
     from bench import bench, check_folder, parse_grid
-
-    from demo_backups.ui.console import make_console
 
     flags = {"sizes": sizes, "journals": journals, "rates": rates, "methods": methods, "rounds": rounds}
     grid = parse_grid(full, flags)
@@ -518,13 +463,22 @@ def bench(
         check_folder("folder", folder)
     results, picture = places[0] / "live_backup.json", places[1] / "benchmarks.svg"
     with tempfile.TemporaryDirectory(prefix="demo-backups-", dir=folder) as name:
-        bench(grid, Path(name), results, picture, make_console())
-    print(f"the numbers are in {results}, the picture is {picture}")
+        bench(grid, Path(name), results, picture, console.make_console())
+    print(f"results: {results}\npicture: {picture}")
 
 
-@task
+@task(help={"pytest": "arguments for pytest, such as '-k crontab'"})
 def test(c: Context, pytest: str = "") -> None:  # noqa: PT028 - a task, not a test
-    """Run every check of this project: ruff, mypy, shellcheck and the tests."""
-    from demo_backups.development import run_checks
+    """Run ruff, mypy, shellcheck and the tests."""
+    exit_with(development.run_checks(ROOT, pytest))
 
-    _exit(run_checks(ROOT, pytest))
+
+namespace = Collection(
+    *(preflight, deploy, deploy_index_backup, deploy_tracker_backup, run, run_index_backup, run_tracker_backup),
+    *(attach, stop_backup, verify, list_backups, history),
+    *(enable, enable_index_backup, disable, disable_index_backup, enable_wal),
+    *(plan, next, report, rehearse, bench, test),
+    Collection(
+        "release", branch, commit_index_backup, commit_tracker_backup, commit_docs, push, open_pr, auto_dash_names=True
+    ),
+)

@@ -1,4 +1,4 @@
-"""Fixtures that most tests share: a home, a throwaway server, and the tasks as a user calls them."""
+"""The fixtures that several test files use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from demo_backups.settings import Settings, load_settings
 
 from .helpers.constants import NOBODY
 from .helpers.processes import restore_sigint
-from .helpers.tasks import Demo, Inv, clean_environment
+from .helpers.tasks import DemoServer, InvRunner, clean_environment
 
 
 def pytest_configure() -> None:
@@ -38,41 +38,6 @@ def home(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def here(project_settings: Settings, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
-    """This machine as a Host, without sudo, with a home directory of the test's own."""
-    monkeypatch.setenv("HOME", str(home))
-    with open_host(project_settings.model_copy(update={"use_sudo": False}), "local") as opened:
-        yield opened
-
-
-@pytest.fixture
-def public() -> Iterator[Path]:
-    """A folder that any user can come to, unlike pytest's own."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o777)
-        yield folder
-
-
-@pytest.fixture
-def as_nobody(public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run commands as nobody, whose home is the public folder."""
-    stream = Host.stream
-
-    def stream_as_nobody(self: Host, action: str, command: str, **options: Any) -> Transfer:
-        words = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "sh", "-c", command]
-        return stream(self, action, f"HOME={shlex.quote(str(public))} {shlex.join(words)}", **options)
-
-    monkeypatch.setattr(Host, "stream", stream_as_nobody)
-
-
-@pytest.fixture
-def inv(home: Path) -> Inv:
-    """The tasks, with a home of the test's own."""
-    return Inv(clean_environment(home))
-
-
 @pytest.fixture(scope="session")
 def project_settings() -> Settings:
     """The settings as shipped."""
@@ -80,9 +45,50 @@ def project_settings() -> Settings:
     return load_settings(project, project, environ={})
 
 
+# --- this machine ---------------------------------------------------------------------------------------------------
+
+
 @pytest.fixture
-def demo(tmp_path: Path, home: Path, project_settings: Settings) -> Iterator[Demo]:
-    """A throwaway demo server."""
+def local_host(project_settings: Settings, home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    """This machine as a Host, without sudo, with a home directory of the test's own."""
+    monkeypatch.setenv("HOME", str(home))
+    with open_host(project_settings.model_copy(update={"use_sudo": False}), "local") as opened:
+        yield opened
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    """A directory that every user can write to, unlike pytest's own."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        yield folder
+
+
+@pytest.fixture
+def as_nobody(public_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run all commands as nobody, whose home is the public directory."""
+    stream = Host.stream
+
+    def stream_as_nobody(self: Host, action: str, command: str, **options: Any) -> Transfer:
+        words = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "sh", "-c", command]
+        return stream(self, action, f"HOME={shlex.quote(str(public_folder))} {shlex.join(words)}", **options)
+
+    monkeypatch.setattr(Host, "stream", stream_as_nobody)
+
+
+@pytest.fixture
+def run_inv(home: Path) -> InvRunner:
+    """The tasks, with a home directory of the test's own."""
+    return InvRunner(clean_environment(home))
+
+
+# --- the throwaway server -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def demo_server(tmp_path: Path, home: Path, project_settings: Settings) -> Iterator[DemoServer]:
+    """A throwaway server with an index database."""
     folder = tmp_path / "server"
     folder.mkdir()
     with serve(folder) as server:
@@ -90,46 +96,49 @@ def demo(tmp_path: Path, home: Path, project_settings: Settings) -> Iterator[Dem
         names = ("host", "ssh_config", "app_dir", "backup_dir", "cron_log")
         variables = {f"INVOKE_{name.upper()}": str(getattr(settings, name)) for name in names}
         environment = clean_environment(home) | variables | {"INVOKE_USE_SUDO": "0"}
-        there = Demo(server, settings, environment)
-        there.source.parent.mkdir(parents=True)
-        Path(there.database.script).parent.mkdir(parents=True)
-        there.backups.mkdir()
-        make_index(there.source, torrents=50)
-        yield there
+        demo_server = DemoServer(server, settings, environment)
+        demo_server.source.parent.mkdir(parents=True)
+        demo_server.script.parent.mkdir(parents=True)
+        demo_server.backups.mkdir()
+        make_index(demo_server.source, torrents=50)
+        yield demo_server
+
+
+@pytest.fixture
+def host(demo_server: DemoServer) -> Iterator[Host]:
+    """An open connection to the throwaway server."""
+    with open_host(demo_server.settings) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tracker's database in WAL mode that takes long enough to copy that the copy can be met in the middle."""
+    """A tracker database in WAL mode whose copy takes long enough to be stopped in the middle."""
     path = tmp_path_factory.mktemp("tracker") / "large.db"
     make_tracker(path, "wal", rows=600_000)
     return path
 
 
-@pytest.fixture
-def host(demo: Demo) -> Iterator[Host]:
-    """An open connection to the throwaway server."""
-    with open_host(demo.settings) as opened:
-        yield opened
+# --- mounts ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
 def private_mounts() -> list[str]:
-    """The start of a command that, as root, may mount what it likes, seen by nobody else.
+    """The start of a command that may mount file systems, as root, without effect on other processes.
 
-    Skipped where that cannot be had, which under CI is a failure.
+    Tests that need it are skipped where it does not work; in CI they fail.
     """
     start = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "--"]
     mount = ["mount", "-t", "tmpfs", "tmpfs", "/mnt"]
-    tried = subprocess.run([*start, *mount], capture_output=True, text=True, check=False)
-    if tried.returncode:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"no private mounts here: {tried.stderr}")
+    done = subprocess.run([*start, *mount], capture_output=True, text=True, check=False)
+    if done.returncode:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"private mounts do not work: {done.stderr}")
     return start
 
 
 @pytest.fixture
 def private_home(private_mounts: list[str], tmp_path: Path) -> Callable[[Path], list[str]]:
-    """Give a command's user a home: sqlite3 looks for its start-up file where passwd(5) says, not where HOME does."""
+    """Return the start of a command whose user has another home in passwd(5), where sqlite3 looks for its settings."""
 
     def start(home: Path) -> list[str]:
         users = tmp_path / "passwd"
@@ -137,3 +146,30 @@ def private_home(private_mounts: list[str], tmp_path: Path) -> Callable[[Path], 
         return [*private_mounts, "sh", "-euc", 'mount --bind -- "$0" /etc/passwd; exec "$@"', str(users)]
 
     return start
+
+
+# --- the names that other tests still use ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def here(local_host: Host) -> Host:
+    """This machine as a Host."""
+    return local_host
+
+
+@pytest.fixture
+def public(public_folder: Path) -> Path:
+    """A directory that every user can write to."""
+    return public_folder
+
+
+@pytest.fixture
+def inv(run_inv: InvRunner) -> InvRunner:
+    """The tasks."""
+    return run_inv
+
+
+@pytest.fixture
+def demo(demo_server: DemoServer) -> DemoServer:
+    """A throwaway server."""
+    return demo_server

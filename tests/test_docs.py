@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sqlite3
 import subprocess
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from invoke.program import Program
 from demo_backups.backup.preflight import Verdict
 from demo_backups.errors import COULD_NOT_LOOK, FAILED, INTERRUPTED, WRONG_INPUT
 from demo_backups.project import ROOT, read_project_file
-from demo_backups.records.record import SCHEMA, Record
+from demo_backups.records.record import SCHEMA, Details, Record, new_record
 from demo_backups.records.store import read_records, write_record
 from demo_backups.release.actions import ACTIONS, MANUAL_STEPS
 from demo_backups.release.plan import PHASES, Mark
@@ -333,6 +333,8 @@ def default_as_json(field: dataclasses.Field[Any]) -> list[str]:
     if field.name in ("when", "schema"):  # a record that is read must have them
         return []
     default = field.default if field.default_factory is MISSING else field.default_factory()
+    if isinstance(default, Details):
+        default = default.model_dump(exclude_unset=True)
     return [] if default is MISSING else [json.dumps(default)]
 
 
@@ -345,11 +347,11 @@ def test_example_is_a_valid_record(tmp_path: Path) -> None:
     (tmp_path / "example.json").write_text(example)
     ((record,), invalid) = read_records(tmp_path)
     assert invalid == []
-    assert list(json.loads(example).items()) == list(asdict(record).items())
+    assert list(json.loads(example).items()) == list(record.as_json().items())
 
 
 def test_documented_record_file_name_is_valid(tmp_path: Path) -> None:
-    record = Record("verification", "demo", "index", when="2026-01-31T12:00:00.123456+00:00")
+    record = new_record("verification", "demo", "index", when="2026-01-31T12:00:00.123456+00:00")
     assert f"`{write_record(tmp_path, record).name}`" in page("reference/records.md")
 
 
@@ -472,7 +474,7 @@ def test_backup_and_verify_by_hand_as_documented(journal: str, tmp_path: Path, h
     ("doc", "link"),
     [pytest.param(doc, link, id=f"{doc.name} {link}") for doc in DOCS for link in links(doc.read_text())],
 )
-def test_link_resolves(doc: Path, link: str) -> None:
+def test_link_in_docs_resolves(doc: Path, link: str) -> None:
     path, _, anchor = link.partition("#")
     target = doc.parent / path if path else doc
     assert target.is_file()

@@ -25,7 +25,7 @@ def test_short_size_has_three_digits(count: float, text: str) -> None:
     ("seconds", "text"),
     [
         (0, "0 seconds"),
-        (0.068, "0.068 seconds"),
+        (0.068, "68 ms"),
         (12.345, "12.3 seconds"),
         (267.4, "4 minutes and 27 seconds"),
         (7500, "2 hours and 5 minutes"),

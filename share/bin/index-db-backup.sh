@@ -17,10 +17,10 @@ cd -- "$BACKUP_DIR"
 
 # One run at a time. sqlite3 inherits the lock: if this script is killed, the lock is held until the copy ends.
 exec 9> "$PWD/.backup.lock"
-flock --nonblock 9 || fail "another run is at work in $BACKUP_DIR"
+flock --nonblock 9 || fail "another run is in progress in $BACKUP_DIR"
 choose_name() { BACKUP_FILE="backup_$(date +%Y-%m-%d_%H-%M-%S).db" && [[ ! -e "$BACKUP_FILE" ]]; }
 # A run in the same second, or an hour earlier when summer time ends, may have taken the name: wait for the next second.
-choose_name || { sleep 1 && choose_name; } || fail "$PWD/$BACKUP_FILE is there already: has the clock been put back?"
+choose_name || { sleep 1 && choose_name; } || fail "$PWD/$BACKUP_FILE already exists: was the clock set back?"
 trap 'rm -f -- "$PART" "$PART-journal"' EXIT
 rm -f -- "$PART" "$PART-journal" # left by a killed run
 
@@ -40,7 +40,7 @@ LEFT="$(stat -c %s -- "$DATABASE_FILE")"
 ((LEFT >= SIZE || LEFT >= $(stat -c %s -- "$PART"))) || fail "$DATABASE_FILE became smaller while it was copied"
 
 # Publish only a complete copy, with the permissions of its source, and never over another backup: ln fails where mv
-# replaces. This sync takes the place of those that --async leaves out.
+# replaces. This sync replaces those that --async leaves out.
 chmod --reference="$DATABASE_FILE" -- "$PART"
 sync -- "$PART"
 ln --no-target-directory -- "$PART" "$BACKUP_FILE"

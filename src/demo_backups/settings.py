@@ -22,7 +22,7 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"must be text, not {value!r}")
     if not value or not value.isprintable():
-        raise ValueError("must not be empty" if not value else f"contains a control character: {value!r}")
+        raise ValueError("must not be empty" if not value else f"must not contain control characters: {value!r}")
     return value
 
 
@@ -257,6 +257,11 @@ def check_host(name: str) -> str:
         return _host(_text(name))
     except ValueError as error:
         raise SettingsError(f"--host {error}", advice="use an alias of your SSH configuration, or local") from error
+
+
+def select_host(settings: Settings, name: str) -> Settings:
+    """Return the settings with another host, from the command line; raises SettingsError."""
+    return settings.model_copy(update={"host": check_host(name)})
 
 
 def validate_settings(values: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:

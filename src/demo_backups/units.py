@@ -18,9 +18,11 @@ def format_short_size(count: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Write a duration in words; whole seconds from one minute on, three significant digits below."""
+    """Write a duration in words: whole seconds from one minute on, milliseconds below one second."""
     import humanize
 
+    if 0 < abs(seconds) < 1:
+        return f"{seconds * 1000:.0f} ms"
     try:
         return humanize.precisedelta(round(seconds) if abs(seconds) >= 60 else seconds, format="%.3g")
     except OverflowError:  # humanize counts back from today, and some recorded durations are longer than that

@@ -1,12 +1,12 @@
-"""The steps of a release, each as one function: observe, decide, show, act. The tasks and the rehearsal call these."""
+"""One function per task on a host: observe, decide, show, act. The tasks, the plan and the rehearsal call these."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
 
 from .backup import catalog
 from .backup.crontab import (
@@ -36,15 +36,15 @@ from .backup.run import clear_command, clear_unfinished, collect_result, cron_co
 from .backup.script import read_script
 from .backup.stop import active_jobs, end_backup, stop_commands
 from .backup.verify import Verification, verify_backup
-from .errors import PreflightRefusedError, StepError
+from .errors import COULD_NOT_LOOK, INTERRUPTED, PreflightRefusedError, StepError
 from .project import whoami
-from .records.record import Record
+from .records.record import Record, RunDetails, RunRecord, VerificationDetails, VerificationRecord, new_record
 from .records.store import read_records, record_outcome, records_dir
 from .remote.connection import open_host
 from .remote.files import File
 from .remote.host import Host
 from .remote.jobs import BACKUP, KINDS, Job, JobStatus, find_job, follow_job, hint_on_detach
-from .settings import Database, Settings, check_host
+from .settings import Database, Settings
 from .sqlite.journal_mode import (
     change_journal_mode,
     check_journal_mode,
@@ -53,288 +53,353 @@ from .sqlite.journal_mode import (
     journal_mode_command,
     read_journal_mode,
 )
-from .ui.console import escape_controls
+from .ui.console import Console
 from .ui.progress import JobProgress
 from .units import format_size
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 @dataclass
 class Session:
-    """What a step works with: a host, a database, the record of what is done, and where to say it."""
+    """An open connection to a host, with the database to work on, the console and the record of the task.
+
+    In a dry run the workflows show what they would change, and change nothing.
+    """
 
     host: Host
     settings: Settings
     database: Database
     record: Record
     out: Console
+    dry_run: bool = False
 
     def __post_init__(self) -> None:
-        # One and the same list: however this ends, the record has what was run.
+        # The same list, so that the record has the commands however the task ends.
         self.record.commands = self.host.commands
 
-    def say(self, text: str) -> None:
-        """Print words that may come from a server."""
-        self.out.print(escape_controls(text), soft_wrap=True)
-
-    def echo(self, text: str) -> None:
-        """Print what a command prints, piece by piece as it comes."""
-        self.out.print(escape_controls(text), end="", soft_wrap=True)
-
     def show(self, command: str) -> None:
-        """Print a command that would be run on the host."""
-        self.say(f"would run on {self.host.name}{', as root' if self.host.use_sudo else ''}:")
-        self.say("\n".join(f"  {line}" for line in command.splitlines()))
+        """Print a command that would run on the host."""
+        user = ", as root" if self.host.use_sudo else ""
+        self.out.say(f"would run on {self.host.name}{user}:")
+        self.out.say("\n".join(f"  {line}" for line in command.splitlines()))
+
+    def task(self, name: str, *flags: str) -> str:
+        """Return the command line of a task on this host and database, for the user to type."""
+        return self.host.task(name, "--database", self.database.name, *flags)
+
+
+def print_heading(out: Console, settings: Settings, task: str, database: Database) -> None:
+    """Print which task works on which host and database."""
+    out.say(f"{settings.host}: {task} ({database.name} database)")
 
 
 @contextlib.contextmanager
 def open_session(
-    settings: Settings,
-    task: str,
-    host: str | None,
-    database: str,
-    out: Console,
-    kind: str | None = None,
-    dry_run: bool = False,
+    settings: Settings, database: Database, out: Console, kind: str | None = None, dry_run: bool = False
 ) -> Iterator[Session]:
-    """Name the host, connect to it once, and unless in a dry run keep a record, of a kind, of what is done."""
-    name = check_host(settings.host if host is None else host)
-    found = settings.database(database)
-    out.print(f"{name}: {task} ({database} database)", soft_wrap=True)
+    """Connect to the host of the settings.
+
+    Writes a record of this `kind` however the session ends; none without a kind or in a dry run.
+    """
+    record = Record(kind="", host=settings.host, database=database.name)
+    if kind:
+        record = new_record(kind, settings.host, database.name)
     with contextlib.ExitStack() as stack:
-        record = Record(kind or task, name, database)
         if kind and not dry_run:
             stack.enter_context(record_outcome(records_dir(settings), record))
-        yield Session(stack.enter_context(open_host(settings, name)), settings, found, record, out)
+        host = stack.enter_context(open_host(settings, settings.host))
+        yield Session(host, settings, database, record, out, dry_run)
 
 
-def deploy(work: Session, dry_run: bool = False) -> None:
-    """Put the database's script on the host; say so and change nothing where it is there already."""
+# --- deploy ---------------------------------------------------------------------------------------------------------
+
+
+def deploy(work: Session) -> None:
+    """Deploy the database's script; if the host already has it, say so and change nothing."""
     script = read_script(work.database.local_script)
     work.record.script_sha256 = script.sha256
     require_tools(work.host)
     version = probe_sqlite(work.host)
-    change = plan_deployment(work.host, work.database, script)
-    check_deployment(work.host, change)
-    if not change.is_needed:
-        work.say(f"{change.target} is this very script already (SHA-256 {script.sha256[:12]}): nothing to do")
-        return
-    if dry_run:
-        work.say(change.diff())
-        work.show(change.command())
-        return
-    deploy_script(work.host, change)
-    kept = f"; the old one is {change.target.name}.previous" if change.installed else ""
-    work.say(f"{change.target} put in place (SHA-256 {script.sha256[:12]}, sqlite3 {version}){kept}")
+    deployment = plan_deployment(work.host, work.database, script)
+    check_deployment(work.host, deployment)
+    if not deployment.is_needed:
+        work.out.say(f"{deployment.target} is up to date (SHA-256 {script.sha256[:12]}): nothing to do")
+    elif work.dry_run:
+        work.out.say(deployment.diff())
+        work.show(deployment.command())
+    else:
+        deploy_script(work.host, deployment)
+        previous = f"; the old script is {deployment.target.name}.previous" if deployment.installed else ""
+        work.out.say(f"deployed {deployment.target} (SHA-256 {script.sha256[:12]}, sqlite3 {version}){previous}")
 
 
 def require_deployed(work: Session) -> Deployment:
-    """Look at the script on the host; raises StepError where there is none."""
-    script = read_script(work.database.local_script)
-    there = plan_deployment(work.host, work.database, script)
-    if there.installed is None:
+    """Compare the script on the host with that of this checkout; raises StepError if the host has none."""
+    deployment = plan_deployment(work.host, work.database, read_script(work.database.local_script))
+    if deployment.installed is None:
         raise StepError(
-            f"there is no {there.target}",
-            host=work.host.name,
-            advice=f"put it there: {work.host.task(f'deploy-{work.database.name}-backup')}",
+            f"there is no {deployment.target}", host=work.host.name, advice=f"deploy it: {work.task('deploy')}"
         )
-    work.record.script_sha256 = there.installed.sha256
-    return there
+    work.record.script_sha256 = deployment.installed.sha256
+    return deployment
+
+
+# --- run ------------------------------------------------------------------------------------------------------------
 
 
 def preflight(work: Session) -> Preflight:
-    """Tell what a backup will do, before it does."""
-    settings, database = work.settings, work.database
-    runs_a_day = count_daily_runs(database, PUBLISHED.read_text())
-    records, _ = read_records(records_dir(settings))
+    """Predict what a backup will do."""
+    runs_per_day = count_daily_runs(work.database, PUBLISHED.read_text())
+    records, _ = read_records(records_dir(work.settings))
     require_tools(work.host)
     sqlite = probe_sqlite(work.host)
-    seen = observe_preflight(work.host, database, sqlite, runs_a_day, records)
-    return decide_preflight(seen, settings.writer_timeout, settings.free_space_floor)
+    facts = observe_preflight(work.host, work.database, sqlite, runs_per_day, records)
+    return decide_preflight(facts, work.settings.writer_timeout, work.settings.free_space_floor)
 
 
-def run(work: Session, dry_run: bool = False, force: bool = False) -> File | None:
-    """Run the database's script on the host as cron would, unless it would do harm; return the backup that it made."""
-    there = require_deployed(work)
-    if there.is_needed:
-        work.say(f"note: {there.target} there is not the script of this checkout")
-    command = backup_command(work.database, there.script)
-    ahead = preflight(work)
-    work.say("\n".join([f"preflight: {ahead.verdict.value}", *(f"  {reason}" for reason in ahead.reasons)]))
-    if dry_run:
+def run(work: Session, force: bool = False) -> File | None:
+    """Run the database's script on the host as cron would, and return the backup; in a dry run, None.
+
+    Raises StepError if the preflight says no, unless `force` is set.
+    """
+    deployment = require_deployed(work)
+    command = backup_command(work.database, deployment.script)
+    prediction = preflight(work)
+    _show_prediction(work, deployment, prediction)
+    if work.dry_run:
         work.show(cron_command(command))
         return None
-    if ahead.verdict is Verdict.NO and not force:
+    if prediction.verdict is Verdict.NO and not force:
         raise PreflightRefusedError(
             f"the {work.database.name} database was not backed up: the preflight says no",
             host=work.host.name,
-            output="\n".join(ahead.reasons),
+            output="\n".join(prediction.reasons),
             advice="remove the cause, or run it anyway: --force",
         )
-    return run_command(work, command, ahead.facts.source_bytes)
+    return run_command(work, command, prediction.facts.source_bytes)
 
 
-def run_command(work: Session, command: str, total: int) -> File:
-    """Run a job's command as cron would, and stay with it; return the backup that it made.
+def _show_prediction(work: Session, deployment: Deployment, prediction: Preflight) -> None:
+    if deployment.is_needed:
+        work.out.say(f"note: {deployment.target} is not the script of this checkout")
+    reasons = [f"  {reason}" for reason in prediction.reasons]
+    work.out.say("\n".join([f"preflight: {prediction.verdict.value}", *reasons]))
 
-    `total` is the size of the source in bytes.
-    """
+
+def run_command(work: Session, command: str, source_bytes: int) -> File:
+    """Run a command as cron would and follow it; return the backup that it made."""
     floor = work.settings.free_space_floor
     with hint_on_detach(work.host, work.database, BACKUP):
-        return finish_run(work, start_backup(work.host, work.database, command, total, floor))
+        job = start_backup(work.host, work.database, command, source_bytes, floor)
+        return finish_backup(work, job)
 
 
-def finish_run(work: Session, run: Job) -> File:
-    """Stay with a backup that was started, to its end; return the file that it made."""
-    seen, printed = follow(work, run)
-    seconds = (seen.ended or seen.now) - run.started
-    work.record.exit_status, work.record.seconds = seen.status, round(seconds, 3)
-    if seen.status != 0:
+def finish_backup(work: Session, job: Job) -> File:
+    """Follow a backup to its end, print its result, and return the file; raises StepError if it failed."""
+    backup = _collect_backup(work, job)
+    work.out.say(f"created {backup.path} ({format_size(backup.bytes)}, {work.record.seconds:.1f} s)")
+    return backup
+
+
+def _collect_backup(work: Session, job: Job) -> File:
+    """Follow a backup to its end, record its result, and return the file."""
+    status, output = follow(work, job)
+    work.record.exit_status = status.status
+    work.record.seconds = round((status.ended or status.now) - job.started, 3)
+    if status.status != 0:
         clear_unfinished(work.host, work.database)
-    made = collect_result(work.host, work.database, run, seen, printed)
-    _note_backup(work.record, made.path, made)
-    work.say(f"made {made.path}, {format_size(made.bytes)}, in {seconds:.1f} s")
-    work.record.details["waited_seconds"] = lock_wait(work.host, run, made.path)
-    return made
+    backup = collect_result(work.host, work.database, job, status, output)
+    _record_backup(work.record, backup.path, backup)
+    if isinstance(work.record.details, RunDetails):
+        work.record.details.waited_seconds = lock_wait(work.host, job, backup.path)
+    return backup
 
 
-def _note_backup(record: Record, path: PurePosixPath | None, file: File | None) -> None:
+def _record_backup(record: Record, path: PurePosixPath | None, file: File | None) -> None:
     record.backup = str(path) if path else None
-    record.bytes, record.created = (file.bytes, file.modified.isoformat()) if file else (None, None)
+    record.bytes = file.bytes if file else None
+    record.created = file.modified.isoformat() if file else None
 
 
-def follow(work: Session, run: Job) -> tuple[JobStatus, str]:
-    """Stay with a run to its end, showing how far it is; return the last look, and all that it printed."""
-    printed: list[str] = []
-    with JobProgress(work.out, run) as progress:
+def follow(work: Session, job: Job) -> tuple[JobStatus, str]:
+    """Follow a job to its end and show its progress; return its last status and all its output."""
+    output: list[str] = []
+    with JobProgress(work.out, job) as progress:
 
         def echo(text: str) -> None:
-            printed.append(text)
-            if run.kind == BACKUP and text:
-                work.echo(text)
+            output.append(text)
+            if job.kind == BACKUP and text:
+                work.out.echo(text)
 
-        seen = follow_job(work.host, work.database, run, echo, progress.show)
-    return seen, "".join(printed)
+        status = follow_job(work.host, work.database, job, echo, progress.show)
+    if isinstance(work.record, RunRecord | VerificationRecord):
+        work.record.details.job_started = _start_time(job)
+    return status, "".join(output)
+
+
+def _start_time(job: Job) -> str:
+    return datetime.fromtimestamp(job.started, timezone.utc).isoformat()
 
 
 def attach(work: Session) -> Verification | None:
-    """Come back to the database's latest run, finished or not, and end as it would have.
+    """Follow the database's latest job to its end, or report how it ended.
 
-    Returns the verification where that run is the check of a backup; raises StepError where there is none.
+    Returns the verification if the job checks a backup. Raises StepError if there is no job.
     """
-    found = [find_job(work.host, work.database, kind) for kind in KINDS]
-    runs = sorted((run for run in found if run), key=lambda run: run.started)
-    if not runs:
+    job = _find_latest_job(work)
+    work.out.say(f"{job.kind} of {job.subject}, started by {job.by} at {job.when}")
+    with _record_once(work, job):
+        if job.kind != BACKUP:
+            return verify(work, PurePosixPath(job.subject), "quick_check" in job.command, resume=True)
+        with hint_on_detach(work.host, work.database, job.kind):
+            finish_backup(work, job)
+    return None
+
+
+@contextlib.contextmanager
+def _record_once(work: Session, job: Job) -> Iterator[None]:
+    """Write a record of how a job ended, unless there already is one."""
+    folder = records_dir(work.settings)
+    kind = "run" if job.kind == BACKUP else "verification"
+    work.record = new_record(kind, work.host.name, work.database.name, commands=work.host.commands)
+    records, _ = read_records(folder)
+    if any(_has_end(record, work.record, job) for record in records):
+        yield
+    else:
+        with record_outcome(folder, work.record):
+            yield
+
+
+def _has_end(record: Record, new: Record, job: Job) -> bool:
+    """Tell whether a record is about the job of a new one, and says how that ended."""
+    if (record.kind, record.host, record.database) != (new.kind, new.host, new.database):
+        return False
+    if not isinstance(record, RunRecord | VerificationRecord) or record.details.job_started != _start_time(job):
+        return False
+    # Otherwise the task of that record did not get the result of the job.
+    return record.error is None or record.exit_status not in (0, COULD_NOT_LOOK, INTERRUPTED)
+
+
+def _find_latest_job(work: Session) -> Job:
+    jobs = [job for kind in KINDS if (job := find_job(work.host, work.database, kind))]
+    if not jobs:
         raise StepError(
-            f"there is no run of the {work.database.name} database to come back to",
+            f"there is no job of the {work.database.name} database to attach to",
             host=work.host.name,
-            advice=f"start one: {work.host.task(f'run-{work.database.name}-backup')}",
+            advice=f"start one: {work.task('run')}",
         )
-    run = runs[-1]
-    work.record.kind = "run" if run.kind == BACKUP else "verification"
-    work.say(f"{run.kind} of {run.subject}, started by {run.by} at {run.when}")
-    if run.kind == BACKUP:
-        with hint_on_detach(work.host, work.database, run.kind):
-            finish_run(work, run)
-        return None
-    return verify(work, PurePosixPath(run.subject), "quick_check" in run.command, resume=True)
+    return max(jobs, key=lambda job: job.started)
 
 
-def stop_backup(work: Session, dry_run: bool = False) -> None:
-    """End the backup of the database that is at work, or the check of one, and leave no part of it."""
-    words = f"stopped by {whoami()}"
-    if dry_run:
+def stop_backup(work: Session) -> None:
+    """Stop the running backup of the database, or the running check of one, and remove its partial file."""
+    message = f"stopped by {whoami()}"
+    if work.dry_run:
         active = active_jobs(work.host, work.database)
-        lines = [*(f"a {kind} is running" for kind in active.kinds), *map(str, active.processes)]
-        work.say("\n".join(lines) or "nothing is running")
-        commands = [*stop_commands(work.database, active.kinds, words), clear_command(work.database)]
-        work.show("\n".join(commands))
-        return
-    end_backup(work.host, work.database, words)
-    work.say("stopped; nothing of it is left, and older backups are untouched")
+        running = [*(f"a {kind} is running" for kind in active.kinds), *map(str, active.processes)]
+        work.out.say("\n".join(running) or "nothing is running")
+        work.show("\n".join([*stop_commands(work.database, active.kinds, message), clear_command(work.database)]))
+    else:
+        end_backup(work.host, work.database, message)
+        work.out.say("stopped; the partial file was removed, and older backups are unchanged")
 
 
-def enable_wal(work: Session, undo: bool = False, dry_run: bool = False) -> None:
-    """Put the live database in WAL mode, or with `undo` back in rollback mode; say so where it is there already."""
-    wanted = not undo
-    name = "WAL" if wanted else "rollback"
-    mode = read_journal_mode(work.host, work.database)
-    if mode.wal == wanted:
-        work.say(f"{work.database.source} is in {name} mode already: nothing to do")
-        return
-    check_sidecars_writable(work.host, work.database)
-    if wanted:
-        work.say(describe_wal_mode(work.host, work.database))
-    if dry_run:
-        work.show(journal_mode_command(work.database, wanted))
-        return
-    tries = change_journal_mode(work.host, work.database, wanted)
-    seen = check_journal_mode(work.host, work.database, wanted)
-    beside = ", ".join(path.name for path in seen.sidecars) or "nothing"
-    work.say(f"{work.database.source} is in {name} mode now (tries: {tries}); beside it: {beside}")
+# --- verify ---------------------------------------------------------------------------------------------------------
 
 
 def verify(work: Session, path: PurePosixPath | None = None, quick: bool = False, resume: bool = False) -> Verification:
-    """Verify a backup of the database, the newest by default; a name alone is looked for in the backup folder."""
+    """Verify a backup: the newest by default. A relative path is in the backup directory.
+
+    With `resume`, a check of the same file that has ended is used instead of starting one.
+    """
     if path is not None:
         path = work.database.backup_dir / path
     tolerance = work.settings.size_tolerance
-    seen = verify_backup(work.host, work.database, path, quick, tolerance, lambda run: follow(work, run), resume)
-    work.record.script_sha256 = installed_sha256(work.host, work.database.script)
-    _note_backup(work.record, seen.path, seen.backup)
-    work.record.checks = [
-        {"name": check.name, "passed": check.outcome.value, "detail": check.detail} for check in seen.checks
-    ]
-    work.record.integrity_check = seen.integrity
-    work.record.details["source_bytes"] = seen.source_bytes
-    work.record.exit_status = seen.exit_code
-    return seen
+    verification = verify_backup(
+        work.host, work.database, path, quick, tolerance, lambda job: follow(work, job), resume
+    )
+    _record_verification(work, verification, quick)
+    return verification
 
 
-def enable(work: Session, dry_run: bool = False) -> None:
-    """Put the database's job into the host's crontab; say so and change nothing where it is active already."""
-    there = require_deployed(work)
-    job = make_job(work.settings, work.database, there.script)
-    if there.is_needed:
+def _record_verification(work: Session, verification: Verification, quick: bool) -> None:
+    record = work.record
+    record.script_sha256 = installed_sha256(work.host, work.database.script)
+    record.checks = verification.checks
+    record.integrity_check = verification.integrity
+    if isinstance(record.details, VerificationDetails):
+        record.details.source_bytes = verification.source_bytes
+        record.details.quick = quick
+    record.exit_status = verification.exit_code
+    _record_backup(record, verification.path, verification.backup)
+
+
+def list_backups(work: Session) -> list[File]:
+    """List the backups of the database on the host, the newest first."""
+    return catalog.list_backups(work.host, work.database)
+
+
+# --- crontab and journal mode ---------------------------------------------------------------------------------------
+
+
+def enable(work: Session) -> None:
+    """Add the database's job to the crontab of the host; if it is already active, say so and change nothing.
+
+    Raises StepError for a database that the published crontab has no line for, and unless the script is deployed.
+    """
+    job = make_job(work.settings, work.database, read_script(work.database.local_script))
+    deployment = require_deployed(work)
+    if deployment.is_needed:
         raise StepError(
-            f"{there.target} is not the script of this checkout",
+            f"{deployment.target} is not the script of this checkout",
             host=work.host.name,
-            advice=f"put it there first: {work.host.task(f'deploy-{work.database.name}-backup')}",
+            advice=f"deploy it first: {work.task('deploy')}",
         )
     old = read_crontab(work.host)
     new = add_job(old or "", job)
     if new == old:
-        work.say(f"in the crontab, and active: nothing to do\n  {job.line}")
+        work.out.say(f"already enabled: nothing to do\n  {job.line}")
         return
     check_log_writable(work.host, job.log)
-    _replace(work, old, new, dry_run)
-    if not dry_run:
-        work.say(f"in the crontab now:\n  {job.line}")
+    _replace_crontab(work, old, new)
+    if not work.dry_run:
+        work.out.say(f"enabled; the crontab has the line\n  {job.line}")
 
 
-def disable(work: Session, dry_run: bool = False) -> None:
-    """Take the database's job out of the host's crontab again, and leave the rest as it was."""
+def disable(work: Session) -> None:
+    """Remove the database's job from the crontab of the host; the rest of it does not change."""
     job = make_job(work.settings, work.database, read_script(work.database.local_script))
     old = read_crontab(work.host)
     new = remove_job(old or "", job)
     if new == (old or ""):
-        work.say("not in the crontab: nothing to do")
+        work.out.say("not in the crontab: nothing to do")
         return
-    _replace(work, old, new or None, dry_run)
-    if not dry_run:
-        work.say("out of the crontab again; the rest of it is as it was")
+    _replace_crontab(work, old, new or None)
+    if not work.dry_run:
+        work.out.say("disabled; the rest of the crontab is unchanged")
 
 
-def _replace(work: Session, old: str | None, new: str | None, dry_run: bool) -> None:
-    if dry_run:
-        work.say(diff_crontabs(old, new))
+def _replace_crontab(work: Session, old: str | None, new: str | None) -> None:
+    if work.dry_run:
+        work.out.say(diff_crontabs(old, new))
         work.show(install_command(old, new))
     else:
         install_crontab(work.host, old, new)
 
 
-def list_backups(work: Session) -> list[File]:
-    """List the database's backups on the host, the newest first."""
-    return catalog.list_backups(work.host, work.database)
+def enable_wal(work: Session, undo: bool = False) -> None:
+    """Switch the live database to WAL mode, or with `undo` to rollback mode; if it already is in that mode, say so."""
+    wal = not undo
+    name = "WAL" if wal else "rollback"
+    if read_journal_mode(work.host, work.database).wal == wal:
+        work.out.say(f"{work.database.source} is already in {name} mode: nothing to do")
+        return
+    check_sidecars_writable(work.host, work.database)
+    if wal:
+        work.out.say(describe_wal_mode(work.host, work.database))
+    if work.dry_run:
+        work.show(journal_mode_command(work.database, wal))
+        return
+    attempts = change_journal_mode(work.host, work.database, wal)
+    mode = check_journal_mode(work.host, work.database, wal)
+    sidecars = ", ".join(path.name for path in mode.sidecars) or "none"
+    work.out.say(f"{work.database.source} is now in {name} mode (attempts: {attempts}); sidecar files: {sidecars}")

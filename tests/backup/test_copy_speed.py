@@ -18,7 +18,7 @@ from demo_backups.backup.copy_speed import (
     read_speed_command,
     recorded_speed,
 )
-from demo_backups.records.record import Record
+from demo_backups.records.record import Record, RunDetails, new_record
 from demo_backups.remote.host import Host
 
 from ..helpers.shell import run_sh
@@ -37,7 +37,7 @@ def run_record(speed: float, minute: int, **changes: Any) -> Record:
         "bytes": int(speed * 4),
         "seconds": 4.0,
     }
-    return Record(**fields | changes)
+    return new_record(**fields | changes)
 
 
 # --- a short read ---------------------------------------------------------------------------------------------------
@@ -98,10 +98,9 @@ def test_sample_of_short_and_long_files(tmp_path: Path, size: int, read: int) ->
         ([run_record(speed, minute) for minute, speed in enumerate([9000, 9000, 9000, 1, 2, 3, 4, 5])], 3),
         ([run_record(speed, 9 - minute) for minute, speed in enumerate([1, 2, 3, 4, 5, 9000, 9000])], 3),
         # Without the seconds for which it waited for a lock.
-        ([run_record(100, 1, details={"waited_seconds": 3.0})], 400),
-        ([run_record(100, 1, details={"waited_seconds": 0.0})], 100),
-        ([run_record(100, 1, details={"waited_seconds": 4.0}), run_record(700, 2)], 700),
-        ([run_record(100, 1, details={"waited_seconds": "long"})], 100),
+        ([run_record(100, 1, details=RunDetails(waited_seconds=3.0))], 400),
+        ([run_record(100, 1, details=RunDetails(waited_seconds=0.0))], 100),
+        ([run_record(100, 1, details=RunDetails(waited_seconds=4.0)), run_record(700, 2)], 700),
         # Only runs of this database on this host that succeeded.
         ([run_record(100, 1, kind="deploy")], None),
         ([run_record(100, 1, kind="verification")], None),
@@ -119,12 +118,12 @@ def test_recorded_speed_by_runs(records: list[Record], speed: float | None) -> N
 # --- the estimate ---------------------------------------------------------------------------------------------------
 
 
-def test_records_come_before_sample(here: Host, tmp_path: Path) -> None:
+def test_records_come_before_sample(local_host: Host, tmp_path: Path) -> None:
     path = tmp_path / "source"
     path.write_bytes(bytes(100_000))
-    sampled = estimate_copy_speed(here, "index", PurePosixPath(path), 100_000, [])
+    sampled = estimate_copy_speed(local_host, "index", PurePosixPath(path), 100_000, [])
     assert sampled.source is SpeedSource.SAMPLE
     assert 0 < sampled.bytes_per_second <= COPY_CEILING
     records = [run_record(1234, 1, host="local", database="index")]
-    recorded = estimate_copy_speed(here, "index", PurePosixPath(path), 100_000, records)
+    recorded = estimate_copy_speed(local_host, "index", PurePosixPath(path), 100_000, records)
     assert recorded == CopySpeed(1234, SpeedSource.EARLIER_RUNS)

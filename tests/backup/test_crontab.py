@@ -208,6 +208,12 @@ def test_moved_job_is_removed() -> None:
         assert remove_job(before + JOB.block + after, JOB) == before + after
 
 
+def test_job_of_earlier_version_is_removed() -> None:
+    earlier = f"# demo-backups: index database (inv enable-index-backup)\n{PUBLISHED_LINE}\n"
+    assert add_job(earlier, JOB) == earlier
+    assert remove_job(f"A=1\n{earlier}B=2", JOB) == "A=1\nB=2"
+
+
 @pytest.mark.parametrize("blanks", [("", ""), ("  ", ""), ("\t", " \t")])
 def test_line_without_comment_is_active(blanks: tuple[str, str]) -> None:
     text = f"A=1\n{PUBLISHED_LINE.join(blanks)}\n# end"

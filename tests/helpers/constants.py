@@ -1,4 +1,4 @@
-"""What the tests share: a throwaway server, its live writer, and the tasks as a user calls them."""
+"""Constants that several tests use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that the tests start, wait for and stop, and the signals that they get."""
+"""Programs that tests start, wait for and stop in the middle."""
 
 from __future__ import annotations
 
@@ -14,25 +14,14 @@ from typing import Any
 import pytest
 
 
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-    """Wait for a condition, and fail with what was waited for if it does not come about."""
+def wait_until(condition: Callable[[], Any], name: str, seconds: float = 60) -> Any:
+    """Wait for a condition and return its value; the test fails with the name if it does not come true."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > deadline:
-            pytest.fail(f"waited {seconds} s in vain for {what}")
+            pytest.fail(f"waited {seconds} s in vain for {name}")
         time.sleep(0.01)
     return value
-
-
-def stop_midway(copies: Iterable[int], part: Path, source: Path) -> int | None:
-    """Stop the copy among some processes; returns it, None where all of the source is copied already."""
-    for pid in copies:
-        with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # it was faster than this test
-            os.kill(pid, signal.SIGSTOP)
-            if part.stat().st_size < source.stat().st_size:
-                return pid
-            os.kill(pid, signal.SIGCONT)
-    return None
 
 
 def start_program(
@@ -57,13 +46,24 @@ def wait_for_end(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
+def stop_midway(copies: Iterable[int], part: Path, source: Path) -> int | None:
+    """Stop the one of some processes that copies; return it, or None if the copy is complete already."""
+    for pid in copies:
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # it ended before it could be stopped
+            os.kill(pid, signal.SIGSTOP)
+            if part.stat().st_size < source.stat().st_size:
+                return pid
+            os.kill(pid, signal.SIGCONT)
+    return None
+
+
 @contextlib.contextmanager
-def held_midway(
+def stopped_midway(
     start: Callable[[], subprocess.Popen[str]], stop: Callable[[], int | None], undo: Callable[[], None]
 ) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """Start a backup and stop its copy in the middle; yields what was started, and the process of the copy.
+    """Start a backup and stop its copy in the middle; yield the program that was started and the copying process.
 
-    Where it was faster than this test, what it made is undone, and another one is started.
+    If the copy was complete before it could be stopped, undo it and start again.
     """
     for _ in range(20):
         task = start()

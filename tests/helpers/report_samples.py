@@ -6,7 +6,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from demo_backups.records.record import Record, RecordedCheck
+from demo_backups.records.check import Check, Outcome
+from demo_backups.records.record import Record, VerificationDetails, new_record
 from demo_backups.release.plan import Mark, MarkedStep, Phase, Plan
 from demo_backups.release.report.page import Page, build_page
 
@@ -45,9 +46,9 @@ def all_marks(notes: tuple[str, ...] = ()) -> Plan:
 # --- records --------------------------------------------------------------------------------------------------------
 
 
-def checks(**outcomes: bool | None) -> list[RecordedCheck]:
-    """Make the five checks; those without an outcome passed."""
-    return [{"name": name, "passed": outcomes.get(name, True), "detail": f"{name}: details"} for name in CHECKS]
+def checks(**passed: bool | None) -> list[Check]:
+    """Make the five checks; all passed except those with another value."""
+    return [Check(name, Outcome(passed.get(name, True)), f"{name}: details") for name in CHECKS]
 
 
 def run(hours: float = 0, **changes: Any) -> Record:
@@ -63,7 +64,7 @@ def run(hours: float = 0, **changes: Any) -> Record:
         "bytes": 2_300_000 - int(hours * 1000),
         "seconds": 0.5,
     }
-    return Record(**fields | changes)
+    return new_record(**fields | changes)
 
 
 def verification(hours: float = 0, **changes: Any) -> Record:
@@ -73,7 +74,7 @@ def verification(hours: float = 0, **changes: Any) -> Record:
         "checks": checks(),
         "integrity_check": ["ok"],
         "commands": ["sqlite3 -readonly x.db 'PRAGMA integrity_check'"],
-        "details": {"source_bytes": 2_304_096},
+        "details": VerificationDetails(source_bytes=2_304_096),
     }
     return run(hours, **fields | changes)
 
@@ -114,12 +115,11 @@ def markup_page() -> Page:
     steps = [step(MARKUP, Mark.TO_DO, details=MARKUP)]
     plan = replace(plan, phases=[replace(plan.phases[0], name=MARKUP, steps=steps), plan.phases[1]])
     record = verification(
-        kind=MARKUP,
         host=MARKUP,
         who=MARKUP,
         backup=MARKUP,
         script_sha256=MARKUP,
-        checks=[{"name": MARKUP, "passed": False, "detail": MARKUP}],
+        checks=[Check(MARKUP, Outcome.FAILED, MARKUP)],
         integrity_check=[MARKUP],
         commands=[MARKUP],
         error=MARKUP,

@@ -1,4 +1,4 @@
-"""A terminal with a program in it, as a user sits before one."""
+"""A terminal with a program in it, as a user uses one."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ import pytest
 
 
 class Terminal:
-    """What a program showed, and what is typed to it."""
+    """The output of a program on a terminal, and its keyboard."""
 
     def __init__(self, master: int, process: subprocess.Popen[bytes]) -> None:
         self.shown = ""
         self._master = master
         self._process = process
-        self._seen = 0
+        self._position = 0
 
     def _read(self) -> bool:
-        """Take what has come; tell whether there may be more."""
+        """Read what is available; return False at the end of the output."""
         if select.select([self._master], [], [], 0.05)[0]:
             try:
                 data = os.read(self._master, 65536)
-            except OSError:  # EIO: nobody has the terminal open any more
+            except OSError:  # EIO: no process has the terminal open
                 return False
             self.shown += data.decode(errors="replace").replace("\r\n", "\n")
             return bool(data)
         return True
 
     def expect(self, text: str, seconds: float = 60) -> None:
-        """Wait until a text is shown that was not there at the last `expect`."""
+        """Wait for a text after the one of the last `expect`."""
         deadline = time.monotonic() + seconds
-        while (found := self.shown.find(text, self._seen)) < 0:
+        while (found := self.shown.find(text, self._position)) < 0:
             if not self._read() or time.monotonic() > deadline:
-                pytest.fail(f"waited in vain for {text!r}; shown was:\n{self.shown}")
-        self._seen = found + len(text)
+                pytest.fail(f"waited in vain for {text!r}; the output was:\n{self.shown}")
+        self._position = found + len(text)
 
     def type(self, line: str) -> None:
         """Type a line."""
@@ -51,13 +51,13 @@ class Terminal:
         deadline = time.monotonic() + seconds
         while self._read():
             if time.monotonic() > deadline:
-                pytest.fail(f"it does not end; shown was:\n{self.shown}")
+                pytest.fail(f"the program does not end; the output was:\n{self.shown}")
         return self._process.wait(seconds)
 
 
 @contextmanager
 def terminal(command: Sequence[str | Path], environment: Mapping[str, str]) -> Iterator[Terminal]:
-    """Run a program on a terminal of its own, which is its controlling one too: passwords are asked for there."""
+    """Run a program on a new terminal that is also its controlling terminal: passwords are asked for on that one."""
     master, slave = pty.openpty()
     process = subprocess.Popen(
         ["setsid", "--ctty", *command], stdin=slave, stdout=slave, stderr=slave, env=dict(environment)

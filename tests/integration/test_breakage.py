@@ -45,7 +45,7 @@ def test_backup_survives_its_session(server: Server) -> None:
         assert "./inv attach --host demo --database index" in printed
     done = server.inv("attach", "verify")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"made {server.settings.backup_dir}/{server.names()[0]}" in done.stdout
+    assert f"created {server.settings.backup_dir}/{server.names()[0]}" in done.stdout
 
 
 def test_server_that_is_down(server: Server) -> None:
@@ -114,7 +114,7 @@ def test_full_disk_keeps_older_backups(server: Server) -> None:
     server.machine.run("sh", "-c", f"echo old > {old}; touch -d '9 days ago' {old}")
     done = server.inv("run-index-backup")
     assert done.returncode == 1, done.stdout + done.stderr
-    assert f"too little space on {folder}" in done.stderr
+    assert f"not enough space on {folder}" in done.stderr
     done = server.inv("run-index-backup", "--force", INVOKE_FREE_SPACE_FLOOR="0 B")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "full" in done.stderr

@@ -17,7 +17,7 @@ from ..helpers.tasks import INV
 from .conftest import Server
 from .machine import USER
 
-COMMENT = "# demo-backups: index database (inv enable-index-backup)\n"
+COMMENT = "# demo-backups: index database (inv enable --database index)\n"
 LINE = "0  * * * * /home/torrust/github/torrust/torrust-demo/share/bin/index-db-backup.sh >> /var/log/cron.log 2>&1\n"
 CHAIN = ["deploy-index-backup", "run-index-backup", "verify", "enable-index-backup", "list-backups"]
 OTHERS = (
@@ -32,7 +32,7 @@ def test_index_phase_with_live_database(server: Server) -> None:
         done = server.inv(*CHAIN)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [line.split(" (")[0] for line in done.stdout.splitlines() if line.startswith("demo: ")] == [
-        f"demo: {task}" for task in CHAIN
+        f"demo: {task.removesuffix('-index-backup')}" for task in CHAIN
     ]
     assert "all checks passed" in done.stdout
 

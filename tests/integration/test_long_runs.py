@@ -21,7 +21,7 @@ from demo_backups.settings import Database
 from demo_backups.sqlite.journal_mode import change_journal_mode, read_journal_mode
 
 from ..helpers.databases import is_consistent
-from ..helpers.processes import held_midway, start_program, stop_midway, wait_for_end, wait_until
+from ..helpers.processes import start_program, stop_midway, stopped_midway, wait_for_end, wait_until
 from ..helpers.tasks import INV
 from .conftest import Server
 
@@ -175,7 +175,7 @@ def paused_backup(
         (tracker.backups / tracker.expired).unlink(missing_ok=True)
         tracker.expired = tracker._add(days=9)
 
-    return held_midway(start, tracker.pause_copy, undo)
+    return stopped_midway(start, tracker.pause_copy, undo)
 
 
 # --- the connection, the user and the maintainer's machine ----------------------------------------------------------
@@ -189,7 +189,7 @@ def test_cut_connection_leaves_backup_running(tracker: Tracker) -> None:
         resume(pid)
         done = wait_for_end(again)
     (backup,) = tracker.check_folder(new=1)
-    check_end(done, 0, f"made {tracker.database.backup_dir}/{backup.name}")
+    check_end(done, 0, f"created {tracker.database.backup_dir}/{backup.name}")
 
 
 def test_attach_fails_like_the_backup(tracker: Tracker) -> None:
@@ -215,7 +215,7 @@ def test_other_maintainer_attaches_to_backup(tracker: Tracker, tmp_path: Path) -
     other.mkdir()
     done = tracker.inv("attach", HOME=str(other), INVOKE_EVIDENCE_DIR=str(other / "evidence"))
     (backup,) = tracker.check_folder(new=1)
-    check_end(done, 0, "started by ", f"made {tracker.database.backup_dir}/{backup.name}")
+    check_end(done, 0, "started by ", f"created {tracker.database.backup_dir}/{backup.name}")
     (record,) = (json.loads(path.read_text()) for path in (other / "evidence").iterdir())
     assert (record["kind"], record["exit_status"], record["bytes"]) == ("run", 0, backup.stat().st_size)
 
@@ -242,7 +242,7 @@ def test_ctrl_c_on_terminal_detaches(tracker: Tracker) -> None:
         resume(pid)
         assert tty.end() == 0
     (backup,) = tracker.check_folder(new=1)
-    assert f"made {tracker.database.backup_dir}/{backup.name}" in tty.shown
+    assert f"created {tracker.database.backup_dir}/{backup.name}" in tty.shown
 
 
 def test_long_check_is_attached_to(tracker: Tracker) -> None:
@@ -279,7 +279,9 @@ def test_second_backup_is_refused(tracker: Tracker) -> None:
             "is already running, started by ",
             "./inv attach --host demo",
         )
-        check_end(wait_for_end(tracker.run_as_cron()), 1, f"another run is at work in {tracker.database.backup_dir}")
+        check_end(
+            wait_for_end(tracker.run_as_cron()), 1, f"another run is in progress in {tracker.database.backup_dir}"
+        )
         ahead = tracker.inv("preflight", "--json")
         assert (ahead.returncode, json.loads(ahead.stdout)["verdict"]) == (1, "no")
         tracker.check_folder(new=0, part=True)
@@ -291,7 +293,7 @@ def test_second_backup_is_refused(tracker: Tracker) -> None:
 def test_backup_is_refused_during_cron_job(tracker: Tracker) -> None:
     with paused_backup(tracker, cron=True) as (cron, pid):
         check_end(tracker.inv("run-tracker-backup"), 1, "a backup of this database is running: process ")
-        check_end(tracker.inv("run-tracker-backup", "--force"), 1, "another run is at work in ")
+        check_end(tracker.inv("run-tracker-backup", "--force"), 1, "another run is in progress in ")
         tracker.check_folder(new=0, part=True)
         resume(pid)
         assert wait_for_end(cron).returncode == 0
@@ -303,7 +305,7 @@ def test_backup_is_refused_during_cron_job(tracker: Tracker) -> None:
 
 @pytest.mark.parametrize("task", ["attach", "stop-backup"])
 def test_without_job_nothing_is_found(tracker: Tracker, task: str) -> None:
-    words = {"attach": "there is no run of the tracker database", "stop-backup": "no backup of the tracker database"}
+    words = {"attach": "there is no job of the tracker database", "stop-backup": "no backup of the tracker database"}
     check_end(tracker.inv(task), 1, words[task])
     tracker.check_folder(new=0)
 
@@ -313,7 +315,7 @@ def test_stopped_task_says_by_whom(tracker: Tracker) -> None:
         stop = tracker.start("stop-backup")
         wait_for_term(pid)
         resume(pid)
-        check_end(wait_for_end(stop), 0, "stopped; nothing of it is left")
+        check_end(wait_for_end(stop), 0, "stopped; the partial file was removed")
         check_end(wait_for_end(task), 1, "the backup of the tracker database failed", "stopped by ")
     tracker.check_folder(new=0)
     assert "stopped by " in tracker.server.evidence()
@@ -325,7 +327,7 @@ def test_stop_ends_cron_job(tracker: Tracker) -> None:
         stop = tracker.start("stop-backup")
         wait_for_term(pid)
         resume(pid)
-        check_end(wait_for_end(stop), 0, "stopped; nothing of it is left")
+        check_end(wait_for_end(stop), 0, "stopped; the partial file was removed")
         assert wait_for_end(cron).returncode != 0
     tracker.check_folder(new=0)
 
@@ -349,7 +351,7 @@ def test_run_reports_job_killed_on_server(tracker: Tracker) -> None:
 def test_forced_backup_without_space_fails_cleanly(tracker: Tracker) -> None:
     tracker.mount(16)
     check_end(tracker.inv("preflight", "--json"), 1)
-    check_end(tracker.inv("run-tracker-backup"), 1, f"too little space on {tracker.database.backup_dir}", "--force")
+    check_end(tracker.inv("run-tracker-backup"), 1, f"not enough space on {tracker.database.backup_dir}", "--force")
     tracker.check_folder(new=0)
     done = tracker.inv("run-tracker-backup", "--force", INVOKE_FREE_SPACE_FLOOR="0 B")
     check_end(done, 1, "the backup of the tracker database failed", "full")
@@ -416,7 +418,7 @@ def test_backup_with_damaged_state_is_stopped(tracker: Tracker) -> None:
         stop = tracker.start("stop-backup")
         wait_for_term(pid)
         resume(pid)
-        check_end(wait_for_end(stop), 0, "stopped; nothing of it is left")
+        check_end(wait_for_end(stop), 0, "stopped; the partial file was removed")
     tracker.check_folder(new=0)
 
 
@@ -424,7 +426,7 @@ def test_state_of_other_user_is_rejected(tracker: Tracker, state: Path) -> None:
     tracker.machine.own(state)
     before = {path.name: path.read_bytes() for path in state.iterdir()}
     for task in ("attach", "stop-backup", "run-tracker-backup"):
-        check_end(tracker.inv(task), 3, "is another user's: it is rejected", "its owner is torrust")
+        check_end(tracker.inv(task), 3, "belongs to another user: it is rejected", "its owner is torrust")
     assert {path.name: path.read_bytes() for path in state.iterdir()} == before
     tracker.check_folder(new=0)
 
@@ -463,19 +465,19 @@ def test_wal_mode_waits_for_open_transaction(rollback: Tracker) -> None:
         wait_until(lambda: rollback.sqlite_processes("journal_mode"), "the first try")
         assert service.stdin
         service.stdin.close()
-        check_end(wait_for_end(task), 0, "is in WAL mode now")
+        check_end(wait_for_end(task), 0, "is now in WAL mode")
     rollback.check_folder(new=0)
 
 
-def test_wal_mode_is_given_up_during_long_transaction(rollback: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wal_mode_fails_during_long_transaction(rollback: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("demo_backups.sqlite.journal_mode.RETRY_TIMEOUT", 0.5)
     before = rollback.source.read_bytes()
     with transaction(rollback), open_host(rollback.server.settings) as host:
         with pytest.raises(StepError, match="stayed locked") as error:
             change_journal_mode(host, rollback.database, wal=True)
         assert f"of root: sqlite3 -batch {rollback.database.source}" in str(error.value)
-        assert "nothing has changed" in str(error.value)
+        assert "nothing was changed" in str(error.value)
         assert not read_journal_mode(host, rollback.database).wal
         assert rollback.source.read_bytes() == before
-    check_end(rollback.inv("enable-wal"), 0, "is in WAL mode now")
+    check_end(rollback.inv("enable-wal"), 0, "is now in WAL mode")
     rollback.check_folder(new=0)

@@ -43,7 +43,7 @@ def test_password_is_asked_once_and_not_stored(server: Server) -> None:
         tty.type(PASSWORD)
         assert tty.end() == 0, tty.shown
         assert tty.shown.count(QUESTION) == 1
-        assert "made /home/torrust/backups/backup_" in tty.shown
+        assert "created /home/torrust/backups/backup_" in tty.shown
         assert "debug: demo as root: exit status 0, " in tty.shown
         assert PASSWORD not in tty.shown
     assert len(server.names()) == 1

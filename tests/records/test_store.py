@@ -1,4 +1,4 @@
-"""Records: one file each, written whole or not at all, however what they tell of ended."""
+"""The directory of records: files are written completely or not at all, and invalid ones are named."""
 
 from __future__ import annotations
 
@@ -6,57 +6,68 @@ import getpass
 import json
 import os
 import socket
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from demo_backups.errors import CouldNotLookError, SettingsError, StepError
+from demo_backups.errors import (
+    COULD_NOT_LOOK,
+    FAILED,
+    INTERRUPTED,
+    WRONG_INPUT,
+    CouldNotLookError,
+    SettingsError,
+    StepError,
+)
 from demo_backups.project import ROOT, whoami
-from demo_backups.records.record import Record
+from demo_backups.records.record import RunDetails, new_record
 from demo_backups.records.store import filter_records, read_records, record_outcome, records_dir, write_record
 from demo_backups.settings import Settings
 
+from ..helpers.constants import root_only
 from ..helpers.processes import run_as_user
+from ..helpers.records import make_full_record, make_record, read_only_record
 
 
-def record(**changes: Any) -> Record:
-    return replace(Record("run", "demo", "index", when="2024-11-24T20:00:00.123456+00:00"), **changes)
-
-
-def written(into: Path) -> dict[str, Any]:
-    """The one record in a folder, where nothing else lies."""
-    (path,) = into.iterdir()
-    value: dict[str, Any] = json.loads(path.read_text())
-    return value
-
-
-# --- written whole or not at all ------------------------------------------------------------------------------------
-
-
-def test_a_record_is_written_as_one_json_object(tmp_path: Path) -> None:
-    given = record(bytes=5, checks=[{"name": "size", "passed": None, "detail": "ünï \udcff\n"}], details={"a": [1.5]})
-    path = write_record(tmp_path / "a" / "b", given)
-    assert path == tmp_path / "a/b/2024-11-24T20-00-00.123456_run_demo_index.json"
-    assert written(tmp_path / "a/b") == asdict(given)
-    assert path.read_text().endswith("}\n")
-
-
-def test_a_record_says_when_and_in_which_form(tmp_path: Path) -> None:
-    before = datetime.now(timezone.utc)
-    write_record(tmp_path, Record("run", "demo", "index"))
-    seen = written(tmp_path)
-    assert before <= datetime.fromisoformat(seen["when"]) <= datetime.now(timezone.utc)
-    assert seen["schema"] == 2
-    assert {key for key, value in seen.items() if value is None} == (
-        {"script_sha256", "exit_status", "backup", "bytes", "created", "seconds", "error"}
-    )
+@pytest.fixture
+def blocked_folder(tmp_path: Path) -> Path:
+    """A directory that nobody can create, not even root."""
+    (tmp_path / "file").touch()
+    return tmp_path / "file/evidence"
 
 
 @pytest.mark.parametrize(
-    ("host", "name"),
+    ("setting", "folder"),
+    [("evidence", ROOT / "evidence"), ("/srv/x", Path("/srv/x")), ("~/x", Path("~/x").expanduser()), (".", ROOT)],
+)
+def test_directory_of_the_setting(project_settings: Settings, setting: str, folder: Path) -> None:
+    assert records_dir(project_settings.model_copy(update={"evidence_dir": setting})) == folder
+
+
+# --- write ----------------------------------------------------------------------------------------------------------
+
+
+def test_record_is_one_json_object(tmp_path: Path) -> None:
+    record = make_full_record()
+    path = write_record(tmp_path / "a/b", record)
+    assert path == tmp_path / "a/b/2024-11-24T20-00-00.123456_run_demo_index.json"
+    assert path.read_text().endswith("}\n")
+    assert read_only_record(tmp_path / "a/b") == record.as_json()
+
+
+def test_new_record_has_time_and_schema(tmp_path: Path) -> None:
+    before = datetime.now(timezone.utc)
+    write_record(tmp_path, new_record("run", "demo", "index"))
+    content = read_only_record(tmp_path)
+    assert before <= datetime.fromisoformat(content["when"]) <= datetime.now(timezone.utc)
+    assert content["schema"] == 2
+
+
+@pytest.mark.parametrize(
+    ("host", "part"),
     [
         ("user@host.example", "user-host.example"),
         ("[::1]", "-1-"),
@@ -66,307 +77,266 @@ def test_a_record_says_when_and_in_which_form(tmp_path: Path) -> None:
         ("a_b", "a-b"),
     ],
 )
-def test_the_name_of_a_record_is_made_of_harmless_characters(tmp_path: Path, host: str, name: str) -> None:
-    path = write_record(tmp_path, record(host=host))
-    assert path == tmp_path / f"2024-11-24T20-00-00.123456_run_{name}_index.json"
-    assert written(tmp_path)["host"] == host
+def test_file_name_has_no_special_characters(tmp_path: Path, host: str, part: str) -> None:
+    path = write_record(tmp_path, make_record(host=host))
+    assert path == tmp_path / f"2024-11-24T20-00-00.123456_run_{part}_index.json"
+    assert read_only_record(tmp_path)["host"] == host
 
 
-def test_records_sort_by_their_names_as_they_were_made(tmp_path: Path) -> None:
+def test_file_names_sort_by_time(tmp_path: Path) -> None:
     times = ("2024-11-24T20:00:00+00:00", "2024-11-24T20:00:00.000001+00:00", "2024-11-24T20:00:01+00:00")
-    paths = [write_record(tmp_path, record(when=when, host=host)) for when, host in zip(times, "cba", strict=True)]
+    hosts = ("c", "b", "a")
+    paths = [write_record(tmp_path, make_record(when=when, host=host)) for when, host in zip(times, hosts, strict=True)]
     assert len(set(paths)) == 3
-    assert sorted(paths)[-1] == paths[-1]
+    assert max(paths) == paths[-1]
 
 
-def test_a_record_that_cannot_be_written_whole_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(TypeError):
-        write_record(tmp_path, record(details={"not": object()}))
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seconds": float("inf")},
+        {"seconds": float("nan")},
+        {"created": "9999-12-31T23:00:00+00:00"},
+        {"when": "yesterday"},
+        {"bytes": -1},
+        {"kind": "unknown"},
+        {"details": RunDetails.model_construct(waited_seconds=float("nan"))},
+    ],
+    ids=["infinite", "nan", "year 9999", "no time", "negative", "kind", "details"],
+)
+def test_invalid_record_is_not_written(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(StepError) as caught:
+        write_record(tmp_path, replace(make_record(), **changes))
+    assert caught.value.output
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_record_whose_place_is_taken_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_rename_leaves_no_file(tmp_path: Path) -> None:
     place = tmp_path / "2024-11-24T20-00-00.123456_run_demo_index.json"
     place.mkdir()
-    with pytest.raises(StepError, match="could not be written"):
-        write_record(tmp_path, record())
+    with pytest.raises(StepError):
+        write_record(tmp_path, make_record())
     assert list(tmp_path.iterdir()) == [place]
 
 
-def in_the_way(tmp_path: Path) -> Path:
-    """A folder that nobody can make, not even root."""
-    (tmp_path / "file").touch()
-    return tmp_path / "file/evidence"
-
-
-def test_a_folder_that_cannot_be_written_is_said_in_words(tmp_path: Path) -> None:
-    with pytest.raises(StepError, match="the record of this could not be written to") as caught:
-        write_record(in_the_way(tmp_path), record())
+def test_unwritable_directory_is_an_error(blocked_folder: Path) -> None:
+    with pytest.raises(StepError) as caught:
+        write_record(blocked_folder, make_record())
     assert "Not a directory" in caught.value.output
     assert "evidence_dir" in caught.value.advice
 
 
-@pytest.mark.parametrize(
-    ("setting", "place"),
-    [("evidence", ROOT / "evidence"), ("/srv/x", Path("/srv/x")), ("~/x", Path("~/x").expanduser()), (".", ROOT)],
-)
-def test_the_folder_of_the_records(project_settings: Settings, setting: str, place: Path) -> None:
-    assert records_dir(project_settings.model_copy(update={"evidence_dir": setting})) == place
+# --- however a task ends --------------------------------------------------------------------------------------------
 
 
-# --- however it ends ------------------------------------------------------------------------------------------------
-
-
-def test_what_went_well_is_recorded(tmp_path: Path) -> None:
-    with record_outcome(tmp_path, record()) as kept:
-        kept.backup = "/b/x.db"
-    seen = written(tmp_path)
-    assert (seen["exit_status"], seen["error"], seen["backup"]) == (0, None, "/b/x.db")
-    assert seen["seconds"] >= 0
+def test_success_is_recorded(tmp_path: Path) -> None:
+    with record_outcome(tmp_path, make_record()) as record:
+        record.backup = "/b/x.db"
+    content = read_only_record(tmp_path)
+    assert (content["exit_status"], content["error"], content["backup"]) == (0, None, "/b/x.db")
+    assert content["seconds"] >= 0
+    assert content["who"] == f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "words"),
+    ("error", "status", "message"),
     [
         (
-            StepError("it failed", host="demo", output="why", advice="do this"),
-            1,
-            "demo: it failed\n  | why\n  -> do this",
+            StepError("failed", host="demo", output="why", advice="do this"),
+            FAILED,
+            "demo: failed\n  | why\n  -> do this",
         ),
-        (SettingsError("wrong"), 2, "wrong"),
-        (CouldNotLookError("gone"), 3, "gone"),
-        (KeyboardInterrupt(), 130, "KeyboardInterrupt"),
-        (ValueError("a bug"), 1, "a bug"),
-        (SystemExit(), 1, "SystemExit"),
+        (SettingsError("wrong"), WRONG_INPUT, "wrong"),
+        (CouldNotLookError("gone"), COULD_NOT_LOOK, "gone"),
+        (KeyboardInterrupt(), INTERRUPTED, "KeyboardInterrupt"),
+        (ValueError("a bug"), FAILED, "a bug"),
+        (SystemExit(), FAILED, "SystemExit"),
     ],
     ids=["step", "settings", "could not look", "Ctrl-C", "bug", "exit"],
 )
-def test_what_went_wrong_is_recorded_and_goes_on(tmp_path: Path, error: BaseException, status: int, words: str) -> None:
-    with pytest.raises(type(error)) as caught, record_outcome(tmp_path, record(script_sha256="abc")):
+def test_error_is_recorded_and_raised(tmp_path: Path, error: BaseException, status: int, message: str) -> None:
+    with pytest.raises(type(error)) as caught, record_outcome(tmp_path, make_record(script_sha256="abc")):
         raise error
     assert caught.value is error
-    seen = written(tmp_path)
-    assert (seen["exit_status"], seen["error"], seen["script_sha256"]) == (status, words, "abc")
+    content = read_only_record(tmp_path)
+    assert (content["exit_status"], content["error"], content["script_sha256"]) == (status, message, "abc")
 
 
-def test_what_a_step_found_out_by_itself_is_kept(tmp_path: Path) -> None:
-    with pytest.raises(StepError), record_outcome(tmp_path, record(exit_status=13, seconds=7.5)):
+def test_known_status_and_duration_are_kept(tmp_path: Path) -> None:
+    with pytest.raises(StepError), record_outcome(tmp_path, make_record(exit_status=13, seconds=7.5)):
         raise StepError("the script failed")
-    seen = written(tmp_path)
-    assert (seen["exit_status"], seen["seconds"]) == (13, 7.5)
+    content = read_only_record(tmp_path)
+    assert (content["exit_status"], content["seconds"]) == (13, 7.5)
 
 
-def test_a_folder_that_cannot_be_written_stops_it_before_anything_is_done(tmp_path: Path) -> None:
-    done = False
-    with pytest.raises(StepError, match="could not be written"), record_outcome(in_the_way(tmp_path), record()):
-        done = True
-    assert not done
+def test_unwritable_directory_stops_the_task(blocked_folder: Path) -> None:
+    is_started = False
+    with pytest.raises(StepError), record_outcome(blocked_folder, make_record()):
+        is_started = True
+    assert not is_started
 
 
-@pytest.mark.parametrize(
-    "error", [CouldNotLookError("gone", output="no route", advice="look at the cable"), KeyboardInterrupt(), None]
-)
-def test_a_folder_that_goes_away_meanwhile_does_not_hide_what_went_wrong(
-    tmp_path: Path, error: BaseException | None
-) -> None:
-    into = tmp_path / "evidence"
+@pytest.mark.parametrize("error", [CouldNotLookError("gone", output="no route", advice="check"), KeyboardInterrupt()])
+def test_failed_write_does_not_hide_the_error(tmp_path: Path, error: BaseException) -> None:
+    folder = tmp_path / "evidence"
 
-    def go_wrong() -> None:
-        into.rmdir()
-        into.touch()
-        if error:
-            raise error
+    def fail() -> None:
+        replace_by_file(folder)
+        raise error
 
-    with pytest.raises(type(error) if error else StepError) as caught, record_outcome(into, record()):
-        go_wrong()
+    with pytest.raises(type(error)) as caught, record_outcome(folder, make_record()):
+        fail()
+    assert caught.value is error
     if isinstance(error, CouldNotLookError):
-        assert error.output.startswith("no route\nthe record of this could not be written")
-        assert error.advice == "look at the cable"
-    if error is None:
-        assert "the record of this could not be written" in str(caught.value)
+        assert error.output.startswith("no route\n")
+        assert str(folder) in error.output
+        assert error.advice == "check"
 
 
-def test_the_folder_is_tried_without_a_trace(tmp_path: Path) -> None:
-    with record_outcome(tmp_path / "evidence", record()):
+def test_failed_write_after_success_is_an_error(tmp_path: Path) -> None:
+    folder = tmp_path / "evidence"
+    with pytest.raises(StepError), record_outcome(folder, make_record()):
+        replace_by_file(folder)
+
+
+def replace_by_file(folder: Path) -> None:
+    folder.rmdir()
+    folder.touch()
+
+
+def test_check_of_directory_leaves_no_file(tmp_path: Path) -> None:
+    with record_outcome(tmp_path / "evidence", make_record()):
         assert list((tmp_path / "evidence").iterdir()) == []
 
 
-def test_who_did_it_is_recorded(tmp_path: Path) -> None:
-    with record_outcome(tmp_path, record()):
-        pass
-    assert written(tmp_path)["who"] == f"{getpass.getuser()}@{socket.gethostname()}"
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without a name")
+@pytest.mark.user
+@root_only
 def test_user_without_name_is_recorded_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
     assert run_as_user(54321, whoami) == f"54321@{socket.gethostname()}"
 
 
-# --- read again -----------------------------------------------------------------------------------------------------
-
-CHECK = {"name": "size", "passed": None, "detail": "ünï \udcff\n"}
-FULL = record(
-    who="me@here",
-    script_sha256="ab" * 32,
-    commands=["echo \udcff", "true"],
-    exit_status=0,
-    backup="/b/\udcff.db",
-    bytes=5,
-    created="2024-11-24T20:00:00+05:30",
-    seconds=7.5,
-    checks=[{"name": "size", "passed": None, "detail": "ünï \udcff\n"}],
-    integrity_check=["ok"],
-    error="what \udcff",
-    details={"a": [1.5], "b": {"c": None}},
-)
-# As the first version wrote it.
-SCHEMA_1 = """{
-  "kind": "verification",
-  "host": "demo",
-  "database": "index",
-  "when": "2024-11-24T20:00:00.123456+00:00",
-  "schema": 1,
-  "script_sha256": "597064330babc080a24a92737873a57e8df25c6c7e04583e14a87b943ac621e7",
-  "exit_status": 1,
-  "backup": "/home/torrust/backups/backup_2024-11-24_20-00-00.db",
-  "bytes": 2301952,
-  "seconds": 3,
-  "checks": [{"name": "size", "passed": false, "detail": "it is empty"}],
-  "integrity_check": ["ok"],
-  "error": null,
-  "details": {}
-}
-"""
+# --- read -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("given", [record(), FULL], ids=["least", "full"])
-def test_what_is_written_is_read_again(tmp_path: Path, given: Record) -> None:
-    write_record(tmp_path, given)
-    assert read_records(tmp_path) == ([given], [])
-
-
-def test_a_record_of_schema_1_is_read(tmp_path: Path) -> None:
-    (tmp_path / "old.json").write_text(SCHEMA_1)
-    ((seen,), damaged) = read_records(tmp_path)
-    assert damaged == []
-    assert (seen.schema, seen.who, seen.commands, seen.created) == (1, "", [], None)
-    assert asdict(seen) == asdict(Record("", "", "")) | json.loads(SCHEMA_1)
-
-
-def test_records_are_read_the_oldest_first_whatever_their_files_and_zones(tmp_path: Path) -> None:
+def test_records_are_read_oldest_first(tmp_path: Path) -> None:
     for name, when in {
         "b": "2024-11-24T20:30:00+02:00",
         "a": "2024-11-24T20:00:00+00:00",
         "c": "2024-11-24T19:00:00+00:00",
     }.items():
-        write_record(tmp_path, record(when=when)).rename(tmp_path / f"{name}.json")
-    assert [each.when[11:13] for each in read_records(tmp_path)[0]] == ["20", "19", "20"]
-    assert read_records(tmp_path)[0][0].when.endswith("+02:00")
+        write_record(tmp_path, make_record(when=when)).rename(tmp_path / f"{name}.json")
+    times = [record.when for record in read_records(tmp_path)[0]]
+    assert times == ["2024-11-24T20:30:00+02:00", "2024-11-24T19:00:00+00:00", "2024-11-24T20:00:00+00:00"]
 
 
-def changed(**changes: Any) -> bytes:
-    """A record with other values, as a file has it; one that is `...` is left out."""
-    values = asdict(FULL) | changes
+def with_values(**changes: Any) -> bytes:
+    """Return a record with other values, as a file has it; a value of `...` is left out."""
+    values = make_full_record().as_json() | changes
     return json.dumps({name: value for name, value in values.items() if value is not ...}).encode()
 
 
-DAMAGED = {
-    "half-written": (changed()[:200], "it is not whole, or not JSON: "),
-    "cut after the brace": (changed()[:-1], "it is not whole, or not JSON: "),
-    "followed by something": (changed() + b"{}", "it is not whole, or not JSON: "),
+CHECK = {"name": "size", "passed": None, "detail": ""}
+# The content of a file, and the field or the text with which the reason starts.
+INVALID = {
+    "half-written": (with_values()[:200], "it is incomplete or not JSON: "),
+    "cut after the brace": (with_values()[:-1], "it is incomplete or not JSON: "),
+    "two objects": (with_values() + b"{}", "it is incomplete or not JSON: "),
     "empty": (b"", "it is empty"),
-    "zeros after a power cut": (bytes(500), "it is not whole, or not JSON: "),
-    "not UTF-8": (changed().replace(b"me@here", b"m\xff@here"), "it is not UTF-8 text: "),
+    "zeros after a power cut": (bytes(500), "it is incomplete or not JSON: "),
+    "not UTF-8": (with_values().replace(b"me@laptop", b"m\xff@laptop"), "it is not UTF-8 text: "),
     "a list": (b"[1]", "it is not a JSON object"),
     "null": (b"null", "it is not a JSON object"),
     "too deep": (b'{"details":' + b"[" * 100_000, "it is nested too deeply"),
-    "no number": (changed(seconds=float("nan")), "it is not JSON: NaN is no number there"),
-    "a number that is too large": (
-        changed(seconds=0.25).replace(b"0.25", b"1e999"),
-        "seconds: must be a finite number",
+    "NaN": (with_values(seconds=float("nan")), "it is not JSON: NaN"),
+    "infinite number": (with_values(seconds=0.25).replace(b"0.25", b"1e999"), "seconds: "),
+    "newer schema": (with_values(schema=3, more="x"), "schema 3 is of a newer version"),
+    "no schema": (with_values(schema=...), "schema: "),
+    "schema as text": (with_values(schema="2"), "schema: "),
+    "schema as boolean": (with_values(schema=True), "schema: "),
+    "schema 0": (with_values(schema=0), "schema: "),
+    "no kind": (with_values(kind=...), "kind: is missing"),
+    "unknown kind": (with_values(kind="\udcff"), "kind: must be one of deploy, run, "),
+    "kind as number": (with_values(kind=5), "kind: "),
+    "no host": (with_values(host=...), "host: is missing"),
+    "no time": (with_values(when=...), "when: is missing"),
+    "invalid time": (with_values(when="2024-13-24T20:00:00+00:00"), "when: must be a time with its zone"),
+    "no zone": (with_values(when="2024-11-24T20:00:00"), "when: must be a time with its zone"),
+    "year 1": (with_values(when="0001-01-01T00:00:00+05:00"), "when: must be a time with its zone"),
+    "year 9999": (with_values(created="9999-12-31T23:00:00+00:00"), "created: must be a time with its zone"),
+    "too many bytes": (with_values(bytes=10**400), "bytes: "),
+    "negative size": (with_values(bytes=-1), "bytes: "),
+    "too many seconds": (with_values(seconds=1e308), "seconds: "),
+    "unknown field": (with_values(hots="demo"), "hots: is not a field of a record"),
+    "host as number": (with_values(host=5), "host: "),
+    "bytes as text": (with_values(bytes="5"), "bytes: "),
+    "bytes as boolean": (with_values(bytes=True), "bytes: "),
+    "seconds as text": (with_values(seconds="1.5"), "seconds: "),
+    "exit status as fraction": (with_values(exit_status=0.0), "exit_status: "),
+    "commands as text": (with_values(commands="ls"), "commands: "),
+    "command as number": (with_values(commands=["ls", 5]), "commands.1: "),
+    "checks as object": (with_values(checks={"size": True}), "checks: "),
+    "check as text": (with_values(checks=["size"]), "checks.0: "),
+    "check without result": (with_values(checks=[{"name": "size", "detail": ""}]), "checks.0.passed: is missing"),
+    "check with number": (
+        with_values(checks=[CHECK, CHECK | {"passed": 1}]),
+        "checks.1.passed: must be true, false or",
     ),
-    "a newer schema": (changed(schema=3, more="x"), "schema 3 is not known: a newer version wrote it"),
-    "no schema": (changed(schema=...), "schema: must be a number from 1 to 2, not None"),
-    "schema as text": (changed(schema="2"), "schema: must be a number from 1 to 2, not '2'"),
-    "schema as truth": (changed(schema=True), "schema: must be a number from 1 to 2, not True"),
-    "schema 0": (changed(schema=0), "schema: must be a number from 1 to 2, not 0"),
-    "no host": (changed(host=...), "host: is missing"),
-    "no time": (changed(when=...), "when: is missing"),
-    "no such time": (changed(when="2024-13-24T20:00:00+00:00"), "when: must be a time with its zone"),
-    "no zone": (changed(when="2024-11-24T20:00:00"), "when: must be a time with its zone"),
-    "before all time": (changed(when="0001-01-01T00:00:00+05:00"), "when: must be a time with its zone"),
-    "after all time": (changed(created="9999-12-31T23:00:00+00:00"), "created: must be a time with its zone"),
-    "more than any disk holds": (changed(bytes=10**400), "bytes: must be less than"),
-    "less than nothing": (changed(bytes=-1), "bytes: must be greater than or equal to 0"),
-    "longer than anything": (changed(seconds=1e308), "seconds: must be less than"),
-    "created yesterday": (changed(created="yesterday"), "created: must be a time with its zone"),
-    "unknown field": (changed(hots="demo"), "hots: is not a field of a record"),
-    "host as number": (changed(host=5), "host: must be a valid string, not 5"),
-    "bytes as text": (changed(bytes="5"), "bytes: must be a valid integer, not '5'"),
-    "bytes as truth": (changed(bytes=True), "bytes: must be a valid integer, not True"),
-    "seconds as text": (changed(seconds="1.5"), "seconds: must be a valid number, not '1.5'"),
-    "exit status as fraction": (changed(exit_status=0.0), "exit_status: must be a valid integer, not 0.0"),
-    "commands as text": (changed(commands="ls"), "commands: must be a valid list, not 'ls'"),
-    "command as number": (changed(commands=["ls", 5]), "commands.1: must be a valid string, not 5"),
-    "checks as object": (changed(checks={"size": True}), "checks: must be a valid list, not {'size': True}"),
-    "check as text": (changed(checks=["size"]), "checks.0: must be a valid dictionary, not 'size'"),
-    "check without result": (changed(checks=[{"name": "size", "detail": ""}]), "checks.0.passed: is missing"),
-    "check with 1": (changed(checks=[CHECK, CHECK | {"passed": 1}]), "checks.1.passed: must be a valid boolean, not 1"),
-    "check with more": (changed(checks=[CHECK | {"x": 1}]), "checks.0.x: is not a field of a record"),
-    "long": (changed(bytes="5" * 100_000), "bytes: must be a valid integer, not '555555"),
+    "check with unknown field": (with_values(checks=[CHECK | {"x": 1}]), "checks.0.x: is not a field of a record"),
+    "long value": (with_values(bytes="5" * 100_000), "bytes: "),
+    "invalid details": (with_values(details={"waited_seconds": "5"}), "details.waited_seconds: "),
 }
 
 
-@pytest.mark.parametrize(("content", "why"), DAMAGED.values(), ids=DAMAGED)
-def test_a_damaged_record_is_named_with_what_is_wrong_and_passed_over(tmp_path: Path, content: bytes, why: str) -> None:
+@pytest.mark.parametrize(("content", "reason"), INVALID.values(), ids=INVALID)
+def test_invalid_record_is_named(tmp_path: Path, content: bytes, reason: str) -> None:
     place = tmp_path / "2024-11-24T21-00-00_run_demo_index.json"
     place.write_bytes(content)
-    write_record(tmp_path, FULL)
-    records, (damaged,) = read_records(tmp_path)
-    assert records == [FULL]
-    assert damaged.path == place
-    assert damaged.why.startswith(why)
-    assert len(damaged.why) < 200
+    write_record(tmp_path, make_full_record())
+    records, (invalid,) = read_records(tmp_path)
+    assert records == [make_full_record()]
+    assert invalid.path == place
+    assert invalid.reason.startswith(reason)
+    assert len(invalid.reason) < 250
 
 
-def test_what_is_no_file_is_named_and_waited_for_by_nobody(tmp_path: Path) -> None:
+def test_special_files_are_named_without_waiting(tmp_path: Path) -> None:
     (tmp_path / "folder.json").mkdir()
     os.mkfifo(tmp_path / "pipe.json")
-    (tmp_path / "round.json").symlink_to("round.json")
+    (tmp_path / "loop.json").symlink_to("loop.json")
     (tmp_path / "gone.json").symlink_to("nowhere")
-    records, damaged = read_records(tmp_path)
+    records, invalid = read_records(tmp_path)
     assert records == []
-    assert {each.path.name: each.why for each in damaged} == dict.fromkeys(
-        ["folder.json", "gone.json", "pipe.json", "round.json"], "it is not a regular file"
+    assert {file.path.name: file.reason for file in invalid} == dict.fromkeys(
+        ["folder.json", "gone.json", "loop.json", "pipe.json"], "it is not a regular file"
     )
 
 
-def test_what_is_hidden_or_no_json_is_passed_over_in_silence(tmp_path: Path) -> None:
+def test_hidden_and_other_files_are_ignored(tmp_path: Path) -> None:
     for name in (".tmpx1y2", ".half.json", "notes.txt", "old.json~"):
         (tmp_path / name).write_text("{")
     assert read_records(tmp_path) == ([], [])
 
 
-def test_a_folder_that_is_missing_has_no_records(tmp_path: Path) -> None:
+def test_missing_directory_has_no_records(tmp_path: Path) -> None:
     assert read_records(tmp_path / "a/b") == ([], [])
 
 
-def test_a_folder_that_cannot_be_read_is_not_an_empty_one(tmp_path: Path) -> None:
+def test_unreadable_directory_is_not_empty(tmp_path: Path, blocked_folder: Path) -> None:
     (tmp_path / "gone").symlink_to("not-mounted")
-    for folder in (in_the_way(tmp_path), tmp_path / "file", tmp_path / "gone"):
-        with pytest.raises(CouldNotLookError, match=f"the records in {folder} cannot be read") as caught:
+    for folder in (blocked_folder, tmp_path / "file", tmp_path / "gone"):
+        with pytest.raises(CouldNotLookError) as caught:
             read_records(folder)
         assert caught.value.output
         assert "evidence_dir" in caught.value.advice
 
 
 @pytest.mark.parametrize(
-    ("host", "database", "chosen"),
+    ("host", "database", "selected"),
     [(None, None, "abcd"), ("demo", None, "ab"), (None, "tracker", "bd"), ("demo", "tracker", "b"), ("dem", None, "")],
 )
-def test_records_are_chosen_by_host_and_database(host: str | None, database: str | None, chosen: str) -> None:
-    places = {"a": ("demo", "index"), "b": ("demo", "tracker"), "c": ("demo2", "index"), "d": ("Demo", "tracker")}
-    given = [record(who=name, host=where, database=what) for name, (where, what) in places.items()]
-    assert [each.who for each in filter_records(given, host, database)] == list(chosen)
+def test_records_are_selected_by_host_and_database(host: str | None, database: str | None, selected: str) -> None:
+    sources = {"a": ("demo", "index"), "b": ("demo", "tracker"), "c": ("demo2", "index"), "d": ("Demo", "tracker")}
+    records = [make_record(who=name, host=host, database=database) for name, (host, database) in sources.items()]
+    assert [record.who for record in filter_records(records, host, database)] == list(selected)

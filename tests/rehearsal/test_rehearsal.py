@@ -137,7 +137,7 @@ def test_tracker_rehearsal_runs_every_step(environment: dict[str, str], journal:
     assert "tracker database: " in lines[1]
     assert f"journal mode {journal}, 50 commits per second" in lines[1]
     assert f"preflight: {verdict}\n" in done.stdout
-    assert len(re.findall(r"^made .*/tracker_backup_[0-9_-]+\.db, [0-9,]+ bytes, in ", done.stdout, re.MULTILINE)) == 1
+    assert len(re.findall(r"^created .*/tracker_backup_[0-9_-]+\.db, [0-9,]+ bytes, ", done.stdout, re.MULTILINE)) == 1
     assert lines.count("all checks passed") == 1
     assert " 0 failed" in lines[-2]
     assert lines[-1].startswith(SUCCESS)
@@ -330,6 +330,7 @@ def read_until(process: subprocess.Popen[str], text: str) -> list[str]:
     pytest.fail(f"{text!r} was not printed, but: {lines}")
 
 
+@pytest.mark.user
 @pytest.mark.parametrize(
     ("number", "whom", "line"),
     [
@@ -367,6 +368,7 @@ def tasks_with_exports(exports: list[str], environment: dict[str, str]) -> Calla
     return inv
 
 
+@pytest.mark.user
 def test_keep_runs_until_ctrl_c(environment: dict[str, str]) -> None:
     with running_rehearsal(environment, "--keep") as process:
         exports = [line for line in read_until(process, "./inv verify") if line.startswith("export ")]

@@ -180,14 +180,14 @@ def test_commit_is_idempotent(release_branch: ReleaseRepository) -> None:
     before = release_branch.state
     abbreviated = release_branch.git("rev-parse", "--short", "HEAD")
     done = release_branch.run_task("commit-index-backup")
-    check_result(done, 0, f"committed already ({abbreviated}): nothing to do")
+    check_result(done, 0, f"already committed ({abbreviated}): nothing to do")
     assert release_branch.state == before
 
 
 def test_commit_with_other_message_is_reported(release_branch: ReleaseRepository) -> None:
     release_branch.git("commit", "-q", "-m", "wip", "--", INDEX)
     before = release_branch.state
-    texts = ("committed already, but not as", "git rebase", "release.commits")
+    texts = ("already committed, but not as", "git rebase", "release.commits")
     check_result(release_branch.run_task("commit-index-backup"), 1, *texts)
     assert release_branch.state == before
 

@@ -13,8 +13,8 @@ import pytest
 
 from demo_backups.backup.script import InstalledScript, Script
 from demo_backups.backup.script_lint import LintResult
-from demo_backups.records.check import Outcome
-from demo_backups.records.record import Record, RecordedCheck
+from demo_backups.records.check import Check, Outcome
+from demo_backups.records.record import Record, VerificationDetails, new_record
 from demo_backups.release.facts import CronState, DatabaseFacts, HostFacts, ReleaseFacts, Unavailable
 from demo_backups.release.git_state import LocalState, MergeState, RemoteState
 from demo_backups.release.plan import PHASES, Mark, Plan, make_plan, mark_steps
@@ -45,20 +45,20 @@ def backup_of(database: str, modified: datetime = CREATED, size: int = 4096) -> 
     return File(PurePosixPath(f"/srv/backups/{prefix}_{modified:%Y-%m-%d_%H-%M-%S}.db"), size, modified)
 
 
-def checks(*passed: bool | None) -> list[RecordedCheck]:
-    return [{"name": f"check {number}", "passed": value, "detail": ""} for number, value in enumerate(passed)]
+def checks(*passed: bool | None) -> list[Check]:
+    return [Check(f"check {number}", Outcome(value), "") for number, value in enumerate(passed)]
 
 
 def verification(database: str, file: File | None = None, /, **changes: Any) -> Record:
     file = file or backup_of(database)
-    record = Record("verification", HOST, database, when="2026-11-24T19:10:00+00:00")
+    record = new_record("verification", HOST, database, when="2026-11-24T19:10:00+00:00")
     record.exit_status, record.checks = 0, checks(True, True)
     record.backup, record.bytes, record.created = str(file.path), file.bytes, file.modified.isoformat()
     return replace(record, **changes)
 
 
 def rehearsal(database: str, **changes: Any) -> Record:
-    record = Record("rehearsal", "rehearsal", database, when="2026-11-24T18:10:00+00:00", exit_status=0)
+    record = new_record("rehearsal", "rehearsal", database, when="2026-11-24T18:10:00+00:00", exit_status=0)
     record.checks, record.script_sha256 = checks(True), script_of(database).sha256
     return replace(record, **changes)
 
@@ -302,7 +302,7 @@ def test_new_release_starts_with_unblocked_steps(facts: ReleaseFacts) -> None:
 
 
 NOT_ENABLED = on_host("index", cron=CronState.NOT_ENABLED)
-QUICK: list[RecordedCheck] = [{"name": "integrity", "passed": True, "detail": "quick_check: ok"}]
+QUICK = VerificationDetails(quick=True)
 NO_BACKUP = ("index-run", TO_DO, "not made a backup")
 STARTED_BEFORE = replace(backup_of("index", SINCE - timedelta(seconds=2)), modified=CREATED)
 NO_SUCH_DAY = "/srv/backups/backup_2026-02-31_20-05-00.db"
@@ -622,9 +622,9 @@ def test_new_deployment_invalidates_older_backups(facts: ReleaseFacts) -> None:
         ([verification("index", created=None)], DONE, "passed"),  # of schema 1
         ([verification("index", created=CREATED.astimezone(timezone.utc).isoformat())], DONE, "passed"),
         ([verification("index", host="other")], TO_DO, "is not verified"),
-        ([verification("index", checks=QUICK)], TO_DO, "is not verified"),
-        ([verification("index"), verification("index", checks=QUICK)], DONE, "passed"),
-        ([verification("index", checks=QUICK, exit_status=1)], TO_DO, "FAILED"),
+        ([verification("index", details=QUICK)], TO_DO, "is not verified"),
+        ([verification("index"), verification("index", details=QUICK)], DONE, "passed"),
+        ([verification("index", details=QUICK, exit_status=1)], TO_DO, "FAILED"),
         ([verification("index", host="local")], TO_DO, "is not verified"),
         ([verification("index", database="tracker")], TO_DO, "is not verified"),
         ([verification("index", kind="run")], TO_DO, "is not verified"),

@@ -156,5 +156,5 @@ def test_open_without_browser_prints_path(report: Report, home: Path) -> None:
         (home / "bin" / name).symlink_to(shutil.which(name) or "/nowhere")
     done = report("--open", PATH=str(home / "bin"), DISPLAY="", WAYLAND_DISPLAY="", BROWSER="")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"the report is {ROOT / 'reports/index.html'}: no browser was found, open it in one\n"
+    assert done.stdout == f"no browser was found; the report is {ROOT / 'reports/index.html'}\n"
     assert (home / "reports/index.html").is_file()

@@ -70,7 +70,7 @@ def test_revoked_key_is_refused(server: Server) -> None:
     assert f"is revoked by a @revoked line, {server.known_hosts}:1: refused" in str(connection_error(server))
 
 
-def test_authority_only_key_is_accepted_by_printed_command(server: Server) -> None:
+def test_printed_command_accepts_authority_key(server: Server) -> None:
     text = server.known_hosts.read_text()
     server.known_hosts.write_text("@cert-authority * " + text.split(" ", 1)[1])
     error = connection_error(server)
@@ -114,7 +114,7 @@ def test_silent_server_is_given_up(
     replace_server(lambda connection: None)
     error = connection_error(server)
     assert "no SSH connection to 127.0.0.1" in str(error)
-    assert error.output == "it sent no greeting of an SSH server within 0.2 s"
+    assert error.output == "it sent no SSH banner within 0.2 s"
     assert error.exit_code == COULD_NOT_LOOK
 
 
@@ -123,7 +123,7 @@ def test_server_silent_after_banner_is_given_up(server: Server, replace_server: 
     replace_server(lambda connection: connection.sendall(b"SSH-2.0-silent\r\n"))
     error = connection_error(server)
     assert "no SSH connection to 127.0.0.1" in str(error)
-    assert error.output == "it stopped answering before the keys were agreed on"
+    assert error.output == "it stopped answering during the key exchange"
 
 
 def test_other_protocol_is_no_ssh_server(server: Server, replace_server: Callable[[Answer], None]) -> None:

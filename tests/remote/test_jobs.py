@@ -129,7 +129,7 @@ def test_description_is_parsed_as_it_was() -> None:
     assert job.when == "2025-11-24 22:30:56+00:00"
 
 
-def test_names_that_are_no_utf_8_are_described() -> None:
+def test_invalid_utf8_names_are_described() -> None:
     odd = "/b/\udcff.db"
     job = parse_job(f"1.5\n{describe_job(Job(BACKUP, 'index', 'copy', odd, 1, [odd])).decode()}")
     assert job
@@ -395,7 +395,7 @@ def test_replaced_job_cannot_be_followed(here: Host, database: Database) -> None
     first = start_job(here, database, JOB, "true")
     wait_until(lambda: not is_job_running(here, database, BACKUP), "the end of the first job")
     run_job(here, database, "true")
-    with pytest.raises(CouldNotLookError, match="another backup of the tracker database was started since"):
+    with pytest.raises(CouldNotLookError, match="another backup of the tracker database has been started"):
         follow(here, database, first)
 
 
@@ -554,7 +554,7 @@ def test_state_of_other_user_is_rejected(here: Host, database: Database, home: P
     ):
         with pytest.raises(CouldNotLookError) as error:
             query()
-        says(error, "is another user's: it is rejected", "its owner is nobody", "rm -r ")
+        says(error, "belongs to another user: it is rejected", "its owner is nobody", "rm -r ")
     with pytest.raises(StepError, match="could not stop it") as refused:
         stop(here, database, "stopped")
     says(refused, "its owner is nobody")

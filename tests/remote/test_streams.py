@@ -55,7 +55,7 @@ def test_bytes_arrive_as_they_were_sent(either: Host, tmp_path: Path, size: int)
     assert sent.sha256 == received.sha256 == sha256(data)
 
 
-def test_greeting_is_no_part_of_what_is_received(demo: Demo, host: Host) -> None:
+def test_greeting_is_not_received_as_data(demo: Demo, host: Host) -> None:
     set_login_shell(demo, 'echo Welcome; echo "You have mail" >&2; exec /bin/sh "$@"')
     sink = io.BytesIO()
     receive(host, "receive it", "printf data", sink)
@@ -231,15 +231,16 @@ def test_damaged_transfer_changes_nothing(here: Host, folder: Path, sent: bytes,
     write = FileWrite(PurePosixPath(path), sha256(NEW), replaces=sha256(OLD) if exists else None, keep_previous=True)
     with pytest.raises(StepError) as caught:
         write_file(here, "put it in place", write, sent)
-    assert caught.value.output == "it was damaged on the way"
+    assert caught.value.output == "the transfer was damaged"
     assert names(path) == ({"file"} if exists else set())
     assert not exists or path.read_bytes() == OLD
 
 
-def test_file_changed_since_it_was_read_is_kept(here: Host, folder: Path) -> None:
+def test_file_changed_since_reading_is_kept(here: Host, folder: Path) -> None:
     path = folder / "file"
     path.write_bytes(b"of somebody else")
-    for replaces, output in ((sha256(OLD), "it has been changed meanwhile"), (None, "it has been created meanwhile")):
+    changed, created = "it has changed since it was read", "it has been created since it was looked for"
+    for replaces, output in ((sha256(OLD), changed), (None, created)):
         with pytest.raises(StepError) as caught:
             put(here, path, replaces=replaces)
         assert caught.value.output == output
@@ -309,5 +310,5 @@ def test_escaped_pattern_matches_only_the_name(folder: Path, name: str) -> None:
 @pytest.mark.parametrize("answer", ["", "garbage", "1 +0000 1 f /x", "1 +0000 many f /x\\0", "nan +0000 1 f /x\\0"])
 def test_unreadable_answer_is_no_missing_file(here: Host, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
     monkeypatch.setattr("demo_backups.remote.files.file_command", lambda path: f"printf '{answer}'")
-    with pytest.raises(CouldNotLookError, match="could not look at /x: the answer cannot be read"):
+    with pytest.raises(CouldNotLookError, match="could not look at /x: the answer cannot be parsed"):
         stat_file(here, PurePosixPath("/x"))

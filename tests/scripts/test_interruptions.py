@@ -77,7 +77,7 @@ def test_copy_of_killed_run_keeps_lock(setup: ScriptSetup, stop_midway: StopMidw
         script.wait()
         done = setup.run()
         assert done.returncode == 1
-        assert f"another run is at work in {setup.folder}" in done.stderr
+        assert f"another run is in progress in {setup.folder}" in done.stderr
         assert file_size(setup.part)
         os.killpg(script.pid, signal.SIGCONT)
         wait_until(lambda: is_unlocked(setup), "the end of the copy")
@@ -116,7 +116,7 @@ def test_second_run_at_once_is_refused(setup: ScriptSetup, stop_midway: StopMidw
         before = file_size(setup.part)
         done = setup.run()
         assert done.returncode == 1
-        assert f"another run is at work in {setup.folder}" in done.stderr
+        assert f"another run is in progress in {setup.folder}" in done.stderr
         assert file_size(setup.part) == before
         os.killpg(script.pid, signal.SIGCONT)
         assert finish(script).returncode == 0

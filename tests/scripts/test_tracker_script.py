@@ -153,7 +153,7 @@ def test_lock_and_part_do_not_affect_other(both: Both, project_settings: Setting
         with both.start(locked) as refused:  # the lock does stop its own script
             _, errors = refused.communicate(timeout=60)
         assert refused.returncode == 1
-        assert f"another run is at work in {both.folder}" in errors
+        assert f"another run is in progress in {both.folder}" in errors
         assert process.stdin
         process.stdin.close()
     assert part.read_text() == "half a copy"

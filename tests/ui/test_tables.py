@@ -85,12 +85,12 @@ def test_a_size_is_exact() -> None:
     assert format_size(0) == "0 bytes"
 
 
-def test_words_in_brackets_and_colons_are_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_brackets_and_colons_are_no_markup(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "[bold]x[/bold] [/] :warning: /a/[b].db 1.2.3.4"
     assert printed(lambda out: out.print(text), monkeypatch=monkeypatch) == f"{text}\n"
 
 
-def test_without_a_terminal_there_are_no_colours_and_long_lines_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_without_terminal_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     text = printed(print_verification, VERIFICATION, monkeypatch=monkeypatch)
     assert "\x1b" not in text
     long = replace(VERIFICATION, checks=[Check("query", Outcome.FAILED, "w" * 120)])
@@ -116,7 +116,7 @@ def test_the_verdict_says_what_the_checks_say(
     assert text.rstrip().splitlines()[-1] == verdict
 
 
-def test_a_verification_shows_every_check_and_what_it_saw(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verification_shows_every_check(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = printed(print_verification, VERIFICATION, monkeypatch=monkeypatch).splitlines()
     assert [line.rstrip() for line in lines[:2]] == [f"backup  {BACKUP.path}", "source  /app/sqlite3.db"]
     assert [re.split(r"  +", line.strip()) for line in lines[5:8]] == [
@@ -146,7 +146,7 @@ def test_nothing_is_lost_in_a_narrow_table(width: int, monkeypatch: pytest.Monke
         assert "2024-11-24 20:00:00+05:30" in text
 
 
-def test_escape_sequences_do_not_come_through_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_table_escapes_control_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
     odd = PurePosixPath("/b/\x1b[31m\udcff.db")
     seen = replace(VERIFICATION, path=odd, checks=[Check("query", Outcome.FAILED, "\x1b[2J[red]")])
     text = printed(print_verification, seen, monkeypatch=monkeypatch)
@@ -163,7 +163,7 @@ def test_no_backup_at_all_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_list_without_a_backup_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     text = printed(print_backups, [], monkeypatch=monkeypatch)
-    assert text == "there is no backup of it there\n"
+    assert text == "no backups\n"
 
 
 # --- what a result is called ---------------------------------------------------------------------------------------
@@ -175,9 +175,9 @@ def test_a_list_without_a_backup_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
         (run(), "done", Tone.GOOD),
         (run(exit_status=1), "failed, exit status 1", Tone.BAD),
         (run(exit_status=23), "failed, exit status 23", Tone.BAD),
-        (run(exit_status=3), "could not look", Tone.WARNING),
+        (run(exit_status=3), "a fact could not be read", Tone.WARNING),
         (run(exit_status=130), "interrupted", Tone.WARNING),
-        (run(exit_status=None), "its end is not known", Tone.WARNING),
+        (run(exit_status=None), "exit status unknown", Tone.WARNING),
         (verification(), "all 5 checks passed", Tone.GOOD),
         (verification(checks=checks(integrity=False), exit_status=1), "1 of 5 checks failed: integrity", Tone.BAD),
         (verification(checks=checks(size=False, query=None)), "1 of 5 checks failed: size", Tone.BAD),
@@ -190,7 +190,7 @@ def test_a_list_without_a_backup_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
         (verification(exit_status=1), "failed, exit status 1", Tone.BAD),  # a rehearsal whose writer failed
     ],
 )
-def test_a_few_words_say_how_a_record_ended(record: Record, words: str, tone: Tone) -> None:
+def test_outcome_of_record_is_described(record: Record, words: str, tone: Tone) -> None:
     assert describe_outcome(record) == (words, tone)
 
 
@@ -198,9 +198,7 @@ def test_a_few_words_say_how_a_record_ended(record: Record, words: str, tone: To
 
 
 @pytest.mark.parametrize(("kind", "seen"), [("backup", 400), ("check", None)])
-def test_on_a_terminal_the_time_is_that_of_the_run_however_late_it_is_attached_to(
-    kind: str, seen: int | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_shows_time_of_job(kind: str, seen: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setenv("TERM", "xterm")
     screen = io.StringIO()

@@ -1,4 +1,4 @@
-"""The five checks of a backup, each decided from what the host printed: no I/O."""
+"""The five checks of a backup, each decided from what the host printed, without I/O."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _compare_size(size: int, header: Header | None) -> Check:
     if header.bytes is None:
         return Check("size", Outcome.UNKNOWN, f"{size:,} bytes; the header has no valid page count to compare with")
     if header.bytes != size:
-        return Check("size", Outcome.FAILED, f"{size:,} bytes, but {header.bytes:,} by the header")
+        return Check("size", Outcome.FAILED, f"{size:,} bytes, but the header says {header.bytes:,}")
     return Check("size", Outcome.PASSED, f"{size:,} bytes, as the header says")
 
 

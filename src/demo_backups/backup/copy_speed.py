@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from statistics import median
 
-from ..records.record import Record
+from ..records.record import Record, RunRecord
 from ..remote.host import Host
 from ..remote.shell import quote
 
@@ -70,18 +70,18 @@ def recorded_speed(records: Iterable[Record], host: str, database: str) -> float
     """Return the median speed of the latest successful runs on a host, in bytes per second; None if there is none."""
     speeds = []
     for record in sorted(records, key=lambda record: record.when):
-        is_run = record.kind == "run" and record.exit_status == 0
-        if is_run and record.host == host and record.database == database:
+        if not isinstance(record, RunRecord) or record.exit_status != 0:
+            continue
+        if (record.host, record.database) == (host, database):
             speed = _speed_of_run(record)
             if speed is not None:
                 speeds.append(speed)
     return median(speeds[-MAX_RUNS:]) if speeds else None
 
 
-def _speed_of_run(run: Record) -> float | None:
+def _speed_of_run(run: RunRecord) -> float | None:
     """Return bytes per second, without the wait for a lock, which blocks no writer; None where the record has none."""
-    waited = run.details.get("waited_seconds")  # the details of a record are not validated
-    copy_seconds = (run.seconds or 0.0) - (waited if isinstance(waited, float) else 0.0)
+    copy_seconds = (run.seconds or 0.0) - (run.details.waited_seconds or 0.0)
     if not run.bytes or copy_seconds <= 0:
         return None
     return run.bytes / copy_seconds

@@ -33,9 +33,14 @@ class CrontabJob:
     script: PurePosixPath
 
     @property
+    def marker(self) -> str:
+        """The start of the comment above the job, which marks it as ours."""
+        return f"# demo-backups: {self.database} database"
+
+    @property
     def comment(self) -> str:
-        """The comment above the job, which marks it as ours."""
-        return f"# demo-backups: {self.database} database (inv enable-{self.database}-backup)"
+        """The comment above the job."""
+        return f"{self.marker} (inv enable --database {self.database})"
 
     @property
     def line(self) -> str:
@@ -46,6 +51,11 @@ class CrontabJob:
     def block(self) -> str:
         """The lines that enabling adds."""
         return f"{self.comment}\n{self.line}\n"
+
+    @property
+    def block_pattern(self) -> re.Pattern[str]:
+        """What the lines look like in a crontab: earlier versions named another task in the comment."""
+        return re.compile(rf"^{re.escape(self.marker)} \(inv [^\n]*\)\n{re.escape(self.line)}\n", re.MULTILINE)
 
 
 def escape_command(command: str) -> str:
@@ -92,7 +102,7 @@ def count_daily_runs(database: Database, text: str) -> int:
 
 
 def backup_command(database: Database, script: Script) -> str:
-    """Build the command that backs a database up: the script, and each path of the settings that it does not have."""
+    """Build the command that backs a database up: the script, with the paths that differ from its defaults."""
     paths = {"DATABASE_FILE": database.source, "BACKUP_DIR": database.backup_dir}
     variables = [f"{name}={quote(path)}" for name, path in paths.items() if script.default(name) != str(path)]
     return " ".join([*variables, quote(database.script)])
@@ -121,7 +131,7 @@ def add_job(text: str, job: CrontabJob) -> str:
         parts = split_line(line)
         if parts and quote(job.script) in unescape_command(parts[1]):
             raise CrontabConflictError(
-                "another line of the crontab runs this script already",
+                "another line of the crontab already runs this script",
                 output=line,
                 advice="remove that line (crontab -e), or keep it and do not enable this one",
             )
@@ -133,11 +143,9 @@ def remove_job(text: str, job: CrontabJob) -> str:
 
     Returns `text` unchanged where it does not have the job. Raises CrontabConflictError where the job was edited.
     """
-    # A line end before the text and the block, so that only whole lines match.
-    before, match, after = f"\n{text}".partition(f"\n{job.block}")
-    rest = f"{before}\n{after}"[1:] if match else text
-    if has_job(rest, job) or (not match and job.comment in text):
-        lines = [line for line in text.splitlines() if job.comment in line or str(job.script) in line]
+    rest, count = job.block_pattern.subn("", text, count=1)
+    if has_job(rest, job) or (not count and job.marker in text):
+        lines = [line for line in text.splitlines() if job.marker in line or str(job.script) in line]
         raise CrontabConflictError(
             "the line in the crontab was edited since it was enabled",
             output="\n".join(lines),
@@ -186,10 +194,10 @@ def check_log_writable(host: Host, log: PurePosixPath) -> None:
 
 
 def install_command(old: str | None, new: str | None) -> str:
-    """Build the command that replaces the crontab by its standard input; `None` is no crontab at all.
+    """Build the command that replaces the crontab with its standard input; `None` is no crontab at all.
 
-    It keeps the old crontab, and fails if that has changed since it was read. The command has no line of a crontab:
-    every user of the host can read the arguments of a command, and sudo logs them.
+    It keeps the old crontab, and fails if that has changed since it was read. The command itself contains no line of a
+    crontab, because every user of the host can read the arguments of a command, and sudo logs them.
     """
     old_sha256 = hashlib.sha256(_encode(old)).hexdigest()
     new_sha256 = hashlib.sha256(_encode(new)).hexdigest()
@@ -219,11 +227,11 @@ def install_command(old: str | None, new: str | None) -> str:
 
 
 def install_crontab(host: Host, old: str | None, new: str | None) -> None:
-    """Replace the crontab, and check that the new one is in force; raises StepError."""
+    """Replace the crontab, and check that the new one is installed; raises StepError."""
     send(host, "install the crontab", install_command(old, new), _encode(new))
     if _encode(read_crontab(host)) != _encode(new):
         raise StepError(
-            "the crontab in force is not the one that was installed",
+            "the installed crontab is not the one that was sent",
             host=host.name,
             advice=f"on the host, compare crontab -l with {STATE_DIR.replace(HOME, '~')}/crontab.previous",
         )

@@ -76,8 +76,8 @@ def collect_result(host: Host, database: Database, job: Job, status: JobStatus, 
         raise NoNewBackupError(
             f"the script exited with 0, but there is no new backup in {database.backup_dir}",
             host=host.name,
-            advice="does the script on the host write to another folder, or did somebody remove the backup? "
-            f"See: {host.task(f'deploy-{database.name}-backup', '--dry-run')}",
+            advice="does the script on the host write to another directory, or was the backup removed? "
+            f"See: {host.task('deploy', '--database', database.name, '--dry-run')}",
         )
     return backup
 

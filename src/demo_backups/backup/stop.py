@@ -20,7 +20,7 @@ STOP_TIMEOUT = 10  # seconds between SIGTERM and SIGKILL
 
 @dataclass(frozen=True)
 class ActiveJobs:
-    """What is running for a database: the kinds of its jobs, and the processes of its backup, also one by cron."""
+    """What is running for a database: the kinds of its jobs, and the processes of its backup, including one by cron."""
 
     kinds: list[str]
     processes: list[Process]
@@ -80,7 +80,7 @@ def end_backup(host: Host, database: Database, message: str) -> None:
 
 
 def _wait_for_end(host: Host, database: Database) -> bool:
-    """Wait up to STOP_TIMEOUT seconds until nothing is running; tell whether that came about."""
+    """Wait up to STOP_TIMEOUT seconds until nothing is running; return whether that is so."""
     deadline = time.monotonic() + STOP_TIMEOUT
     while not active_jobs(host, database).is_idle:
         if time.monotonic() > deadline:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, ConfigDict, Field, with_config
 
 
 class Outcome(enum.Enum):
@@ -15,12 +18,19 @@ class Outcome(enum.Enum):
     UNKNOWN = None
 
 
+def _parse_outcome(value: Any) -> Outcome:
+    if value is None or isinstance(value, bool):
+        return Outcome(value)
+    raise ValueError("must be true, false or null")
+
+
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Check:
     """One check: its name, its outcome, and the details that the outcome rests on."""
 
     name: str
-    outcome: Outcome
+    outcome: Annotated[Outcome, BeforeValidator(_parse_outcome), Field(validation_alias="passed")]
     detail: str
 
     def as_json(self) -> dict[str, str | bool | None]:

@@ -1,58 +1,98 @@
-"""One record of what a task did on a host."""
+"""The record of what one task did on a host: one model per kind, with the same fields and its own details."""
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     ConfigDict,
     Field,
-    StrictBool,
     StrictFloat,
     StrictInt,
     TypeAdapter,
     with_config,
 )
-from typing_extensions import TypedDict
 
-from .check import Outcome, combine_outcomes
+from .check import Check, Outcome, combine_outcomes
 
 SCHEMA = 2
+MIN_YEAR, MAX_YEAR = 1000, 9000  # such a time can be converted to every zone
+
+# --- values ---------------------------------------------------------------------------------------------------------
 
 
 def _timestamp(text: str) -> str:
     with contextlib.suppress(ValueError):
-        moment = datetime.fromisoformat(text)
-        # Every reader can say it in its own zone and reckon with it, which the calendar's first and last years forbid.
-        if moment.tzinfo and 1000 <= moment.year < 9000:
+        time = datetime.fromisoformat(text)
+        if time.tzinfo and MIN_YEAR <= time.year < MAX_YEAR:
             return text
     raise ValueError("must be a time with its zone, as in 2026-01-31T12:00:00+00:00")
 
 
 Timestamp = Annotated[str, AfterValidator(_timestamp)]
-Size = Annotated[StrictInt, Field(ge=0, lt=2**63)]  # what a file can have
-Duration = Annotated[StrictFloat, Field(gt=-1e12, lt=1e12)]  # below 0 where a clock was put back
+Size = Annotated[StrictInt, Field(ge=0, lt=2**63)]  # bytes, as a file can have
+Duration = Annotated[StrictFloat, Field(gt=-1e12, lt=1e12)]  # seconds; negative if a clock was set back
 
 
-@with_config(ConfigDict(extra="forbid"))
-class RecordedCheck(TypedDict):
-    """One check of a backup, as a record has it; `passed` is None where it could not be made."""
+# --- the details of each kind ---------------------------------------------------------------------------------------
 
-    name: str
-    passed: StrictBool | None
-    detail: str
+
+class Details(BaseModel):
+    """What only some kinds of record have.
+
+    Unknown values, of a later version, are kept. Values that were not set are not written.
+    """
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+
+class RunDetails(Details):
+    """The details of a run; `job_started` is the start of its job by the host's clock, set when its end is known."""
+
+    waited_seconds: Duration | None = None
+    job_started: Timestamp | None = None
+
+
+class VerificationDetails(Details):
+    """The details of a verification: the size of the source, and whether only quick_check was used."""
+
+    source_bytes: Size | None = None
+    quick: bool = False
+    job_started: Timestamp | None = None
+
+
+class Traffic(BaseModel):
+    """What the live writer of a rehearsal did; `slowest` write in seconds."""
+
+    model_config = Details.model_config
+
+    commits: int
+    failed: int
+    slowest: float
+
+
+class RehearsalDetails(RunDetails, VerificationDetails):
+    """The details of a rehearsal, which is also a run and a verification."""
+
+    journal: str | None = None
+    asked_commits_per_second: float | None = None
+    traffic: Traffic | None = None
+
+
+# --- the records ----------------------------------------------------------------------------------------------------
 
 
 @with_config(ConfigDict(extra="forbid", allow_inf_nan=False))
-@dataclass
+@dataclass(kw_only=True)
 class Record:
-    """What one task did or saw on a host, `kind` says which. Sizes in bytes, durations in seconds, times in ISO 8601.
+    """What one task did or observed on a host. Sizes in bytes, durations in seconds, times in ISO 8601.
 
-    The types are checked where a record is read.
+    The values are validated where a record is read or written.
     """
 
     kind: str
@@ -63,21 +103,129 @@ class Record:
     who: str = ""
     script_sha256: str | None = None
     commands: list[str] = field(default_factory=list)
-    exit_status: StrictInt | None = None  # of the script where it ran, else of the task
+    exit_status: StrictInt | None = None  # of the script if it ran, else of the task
     backup: str | None = None
     bytes: Size | None = None
-    created: Timestamp | None = None  # the backup was written last, by the server's clock
+    created: Timestamp | None = None  # modification time of the backup, by the server's clock
     seconds: Duration | None = None
-    checks: list[RecordedCheck] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
     integrity_check: list[str] = field(default_factory=list)
     error: str | None = None
-    details: dict[str, Any] = field(default_factory=dict)
+    details: Details = field(default_factory=Details)
 
     @property
-    def passed(self) -> bool | None:
-        """The verdict of its checks; True also where none was made."""
-        passed: bool | None = combine_outcomes(Outcome(check["passed"]) for check in self.checks).value
-        return passed
+    def outcome(self) -> Outcome:
+        """The outcome of all its checks; passed if it has none."""
+        return combine_outcomes(check.outcome for check in self.checks)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the object that is written to a file and that `inv history --json` prints."""
+        content = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        content["checks"] = [check.as_json() for check in self.checks]
+        content["details"] = self.details.model_dump(exclude_unset=True)
+        return content
 
 
-_SCHEMA = TypeAdapter(Record)
+@dataclass(kw_only=True)
+class DeployRecord(Record):
+    """The record of a deployment."""
+
+    kind: Literal["deploy"] = "deploy"
+
+
+@dataclass(kw_only=True)
+class RunRecord(Record):
+    """The record of a backup."""
+
+    kind: Literal["run"] = "run"
+    details: RunDetails = field(default_factory=RunDetails)
+
+
+@dataclass(kw_only=True)
+class VerificationRecord(Record):
+    """The record of a verification."""
+
+    kind: Literal["verification"] = "verification"
+    details: VerificationDetails = field(default_factory=VerificationDetails)
+
+
+@dataclass(kw_only=True)
+class RehearsalRecord(Record):
+    """The record of a rehearsal."""
+
+    kind: Literal["rehearsal"] = "rehearsal"
+    details: RehearsalDetails = field(default_factory=RehearsalDetails)
+
+
+@dataclass(kw_only=True)
+class EnableRecord(Record):
+    """The record of a job that was added to a crontab."""
+
+    kind: Literal["enable"] = "enable"
+
+
+@dataclass(kw_only=True)
+class DisableRecord(Record):
+    """The record of a job that was removed from a crontab."""
+
+    kind: Literal["disable"] = "disable"
+
+
+@dataclass(kw_only=True)
+class EnableWalRecord(Record):
+    """The record of a changed journal mode."""
+
+    kind: Literal["enable-wal"] = "enable-wal"
+
+
+@dataclass(kw_only=True)
+class StopRecord(Record):
+    """The record of a backup that was stopped."""
+
+    kind: Literal["stop-backup"] = "stop-backup"
+
+
+@dataclass(kw_only=True)
+class AttachRecord(Record):
+    """The record of an attach that found no job, as earlier versions wrote it."""
+
+    kind: Literal["attach"] = "attach"
+
+
+RECORDS = (
+    *(DeployRecord, RunRecord, VerificationRecord, RehearsalRecord, EnableRecord, DisableRecord),
+    *(EnableWalRecord, StopRecord, AttachRecord),
+)
+KINDS: dict[str, type[Record]] = {cls.kind: cls for cls in RECORDS}
+AnyRecord: TypeAlias = (
+    DeployRecord
+    | RunRecord
+    | VerificationRecord
+    | RehearsalRecord
+    | EnableRecord
+    | DisableRecord
+    | EnableWalRecord
+    | StopRecord
+    | AttachRecord
+)
+_ADAPTER: TypeAdapter[AnyRecord] = TypeAdapter(Annotated[AnyRecord, Field(discriminator="kind")])
+
+
+def new_record(kind: str, host: str, database: str, **values: Any) -> Record:
+    """Make a record of a kind, with the current time."""
+    return KINDS[kind](host=host, database=database, **values)
+
+
+def validate_record(content: dict[str, Any]) -> Record:
+    """Make a record of the object in a file; raises pydantic's ValidationError."""
+    return _ADAPTER.validate_python(_upgrade(content))
+
+
+def _upgrade(content: dict[str, Any]) -> dict[str, Any]:
+    """Add what records of earlier versions lack: only the text of a check said that it was a quick_check."""
+    details, checks = content.get("details", {}), content.get("checks")
+    if not isinstance(details, dict) or "quick" in details or not isinstance(checks, list):
+        return content
+    texts = [check.get("detail") for check in checks if isinstance(check, dict)]
+    is_quick = any(isinstance(text, str) and text.startswith("quick_check:") for text in texts)
+    return content | {"details": details | {"quick": True}} if is_quick else content

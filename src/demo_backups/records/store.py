@@ -10,187 +10,221 @@ import reprlib
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import (
-    ValidationError,
-)
+from pydantic import ValidationError
 
 from ..errors import FAILED, INTERRUPTED, BackupsError, CouldNotLookError, StepError
 from ..project import ROOT, whoami
 from ..settings import Settings
-from .record import _SCHEMA, SCHEMA, Record
+from .record import KINDS, SCHEMA, Record, validate_record
 
-ADVICE = "set evidence_dir to a folder that can be {} (INVOKE_EVIDENCE_DIR)"
+R = TypeVar("R", bound=Record)
+MOST_MISTAKES = 3  # of an invalid record, that are named
 
 
 def records_dir(settings: Settings) -> Path:
-    """The folder of the records: `evidence_dir`, from this checkout's root where it is relative."""
+    """Return the directory of the records: `evidence_dir`, relative to the root of this checkout."""
     return ROOT / Path(settings.evidence_dir).expanduser()
 
 
-@contextlib.contextmanager
-def record_outcome(into: Path, record: Record) -> Iterator[Record]:
-    """Write the record of what is done inside, and of who does it, into a folder, however that ends.
+@dataclass(frozen=True)
+class InvalidRecord:
+    """A file in the directory of records that is not a record, and the reason."""
 
-    Raises StepError where the folder cannot be written: before anything is done.
+    path: Path
+    reason: str
+
+
+# --- write ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def record_outcome(folder: Path, record: R) -> Iterator[R]:
+    """Write the record of what is done inside and of how it ends.
+
+    Raises StepError before anything is done if the directory cannot be written.
     """
     record.who = record.who or whoami()
-    with _translate_oserror(into), tempfile.TemporaryFile(dir=into):
-        pass
-    started = time.monotonic()
+    _check_writable(folder)
+    start = time.monotonic()
     try:
         yield record
     except BaseException as error:
         record.error = str(error) or type(error).__name__
-        _complete(record, _status(error), started)
+        _complete(record, _exit_code(error), start)
         try:
-            write_record(into, record)
-        except StepError as unwritten:
-            # It must not hide what went wrong.
+            write_record(folder, record)
+        except StepError as write_error:
+            # It must not hide the first error.
             if isinstance(error, BackupsError):
-                error.output = f"{error.output}\n{unwritten}".strip()
+                error.output = f"{error.output}\n{write_error}".strip()
         raise
-    _complete(record, 0, started)
-    write_record(into, record)
+    _complete(record, 0, start)
+    write_record(folder, record)
 
 
-def _complete(record: Record, status: int, started: float) -> None:
+def _check_writable(folder: Path) -> None:
+    with _translate_oserror(folder), tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+def _complete(record: Record, exit_code: int, start: float) -> None:
     if record.seconds is None:
-        record.seconds = round(time.monotonic() - started, 3)
+        record.seconds = round(time.monotonic() - start, 3)
     if record.exit_status is None:
-        record.exit_status = status
+        record.exit_status = exit_code
 
 
-def _status(error: BaseException) -> int:
+def _exit_code(error: BaseException) -> int:
     if isinstance(error, BackupsError):
         return error.exit_code
     return INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
 
 
-@dataclass(frozen=True)
-class InvalidRecord:
-    """A file among the records that is none: where it is, and what is wrong with it."""
+def write_record(folder: Path, record: Record) -> Path:
+    """Write a record to a hidden file, flush it and rename it; raises StepError.
 
-    path: Path
-    why: str
+    A record with an invalid value is not written, since it could not be read again.
+    """
+    content = record.as_json()
+    try:
+        validate_record(content)
+    except ValidationError as error:
+        raise StepError("the record was not written: it has invalid values", output=_describe(error)) from error
+    with (
+        _translate_oserror(folder),
+        tempfile.NamedTemporaryFile("w", dir=folder, prefix=".", delete=False, encoding="utf-8") as file,
+    ):
+        try:
+            json.dump(content, file, indent=2)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+            return Path(file.name).replace(folder / _file_name(record))
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise
+
+
+def _file_name(record: Record) -> str:
+    parts = (record.when[:26].replace(":", "-"), record.kind, record.host, record.database)
+    return "_".join(re.sub(r"[^A-Za-z0-9.-]+", "-", part) for part in parts) + ".json"
+
+
+@contextlib.contextmanager
+def _translate_oserror(folder: Path) -> Iterator[None]:
+    """Create the directory; raise StepError if something inside cannot be written to it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise StepError(
+            f"the record could not be written to {folder}",
+            output=str(error),
+            advice="set evidence_dir to a directory that can be written (INVOKE_EVIDENCE_DIR)",
+        ) from error
+
+
+# --- read -----------------------------------------------------------------------------------------------------------
 
 
 def read_records(folder: Path) -> tuple[list[Record], list[InvalidRecord]]:
-    """Read the records of a folder, the oldest first, and name those that cannot be read.
+    """Read the records of a directory, the oldest first, and name the files that are not valid records.
 
-    A folder that is not there has none; raises CouldNotLookError for one that cannot be read.
+    A missing directory has no records. Raises CouldNotLookError if it cannot be read.
     """
-    records, damaged = [], []
-    for path in _files(folder):
+    records, invalid = [], []
+    for path in _list_files(folder):
         try:
             records.append(_read_record(path))
         except ValueError as error:
-            damaged.append(InvalidRecord(path, str(error)))
-    return sorted(records, key=lambda record: datetime.fromisoformat(record.when)), damaged
+            invalid.append(InvalidRecord(path, str(error)))
+    return sorted(records, key=lambda record: datetime.fromisoformat(record.when)), invalid
 
 
 def filter_records(records: Iterable[Record], host: str | None, database: str | None) -> list[Record]:
-    """Those of one host, and of one database; None stands for all."""
-    return [each for each in records if host in (None, each.host) and database in (None, each.database)]
+    """Return the records of one host and one database; None stands for all."""
+    return [record for record in records if host in (None, record.host) and database in (None, record.database)]
 
 
-def _files(folder: Path) -> list[Path]:
-    """The records' files; those that are hidden are still being written, or were left half-written."""
+def _list_files(folder: Path) -> list[Path]:
+    """List the files of records; hidden ones are still being written, or were left by a crash."""
     try:
-        # By way of its '.', it must be one that can be entered: else none of its files could be opened.
+        # The '.' fails for a directory that cannot be entered: none of its files could be opened.
         with os.scandir(f"{folder}/.") as entries:
             names = sorted(entry.name for entry in entries)
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not folder.is_symlink():
             return []
         raise CouldNotLookError(
-            f"the records in {folder} cannot be read", output=str(error), advice=ADVICE.format("read")
+            f"the records in {folder} cannot be read",
+            output=str(error),
+            advice="set evidence_dir to a directory that can be read (INVOKE_EVIDENCE_DIR)",
         ) from error
     return [folder / name for name in names if name.endswith(".json") and not name.startswith(".")]
 
 
 def _read_record(path: Path) -> Record:
-    """Read one record; raises ValueError that says what is wrong."""
+    """Read one record; raises ValueError with the reason if it is invalid."""
+    content = _read_object(path)
+    _check_schema(content.get("schema"))
+    if "when" not in content:  # which has a default in a new record
+        raise ValueError("when: is missing")
     try:
-        if not path.is_file():  # opening a pipe would wait for ever
+        return validate_record(content)
+    except ValidationError as error:
+        raise ValueError(_describe(error)) from error
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        if not path.is_file():  # opening a pipe would block
             raise ValueError("it is not a regular file")
-        content = json.loads(path.read_bytes().decode(), parse_constant=_refuse_constant)
+        content = json.loads(path.read_bytes().decode(), parse_constant=_reject_constant)
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from error
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8 text: {error}") from error
     except json.JSONDecodeError as error:
-        raise ValueError(f"it is not whole, or not JSON: {error}" if path.stat().st_size else "it is empty") from error
+        raise ValueError(f"it is incomplete or not JSON: {error}" if path.stat().st_size else "it is empty") from error
     except RecursionError as error:
         raise ValueError("it is nested too deeply for a record") from error
     if not isinstance(content, dict):
         raise ValueError("it is not a JSON object")
-    schema = content.get("schema")
+    return content
+
+
+def _reject_constant(name: str) -> None:
+    raise ValueError(f"it is not JSON: {name} is not a number in JSON")
+
+
+def _check_schema(schema: Any) -> None:
     if type(schema) is int and schema > SCHEMA:
-        raise ValueError(f"schema {schema} is not known: a newer version wrote it")
+        raise ValueError(f"schema {schema} is of a newer version")
     if type(schema) is not int or schema < 1:
-        raise ValueError(f"schema: must be a number from 1 to {SCHEMA}, not {_short(schema)}")
-    if "when" not in content:  # a new record has a default for it
-        raise ValueError("when: is missing")
-    try:
-        return _SCHEMA.validate_python(content)
-    except ValidationError as error:
-        raise ValueError("; ".join(_sentence(details) for details in error.errors()[:3])) from error
+        raise ValueError(f"schema: must be a number from 1 to {SCHEMA}, not {reprlib.repr(schema)}")
 
 
-def _refuse_constant(word: str) -> None:
-    raise ValueError(f"it is not JSON: {word} is no number there")
+def _describe(error: ValidationError) -> str:
+    """Describe the first mistakes, each with the name of its field."""
+    return "; ".join(_describe_mistake(details) for details in error.errors()[:MOST_MISTAKES])
 
 
-def _sentence(details: Any) -> str:
-    key = ".".join(str(part) for part in details["loc"])
+def _describe_mistake(details: Any) -> str:
+    path = [str(part) for part in details["loc"]]
+    key = ".".join(path[1:] if path and path[0] in KINDS else path)  # the first is the kind, which chose the model
     match details["type"]:
         case "missing":
             return f"{key}: is missing"
         case "unexpected_keyword_argument" | "extra_forbidden":
             return f"{key}: is not a field of a record"
-    words = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    return f"{key}: {words}, not {_short(details['input'])}"
-
-
-def _short(value: Any) -> str:
-    return reprlib.repr(value)
-
-
-def write_record(into: Path, record: Record) -> Path:
-    """Write a record beside its place, flush it, and give it its name; raises StepError."""
-    words = (record.when[:26].replace(":", "-"), record.kind, record.host, record.database)
-    name = "_".join(re.sub(r"[^A-Za-z0-9.-]+", "-", word) for word in words)
-    place = into / f"{name}.json"
-    with (
-        _translate_oserror(into),
-        tempfile.NamedTemporaryFile("w", dir=into, prefix=".", delete=False, encoding="utf-8") as part,
-    ):
-        try:
-            json.dump(asdict(record), part, indent=2)
-            part.write("\n")
-            part.flush()
-            os.fsync(part.fileno())
-            Path(part.name).replace(place)
-        except BaseException:
-            Path(part.name).unlink(missing_ok=True)
-            raise
-    return place
-
-
-@contextlib.contextmanager
-def _translate_oserror(into: Path) -> Iterator[None]:
-    """Make the folder, and put into words that something could not be written to it."""
-    try:
-        into.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        raise StepError(
-            f"the record of this could not be written to {into}",
-            output=str(error),
-            advice=ADVICE.format("written"),
-        ) from error
+        case "union_tag_not_found":
+            return "kind: is missing"
+        case "union_tag_invalid":
+            return f"kind: must be one of {', '.join(KINDS)}, not {reprlib.repr(details['input'].get('kind'))}"
+    message = details["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return f"{key}: {message}, not {reprlib.repr(details['input'])}"

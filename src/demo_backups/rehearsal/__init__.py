@@ -1,1 +1,1 @@
-"""The throwaway demo server: a whole release phase, for real, on this machine."""
+"""The rehearsal: a complete release phase on a throwaway server on this machine."""

@@ -100,21 +100,24 @@ def make_index(path: Path, journal: str = "delete", torrents: int = INDEX_TORREN
     database.close()
 
 
+# SQLite makes the rows, in less than half the time that Python takes. Hashes come in the order of the unique index, so
+# that the time per row does not grow with the table.
+INSERT_TORRENTS = """
+    WITH RECURSIVE numbers (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < :rows)
+    INSERT INTO torrents (info_hash, completed)
+    SELECT printf('%016x%08x%016x', n * :step, n * 2654435761 % 4294967296, n * 2654435761), n * 2654435761 % 90
+    FROM numbers
+"""
+
+
 def make_tracker(path: Path, journal: str = "delete", rows: int = TRACKER_ROWS) -> None:
     """Create a tracker database of about 107 bytes per row, in journal mode `wal` or `delete`."""
-    random_ = random.Random(85)
     database = sqlite3.connect(path)
     database.execute(f"PRAGMA journal_mode = {journal}")
     database.execute("PRAGMA synchronous = OFF")  # for this connection only; nobody else uses the file yet
     database.executescript(TRACKER_SCHEMA)
-    # Hashes come in the order of the unique index, so that the time per row does not grow with the table.
-    step = 2**160 // rows
-    hashes = (f"{number * step + random_.randrange(step):040x}" for number in range(rows))
     with database:
-        database.executemany(
-            "INSERT INTO torrents (info_hash, completed) VALUES (?, ?)",
-            ((info_hash, random_.randrange(90)) for info_hash in hashes),
-        )
+        database.execute(INSERT_TORRENTS, {"rows": rows, "step": (2**63 - 1) // rows})
         database.execute("INSERT INTO torrent_aggregate_metrics (metric_name, value) VALUES ('completed', ?)", (rows,))
     database.close()
 

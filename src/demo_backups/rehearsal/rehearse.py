@@ -11,14 +11,17 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from ..backup.crontab import make_job, read_crontab, split_line, unescape_command
 from ..errors import InterruptedRunError, SettingsError, StepError
-from ..records.record import Record
+from ..records.record import RehearsalRecord
+from ..records.record import Traffic as RecordedTraffic
 from ..records.store import record_outcome, records_dir, write_record
 from ..remote.connection import open_host
 from ..settings import Settings
+from ..ui.console import Console
+from ..ui.outcome import Tone
 from ..ui.tables import print_backups, print_preflight, print_verification
 from ..units import format_size
 from ..workflows import (
@@ -38,9 +41,6 @@ from .options import SCENARIO_NAMES, RehearsalOptions
 from .server import ALIAS, Server, serve
 from .writer import Traffic, live_writer
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 
 def rehearse(settings: Settings, options: RehearsalOptions, keep: bool, out: Console) -> None:
     """Run every step for a database on a throwaway server; raises what any of the steps raises.
@@ -48,7 +48,7 @@ def rehearse(settings: Settings, options: RehearsalOptions, keep: bool, out: Con
     `settings` are those of the project file; `evidence_dir` is where the record is written. With `keep`, the server
     stays up until Ctrl-C.
     """
-    record = Record("rehearsal", ALIAS, options.database)
+    record = RehearsalRecord(host=ALIAS, database=options.database)
     with (
         _end_on_signals(),
         tempfile.TemporaryDirectory(prefix="demo-backups-") as name,
@@ -64,25 +64,24 @@ def rehearse(settings: Settings, options: RehearsalOptions, keep: bool, out: Con
                 # Written again at the end, with what the writer did; until then the plan uses this record.
                 write_record(records_dir(settings), replace(record, exit_status=0))
                 _keep_running(out, rehearsal, options.database)
-        record.details |= {
-            "journal": options.journal,
-            "asked_commits_per_second": options.traffic,
-            "traffic": {"commits": traffic.commits, "failed": traffic.failed, "slowest": traffic.slowest},
-        }
+        record.details.journal = options.journal
+        record.details.asked_commits_per_second = options.traffic
+        record.details.traffic = RecordedTraffic(
+            commits=traffic.commits, failed=traffic.failed, slowest=traffic.slowest
+        )
         _print_traffic(out, traffic)
-        out.print(f"Success. {summary}", style="bold green", soft_wrap=True)
+        out.say(f"Success. {summary}", Tone.GOOD)
 
 
 def _print_heading(out: Console, server: Server, source: Path, options: RehearsalOptions) -> None:
-    out.print(f"{ALIAS}: throwaway SSH server on 127.0.0.1 port {server.port}", soft_wrap=True)
-    out.print(
+    out.say(f"{ALIAS}: throwaway SSH server on 127.0.0.1 port {server.port}")
+    out.say(
         f"  {options.database} database: {format_size(source.stat().st_size)}, journal mode {options.journal}, "
-        f"{options.traffic:g} commits per second by another process\n",
-        soft_wrap=True,
+        f"{options.traffic:g} commits per second by another process\n"
     )
 
 
-def _run_scenario(settings: Settings, options: RehearsalOptions, record: Record, out: Console) -> str:
+def _run_scenario(settings: Settings, options: RehearsalOptions, record: RehearsalRecord, out: Console) -> str:
     with open_host(settings) as host:
         session = Session(host, settings, settings.database(options.database), record, out)
         try:
@@ -95,7 +94,7 @@ def _run_scenario(settings: Settings, options: RehearsalOptions, record: Record,
 
 def _print_traffic(out: Console, traffic: Traffic) -> None:
     """Print what the live writer did; raises StepError where one of its writes failed."""
-    out.print(
+    out.say(
         f"writer: {traffic.commits:,} commits, {traffic.failed} failed, slowest write {traffic.slowest * 1000:.0f} ms"
     )
     if traffic.failed:
@@ -110,9 +109,9 @@ def _numbered(session: Session) -> Callable[[str, Step], Any]:
     numbers = itertools.count(1)
 
     def run_step(title: str, step: Step) -> Any:
-        session.out.print(f"{next(numbers)}  {title}", style="bold")
+        session.out.say(f"{next(numbers)}  {title}", Tone.TITLE)
         result = step(session)
-        session.out.print()
+        session.out.say("")
         return result
 
     return run_step
@@ -221,7 +220,7 @@ def _keep_running(out: Console, settings: Settings, database: str) -> None:
         *plan,
         "",
     ]
-    out.print("\n".join(lines), soft_wrap=True)
+    out.say("\n".join(lines))
     out.file.flush()
     with contextlib.suppress(KeyboardInterrupt):
         threading.Event().wait()

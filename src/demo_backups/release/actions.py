@@ -6,18 +6,19 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
 
 from ..errors import CouldNotLookError, StepError
 from ..project import ROOT, task_command
 from ..rehearsal.options import RehearsalOptions
 from ..rehearsal.rehearse import rehearse
 from ..settings import Settings, rehearsal_settings
-from ..ui.console import escape_controls
+from ..ui.console import Console
+from ..ui.outcome import Tone
 from ..ui.tables import print_verification
-from ..workflows import Session, deploy, enable, open_session, run, verify
+from ..workflows import Session, deploy, enable, open_session, print_heading, run, verify
 from .facts import Unavailable
 from .git_changes import plan_branch, plan_commit, plan_push, require_pushed
 from .observe import observe_facts, observe_plan, try_fact
@@ -27,13 +28,10 @@ from .report.page import Page, build_page
 from .report.render import render_markdown
 from .repository import Change, Checkout, apply, commit_part, open_checkout
 
-if TYPE_CHECKING:
-    from rich.console import Console
 
-
-def observe_report(settings: Settings, host: str | None = None) -> Page:
-    """Collect what the report shows: the plan for a host, and the records; raises SettingsError."""
-    facts, invalid_records = observe_facts(settings, host)
+def observe_report(settings: Settings) -> Page:
+    """Collect what the report shows: the plan and the records."""
+    facts, invalid_records = observe_facts(settings)
     records = facts.records
     # Without readable records, the notes of the plan say why.
     readable = None if isinstance(records, Unavailable) or (invalid_records and not records) else records
@@ -63,7 +61,7 @@ def push(settings: Settings, out: Console, dry_run: bool = False) -> None:
     _apply(checkout, plan_push(checkout), out, dry_run)
 
 
-def open_pr(settings: Settings, host: str | None, out: Console, dry_run: bool = False) -> None:
+def open_pr(settings: Settings, out: Console, dry_run: bool = False) -> None:
     """Open the pull request with the report as its text.
 
     Raises StepError if the branch is not pushed. If `gh` cannot open it, prints the text and raises CouldNotLookError
@@ -75,15 +73,15 @@ def open_pr(settings: Settings, host: str | None, out: Console, dry_run: bool = 
     if isinstance(change, Change) and not change.is_needed:
         _apply(checkout, change, out, dry_run)
         return
-    body = render_markdown(observe_report(settings, host))
+    body = render_markdown(observe_report(settings))
     if dry_run or isinstance(change, Unavailable):
-        out.print(body, soft_wrap=True)
+        out.say(body)
     if isinstance(change, Unavailable):
         page = compare_url(checkout) or "the page of the repository (the remote is not on github.com)"
         raise CouldNotLookError(
             "the pull request was not opened",
             output=change.error,
-            advice=f"correct that, or open it by hand with the text above: {page}",
+            advice=f"fix that, or open it by hand with the text above: {page}",
         )
     _apply(checkout, replace(change, stdin=body), out, dry_run)
 
@@ -91,10 +89,10 @@ def open_pr(settings: Settings, host: str | None, out: Console, dry_run: bool = 
 def _apply(checkout: Checkout, change: Change, out: Console, dry_run: bool) -> None:
     if dry_run and change.is_needed:
         commands = "\n".join(f"  {shlex.join(command)}" for command in change.commands)
-        out.print(escape_controls(f"would run in {checkout.path}:\n{commands}"), soft_wrap=True)
+        out.say(f"would run in {checkout.path}:\n{commands}")
         return
     apply(checkout, change)
-    out.print(escape_controls(change.summary), soft_wrap=True)
+    out.say(change.summary)
 
 
 # --- the actions of the plan ----------------------------------------------------------------------------------------
@@ -105,7 +103,6 @@ class ActionContext:
     """What an action of the plan works with."""
 
     settings: Settings
-    host: str
     out: Console
 
 
@@ -123,12 +120,20 @@ class Action:
         return task_command(self.task, host) if self.takes_host else f"./inv {self.task}"
 
 
-def _session_action(task: str, database: str, workflow: Callable[[Session, bool], object], kind: str) -> Action:
+def _session_action(task: str, database: str, workflow: Callable[[Session], object], kind: str) -> Action:
     def run_in_session(context: ActionContext, dry_run: bool) -> None:
-        with open_session(context.settings, task, context.host, database, context.out, kind, dry_run) as session:
-            workflow(session, dry_run)
+        with _open_session(context, task, database, kind, dry_run) as session:
+            workflow(session)
 
     return Action(task, run_in_session)
+
+
+def _open_session(
+    context: ActionContext, task: str, database: str, kind: str, dry_run: bool
+) -> AbstractContextManager[Session]:
+    target = context.settings.database(database)
+    print_heading(context.out, context.settings, task, target)
+    return open_session(context.settings, target, context.out, kind, dry_run)
 
 
 def _git_action(task: str, step: Callable[[Settings, Console, bool], None]) -> Action:
@@ -140,7 +145,7 @@ def _commit_action(task: str, part: str) -> Action:
 
 
 def _verify(context: ActionContext, dry_run: bool) -> None:
-    with open_session(context.settings, "verify", context.host, "index", context.out, "verification") as session:
+    with _open_session(context, "verify", "index", "verification", dry_run) as session:
         verification = verify(session)
     print_verification(context.out, verification)
 
@@ -150,7 +155,7 @@ def _rehearse(context: ActionContext, dry_run: bool) -> None:
 
 
 def _open_pr(context: ActionContext, dry_run: bool) -> None:
-    open_pr(context.settings, context.host, context.out, dry_run)
+    open_pr(context.settings, context.out, dry_run)
 
 
 ACTIONS = {
@@ -170,7 +175,7 @@ ACTIONS = {
 MANUAL_STEPS = {  # CHECKOUT is replaced by the path of the checkout
     "index-script": f"edit it in CHECKOUT, or copy the one of this project from {ROOT / 'share/bin'}",
     "tracker-script": f"edit it in CHECKOUT, or copy the one of this project from {ROOT / 'share/bin'}",
-    "docs": "describe in CHECKOUT the method by its name .backup, and how to verify and restore a backup",
+    "docs": "describe the .backup method in CHECKOUT, and how to verify and restore a backup",
     "review": "answer the reviewers, commit, and push again",
     "merge": "merge it on its page, or with gh pr merge",
 }
@@ -179,37 +184,37 @@ MANUAL_STEPS = {  # CHECKOUT is replaced by the path of the checkout
 # --- the next step --------------------------------------------------------------------------------------------------
 
 
-def do_next(settings: Settings, host: str | None, out: Console, yes: bool) -> None:
-    """Do the next step of the plan: show its commands, ask, act, and check that the plan says that it is done.
+def do_next(settings: Settings, out: Console, yes: bool) -> None:
+    """Do the next step of the plan: show its commands, ask, act, and check that the plan marks it as done.
 
     Raises StepError if the step is manual, or not done afterwards; CouldNotLookError if the next step is unknown;
     SettingsError if release.repository is not a checkout.
     """
     with contextlib.suppress(CouldNotLookError):  # without git, the plan still shows the other steps
         open_checkout(settings)
-    plan = observe_plan(settings, host)
+    plan = observe_plan(settings)
     step = plan.next
     if step is None:
         _report_no_next_step(plan, out)
         return
     for optional in plan.skipped:
-        out.print(f"skipped (optional): {optional.name}: {optional.title}", soft_wrap=True)
-    out.print(escape_controls(f"next: {step.name}: {step.title} ({step.details})"), soft_wrap=True)
+        out.say(f"skipped (optional): {optional.name}: {optional.title}")
+    out.say(f"next: {step.name}: {step.title} ({step.details})")
     action = ACTIONS.get(step.name)
     if action is None:
         advice = MANUAL_STEPS[step.name].replace("CHECKOUT", str(settings.repository))
         raise StepError(f"{step.name} is a manual step", output=step.details, advice=advice)
-    out.print(f"  {action.command(plan.host)}", soft_wrap=True)
-    context = ActionContext(settings, plan.host, out)
+    out.say(f"  {action.command(plan.host)}")
+    context = ActionContext(settings, out)
     if action.has_dry_run:
         action.run(context, True)
     if not yes:
         _confirm()
-        # While the question was open, the script may have been edited, or somebody else may have done the step.
-        if observe_plan(settings, host).next != step:
-            raise StepError("nothing was done: the plan changed while the question was open", advice="run it again")
+        # Meanwhile the script may have been edited, or somebody else may have done the step.
+        if observe_plan(settings).next != step:
+            raise StepError("nothing was done: the plan changed before you confirmed", advice="run it again")
     action.run(context, False)
-    _check_done(observe_plan(settings, host), step.name, out)
+    _check_done(observe_plan(settings), step.name, out)
 
 
 def _check_done(plan: Plan, name: str, out: Console) -> None:
@@ -220,7 +225,7 @@ def _check_done(plan: Plan, name: str, out: Console) -> None:
             output="\n".join([step.details, *plan.notes]),
             advice=task_command("plan", plan.host),
         )
-    out.print(escape_controls(f"done: {name} ({step.details})"), style="bold green", soft_wrap=True)
+    out.say(f"done: {name} ({step.details})", Tone.GOOD)
 
 
 def _report_no_next_step(plan: Plan, out: Console) -> None:
@@ -234,10 +239,10 @@ def _report_no_next_step(plan: Plan, out: Console) -> None:
             "the next step is unknown",
             host=plan.host,
             output="\n".join([*lines, *plan.notes]),
-            advice=f"correct that and run it again{by_hand if unknown[0] == 'open-pr' else ''}",
+            advice=f"fix that and run it again{by_hand if unknown[0] == 'open-pr' else ''}",
         )
     summary = "nothing to do now" if remaining else "nothing to do: the release is complete"
-    out.print(escape_controls("\n".join([summary, *lines])), soft_wrap=True)
+    out.say("\n".join([summary, *lines]))
 
 
 def _confirm() -> None:

@@ -59,7 +59,7 @@ def _is_on_remote(checkout: Checkout) -> bool:
     try:
         return read_remote_state(checkout).branch_commit is not None
     except CouldNotLookError:
-        return False  # if it does have another one, the push is refused
+        return False  # if the remote has another branch of this name, the push is refused later
 
 
 # --- a commit -------------------------------------------------------------------------------------------------------
@@ -90,10 +90,10 @@ def _nothing_to_commit(local: LocalState, files: Sequence[str], message: str) ->
     """Return a change with nothing to do; raises StepError if the files were committed with another message."""
     if message not in local.commits:
         raise StepError(
-            f"{shlex.join(files)}: committed already, but not as {message!r}",
+            f"{shlex.join(files)}: already committed, but not as {message!r}",
             advice="change the message of that commit (git rebase --interactive), or release.commits",
         )
-    return Change("commit", f"committed already ({local.commits[message]}): nothing to do")
+    return Change("commit", f"already committed ({local.commits[message]}): nothing to do")
 
 
 def _require_branch(checkout: Checkout, local: LocalState) -> None:
@@ -109,7 +109,7 @@ def _require_no_merge(checkout: Checkout) -> None:
     unmerged = dict.fromkeys(entry.partition("\t")[2] for entry in entries)
     if unmerged or any(find_commit(checkout, head) for head in ("MERGE_HEAD", "CHERRY_PICK_HEAD")):
         raise StepError(
-            "a merge is not finished, and this commit is not a part of it",
+            "a merge is not finished",
             output="\n".join(unmerged),
             advice="finish or abort it (git status shows how), then try again",
         )
@@ -128,7 +128,7 @@ def _require_nothing_else_staged(checkout: Checkout, files: Iterable[str]) -> No
     others = [file for file in staged if file not in names]
     if others:
         raise StepError(
-            "other files are staged, which are not a part of this commit",
+            "other files are staged that do not belong to this commit",
             output="\n".join(others),
             advice=f"git restore --staged -- {shlex.join(map(_quote_pathspec, others))}",
         )

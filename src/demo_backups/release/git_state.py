@@ -20,8 +20,8 @@ class LocalState:
     """The state of the checkout.
 
     `current_branch` is None with a detached HEAD. `branch_commit` is the commit of the branch of the release, None if
-    there is no such branch. `commits` has the subjects that lead to it (without a branch: to the base branch), each
-    with its abbreviated commit. `changed_files` differ from what is committed there.
+    there is no such branch. `commits` maps the subject of each commit on that branch (without it: on the base branch)
+    to its abbreviated hash. `changed_files` are the files that differ from that branch.
     """
 
     current_branch: str | None
@@ -57,7 +57,7 @@ def find_base(checkout: Checkout) -> str | None:
 
 
 def read_subjects(checkout: Checkout, commit: str) -> dict[str, str]:
-    """Return the subjects of the commits that lead to one, each with its newest commit, abbreviated."""
+    """Return the subjects of a commit and of all its ancestors, each with its newest abbreviated hash."""
     # Explicit, since log.showSignature adds lines and i18n.logOutputEncoding changes the bytes.
     command = ("log", "--no-show-signature", "--encoding=UTF-8", "--format=%h %s", commit, "--")
     newest_first = [line.split(" ", 1) for line in checkout.query(*command).split("\n")[:-1]]

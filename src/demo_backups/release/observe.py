@@ -18,7 +18,7 @@ from ..records.check import Outcome
 from ..records.store import read_records, records_dir
 from ..remote.connection import open_host
 from ..remote.host import Host
-from ..settings import Database, Settings, check_host
+from ..settings import Database, Settings
 from .facts import CronState, DatabaseFacts, Fact, HostFacts, ReleaseFacts, Unavailable
 from .git_state import read_local_state, read_remote_state
 from .plan import Plan, make_plan
@@ -42,14 +42,13 @@ def try_fact(query: Callable[[], T]) -> Fact[T]:
         return Unavailable(error.action, str(error))
 
 
-def observe_plan(settings: Settings, host: str | None = None) -> Plan:
-    """Collect the facts and derive the plan for a host; raises SettingsError."""
-    return make_plan(*observe_facts(settings, host))
+def observe_plan(settings: Settings) -> Plan:
+    """Collect the facts and derive the plan."""
+    return make_plan(*observe_facts(settings))
 
 
-def observe_facts(settings: Settings, host: str | None) -> tuple[ReleaseFacts, list[str]]:
+def observe_facts(settings: Settings) -> tuple[ReleaseFacts, list[str]]:
     """Collect the facts, and a message for each record that could not be read."""
-    name = check_host(settings.host if host is None else host)
     records = try_fact(lambda: read_records(records_dir(settings)))
     files = {part: commit_part(settings, part)[0] for part in PARTS}
     checkout = try_fact(lambda: open_checkout(settings))
@@ -58,10 +57,10 @@ def observe_facts(settings: Settings, host: str | None) -> tuple[ReleaseFacts, l
         return checkout if isinstance(checkout, Unavailable) else try_fact(lambda: query(checkout))
 
     facts = ReleaseFacts(
-        host=name,
+        host=settings.host,
         release=settings.release,
         files=files,
-        databases=_observe_databases(settings, name),
+        databases=_observe_databases(settings),
         docs={file: find_doc_problem(settings.repository / file) for file in settings.release.docs},
         records=records if isinstance(records, Unavailable) else records[0],
         local=in_checkout(lambda checkout: read_local_state(checkout, itertools.chain(*files.values()))),
@@ -69,7 +68,7 @@ def observe_facts(settings: Settings, host: str | None) -> tuple[ReleaseFacts, l
         pull_request=in_checkout(read_pull_request),
     )
     invalid = [] if isinstance(records, Unavailable) else records[1]
-    return facts, [f"invalid record, ignored: {record.path}: {record.why}" for record in invalid]
+    return facts, [f"invalid record, ignored: {record.path}: {record.reason}" for record in invalid]
 
 
 def find_doc_problem(doc: Path) -> str | None:
@@ -85,11 +84,11 @@ def find_doc_problem(doc: Path) -> str | None:
     return None if BACKUP_COMMAND.search(text) else "does not describe .backup"
 
 
-def _observe_databases(settings: Settings, name: str) -> dict[str, DatabaseFacts]:
+def _observe_databases(settings: Settings) -> dict[str, DatabaseFacts]:
     databases = [settings.database(database) for database in DATABASES]
 
     def observe_host() -> list[HostFacts]:
-        with open_host(settings, name) as host:
+        with open_host(settings) as host:
             crontab = try_fact(lambda: read_crontab(host))
             return [_observe_on_host(settings, host, database, crontab) for database in databases]
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TypeAlias
 
 from ..records.check import Outcome
-from ..records.record import Record
+from ..records.record import Record, VerificationRecord
 from ..remote.files import File
 from ..settings import LOCAL
 from .facts import CronState, Fact, ReleaseFacts, Unavailable
@@ -295,18 +295,18 @@ def _is_of_file(record: Record, file: File) -> bool:
 
 
 def _has_passed(record: Record) -> bool:
-    return record.exit_status == 0 and bool(record.checks) and record.passed is True
+    return record.exit_status == 0 and bool(record.checks) and record.outcome is Outcome.PASSED
 
 
 def _describe_result(record: Record) -> str:
     if _has_passed(record):
         return "passed"
-    return "not all checks could be made" if record.passed is None else "FAILED"
+    return "not all checks could be made" if record.outcome is Outcome.UNKNOWN else "FAILED"
 
 
 def _is_quick_only(record: Record) -> bool:
     """Tell whether it passed only by quick_check, which does not verify indexes (pragma.html#pragma_quick_check)."""
-    return _has_passed(record) and any(check["detail"].startswith("quick_check:") for check in record.checks)
+    return isinstance(record, VerificationRecord) and record.details.quick and _has_passed(record)
 
 
 def _format_time(record: Record) -> str:
@@ -335,7 +335,7 @@ def evaluate_merge(facts: ReleaseFacts) -> Observation:
         return unknown(facts.remote)
     if facts.remote.merge_state is MergeState.UNKNOWN and isinstance(facts.pull_request, Unavailable):
         advice = f"git fetch {remote}, with --unshallow in a shallow clone"
-        return Observation(State.UNKNOWN, f"the checkout lacks commits of {base} on {remote}: {advice}")
+        return Observation(State.UNKNOWN, f"the checkout does not have all commits of {base} on {remote}: {advice}")
     return to_do(f"not in {base}")
 
 

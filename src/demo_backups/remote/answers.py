@@ -1,4 +1,4 @@
-"""Parse the short answers of a host: anything unexpected, an empty answer too, raises ValueError."""
+"""Parse short answers of a host. Every unexpected answer, including an empty one, raises ValueError."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from .private_api import Transport
 from .terminal import ask_secret
 
 DEFAULT_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
-MOST_FACTORS = 5  # methods that a server may require one after the other; a limit for a server that never has enough
+MOST_FACTORS = 5  # methods that a server may require one after the other; a limit if the server never stops asking
 
 
 def make_transport(sock: Any, host_key_algorithms: Sequence[str], **options: Any) -> Transport:

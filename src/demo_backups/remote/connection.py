@@ -34,7 +34,7 @@ from .ssh_config import Hop, parse_destination, parse_jumps, resolve
 CONNECT_TIMEOUT = BANNER_TIMEOUT = 10  # seconds
 AUTH_TIMEOUT = 30
 CHANNEL_TIMEOUT = 30
-KEEPALIVE = 30  # seconds between two signs of life, so that no firewall drops a quiet connection
+KEEPALIVE = 30  # seconds between keepalive messages, so that no firewall drops an idle connection
 # Paramiko's warnings are raised as exceptions too, and those are reported.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
@@ -81,7 +81,7 @@ def _connect_through_jumps(hop: Hop, ssh_config: Path | None, earlier: Sequence[
         on_failure.callback(lambda: close_connection(gateway))
         if hop.alias in earlier:
             chain = " -> ".join([*earlier, hop.alias])
-            raise SettingsError(f"the jump hosts of {earlier[0]} form a circle: {chain}")
+            raise SettingsError(f"the jump hosts of {earlier[0]} form a loop: {chain}")
         options = resolve(hop, ssh_config)
         for jump in parse_jumps(options.get("proxyjump", "none")) if gateway is None else []:
             gateway = _connect_through_jumps(jump, ssh_config, earlier=(*earlier, hop.alias), gateway=gateway)
@@ -109,7 +109,7 @@ def _connect_hop(hop: Hop, ssh_config: Path | None, options: Mapping[str, Any], 
     keys = HostKeyPolicy(hop, ssh_config, options)
     connection = fabric.Connection(
         hop.alias,
-        forward_agent=False,  # nothing needs it, and it would lend the user's keys to the server
+        forward_agent=False,  # nothing needs it, and it would let the server use the user's keys
         connect_timeout=connect_timeout(options),
         gateway=gateway if gateway is not None else False,  # False: do not look for one
         config=fabric.Config(
@@ -148,7 +148,7 @@ def connect_timeout(options: Mapping[str, str]) -> int:
 
 
 def _open_translated(connection: Any, hop: Hop, ssh_config: Path | None) -> None:
-    """Open a connection; every way in which that fails becomes an error with an advice."""
+    """Open a connection; each way in which that can fail raises an error with advice."""
     alias = hop.alias
     address = f"{connection.host} port {connection.port}"
     try:
@@ -162,7 +162,7 @@ def _open_translated(connection: Any, hop: Hop, ssh_config: Path | None) -> None
         ) from error
     except paramiko.AuthenticationException as error:
         printed = "\n".join(list_login_attempts(error))
-        advice = f"this must work without a question: {shlex.join([*hop.ssh_command(ssh_config), 'true'])}"
+        advice = f"this command must work without a prompt: {shlex.join([*hop.ssh_command(ssh_config), 'true'])}"
         raise LoginError(
             f"login as {connection.user} refused by {address}", host=alias, output=printed, advice=advice
         ) from error
@@ -186,14 +186,14 @@ def _reason(error: Exception) -> str:
     if isinstance(error, NoValidConnectionsError):
         return "\n".join(f"{address[0]}: {failure.strerror}" for address, failure in error.errors.items())
     messages = {
-        "Error reading SSH protocol banner": f"it sent no greeting of an SSH server within {BANNER_TIMEOUT} s",
-        "No existing session": "it stopped answering before the keys were agreed on",
+        "Error reading SSH protocol banner": f"it sent no SSH banner within {BANNER_TIMEOUT} s",
+        "No existing session": "it stopped answering during the key exchange",
     }
     return messages.get(str(error), str(error)) or type(error).__name__
 
 
 def list_login_attempts(error: paramiko.AuthenticationException) -> list[str]:
-    """List what was offered to log in with, and what came of each."""
+    """List the keys and passwords that were tried, each with its result."""
     result = getattr(error, "result", None)
     if result is None:
         return [str(error)]

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from .interrupts import Interrupts
 
 CHUNK = 256 * 1024  # bytes that are sent at a time
-OUTPUT_LIMIT = 8 * 1024 * 1024  # bytes of standard output that are kept; a command that prints more is given up
+OUTPUT_LIMIT = 8 * 1024 * 1024  # bytes of standard output that are kept; more than that is an error
 STDERR_LIMIT = 64 * 1024  # bytes of standard error, of which the start and the end are kept
 PREAMBLE_LIMIT = 64 * 1024  # bytes of what is printed before the marker, of which the end is kept
 START_TIMEOUT = 60  # seconds for a command that is sent or received data to start
-FINISH_TIMEOUT = 3600  # seconds for a command to end that has got all of its input, such as to flush and compare it
+FINISH_TIMEOUT = 3600  # seconds for a command to end after it has all of its input, for example to flush and check it
 
 
 class Stream(enum.Enum):
@@ -108,7 +108,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ExchangeResult:
     """How a command ended, and what it printed before the marker (`preamble`) and after it.
 
     `transferred` counts the bytes that were sent from the source, or received into the sink, and `sha256` is theirs.
@@ -125,7 +125,7 @@ class Outcome:
     input_complete: bool
 
 
-def run_exchange(command: RunningCommand, request: Request, interrupts: Interrupts) -> Outcome:
+def run_exchange(command: RunningCommand, request: Request, interrupts: Interrupts) -> ExchangeResult:
     """Exchange data with a command until it has ended.
 
     Raises ConnectionBrokenError, PasswordRefusedError, OutputLimitError, CommandTimeoutError, LocalStreamError, and
@@ -167,14 +167,14 @@ class _Exchange:
         while not self._command.wait(0.05):
             self._check()
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> ExchangeResult:
         """Collect how it ended."""
         status = self._command.exit_status()
         if self._sender:
             self._sender.join(1)
             self._sender.raise_source_error()
         transfer = self._sender or self._stdout
-        return Outcome(
+        return ExchangeResult(
             started=self._filters[Stream.STDOUT].found,
             status=status,
             stdout=self._stdout.content(),
@@ -186,7 +186,7 @@ class _Exchange:
         )
 
     def join_sender(self) -> None:
-        """Wait a moment for the thread that sends; the closed command ends it unless the source blocks."""
+        """Wait briefly for the sending thread. Closing the command ends the thread, unless the source blocks."""
         if self._sender:
             self._sender.join(1)
 
@@ -210,7 +210,7 @@ class _Exchange:
             raise CommandTimeoutError(seconds, stalled=self._is_moving())
 
     def _limit(self) -> tuple[float, float]:
-        """The moment from which a limit counts, and the limit in seconds."""
+        """Return the time at which the current timeout starts, and its seconds."""
         if self._request.source is None and self._request.sink is None:
             return self._begin, self._request.timeout
         if not self._filters[Stream.STDOUT].found:

@@ -1,7 +1,7 @@
 """Files on a host: their size, time and type; and bytes, streamed to and from a command over the open connection.
 
-What is streamed is in no argument of a command, so neither `ps` nor sudo's log shows it, its size has no limit, and the
-memory that it takes does not grow with it.
+Streamed bytes are not in the arguments of a command, so neither `ps` nor the log of sudo shows them. Their number is
+not limited, and the memory in use does not grow with it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from ..errors import CouldNotLookError, StepError
 from .host import Host, Transfer
 from .shell import quote
 
-STALL_TIMEOUT = 60  # seconds for which no data moves in a transfer, until it is given up
-STALE_MINUTES = 60  # a staged file that nobody has written to for that long was left by a crash
+STALL_TIMEOUT = 60  # seconds without data after which a transfer is aborted
+STALE_MINUTES = 60  # a staged file that was not written to for this long was left by a crash
 
 
 # --- facts ----------------------------------------------------------------------------------------------------------
@@ -27,7 +27,7 @@ STALE_MINUTES = 60  # a staged file that nobody has written to for that long was
 
 @dataclass(frozen=True)
 class File:
-    """A file on a host: its size in bytes, when it was last written, its type as `find -printf %y` has it."""
+    """A file on a host: its size in bytes, its modification time, and its type as `find -printf %y` prints it."""
 
     path: PurePosixPath
     bytes: int
@@ -66,7 +66,7 @@ def parse_time(seconds: str, offset: str) -> datetime:
     try:
         return datetime.fromtimestamp(float(seconds), zone)
     except (OverflowError, OSError) as error:
-        raise ValueError(f"{seconds} s is no time: {error}") from error
+        raise ValueError(f"{seconds} s is not a time: {error}") from error
 
 
 def stat_file(host: Host, path: PurePosixPath) -> File | None:
@@ -103,8 +103,9 @@ def send(
 ) -> Transfer:
     """Send bytes to the standard input of a command that changes something.
 
-    `timeout` is how many seconds nothing may move. Raises StepError unless the command succeeds and took everything.
-    A command that gets a file checks its SHA-256 itself: to a command, a connection that is cut looks like the end.
+    The transfer is aborted after `timeout` seconds without data. Raises StepError unless the command succeeds and has
+    read all input. A command that gets a file must check its SHA-256: to the command, a lost connection looks like the
+    end of the file.
     """
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
     transfer = host.stream(action, command, root=root, timeout=timeout, display=display, source=stream)
@@ -130,8 +131,9 @@ def receive(
 ) -> Transfer:
     """Write the standard output of a command to a sink, and nothing that a login shell prints before it.
 
-    `timeout` is how many seconds nothing may move. Raises CouldNotLookError unless the command succeeds; the sink may
-    have a part then. Compare the transfer's SHA-256 with the server's before you use what was received.
+    The transfer is aborted after `timeout` seconds without data. Raises CouldNotLookError unless the command succeeds;
+    the sink may then have a part of the output. Compare the SHA-256 of the transfer with that of the file on the server
+    before you use what was received.
     """
     transfer = host.stream(action, command, root=root, timeout=timeout, display=display, sink=sink)
     if not transfer.result.ok:
@@ -160,8 +162,8 @@ class FileWrite:
     def command(self) -> str:
         """Build the command that puts its standard input in place.
 
-        It is staged in the same folder, compared by SHA-256, given its owner and mode, flushed and renamed. So the
-        file is the old one or the new one at any moment, and a connection that is cut changes nothing.
+        The input is staged in the same folder, checked by its SHA-256, given its owner and mode, flushed and renamed.
+        So the file is always either the old or the new one, and a lost connection changes nothing.
         """
         target, folder = quote(self.target), quote(self.target.parent)
         staged = f".{self.target.name}.XXXXXX"
@@ -173,7 +175,7 @@ class FileWrite:
                 f"new=$(mktemp -- {quote(self.target.parent / staged)})",
                 "trap 'rm -f -- \"$new\"' EXIT; trap 'exit 1' HUP INT TERM",
                 'cat > "$new"',
-                check_sha256('"$new"', self.sha256, "it was damaged on the way"),
+                check_sha256('"$new"', self.sha256, "the transfer was damaged"),
                 *(self._take_over(target) if self.replaces else self._create(target, folder)),
                 'sync -- "$new"',
                 f'mv --force --no-target-directory -- "$new" {target}',
@@ -184,7 +186,7 @@ class FileWrite:
     def _take_over(self, target: str) -> list[str]:
         assert self.replaces
         lines = [
-            check_sha256(target, self.replaces, "it has been changed meanwhile"),
+            check_sha256(target, self.replaces, "it has changed since it was read"),
             f'chown --reference={target} -- "$new"; chmod --reference={target} -- "$new"',
         ]
         if self.keep_previous:
@@ -194,14 +196,14 @@ class FileWrite:
 
     def _create(self, target: str, folder: str) -> list[str]:
         return [
-            f"[ ! -e {target} ] || {{ echo 'it has been created meanwhile' >&2; exit 1; }}",
+            f"[ ! -e {target} ] || {{ echo 'it has been created since it was looked for' >&2; exit 1; }}",
             f'[ "$(id -u)" != 0 ] || chown --reference={folder} -- "$new"',
             f'chmod {self.mode} -- "$new"',
         ]
 
 
 def write_file(host: Host, action: str, write: FileWrite, source: BinaryIO | bytes) -> None:
-    """Put a file in place on a host, as root; raises StepError, and then the file is what it was before."""
+    """Put a file in place on a host, as root; raises StepError, and then leaves the old file unchanged."""
     send(host, action, write.command(), source)
 
 

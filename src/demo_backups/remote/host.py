@@ -1,8 +1,8 @@
 """A Host runs commands, over SSH or on this machine, as root where that is needed.
 
-Everything on a server is done by shell commands; files are streams of bytes to and from such a command. So there is one
-way in. It works the same for a server and for this machine, as root and as another user, and a `.bashrc` that prints,
-which breaks every SFTP session, does no harm.
+Everything on a server is done by shell commands; files are streams of bytes to and from such a command. This works the
+same way on a server and on this machine, as root and as another user. A `.bashrc` that prints something does no harm,
+while it breaks every SFTP session.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from .exchange import (
     OUTPUT_LIMIT,
     CommandTimeoutError,
     ConnectionBrokenError,
+    ExchangeResult,
     LocalStreamError,
     NoSessionError,
-    Outcome,
     OutputLimitError,
     PasswordRefusedError,
     Request,
@@ -158,7 +158,7 @@ class Host:
         return Transfer(result, outcome.transferred, outcome.sha256, outcome.input_complete)
 
     def query(self, action: str, command: str, *, root: bool = True, advice: str = "") -> str:
-        """Run a command whose output is an answer; raises CouldNotLookError, with an advice, unless it succeeds."""
+        """Run a command and return its output; raises CouldNotLookError, with the advice, unless it succeeds."""
         result = self.run(action, command, root=root)
         if not result.ok:
             raise CouldNotLookError(
@@ -176,7 +176,7 @@ class Host:
             return parse(answer)
         except (ValueError, IndexError, KeyError) as error:
             raise CouldNotLookError(
-                f"could not {action}: the answer cannot be read", host=self.name, output=f"{answer[:500]}\n({error})"
+                f"could not {action}: the answer cannot be parsed", host=self.name, output=f"{answer[:500]}\n({error})"
             ) from error
 
     def execute(self, action: str, command: str, *, display: str = "") -> str:
@@ -209,7 +209,7 @@ class Host:
 
     # --- one command --------------------------------------------------------------------------------------------------
 
-    def _run_with_access(self, command: _Command, root: bool, request: Request) -> Outcome:
+    def _run_with_access(self, command: _Command, root: bool, request: Request) -> ExchangeResult:
         """Run a command as the login user or as root; raises CommandNotStartedError."""
         if root and self.use_sudo:
             outcome = self._run_as_root(command, request)
@@ -226,20 +226,20 @@ class Host:
             )
         return outcome
 
-    def _run_as_root(self, command: _Command, request: Request) -> Outcome:
+    def _run_as_root(self, command: _Command, request: Request) -> ExchangeResult:
         if self._password_refused:  # not again: a server may lock the account
             raise self._password_error(command.action)
         access = self._find_root_access()
         outcome = self._run_logged(command, access, request)
         if not outcome.started and access.prefix == SUDO_WITHOUT_PASSWORD:
-            # The password may have been typed elsewhere a moment before, so that sudo did not ask. Now it does.
+            # Until now sudo did not ask, because it had accepted a password shortly before. Now it asks.
             self._root_access = None
             access = self._find_root_access()
             if access.password is not None:
                 outcome = self._run_logged(command, access, request)
         return outcome
 
-    def _run_logged(self, command: _Command, access: _RootAccess | None, request: Request) -> Outcome:
+    def _run_logged(self, command: _Command, access: _RootAccess | None, request: Request) -> ExchangeResult:
         """Run a command, and log how it ended."""
         begin = time.monotonic()
         ending = "failed"
@@ -254,7 +254,7 @@ class Host:
             user = " as root" if access else ""
             log.debug("%s%s: %s, %.2f s: %s", self.name, user, ending, time.monotonic() - begin, command.display)
 
-    def _run_translated(self, command: _Command, access: _RootAccess, request: Request) -> Outcome:
+    def _run_translated(self, command: _Command, access: _RootAccess, request: Request) -> ExchangeResult:
         """Run a command; every way in which that fails becomes an error with an advice."""
         action = command.action
         shell = access.prefix + self._shell_command(command, has_input=request.source is not None)
@@ -287,7 +287,7 @@ class Host:
         match error:
             case NoSessionError():
                 return CommandNotStartedError(
-                    f"could not {action}: the server opens no session for a command",
+                    f"could not {action}: the server opens no session for the command",
                     host=self.name,
                     output=str(error),
                     advice="see MaxSessions in its sshd_config",

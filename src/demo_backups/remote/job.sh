@@ -33,7 +33,7 @@ watch() {
 }
 
 trap : TERM # not '', which the command would inherit
-exec 9>&2 2> /dev/null # bash's own messages about jobs, such as "Done", are no output of the command
+exec 9>&2 2> /dev/null # bash's own messages about jobs, such as "Done", are not output of the command
 set -m      # the command is a process group of its own, so that all of it can be stopped
 /bin/sh -c "$command" 2>&9 9>&- &
 child=$!

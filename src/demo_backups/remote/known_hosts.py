@@ -116,7 +116,7 @@ _KEY = re.compile(r".*? (?P<kind>[A-Z0-9-]+) (?P<fingerprint>SHA256:[A-Za-z0-9+/
 
 
 def parse_keys(output: str, file: Path, host: str) -> list[KnownKey]:
-    """Parse the output of `ssh-keygen -l -F`: a header and a key by turns; raises CouldNotLookError."""
+    """Parse the output of `ssh-keygen -l -F`: lines with headers and keys alternate. Raises CouldNotLookError."""
     keys = []
     lines = output.removesuffix("\n").split("\n") if output else []
     for header, key in zip(lines[::2], [*lines[1::2], ""], strict=False):

@@ -52,10 +52,10 @@ def is_at_eof(channel: Any) -> bool:
 
 
 class Transport(paramiko.ServiceRequestingTransport):
-    """Paramiko's transport that requests the login service once, as RFC 4252 has it; the older one does every time."""
+    """Paramiko's transport that requests the login service once, as in RFC 4252; its older one does so each time."""
 
     def get_auth_handler(self) -> _AuthHandler:
-        """Make what sends requests to log in; called by Paramiko."""
+        """Return the object that sends login requests; called by Paramiko."""
         return _AuthHandler(self)
 
 

@@ -18,7 +18,7 @@ class Process:
     command: str
 
     def as_json(self) -> dict[str, int | str]:
-        """The object that JSON output has for it."""
+        """Return its object in JSON output."""
         return {"pid": self.pid, "user": self.user, "command": self.command}
 
     def __str__(self) -> str:
@@ -26,17 +26,17 @@ class Process:
 
 
 def _for_processes_with_open(file: str, do: str) -> str:
-    """Do something for the `$pid` of every process that has a file open; root sees those of all users (proc(5)).
+    """Build a command that does something for the `$pid` of each process that has a file open.
 
-    The file comes as a word of the host's shell.
+    Only root sees the open files of other users (proc(5)). `file` is a word of the host's shell.
     """
-    # Not find -samefile: it opens the file itself, and finds itself.
+    # Not find -samefile: it opens the file too, and so it would find itself.
     found = f'for fd in /proc/[0-9]*/fd/*; do [ "$fd" -ef {file} ] && echo "$fd"; done'
     return f"{{ {found}; }} | cut -d / -f 3 | sort -u | while read -r pid; do {do}; done"
 
 
 def processes_with_open_command(path: PurePosixPath) -> str:
-    """Ask which processes have a file open."""
+    """Build the command that prints which processes have a file open."""
     arguments = "$(tr '\\0\\n' '  ' < /proc/$pid/cmdline | cut -c -120)"
     return _for_processes_with_open(
         quote(path), f'user=$(stat -c %U -- /proc/$pid 2>/dev/null) && echo "$pid $user {arguments}"; true'
@@ -44,15 +44,15 @@ def processes_with_open_command(path: PurePosixPath) -> str:
 
 
 def signal_processes_command(file: str, signal: str) -> str:
-    """Send a signal to every process that has a file open, one that is stopped (SIGSTOP) too.
+    """Build the command that sends a signal to each process that has a file open, also to a stopped one (SIGSTOP).
 
-    The file comes as a word of the host's shell.
+    `file` is a word of the host's shell.
     """
     return _for_processes_with_open(file, f"kill -s {signal} $pid 2>/dev/null && kill -s CONT $pid 2>/dev/null || true")
 
 
 def is_locked_command(path: PurePosixPath) -> str:
-    """Ask whether somebody holds a lock on a file; the kernel tells every user of it (proc(5), /proc/locks)."""
+    """Build the command that prints whether a file is locked, which all users can read (proc(5), /proc/locks)."""
     major, minor = "device >> 8 & 0xfff", "device & 0xff | device >> 12 & 0xfff00"  # makedev(3)
     return "\n".join(
         [
@@ -65,11 +65,11 @@ def is_locked_command(path: PurePosixPath) -> str:
 
 
 def parse_processes(output: str) -> list[Process]:
-    """Processes, from what `holders_command` printed."""
+    """Parse what `processes_with_open_command` printed; raises ValueError."""
     fields = (line.split(" ", 2) for line in output.splitlines())
     return [Process(int(pid), user, command.strip()) for pid, user, command in fields]
 
 
 def processes_with_open(host: Host, path: PurePosixPath) -> list[Process]:
-    """See which processes have a file open; raises CouldNotLookError."""
+    """List the processes that have a file open; raises CouldNotLookError."""
     return host.query_parsed(f"see who has {path} open", processes_with_open_command(path), parse_processes)

@@ -129,7 +129,7 @@ class SshRunner:
             transport = self.connection.transport
             channel = _open_session(transport)
             try:
-                # The very bytes: the name of a file need not be UTF-8.
+                # As bytes: the name of a file need not be UTF-8.
                 with _close_after(ANSWER_TIMEOUT, channel.close):
                     channel.exec_command(command.encode("utf-8", "surrogateescape"))
             except BaseException:
@@ -171,7 +171,7 @@ class SshCommand:
         at_eof = is_at_eof(channel)  # first: what arrives after this makes the stream ready
         with _translated():
             if is_ready():
-                # All of it: of a part, Paramiko moves the rest in its memory each time.
+                # Read everything: after each partial read, Paramiko copies the rest in memory.
                 return bytes(receive(WINDOW))
         return b"" if at_eof else None
 
@@ -201,7 +201,7 @@ class SshCommand:
         status = int(self._channel.recv_exit_status())
         if status != -1:
             return status
-        # After a signal there is none, and where the connection was lost there is none either. One that answers exists.
+        # There is no exit status after a signal, and none after a lost connection: see whether the connection works.
         with _translated(), _close_after(ANSWER_TIMEOUT, self._transport.close):
             self._transport.global_request("keepalive@openssh.com", wait=True)
         if not self._transport.is_active():
@@ -225,7 +225,7 @@ def _translated() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _close_after(seconds: float, close: Callable[[], object]) -> Iterator[None]:
-    """Limit a wait that Paramiko does not limit: after so many seconds, close what is waited for, which ends it."""
+    """Limit a wait that Paramiko does not limit: after `seconds`, close the object that is waited for."""
 
     def give_up() -> None:
         with contextlib.suppress(*_CONNECTION_ERRORS):  # the end of the wait may close it at the same moment

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from pathlib import PurePosixPath
 
-HOME = '"$HOME"'  # a word of the host's shell
-STATE_DIR = f"{HOME}/.demo-backups"  # the state of jobs, and the previous crontab
-CRON_PATH = "/usr/bin:/bin"  # of a job in a crontab that sets none (crontab(5))
+HOME = '"$HOME"'  # words of the host's shell
+STATE_DIR = f"{HOME}/.demo-backups"  # the state of the latest jobs, and the previous crontab
+CRON_PATH = "/usr/bin:/bin"  # the PATH of a job in a crontab that does not set it (crontab(5))
 
 
 def quote(path: PurePosixPath | str) -> str:

@@ -70,7 +70,7 @@ def probe_command() -> str:
 def is_access_failure(result: Result) -> bool:
     """Tell whether sqlite3 failed because of a lock or missing access, not because of the content of the file.
 
-    The shell exits with 1 where it cannot open the file at all: only the message tells that apart.
+    If the sqlite3 shell cannot open the file at all, it exits with 1. Only its message distinguishes that case.
     """
     if result.status is None or result.status >= SIGNAL_OR_NOT_STARTED:
         return True

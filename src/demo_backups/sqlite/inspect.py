@@ -48,7 +48,7 @@ def parse_header(output: str, file_bytes: int) -> Header | None:
     content = bytes.fromhex("".join(output.split()))
     expected = min(HEADER_BYTES, file_bytes)
     if len(content) < expected:
-        raise ValueError(f"{len(content)} bytes of a header in place of {expected}")
+        raise ValueError(f"{len(content)} bytes of a header instead of {expected}")
     if len(content) < HEADER_BYTES or not content.startswith(MAGIC):
         return None
     page_size = int.from_bytes(content[16:18], "big")
@@ -106,8 +106,8 @@ def list_sidecars(host: Host, path: PurePosixPath) -> list[str]:
 def sidecars_writable_command(source: PurePosixPath) -> str:
     """Build the command that tells whether the service could write the sidecar files that this user would create.
 
-    Those of root get the owner of the database, and those of its owner are the owner's anyway; any other user's are
-    that user's own.
+    If root creates them, SQLite gives them the owner of the database. Any other user owns the files that it creates, so
+    the service can write them only if that user owns the database too.
     """
     return f'if [ "$(id -u)" = 0 ] || [ -O {quote(source)} ]; then echo yes; else echo no; fi'
 
@@ -132,7 +132,7 @@ def choose_open_mode(header: Header, sidecars: list[str]) -> OpenMode:
     """Decide how to open a live database so that this creates no file next to it.
 
     In WAL mode, opening a database that no process has open creates its `-wal` and `-shm` (walformat.html, section
-    1.4). `immutable` does not, and misses nothing: without a `-wal`, the file itself has all data.
+    1.4). `immutable` does not. It misses no data, because without a `-wal` the file itself has all of it.
     """
     if not header.wal:
         return OpenMode.PLAIN

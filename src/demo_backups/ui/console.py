@@ -1,4 +1,4 @@
-"""The console: text from elsewhere made harmless, JSON, SVG pictures."""
+"""The console that tasks print on, JSON output, and SVG pictures of what was printed."""
 
 from __future__ import annotations
 
@@ -9,60 +9,82 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
+
+from rich import console
+from rich.text import Text
 
 from ..errors import SettingsError
+from .outcome import STYLES, Tone
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-
-PICTURE_WIDTH = 114  # columns: what a rehearsal's lines and tables need below /tmp
+PICTURE_WIDTH = 114  # columns: enough for the lines and tables of a rehearsal
+WIDTH_WITHOUT_TERMINAL = 160  # columns
 
 
 def escape_controls(text: str) -> str:
-    """Make text from elsewhere harmless to a terminal: control characters and broken bytes are written out."""
+    """Escape control characters and undecodable bytes: text from a server must not control the terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
-def make_console(stream: TextIO | None = None, record: bool = False) -> Console:
-    """Make a console; where there is no terminal, lines are as long as they need to be up to 160 columns."""
-    from rich.console import Console
+def styled(text: str, tone: Tone = Tone.PLAIN) -> Text:
+    """Return text for a table or a console, escaped and in the style of a tone."""
+    return Text(escape_controls(text), STYLES[tone])
 
+
+class Console(console.Console):
+    """A Rich console that prints text literally: no markup, no emoji, no highlighting."""
+
+    def __init__(self, file: TextIO, width: int, record: bool = False) -> None:
+        super().__init__(file=file, width=width, record=record, highlight=False, markup=False, emoji=False)
+
+    def say(self, text: str, tone: Tone = Tone.PLAIN) -> None:
+        """Print lines, escaped; long lines are left to the terminal to wrap."""
+        self.print(styled(text, tone), soft_wrap=True)
+
+    def echo(self, text: str) -> None:
+        """Print a piece of the output of a command, escaped, without adding a line end."""
+        self.print(styled(text), end="", soft_wrap=True)
+
+
+def make_console(stream: TextIO | None = None, record: bool = False) -> Console:
+    """Make a console on a stream, standard output by default.
+
+    Tables are as wide as the terminal; without a terminal, as wide as they need to be up to 160 columns.
+    """
     stream = stream or sys.stdout
     if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors="backslashreplace")  # what the terminal's own letters have not is written out
-    width = shutil.get_terminal_size().columns if stream.isatty() or "COLUMNS" in os.environ else 160
-    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False, record=record)
-
-
-def check_svg_path(path: Path) -> None:
-    """See that a picture can be written before the work that it shows; raises SettingsError."""
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise SettingsError(f"--svg {str(path)!r} cannot be written", advice="name a file in a folder that is there")
-
-
-def save_svg(out: Console, path: Path, title: str) -> None:
-    """Draw what a recording console printed, as an SVG picture of PICTURE_WIDTH columns.
-
-    Long lines are folded, which the console itself leaves to the terminal; and unlike Rich's own form, the picture
-    loads no font from another server.
-    """
-    from rich.console import Console
-    from rich.text import Text
-
-    picture = Console(file=io.StringIO(), width=PICTURE_WIDTH, record=True)
-    picture.print(Text.from_ansi(out.export_text(styles=True).rstrip()), overflow="fold")
-    svg = re.sub(r"@font-face \{.*?\}\s*", "", picture.export_svg(title=title), flags=re.DOTALL)
-    path.write_text(svg, encoding="utf-8")
+        stream.reconfigure(errors="backslashreplace")  # for characters that the terminal's encoding lacks
+    is_sized = stream.isatty() or "COLUMNS" in os.environ
+    width = shutil.get_terminal_size().columns if is_sized else WIDTH_WITHOUT_TERMINAL
+    return Console(stream, width, record)
 
 
 def print_json(value: Any) -> None:
     """Print one JSON object on standard output."""
-    print(json.dumps(value, indent=2))
+    print(json.dumps(value, indent=2), flush=True)
 
 
 def print_text(text: str) -> None:
-    """Print text as it is, for another program: in UTF-8, whatever the terminal has."""
+    """Print text in UTF-8 for another program, whatever the encoding of the terminal."""
     sys.stdout.flush()
     sys.stdout.buffer.write(text.encode())
+
+
+# --- pictures -------------------------------------------------------------------------------------------------------
+
+
+def check_svg_path(path: Path) -> None:
+    """Check before a long task that its picture can be written; raises SettingsError."""
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise SettingsError(f"--svg {str(path)!r} cannot be written", advice="name a file in an existing directory")
+
+
+def save_svg(out: Console, path: Path, title: str) -> None:
+    """Save what a recording console printed as an SVG picture of PICTURE_WIDTH columns.
+
+    Long lines are folded. Unlike Rich's own SVG, the picture loads no font from a server.
+    """
+    picture = console.Console(file=io.StringIO(), width=PICTURE_WIDTH, record=True)
+    picture.print(Text.from_ansi(out.export_text(styles=True).rstrip()), overflow="fold")
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", picture.export_svg(title=title), flags=re.DOTALL)
+    path.write_text(svg, encoding="utf-8")

@@ -9,8 +9,8 @@ import sys
 def limit_debug_output() -> None:
     """Show the log of this project, and of nothing else, when Invoke was started with --debug.
 
-    Invoke's --debug logs everything of every library to standard error. Its own records have its settings in them, and
-    so INVOKE_SUDO_PASSWORD. Called when the tasks are loaded, before Invoke has read the environment.
+    Invoke's --debug logs everything of every library to standard error. Invoke's own log contains its settings, and so
+    the value of INVOKE_SUDO_PASSWORD. Called when the tasks are loaded, before Invoke has read the environment.
     """
     root = logging.getLogger()
     if root.level != logging.DEBUG:
@@ -27,7 +27,7 @@ def limit_debug_output() -> None:
 
 
 class _Formatter(logging.Formatter):
-    """One record, its further lines indented, with control characters that a host may have sent written out."""
+    """Format a log record: further lines are indented, and control characters, which a host may send, are escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Format a record."""

@@ -1,4 +1,4 @@
-"""How an outcome is described, and its colour."""
+"""How an outcome is described and styled, on the terminal and in the report."""
 
 from __future__ import annotations
 
@@ -6,51 +6,65 @@ import enum
 from typing import TYPE_CHECKING
 
 from ..errors import COULD_NOT_LOOK, INTERRUPTED
+from ..records.check import Outcome
 
 if TYPE_CHECKING:
     from ..records.record import Record
 
-MARK_STYLES = {
-    "done": "green",
-    "to do": "bold cyan",
-    "blocked": "dim",
-    "unknown": "yellow",
-    "out of order": "bold red",
-}
-
 
 class Tone(enum.Enum):
-    """How something went, as the classes of the page and STYLES have it."""
+    """How something is meant to look; the values are the CSS classes of the report."""
 
     GOOD = "good"
     WARNING = "warning"
     BAD = "bad"
+    ACTIVE = "active"
     PLAIN = "plain"
+    TITLE = "title"
 
 
-RESULTS = {  # of a check: a symbol, words, and a tone
-    True: ("✓", "passed", Tone.GOOD),
-    False: ("✗", "failed", Tone.BAD),
-    None: ("?", "could not be made", Tone.WARNING),
+STYLES = {  # on a terminal
+    Tone.GOOD: "green",
+    Tone.WARNING: "yellow",
+    Tone.BAD: "bold red",
+    Tone.ACTIVE: "bold cyan",
+    Tone.PLAIN: "",
+    Tone.TITLE: "bold",
 }
-STYLES = {Tone.GOOD: "green", Tone.WARNING: "yellow", Tone.BAD: "bold red", Tone.PLAIN: ""}  # on a terminal
+MARKS = {  # by the value of the mark: a symbol and a tone
+    "done": ("✓", Tone.GOOD),
+    "to do": ("→", Tone.ACTIVE),
+    "blocked": ("…", Tone.PLAIN),
+    "unknown": ("?", Tone.WARNING),
+    "out of order": ("!", Tone.BAD),
+}
+VERDICTS = {  # of a preflight, by their values
+    "go": Tone.GOOD,
+    "warn": Tone.WARNING,
+    "no": Tone.BAD,
+}
+RESULTS = {  # of a check: a symbol, a text and a tone
+    Outcome.PASSED: ("✓", "passed", Tone.GOOD),
+    Outcome.FAILED: ("✗", "failed", Tone.BAD),
+    Outcome.UNKNOWN: ("?", "could not be made", Tone.WARNING),
+}
 
 
 def describe_outcome(record: Record) -> tuple[str, Tone]:
-    """Say in a few words how what a record tells of ended."""
+    """Describe in a few words how a task ended, from its record."""
     count = len(record.checks)
-    for outcome in (False, None):
-        names = [check["name"] for check in record.checks if check["passed"] is outcome]
+    for outcome in (Outcome.FAILED, Outcome.UNKNOWN):
+        names = [check.name for check in record.checks if check.outcome is outcome]
         if names:
-            _, words, tone = RESULTS[outcome]
-            return f"{len(names)} of {count} checks {words}: {', '.join(names)}", tone
+            _, text, tone = RESULTS[outcome]
+            return f"{len(names)} of {count} checks {text}: {', '.join(names)}", tone
     match record.exit_status:
         case 0:
             return (f"all {count} checks passed" if count else "done"), Tone.GOOD
         case None:
-            return "its end is not known", Tone.WARNING
+            return "exit status unknown", Tone.WARNING
         case status if status == COULD_NOT_LOOK:
-            return "could not look", Tone.WARNING
+            return "a fact could not be read", Tone.WARNING
         case status if status == INTERRUPTED:
             return "interrupted", Tone.WARNING
         case status:

@@ -1,65 +1,71 @@
-"""Progress of a job."""
+"""The progress of a job."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from rich import progress
+
 from ..remote.jobs import BACKUP
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from typing_extensions import Self
 
     from ..remote.jobs import Job, JobStatus
+    from .console import Console
 
 
 class JobProgress:
-    """Show how far a run is: a bar on a terminal, elsewhere a line for every tenth of a copy."""
+    """Show the progress of a job: a bar on a terminal, elsewhere a line for every tenth of a copy."""
 
-    def __init__(self, out: Console, run: Job) -> None:
-        from rich import progress
-
-        self.out, self.run, self.tenths = out, run, 0
-        self.bar = progress.Progress(
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
-            *(
-                [
-                    progress.DownloadColumn(),
-                    progress.TransferSpeedColumn(),
-                    progress.TimeRemainingColumn(),
-                    progress.TextColumn("left, after"),
-                ]
-                if run.kind == BACKUP
-                else []
-            ),
-            progress.TextColumn("{task.fields[elapsed]}"),  # of the run itself, which may be older than this task
-            console=out,
-            transient=True,
-            disable=not out.is_terminal,
-        )
-        self.task = self.bar.add_task(run.kind, total=run.total if run.kind == BACKUP else None, elapsed="")
+    def __init__(self, out: Console, job: Job) -> None:
+        self._out = out
+        self._job = job
+        self._printed_tenths = 0
+        total = job.total if job.kind == BACKUP else None
+        self._bar = progress.Progress(*_columns(job), console=out, transient=True, disable=not out.is_terminal)
+        self._task = self._bar.add_task(job.kind, total=total, elapsed="")
 
     def __enter__(self) -> Self:
-        self.bar.start()
+        self._bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.bar.stop()
+        self._bar.stop()
 
-    def show(self, seen: JobStatus) -> None:
-        """Show one look at the run."""
-        if not seen.running:
+    def show(self, status: JobStatus) -> None:
+        """Show the status of the running job."""
+        if not status.running:
             return
-        elapsed = timedelta(seconds=int(seen.now - self.run.started))
-        self.bar.update(self.task, completed=seen.bytes, elapsed=str(elapsed))
-        if seen.bytes is None:
+        # Since the start of the job, which may be long before the start of this task.
+        elapsed = status.now - self._job.started
+        self._bar.update(self._task, completed=status.bytes, elapsed=str(timedelta(seconds=int(elapsed))))
+        if self._bar.disable and status.bytes is not None:
+            self._print_tenth(status.bytes, elapsed)
+
+    def _print_tenth(self, copied: int, elapsed: float) -> None:
+        tenths = 10 * copied // max(self._job.total, 1)
+        if tenths <= self._printed_tenths:
             return
-        tenths = 10 * seen.bytes // max(self.run.total, 1)
-        if self.bar.disable and tenths > self.tenths:
-            rate = seen.bytes / max(seen.now - self.run.started, 0.001)
-            left = max(0, self.run.total - seen.bytes) / max(rate, 1)
-            words = f"{seen.bytes:,} of {self.run.total:,} bytes, {rate / 1e6:,.0f} MB/s, about {left:.0f} s left"
-            self.out.print(words, soft_wrap=True)
-            self.tenths = tenths
+        self._printed_tenths = tenths
+        rate = copied / max(elapsed, 0.001)
+        left = max(0, self._job.total - copied) / max(rate, 1)
+        self._out.say(
+            f"{copied:,} of {self._job.total:,} bytes, {rate / 1e6:,.0f} MB/s, about {left:.0f} s left",
+        )
+
+
+def _columns(job: Job) -> list[progress.ProgressColumn]:
+    copied = [
+        progress.DownloadColumn(),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn("left, after"),
+    ]
+    return [
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        *(copied if job.kind == BACKUP else []),
+        progress.TextColumn("{task.fields[elapsed]}"),
+    ]

@@ -1,22 +1,23 @@
-"""What the tasks print: tables, and the JSON objects with the same content."""
+"""The tables that tasks print, and the JSON objects with the same content."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from rich import box
+from rich.measure import Measurement
+from rich.table import Table
+
 from ..project import task_command
+from ..records.check import Outcome
 from ..units import format_size
-from .console import escape_controls
-from .outcome import MARK_STYLES, RESULTS, STYLES, Tone, describe_outcome
+from .console import Console, styled
+from .outcome import MARKS, RESULTS, VERDICTS, Tone, describe_outcome
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
-
     from ..backup.preflight import Preflight
     from ..backup.verify import Verification
     from ..records.record import Record
@@ -25,174 +26,213 @@ if TYPE_CHECKING:
     from ..remote.files import File
 
 
-def _table(show_header: bool = True) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    return Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=show_header)
-
-
-def checks_table(verification: Verification) -> Table:
-    """Make the table of a verification's checks."""
-    from rich.text import Text
-
-    table = _table()
-    for column in ("check", "result", "what it saw"):
-        table.add_column(column, overflow="fold", no_wrap=column != "what it saw")
-    for check in verification.checks:
-        _, words, tone = RESULTS[check.outcome.value]
-        words = words.upper() if tone is Tone.BAD else words
-        table.add_row(Text(check.name), Text(words, STYLES[tone]), Text(escape_controls(check.detail)))
+def _make_table(*columns: str, header: bool = True, right: Sequence[str] = ()) -> Table:
+    """Make a table without a frame, whose cells are folded rather than cut; `right` are aligned to the right."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=header)
+    for name in columns:
+        table.add_column(name, overflow="fold", justify="right" if name in right else "left")
     return table
 
 
-def print_verification(out: Console, verification: Verification) -> None:
-    """Print the checks of a backup and their verdict."""
-    from rich.text import Text
+UNLIMITED_WIDTH = 10_000
+SUMMARIES = {
+    Outcome.PASSED: "all checks passed",
+    Outcome.FAILED: "NOT a good backup",
+    Outcome.UNKNOWN: "not all checks could be made",
+}
 
-    out.print(Text(escape_controls(f"backup  {verification.path or 'none'}\nsource  {verification.source}")))
-    out.print(checks_table(verification))
-    passed = verification.outcome.value
-    verdict = {True: "all checks passed", False: "NOT a good backup", None: "not all checks could be made"}
-    *_, tone = RESULTS[passed]
-    out.print(Text(verdict[passed], STYLES[tone]))
+
+def _measure_width(out: Console, table: Table) -> int:
+    """Return the columns that a table needs so that no cell is folded."""
+    return Measurement.get(out, out.options.update_width(UNLIMITED_WIDTH), table).maximum
+
+
+# --- a verification -------------------------------------------------------------------------------------------------
+
+
+def print_verification(out: Console, verification: Verification) -> None:
+    """Print the checks of a backup and their result."""
+    out.print(styled(f"backup  {verification.path or 'none'}\nsource  {verification.source}"))
+    out.print(_checks_table(verification))
+    _, _, tone = RESULTS[verification.outcome]
+    out.print(styled(SUMMARIES[verification.outcome], tone))
+
+
+def _checks_table(verification: Verification) -> Table:
+    table = _make_table("check", "result", "details")
+    for column in table.columns[:2]:
+        column.no_wrap = True
+    for check in verification.checks:
+        _, text, tone = RESULTS[check.outcome]
+        result = text.upper() if tone is Tone.BAD else text
+        table.add_row(styled(check.name), styled(result, tone), styled(check.detail))
+    return table
+
+
+# --- the list of backups --------------------------------------------------------------------------------------------
 
 
 def backups_as_json(host: str, database: str, backups: Sequence[File]) -> dict[str, Any]:
-    """Make the object that `inv list-backups --json` prints."""
-    files = [{"path": str(each.path), "bytes": each.bytes, "created": each.modified.isoformat()} for each in backups]
+    """Return the object that `inv list-backups --json` prints."""
+    files = [
+        {"path": str(backup.path), "bytes": backup.bytes, "created": backup.modified.isoformat()} for backup in backups
+    ]
     return {"host": host, "database": database, "backups": files}
 
 
 def print_backups(out: Console, backups: Sequence[File]) -> None:
-    """Print a table of backups, or that there is none."""
-    from rich.text import Text
-
+    """Print a table of backups, or that there are none."""
     if not backups:
-        out.print("there is no backup of it there")
+        out.say("no backups")
         return
-    table = _table()
-    table.add_column("backup", overflow="fold")
-    table.add_column("bytes", justify="right", overflow="fold")
-    table.add_column("created", overflow="fold")
-    for each in backups:
-        table.add_row(
-            Text(escape_controls(str(each.path))),
-            f"{each.bytes:,}",
-            each.modified.isoformat(sep=" ", timespec="seconds"),
-        )
+    table = _make_table("backup", "bytes", "created", right=["bytes"])
+    for backup in backups:
+        created = backup.modified.isoformat(sep=" ", timespec="seconds")
+        table.add_row(styled(str(backup.path)), f"{backup.bytes:,}", created)
     out.print(table)
 
 
-def history_as_json(records: Sequence[Record], damaged: Sequence[InvalidRecord]) -> dict[str, Any]:
-    """Make the object that `inv history --json` prints; docs/evidence.md has the fields of a record."""
+# --- the history ----------------------------------------------------------------------------------------------------
+
+
+def history_as_json(records: Sequence[Record], invalid: Sequence[InvalidRecord]) -> dict[str, Any]:
+    """Return the object that `inv history --json` prints; docs/reference/records.md has the fields of a record."""
     return {
-        "records": [asdict(record) for record in records],
-        "damaged": [{"file": str(each.path), "why": each.why} for each in damaged],
+        "records": [record.as_json() for record in records],
+        "damaged": [{"file": str(file.path), "why": file.reason} for file in invalid],
     }
 
 
 def print_history(
-    out: Console, records: Sequence[Record], there: int, damaged: Sequence[InvalidRecord], folder: Path
+    out: Console, records: Sequence[Record], total: int, invalid: Sequence[InvalidRecord], folder: Path
 ) -> None:
-    """Print a table of records, or that there is none, and name those that could not be read.
+    """Print the selected records, and the files that are not valid records.
 
-    `there` is how many the folder holds, the chosen ones and the others.
+    `total` is the number of records in the folder, selected or not. A narrow terminal gets a list instead of a table,
+    since a table would break words.
     """
-    from rich.text import Text
-
     if records:
-        out.print(_history_table(records))
-    elif there:
-        out.print(Text(escape_controls(f"no such record among the {there:,} in {folder}")), soft_wrap=True)
-    elif not damaged:
-        words = "every task that changes something on a host, every verification and rehearsal leaves one"
-        out.print(Text(escape_controls(f"there are no records in {folder} yet: {words}")), soft_wrap=True)
-    for each in damaged:
-        out.print(Text(escape_controls(f"passed over: {each.path}: {each.why}"), "yellow"), soft_wrap=True)
+        table = _history_table(records)
+        if _measure_width(out, table) <= out.width:
+            out.print(table)
+        else:
+            _print_history_list(out, records)
+    elif total:
+        out.say(f"none of the {total:,} records in {folder} matches")
+    elif not invalid:
+        out.say(f"no records in {folder} yet: tasks that change something on a host, verify and rehearse write one")
+    for file in invalid:
+        out.say(f"invalid record, ignored: {file.path}: {file.reason}", Tone.WARNING)
 
 
 def _history_table(records: Sequence[Record]) -> Table:
-    from rich.text import Text
-
-    table = _table()
-    for column in ("when (UTC)", "host", "database", "kind", "result", "backup", "bytes", "seconds", "who"):
-        table.add_column(column, overflow="fold", justify="right" if column in ("bytes", "seconds") else "left")
-    for each in records:
-        ended, tone = describe_outcome(each)
-        words = [
-            f"{datetime.fromisoformat(each.when).astimezone(timezone.utc):%Y-%m-%d %H:%M:%S}",
-            each.host,
-            each.database,
-            each.kind,
-            ended,
-            PurePosixPath(each.backup or "").name,
-            "" if each.bytes is None else f"{each.bytes:,}",
-            "" if each.seconds is None else f"{each.seconds:,.1f}",
-            each.who,
-        ]
-        table.add_row(*(Text(escape_controls(word), STYLES[tone] if word is ended else "") for word in words))
+    columns = ("when (UTC)", "host", "database", "kind", "result", "backup", "bytes", "seconds", "who")
+    table = _make_table(*columns, right=["bytes", "seconds"])
+    for record in records:
+        result, tone = describe_outcome(record)
+        table.add_row(
+            _utc(record),
+            styled(record.host),
+            styled(record.database),
+            styled(record.kind),
+            styled(result, tone),
+            styled(PurePosixPath(record.backup or "").name),
+            "" if record.bytes is None else f"{record.bytes:,}",
+            "" if record.seconds is None else f"{record.seconds:,.1f}",
+            styled(record.who),
+        )
     return table
 
 
-def print_plan(out: Console, plan: Plan) -> None:
-    """Print the plan: each step with its mark and what was seen of it; then what could not be seen, in full."""
-    from rich.text import Text
+def _print_history_list(out: Console, records: Sequence[Record]) -> None:
+    for record in records:
+        result, tone = describe_outcome(record)
+        out.print(styled(f"{_utc(record)}  {record.host}: {record.kind} ({record.database})"))
+        out.print(styled(f"  {result}", tone))
+        details = [
+            PurePosixPath(record.backup or "").name,
+            "" if record.bytes is None else format_size(record.bytes),
+            "" if record.seconds is None else f"{record.seconds:,.1f} s",
+            record.who,
+        ]
+        out.print(styled(f"  {', '.join(filter(None, details))}"))
 
-    table = _table()
-    for column in ("step", "mark", "what was seen"):
-        table.add_column(column, overflow="fold", no_wrap=column != "what was seen")
+
+def _utc(record: Record) -> str:
+    return f"{datetime.fromisoformat(record.when).astimezone(timezone.utc):%Y-%m-%d %H:%M:%S}"
+
+
+# --- the release plan -----------------------------------------------------------------------------------------------
+
+
+def print_plan(out: Console, plan: Plan) -> None:
+    """Print every step with its mark and details, then what could not be observed, in full."""
+    table = _make_table("step", "mark", "details")
+    for column in table.columns[:2]:
+        column.no_wrap = True
     for number, phase in enumerate(plan.phases, 1):
-        table.add_row(Text(f"Phase {number}: {phase.name}", "bold"))
+        table.add_row(f"Phase {number}: {phase.name}", style="bold")
         for step in phase.steps:
+            _, tone = MARKS[step.mark.value]
             name = f"  {step.name}{' (optional)' if step.optional else ''}"
-            mark = Text(step.mark.value, MARK_STYLES[step.mark.value])
-            table.add_row(Text(name), mark, Text(escape_controls(step.details)))
+            table.add_row(name, styled(step.mark.value, tone), styled(step.details))
         table.add_section()
     out.print(table)
-    if plan.notes:
-        out.print(Text(escape_controls("\n".join(plan.notes)), "yellow"), soft_wrap=True)
-    needed = [step.mark.value for step in plan.steps if not step.optional]
-    words = f"{needed.count('done')} of {len(needed)} steps done, optional ones not counted"
+    for note in plan.notes:
+        out.say(note, Tone.WARNING)
+    out.say(_summarize_plan(plan))
+
+
+def _summarize_plan(plan: Plan) -> str:
+    marks = [step.mark.value for step in plan.steps if not step.optional]
+    done = f"{marks.count('done')} of {len(marks)} steps done, not counting optional ones"
     if plan.next:
-        words += f"; next: {plan.next.name} ({task_command('next', plan.host)})"
-    elif plan.exit_code:
-        words += "; the next step is unknown"
-    out.print(Text(words), soft_wrap=True)
+        return f"{done}; next: {plan.next.name} ({task_command('next', plan.host)})"
+    return f"{done}; the next step is unknown" if plan.exit_code else done
 
 
-def print_preflight(out: Console, ahead: Preflight) -> None:
+# --- the preflight --------------------------------------------------------------------------------------------------
+
+
+def print_preflight(out: Console, preflight: Preflight) -> None:
     """Print what a backup will do, and the verdict."""
-    from rich.text import Text
-
-    facts = ahead.facts
-    rollback = "rollback: writers wait for the whole copy, and new readers for as long as a writer waits"
-    journal = "WAL: no writer waits" if facts.wal else rollback
-    rows = {
-        "journal": journal,
-        "source": f"{format_size(facts.source_bytes)}, and a WAL of {format_size(facts.wal_bytes)}",
-        "writes": f"{facts.write_rate.commits:,.0f} commits a second"
-        + (f"; the WAL will grow by about {format_size(ahead.wal_growth_bytes)}" if facts.wal else ""),
-        "space": "; ".join(
-            f"{mount}: {format_size(free)} free, {ahead.needed_bytes[mount]:,} needed"
-            for mount, free in {disk.mount: disk.free for disk in (facts.backup_disk, facts.source_disk)}.items()
-        ),
-        "duration": f"about {facts.copy_seconds:.1f} s (from {facts.speed_source.value})",
-        "writers held": f"about {ahead.writer_wait_seconds:.1f} s" if ahead.writer_wait_seconds else "no",
-        "backups": f"{facts.backup_count} held, {format_size(facts.backup_bytes)}; "
-        f"the 7-day rotation will hold up to {format_size(ahead.rotation_bytes)} at {facts.runs_a_day} a day",
-        "running": ", ".join(f"process {each.pid} of {each.user}" for each in facts.backup_processes)
-        or ("somebody's, whose processes may not be seen" if facts.hidden_backup else "no other backup"),
-        "sqlite3": facts.sqlite,
-    }
-    table = _table(show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, words in rows.items():
-        table.add_row(Text(name), Text(escape_controls(words)))
+    table = _make_table("name", "value", header=False)
+    table.columns[0].no_wrap = True
+    for name, value in _preflight_rows(preflight):
+        table.add_row(name, styled(value))
     out.print(table)
-    style = {"go": "bold green", "warn": "yellow", "no": "bold red"}[ahead.verdict.value]
-    out.print(
-        Text(escape_controls("\n".join([ahead.verdict.value, *(f"  {reason}" for reason in ahead.reasons)])), style),
-        soft_wrap=True,
-    )
+    verdict = preflight.verdict.value
+    out.say("\n".join([verdict, *(f"  {reason}" for reason in preflight.reasons)]), VERDICTS[verdict])
+
+
+def _preflight_rows(preflight: Preflight) -> list[tuple[str, str]]:
+    facts = preflight.facts
+    journal = "WAL: writers do not wait"
+    if not facts.wal:
+        journal = "rollback: writers wait for the whole copy, and new readers while a writer waits"
+    writes = f"{facts.write_rate.commits:,.0f} commits per second"
+    if facts.wal:
+        writes += f"; the WAL will grow by about {format_size(preflight.wal_growth_bytes)}"
+    free = {disk.mount: disk.free for disk in (facts.backup_disk, facts.source_disk)}
+    space = [
+        f"{mount}: {format_size(count)} free, {preflight.needed_bytes[mount]:,} needed" for mount, count in free.items()
+    ]
+    running = [f"process {process.pid} of {process.user}" for process in facts.backup_processes]
+    if facts.hidden_backup and not running:
+        running = ["a backup whose processes this user cannot see"]
+    wait = preflight.writer_wait_seconds
+    return [
+        ("journal", journal),
+        ("source", f"{format_size(facts.source_bytes)}, and a WAL of {format_size(facts.wal_bytes)}"),
+        ("writes", writes),
+        ("space", "; ".join(space)),
+        ("duration", f"about {facts.copy_seconds:.1f} s (from {facts.speed_source.value})"),
+        ("writers wait", f"about {wait:.1f} s" if wait else "no"),
+        (
+            "backups",
+            f"{facts.backup_count} of {format_size(facts.backup_bytes)}; the 7-day rotation will keep up to "
+            f"{format_size(preflight.rotation_bytes)} at {facts.runs_a_day} a day",
+        ),
+        ("running", ", ".join(running) or "no other backup"),
+        ("sqlite3", facts.sqlite),
+    ]

@@ -6,15 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ...records.check import Outcome
+from ...records.record import Record, VerificationDetails
 from ...ui.outcome import RESULTS, Tone
 from ...units import format_duration, format_size, format_time
 from .axes import BYTES, COUNT, SECONDS, Quantity
 from .plots import Chart, Marker, Pattern, TimeSeries, line_chart, stacked_chart
-
-if TYPE_CHECKING:
-    from ...records.record import Record
 
 MOST_POINTS = 500  # of one series, the latest
 MOST_DAYS = 30  # of checks, the latest
@@ -63,9 +62,9 @@ def _size_series(records: Sequence[Record]) -> list[TimeSeries]:
     for record in records:
         if record.backup is not None and record.bytes is not None:
             backups[record.backup] = (_created(record, backups), record.bytes)
-        source_bytes = record.details.get("source_bytes")
-        if type(source_bytes) is int and 0 <= source_bytes < 2**63:  # the details of a record are not validated
-            sources.append((parse_time(record.when), source_bytes))
+        details = record.details
+        if isinstance(details, VerificationDetails) and details.source_bytes is not None:
+            sources.append((parse_time(record.when), details.source_bytes))
     return _pair("backup", sorted(backups.values()), "database", sources)
 
 
@@ -152,10 +151,10 @@ def _checks_by_day(name: str, records: Sequence[Record]) -> Figure:
     return Figure(name, title, summary, columns, rows, stacked_chart(stacks, COUNT))
 
 
-def _count_checks(records: Sequence[Record]) -> dict[datetime, Counter[bool | None]]:
-    days: dict[datetime, Counter[bool | None]] = {}
+def _count_checks(records: Sequence[Record]) -> dict[datetime, Counter[Outcome]]:
+    days: dict[datetime, Counter[Outcome]] = {}
     for record in records:
         if record.checks:
             day = parse_time(record.when).replace(hour=0, minute=0, second=0, microsecond=0)
-            days.setdefault(day, Counter()).update(check["passed"] for check in record.checks)
+            days.setdefault(day, Counter()).update(check.outcome for check in record.checks)
     return days

@@ -34,4 +34,4 @@ def open_report(path: Path) -> str:
     """Open the page in the user's browser; return the message for the user."""
     if webbrowser.open(path.as_uri()):
         return f"the report is {path}"
-    return f"the report is {path}: no browser was found, open it in one"
+    return f"no browser was found; the report is {path}"

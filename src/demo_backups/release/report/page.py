@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from ...records.check import Outcome
 from ...records.record import Record
 from ...ui.outcome import Tone
 from ..plan import Mark, Plan
@@ -36,8 +37,8 @@ class Verdict:
 class DatabaseSection:
     """What the records say about one database.
 
-    They are those of the plan's host; where it has none, those of another host, and `is_other_host` says so.
-    `failed_attempt` is a verification after the last one that ended without a check.
+    The records are those of the plan's host. If it has none, they are those of another one, and `is_other_host` is set.
+    `failed_attempt` is a verification that is later than `last_verification` and made no check.
     """
 
     database: str
@@ -127,7 +128,7 @@ def decide_verdict(plan: Plan, sections: Iterable[DatabaseSection], has_records:
 
 def _failed(section: DatabaseSection) -> bool:
     verification = section.last_verification
-    return verification is not None and verification.passed is False and not section.is_other_host
+    return verification is not None and verification.outcome is Outcome.FAILED and not section.is_other_host
 
 
 def _describe_plan(plan: Plan, marks: Counter[Mark], has_records: bool) -> tuple[list[str], Tone]:

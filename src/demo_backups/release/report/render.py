@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import SettingsError
 from ...ui.console import escape_controls
-from ...ui.outcome import RESULTS, Tone, describe_outcome
+from ...ui.outcome import MARKS, RESULTS, Tone, describe_outcome
 from ...units import format_duration, format_size, format_time
 from ..plan import Mark
 from .charts import parse_time
@@ -24,13 +24,6 @@ TEMPLATES = Path(__file__).parent
 MOST_NOTES = 50
 MOST_LINES = (40, 10, 3)  # of each output in Markdown: the first of these with which the text is short enough
 LONGEST_BODY = 65_536  # characters of a pull request, GitHub's limit
-MARKS = {
-    Mark.DONE: ("✓", Tone.GOOD),
-    Mark.TO_DO: ("→", Tone.WARNING),
-    Mark.BLOCKED: ("…", Tone.PLAIN),
-    Mark.UNKNOWN: ("?", Tone.PLAIN),
-    Mark.OUT_OF_ORDER: ("!", Tone.BAD),
-}
 
 
 def check_format(name: str) -> None:
