@@ -243,6 +243,13 @@ def test_second_prompt_means_wrong_password() -> None:
         exchange(f"{script}; {MARKS}", prompt=b"prompt> ", password=b"secret")
 
 
+def test_sudo_that_ends_after_its_prompt() -> None:
+    script = 'exec <&-; printf "prompt> " >&2; sleep 0.3; echo "no such user" >&2; exit 1'
+    outcome = exchange(script, prompt=b"prompt> ", password=b"secret")
+    assert (outcome.started, outcome.status) == (False, 1)
+    assert outcome.preamble == b"prompt> no such user\n\n"
+
+
 def test_pending_interrupt_ends_exchange() -> None:
     interrupts = Interrupts()
     interrupts.pending = True

@@ -7,6 +7,7 @@ is sent only after sudo's own prompt was read: a sudo that does not ask passes i
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import hashlib
 import select
@@ -248,7 +249,8 @@ class _Exchange:
             raise PasswordRefusedError
         if prompts and not self._password_sent:
             self._password_sent = True
-            self._command.write(self._request.password + b"\n")
+            with contextlib.suppress(InputClosedError):  # then sudo has ended, and its exit status says so
+                self._command.write(self._request.password + b"\n")
 
     def _start_input(self) -> None:
         if self._request.source is not None:
