@@ -141,7 +141,7 @@ def test_progress_without_terminal_is_lines(tracker: TrackerServer) -> None:
             if " bytes, " in line:
                 break
         os.kill(pid, signal.SIGCONT)
-        assert re.match(r"[\d,]+ of [\d,]+ bytes, [\d,]+ MB/s, ", line)
+        assert re.match(r"[\d,]+ of [\d,]+ bytes, [\d.]+ [kMG]?B(ytes)?/s, ", line)
         assert wait_for_end(task).returncode == 0
 
 

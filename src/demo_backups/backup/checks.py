@@ -96,7 +96,8 @@ def check_query(opened: Result, row: Result, source: Source) -> Check:
         return Check(
             "query", Outcome.FAILED, f"the tables differ from those of the source: {', '.join(missing + extra)}"
         )
-    return Check("query", Outcome.PASSED, f"the query returned a row; {len(tables)} tables, as in the source")
+    count = "1 table" if len(tables) == 1 else f"{len(tables)} tables"
+    return Check("query", Outcome.PASSED, f"the query returned a row; {count}, as in the source")
 
 
 def check_source(opened: Result, source: Source, tolerance: float) -> Check:

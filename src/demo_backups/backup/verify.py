@@ -114,7 +114,7 @@ def _check_unreadable(database: Database, path: PurePosixPath | None, backup: Fi
     if backup:
         created = check_created(database, backup, [])
     else:
-        missing = f"{path} does not exist" if path else f"there is no backup of it in {database.backup_dir}"
+        missing = f"{path} does not exist" if path else f"there is no backup of this database in {database.backup_dir}"
         created = Check("created", Outcome.FAILED, missing)
     others = ("size", "integrity", "query", "source")
     return [created, *(Check(name, Outcome.UNKNOWN, "no backup to check") for name in others)]
