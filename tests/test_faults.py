@@ -33,7 +33,7 @@ RECORD_KINDS = {
 
 
 @pytest.mark.parametrize(("task", "kind"), RECORD_KINDS.items(), ids=RECORD_KINDS)
-def test_unreachable_server(demo_server: DemoServer, task: str, kind: str | None) -> None:
+def test_unreachable_server_is_reported(demo_server: DemoServer, task: str, kind: str | None) -> None:
     config = demo_server.server.ssh_config
     config.write_text(config.read_text().replace(f"Port {demo_server.server.port}", "Port 1"))
     done = demo_server.inv(task)
@@ -172,7 +172,7 @@ def test_script_that_makes_no_backup(demo_server: DemoServer) -> None:
     assert record["error"]
 
 
-def test_missing_source(demo_server: DemoServer) -> None:
+def test_missing_source_is_reported(demo_server: DemoServer) -> None:
     assert_success(demo_server.inv("deploy-index-backup", "run-index-backup"))
     demo_server.source.rename(demo_server.source.with_name("moved"))
     before = snapshot(demo_server.backups)
@@ -190,7 +190,7 @@ def test_existing_backup_is_never_replaced(demo_server: DemoServer) -> None:
     for seconds in range(120):
         path = demo_server.backups / f"backup_{now + timedelta(seconds=seconds):%Y-%m-%d_%H-%M-%S}.db"
         path.write_text("the first")
-    assert_exit(demo_server.inv("run-index-backup"), FAILED, "there already")
+    assert_exit(demo_server.inv("run-index-backup"), FAILED, f"{demo_server.backups}/backup_")
     assert {path.read_text() for path in demo_server.backups.glob("*.db")} == {"the first"}
     assert {path.name for path in demo_server.backups.iterdir() if path.name.startswith(".")} == {".backup.lock"}
 

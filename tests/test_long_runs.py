@@ -214,7 +214,7 @@ def test_stop_backup_stops_run_of_cron(tracker: TrackerServer) -> None:
 
 
 @pytest.mark.parametrize("task", ["attach", "stop-backup"])
-def test_without_job_there_is_an_error(demo_server: DemoServer, task: str) -> None:
+def test_missing_job_is_an_error(demo_server: DemoServer, task: str) -> None:
     assert_exit(demo_server.inv(task), FAILED, "index database")
 
 
@@ -263,7 +263,7 @@ def test_damaged_job_state_is_not_trusted(tracker: TrackerServer) -> None:
 
 
 @root_only
-def test_job_state_of_another_user_is_not_trusted(tracker: TrackerServer) -> None:
+def test_foreign_job_state_is_not_trusted(tracker: TrackerServer) -> None:
     assert_success(tracker.inv("run"))
     os.chown(tracker.job_state, NOBODY, NOBODY)
     for task in ("attach", "stop-backup", "run"):

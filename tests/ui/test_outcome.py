@@ -19,7 +19,7 @@ def test_every_value_has_a_tone() -> None:
     assert set(RESULTS) == set(Outcome)
 
 
-def test_symbols_differ() -> None:
+def test_symbols_are_distinct() -> None:
     for table in (MARKS, RESULTS):
         assert len({symbol for symbol, *_ in table.values()}) == len(table)
 
