@@ -36,7 +36,7 @@ def flags_with(**flags: str) -> dict[str, str | None]:
 
 
 @pytest.mark.parametrize(("full", "grid"), [(False, DEFAULT), (True, FULL)])
-def test_default_grids(full: bool, grid: Grid) -> None:
+def test_default_grids_are_valid(full: bool, grid: Grid) -> None:
     assert parse_grid(full, flags_with()) == grid
 
 

@@ -20,6 +20,8 @@ from demo_backups.project import ROOT
 from .helpers.processes import start_program, wait_for_end, wait_until
 from .helpers.terminal import terminal
 
+pytestmark = pytest.mark.user
+
 PYTHON = r"""#!/usr/bin/env bash
 log() { printf '%s\n' "$*" >> "$LOG/python"; }
 case "$*" in
@@ -192,7 +194,7 @@ def test_failed_build_is_repeated(checkout: Checkout) -> None:
     assert checkout("verify").stderr == ""
 
 
-def test_failed_rebuild_does_not_count_as_old_build(checkout: Checkout) -> None:
+def test_failed_rebuild_is_repeated(checkout: Checkout) -> None:
     checkout()
     lock = checkout.root / "requirements.lock"
     before = lock.read_text()

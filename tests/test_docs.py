@@ -474,7 +474,7 @@ def test_backup_and_verify_by_hand_as_documented(journal: str, tmp_path: Path, h
     ("doc", "link"),
     [pytest.param(doc, link, id=f"{doc.name} {link}") for doc in DOCS for link in links(doc.read_text())],
 )
-def test_link_resolves(doc: Path, link: str) -> None:
+def test_link_in_docs_resolves(doc: Path, link: str) -> None:
     path, _, anchor = link.partition("#")
     target = doc.parent / path if path else doc
     assert target.is_file()

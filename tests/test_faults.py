@@ -305,6 +305,7 @@ def assert_is_running(pid_file: Path) -> None:
     os.kill(int(pid_file.read_text()), 0)
 
 
+@pytest.mark.user
 def test_ctrl_c_detaches_from_the_run(demo_server: DemoServer, pid_file: Path) -> None:
     process = demo_server.start("run-index-backup")
     wait_until(pid_file.exists, "the script")
@@ -315,6 +316,7 @@ def test_ctrl_c_detaches_from_the_run(demo_server: DemoServer, pid_file: Path) -
     assert [(record["kind"], record["exit_status"]) for record in demo_server.records()] == [("run", INTERRUPTED)]
 
 
+@pytest.mark.user
 @pytest.mark.parametrize("group", [True, False], ids=["process group", "task only"])
 def test_ctrl_c_detaches_on_this_machine(demo_server: DemoServer, pid_file: Path, group: bool) -> None:
     process = demo_server.start("run-index-backup", "--host", "local")
@@ -324,6 +326,7 @@ def test_ctrl_c_detaches_on_this_machine(demo_server: DemoServer, pid_file: Path
     assert_is_running(pid_file)
 
 
+@pytest.mark.user
 def test_ctrl_c_while_server_is_silent(demo_server: DemoServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         config = demo_server.server.ssh_config

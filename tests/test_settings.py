@@ -440,6 +440,7 @@ def test_variable_of_wrong_type_is_an_error(checkout: Checkout) -> None:
     assert "'20%'" in done.stderr
 
 
+@pytest.mark.user
 def test_user_invoke_file_is_ignored(inv: Inv, home: Path) -> None:
     (home / ".invoke.yaml").write_text(
         "run: {echo: true, shell: /nowhere, dry: false}\n"

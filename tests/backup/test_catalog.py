@@ -62,7 +62,7 @@ def test_backup_is_identified_by_name(project_settings: Settings, name: str, dat
 # --- the list -------------------------------------------------------------------------------------------------------
 
 
-def test_list_is_sorted_newest_first(here: Host, database: Database, folder: Path) -> None:
+def test_list_is_sorted_newest_first(local_host: Host, database: Database, folder: Path) -> None:
     for number, day in enumerate(("23", "25", "24")):
         path = folder / f"backup_2024-11-{day}_00-00-00.db"
         path.write_bytes(bytes(number))
@@ -71,24 +71,24 @@ def test_list_is_sorted_newest_first(here: Host, database: Database, folder: Pat
         (folder / other).touch()
     (folder / "below").mkdir()
     (folder / "below" / NAME).touch()
-    backups = list_backups(here, database)
+    backups = list_backups(local_host, database)
     assert [(backup.path.name[15:17], backup.bytes) for backup in backups] == [("24", 2), ("25", 1), ("23", 0)]
     assert {backup.path.parent for backup in backups} == {database.backup_dir}
 
 
-def test_same_time_is_sorted_by_name(here: Host, database: Database, folder: Path) -> None:
+def test_same_time_is_sorted_by_name(local_host: Host, database: Database, folder: Path) -> None:
     names = [f"backup_2024-11-24_20-00-{second:02}.db" for second in range(20)]
     for name in names:
         (folder / name).touch()
         os.utime(folder / name, (1_700_000_000, 1_700_000_000))
-    assert [backup.path.name for backup in list_backups(here, database)] == names[::-1]
+    assert [backup.path.name for backup in list_backups(local_host, database)] == names[::-1]
 
 
-def test_missing_folder_is_not_an_empty_list(here: Host, database: Database, folder: Path) -> None:
-    assert list_backups(here, database) == []
+def test_missing_folder_is_not_an_empty_list(local_host: Host, database: Database, folder: Path) -> None:
+    assert list_backups(local_host, database) == []
     folder.rmdir()
     with pytest.raises(CouldNotLookError, match="backups in") as caught:
-        list_backups(here, database)
+        list_backups(local_host, database)
     assert "No such file or directory" in caught.value.output
 
 
@@ -128,9 +128,9 @@ def test_backup_after_end_belongs_to_other_run() -> None:
 
 @pytest.mark.parametrize("output", ["", "maybe"])
 def test_invalid_lock_answer_is_not_a_no(
-    here: Host, database: Database, output: str, monkeypatch: pytest.MonkeyPatch
+    local_host: Host, database: Database, output: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not has_hidden_backup(here, database)
+    assert not has_hidden_backup(local_host, database)
     monkeypatch.setattr("demo_backups.backup.catalog.is_locked_command", lambda path: f"echo '{output}'")
     with pytest.raises(CouldNotLookError):
-        has_hidden_backup(here, database)
+        has_hidden_backup(local_host, database)

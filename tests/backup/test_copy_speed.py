@@ -118,12 +118,12 @@ def test_recorded_speed_by_runs(records: list[Record], speed: float | None) -> N
 # --- the estimate ---------------------------------------------------------------------------------------------------
 
 
-def test_records_come_before_sample(here: Host, tmp_path: Path) -> None:
+def test_records_come_before_sample(local_host: Host, tmp_path: Path) -> None:
     path = tmp_path / "source"
     path.write_bytes(bytes(100_000))
-    sampled = estimate_copy_speed(here, "index", PurePosixPath(path), 100_000, [])
+    sampled = estimate_copy_speed(local_host, "index", PurePosixPath(path), 100_000, [])
     assert sampled.source is SpeedSource.SAMPLE
     assert 0 < sampled.bytes_per_second <= COPY_CEILING
     records = [run_record(1234, 1, host="local", database="index")]
-    recorded = estimate_copy_speed(here, "index", PurePosixPath(path), 100_000, records)
+    recorded = estimate_copy_speed(local_host, "index", PurePosixPath(path), 100_000, records)
     assert recorded == CopySpeed(1234, SpeedSource.EARLIER_RUNS)

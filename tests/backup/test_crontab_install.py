@@ -36,36 +36,36 @@ def crontab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeCrontab:
 
 
 @pytest.mark.parametrize("old", [None, "", "A=1\n", *PIECES[-8:], "A=1\r\n\\n %s ' \" $HOME `id`\n"])
-def test_crontab_is_replaced_and_restored(here: Host, crontab: FakeCrontab, old: str | None) -> None:
+def test_crontab_is_replaced_and_restored(local_host: Host, crontab: FakeCrontab, old: str | None) -> None:
     crontab.set(old)
-    assert read_crontab(here) == old
+    assert read_crontab(local_host) == old
     new = add_job(old or "", JOB)
-    install_crontab(here, old, new)
+    install_crontab(local_host, old, new)
     assert crontab.get() == new
     assert crontab.previous.read_bytes() == (old or "").encode("utf-8", "surrogateescape")
 
-    install_crontab(here, new, remove_job(new, JOB) or None)
+    install_crontab(local_host, new, remove_job(new, JOB) or None)
     assert crontab.get() == (old or None)
     assert crontab.previous.read_bytes() == new.encode("utf-8", "surrogateescape")
     assert list(crontab.state.iterdir()) == [crontab.previous]
 
 
-def test_previous_crontab_is_private(here: Host, crontab: FakeCrontab) -> None:
+def test_previous_crontab_is_private(local_host: Host, crontab: FakeCrontab) -> None:
     crontab.set("PASSWORD=x\n")
-    install_crontab(here, "PASSWORD=x\n", JOB.block + "PASSWORD=x\n")
+    install_crontab(local_host, "PASSWORD=x\n", JOB.block + "PASSWORD=x\n")
     assert crontab.state.stat().st_mode & 0o777 == 0o700
     assert crontab.previous.stat().st_mode & 0o777 == 0o600
 
 
-def test_large_crontab_is_replaced(here: Host, crontab: FakeCrontab) -> None:
+def test_large_crontab_is_replaced(local_host: Host, crontab: FakeCrontab) -> None:
     old = "".join(f"{number % 60} * * * * /usr/bin/job {number}\n" for number in range(11_000))
     assert len(old) > 300_000  # more than one argument of a command can have
     crontab.set(old)
-    install_crontab(here, old, add_job(old, JOB))
+    install_crontab(local_host, old, add_job(old, JOB))
     assert crontab.get() == JOB.block + old
 
 
-def test_crontab_is_in_no_argument(here: Host, crontab: FakeCrontab) -> None:
+def test_crontab_is_in_no_argument(local_host: Host, crontab: FakeCrontab) -> None:
     old = "# before\nPASSWORD=a secret\n"
     crontab.set(old)
     waiting = crontab.folder / "waiting"
@@ -74,7 +74,7 @@ def test_crontab_is_in_no_argument(here: Host, crontab: FakeCrontab) -> None:
         f": > '{waiting}'; until [ -e '{released}' ]; do sleep 0.02; done; cat \"$1\" > '{crontab.table}'"
     )
     with ThreadPoolExecutor(1) as pool:
-        installing = pool.submit(install_crontab, here, old, add_job(old, JOB))
+        installing = pool.submit(install_crontab, local_host, old, add_job(old, JOB))
         try:
             wait_until(waiting.exists, "the call of crontab")
             arguments = [read_arguments(process) for process in Path("/proc").glob("[0-9]*")]
@@ -84,7 +84,7 @@ def test_crontab_is_in_no_argument(here: Host, crontab: FakeCrontab) -> None:
     assert crontab.get() == JOB.block + old
     assert any(b"crontab.new" in text for text in arguments)  # the processes of the installation were found
     assert not [text for text in arguments if b"a secret" in text]
-    assert not [command for command in here.commands if "a secret" in command]
+    assert not [command for command in local_host.commands if "a secret" in command]
 
 
 def read_arguments(process: Path) -> bytes:
@@ -99,62 +99,62 @@ def read_arguments(process: Path) -> bytes:
 
 
 @pytest.mark.parametrize("old", [None, "A=1\n"])
-def test_crontab_changed_since_reading_is_kept(here: Host, crontab: FakeCrontab, old: str | None) -> None:
+def test_crontab_changed_since_reading_is_kept(local_host: Host, crontab: FakeCrontab, old: str | None) -> None:
     crontab.set("B=2\n")
     with pytest.raises(StepError):
-        install_crontab(here, old, JOB.block)
+        install_crontab(local_host, old, JOB.block)
     assert crontab.get() == "B=2\n"
     assert list(crontab.state.iterdir()) == []
 
 
-def test_rejected_crontab_keeps_old_one(here: Host, crontab: FakeCrontab) -> None:
+def test_rejected_crontab_keeps_old_one(local_host: Host, crontab: FakeCrontab) -> None:
     crontab.set("A=1\n")
     crontab.replace_install("echo 'bad minute' >&2; exit 1")
     with pytest.raises(StepError) as caught:
-        install_crontab(here, "A=1\n", JOB.block + "A=1\n")
+        install_crontab(local_host, "A=1\n", JOB.block + "A=1\n")
     assert caught.value.output == "bad minute"
     assert crontab.get() == "A=1\n"
     assert list(crontab.state.iterdir()) == [crontab.previous]
 
 
-def test_dropped_crontab_is_detected(here: Host, crontab: FakeCrontab) -> None:
+def test_dropped_crontab_is_detected(local_host: Host, crontab: FakeCrontab) -> None:
     crontab.set("A=1\n")
     crontab.replace_install("exit 0")
     with pytest.raises(StepError) as caught:
-        install_crontab(here, "A=1\n", JOB.block + "A=1\n")
+        install_crontab(local_host, "A=1\n", JOB.block + "A=1\n")
     assert crontab.previous.name in caught.value.advice
 
 
-def test_damaged_crontab_is_not_installed(here: Host, crontab: FakeCrontab) -> None:
+def test_damaged_crontab_is_not_installed(local_host: Host, crontab: FakeCrontab) -> None:
     crontab.set("A=1\n")
     command = install_command("A=1\n", JOB.block + "A=1\n")
     with pytest.raises(StepError) as caught:
-        send(here, "install the crontab", command, b"B=2\n")
+        send(local_host, "install the crontab", command, b"B=2\n")
     assert "damaged" in caught.value.output
     assert crontab.get() == "A=1\n"
     assert list(crontab.state.iterdir()) == []
 
 
-def test_file_in_place_of_state_folder(here: Host, crontab: FakeCrontab) -> None:
+def test_file_in_place_of_state_folder(local_host: Host, crontab: FakeCrontab) -> None:
     crontab.set("A=1\n")
     crontab.state.write_text("a file")
     with pytest.raises(StepError):
-        install_crontab(here, "A=1\n", JOB.block)
+        install_crontab(local_host, "A=1\n", JOB.block)
     assert crontab.get() == "A=1\n"
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o702, 0o1777])
-def test_writable_state_folder_is_refused(here: Host, crontab: FakeCrontab, mode: int) -> None:
+def test_writable_state_folder_is_refused(local_host: Host, crontab: FakeCrontab, mode: int) -> None:
     crontab.state.mkdir()
     crontab.state.chmod(mode)
-    check_state_folder_refused(here, crontab)
+    check_state_folder_refused(local_host, crontab)
 
 
 @root_only
-def test_state_folder_of_other_user_is_refused(here: Host, crontab: FakeCrontab) -> None:
+def test_state_folder_of_other_user_is_refused(local_host: Host, crontab: FakeCrontab) -> None:
     crontab.state.mkdir(0o755)
     os.chown(crontab.state, NOBODY, NOBODY)
-    check_state_folder_refused(here, crontab)
+    check_state_folder_refused(local_host, crontab)
 
 
 def check_state_folder_refused(host: Host, crontab: FakeCrontab) -> None:
@@ -170,9 +170,9 @@ def check_state_folder_refused(host: Host, crontab: FakeCrontab) -> None:
 # --- read -----------------------------------------------------------------------------------------------------------
 
 
-def test_missing_crontab_is_none(here: Host, crontab: FakeCrontab) -> None:
+def test_missing_crontab_is_none(local_host: Host, crontab: FakeCrontab) -> None:
     crontab.replace_program("echo 'no crontab for somebody' >&2; exit 1")
-    assert read_crontab(here) is None
+    assert read_crontab(local_host) is None
 
 
 @pytest.mark.parametrize(
@@ -183,10 +183,10 @@ def test_missing_crontab_is_none(here: Host, crontab: FakeCrontab) -> None:
         ("exit 127", "install"),
     ],
 )
-def test_unreadable_crontab_is_an_error(here: Host, crontab: FakeCrontab, program: str, keyword: str) -> None:
+def test_unreadable_crontab_is_an_error(local_host: Host, crontab: FakeCrontab, program: str, keyword: str) -> None:
     crontab.replace_program(program)
     with pytest.raises(CouldNotLookError) as caught:
-        read_crontab(here)
+        read_crontab(local_host)
     assert keyword in str(caught.value)
 
 
@@ -194,16 +194,16 @@ def test_unreadable_crontab_is_an_error(here: Host, crontab: FakeCrontab, progra
 
 
 @pytest.mark.parametrize("log", ["it's a log", "missing", "folder/log"])
-def test_log_can_be_written(here: Host, tmp_path: Path, log: str) -> None:
+def test_log_can_be_written(local_host: Host, tmp_path: Path, log: str) -> None:
     (tmp_path / "it's a log").touch()
     (tmp_path / "folder").mkdir()
-    check_log_writable(here, PurePosixPath(tmp_path / log))
+    check_log_writable(local_host, PurePosixPath(tmp_path / log))
 
 
 @pytest.mark.parametrize("log", ["folder", "missing/log", "it's a log/log"])
-def test_unwritable_log_is_refused(here: Host, tmp_path: Path, log: str) -> None:
+def test_unwritable_log_is_refused(local_host: Host, tmp_path: Path, log: str) -> None:
     (tmp_path / "it's a log").touch()
     (tmp_path / "folder").mkdir()
     with pytest.raises(StepError, match="log") as caught:
-        check_log_writable(here, PurePosixPath(tmp_path / log))
+        check_log_writable(local_host, PurePosixPath(tmp_path / log))
     assert "cron_log" in caught.value.advice

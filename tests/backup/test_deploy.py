@@ -53,12 +53,12 @@ def target(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def deploy(here: Host, project_settings: Settings, script: Script) -> Callable[[Path], Deployment]:
+def deploy(local_host: Host, project_settings: Settings, script: Script) -> Callable[[Path], Deployment]:
     """Deploy the script to a path on this machine."""
 
     def deploy_to(target: Path) -> Deployment:
-        deployment = plan_deployment(here, with_script(project_settings, target), script)
-        deploy_script(here, deployment)
+        deployment = plan_deployment(local_host, with_script(project_settings, target), script)
+        deploy_script(local_host, deployment)
         return deployment
 
     return deploy_to
@@ -116,13 +116,13 @@ def test_diff_accepts_binary_content(script: Script) -> None:
 @pytest.mark.parametrize(
     ("mode", "is_refused"), [("644", True), ("4600", True), ("755", False), ("100", False), ("2710", False)]
 )
-def test_mode_without_execution_is_refused(here: Host, script: Script, mode: str, is_refused: bool) -> None:
+def test_mode_without_execution_is_refused(local_host: Host, script: Script, mode: str, is_refused: bool) -> None:
     deployment = Deployment(script, TARGET, InstalledScript(mode, OLD, TIME))
     if not is_refused:
-        check_deployment(here, deployment)
+        check_deployment(local_host, deployment)
         return
     with pytest.raises(StepError, match=mode) as caught:
-        check_deployment(here, deployment)
+        check_deployment(local_host, deployment)
     assert caught.value.advice.endswith("chmod 755 '/srv/it'\"'\"'s/x.sh'")
 
 
@@ -131,35 +131,39 @@ def test_mode_without_execution_is_refused(here: Host, script: Script, mode: str
 
 @ODD_FOLDERS
 def test_installed_script_is_read(
-    here: Host, project_settings: Settings, tmp_path: Path, script: Script, name: str
+    local_host: Host, project_settings: Settings, tmp_path: Path, script: Script, name: str
 ) -> None:
     target = tmp_path / name / "x.sh"
     target.parent.mkdir()
     database = with_script(project_settings, target)
-    assert plan_deployment(here, database, script).installed is None
+    assert plan_deployment(local_host, database, script).installed is None
     install(target, b"\x00\xff\r\n" * 30, 0o4750)
-    installed = plan_deployment(here, database, script).installed
+    installed = plan_deployment(local_host, database, script).installed
     assert installed is not None
     assert (installed.mode, installed.content) == ("4750", b"\x00\xff\r\n" * 30)
     assert installed.changed.timestamp() == pytest.approx(target.stat().st_ctime, abs=1e-5)
 
 
-def test_empty_script_is_not_missing(here: Host, project_settings: Settings, target: Path, script: Script) -> None:
+def test_empty_script_is_not_missing(
+    local_host: Host, project_settings: Settings, target: Path, script: Script
+) -> None:
     install(target, b"")
-    installed = plan_deployment(here, with_script(project_settings, target), script).installed
+    installed = plan_deployment(local_host, with_script(project_settings, target), script).installed
     assert installed is not None
     assert installed.content == b""
 
 
-def test_unreadable_script_is_not_missing(here: Host, project_settings: Settings, target: Path, script: Script) -> None:
+def test_unreadable_script_is_not_missing(
+    local_host: Host, project_settings: Settings, target: Path, script: Script
+) -> None:
     database = with_script(project_settings, target)
     target.mkdir()
     with pytest.raises(CouldNotLookError):
-        plan_deployment(here, database, script)
+        plan_deployment(local_host, database, script)
     target.rmdir()
     target.parent.rmdir()
     with pytest.raises(CouldNotLookError):
-        plan_deployment(here, database, script)
+        plan_deployment(local_host, database, script)
 
 
 def test_parse_installed_output() -> None:
@@ -178,11 +182,11 @@ def test_parse_installed_rejects_other_output(output: str) -> None:
 
 
 @ODD_FOLDERS
-def test_installed_sha256_is_read(here: Host, tmp_path: Path, script: Script, name: str) -> None:
+def test_installed_sha256_is_read(local_host: Host, tmp_path: Path, script: Script, name: str) -> None:
     target = tmp_path / name
-    assert installed_sha256(here, PurePosixPath(target)) is None
+    assert installed_sha256(local_host, PurePosixPath(target)) is None
     target.write_bytes(NEW)
-    assert installed_sha256(here, PurePosixPath(target)) == script.sha256
+    assert installed_sha256(local_host, PurePosixPath(target)) == script.sha256
 
 
 # --- deployed -------------------------------------------------------------------------------------------------------
@@ -211,11 +215,11 @@ def test_replaced_script_is_kept(deploy: Callable[[Path], Deployment], tmp_path:
 
 
 def test_next_deployment_replaces_kept_script(
-    here: Host, project_settings: Settings, target: Path, script: Script
+    local_host: Host, project_settings: Settings, target: Path, script: Script
 ) -> None:
     for content in (b"1", b"2", b"3"):
         newer = replace(script, content=content)
-        deploy_script(here, plan_deployment(here, with_script(project_settings, target), newer))
+        deploy_script(local_host, plan_deployment(local_host, with_script(project_settings, target), newer))
     assert (target.read_bytes(), previous(target).read_bytes()) == (b"3", b"2")
     assert names(target) == {target.name, previous(target).name}
 
@@ -251,13 +255,13 @@ def test_link_is_replaced_and_its_target_kept(
     assert elsewhere.read_bytes() == previous(target).read_bytes() == OLD
 
 
-def test_missing_folder_is_an_error(here: Host, tmp_path: Path, script: Script) -> None:
+def test_missing_folder_is_an_error(local_host: Host, tmp_path: Path, script: Script) -> None:
     with pytest.raises(StepError) as caught:
-        deploy_script(here, Deployment(script, PurePosixPath(tmp_path / "missing/x.sh"), None))
+        deploy_script(local_host, Deployment(script, PurePosixPath(tmp_path / "missing/x.sh"), None))
     assert "No such file or directory" in caught.value.output
 
 
-def test_other_script_in_place_is_an_error(here: Host, target: Path, script: Script) -> None:
+def test_other_script_in_place_is_an_error(local_host: Host, target: Path, script: Script) -> None:
     class Overwritten(Deployment):
         """Somebody else deploys at the same moment."""
 
@@ -265,14 +269,14 @@ def test_other_script_in_place_is_an_error(here: Host, target: Path, script: Scr
             return f"{super().command()}\necho other > {quote(self.target)}"
 
     with pytest.raises(StepError, match=str(target.name)) as caught:
-        deploy_script(here, Overwritten(script, PurePosixPath(target), None))
+        deploy_script(local_host, Overwritten(script, PurePosixPath(target), None))
     assert f"{target}.previous" in caught.value.advice
 
 
-def test_script_is_in_no_command(here: Host, target: Path, script: Script) -> None:
-    deploy_script(here, Deployment(script, PurePosixPath(target), None))
-    assert here.commands
-    assert not [command for command in here.commands if "echo new" in command]
+def test_script_is_in_no_command(local_host: Host, target: Path, script: Script) -> None:
+    deploy_script(local_host, Deployment(script, PurePosixPath(target), None))
+    assert local_host.commands
+    assert not [command for command in local_host.commands if "echo new" in command]
 
 
 # --- the programs that the script calls -----------------------------------------------------------------------------

@@ -36,7 +36,7 @@ from ..helpers.constants import NOBODY, root_only
 from ..helpers.databases import is_consistent, leave_hot_journal, opened, set_journal_mode
 from ..helpers.processes import wait_until
 from ..helpers.programs import shadow_program
-from ..helpers.tasks import Demo
+from ..helpers.tasks import DemoServer
 
 # --- the verdict ----------------------------------------------------------------------------------------------------
 
@@ -207,9 +207,9 @@ def short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def observe(here: Host, database: Database) -> Callable[[], PreflightFacts]:
+def observe(local_host: Host, database: Database) -> Callable[[], PreflightFacts]:
     """Observe that database."""
-    return lambda: observe_preflight(here, database, "3.40.1", 24, ())
+    return lambda: observe_preflight(local_host, database, "3.40.1", 24, ())
 
 
 def read_files(*folders: PurePosixPath) -> dict[str, tuple[int, bytes]]:
@@ -285,10 +285,10 @@ def test_running_backup_is_named(observe: Callable[[], PreflightFacts], database
 
 
 @pytest.fixture
-def foreign(database: Database, public: Path) -> Database:
+def foreign(database: Database, public_folder: Path) -> Database:
     """Root's WAL database, and a folder for its backups, that any user may read and write by their modes."""
-    source = public / "sqlite3.db"
-    backups = public / "backups"
+    source = public_folder / "sqlite3.db"
+    backups = public_folder / "backups"
     set_journal_mode(database.source, "wal")
     shutil.copy(database.source, source)
     source.chmod(0o666)
@@ -298,9 +298,9 @@ def foreign(database: Database, public: Path) -> Database:
 
 
 @root_only
-def test_sidecars_of_other_user_are_avoided(here: Host, foreign: Database, as_nobody: None) -> None:
+def test_sidecars_of_other_user_are_avoided(local_host: Host, foreign: Database, as_nobody: None) -> None:
     def leaves_sidecars() -> bool:
-        return observe_preflight(here, foreign, "3.40.1", 24, ()).leaves_sidecars
+        return observe_preflight(local_host, foreign, "3.40.1", 24, ()).leaves_sidecars
 
     assert leaves_sidecars()
     assert {path.name for path in Path(foreign.source).parent.iterdir()} == {"sqlite3.db", "backups"}
@@ -314,15 +314,15 @@ def test_sidecars_of_other_user_are_avoided(here: Host, foreign: Database, as_no
 
 
 @root_only
-def test_hidden_backup_means_no(here: Host, foreign: Database, as_nobody: None) -> None:
+def test_hidden_backup_means_no(local_host: Host, foreign: Database, as_nobody: None) -> None:
     with opened(foreign.source), subprocess.Popen(["flock", foreign.lock, "cat"], stdin=subprocess.PIPE) as backup:
-        wait_until(lambda: has_hidden_backup(here, foreign), "the lock")
-        facts = observe_preflight(here, foreign, "3.40.1", 24, ())
+        wait_until(lambda: has_hidden_backup(local_host, foreign), "the lock")
+        facts = observe_preflight(local_host, foreign, "3.40.1", 24, ())
         assert (facts.backup_processes, facts.hidden_backup) == ([], True)
         assert decide_preflight(facts, TIMEOUT, FLOOR).verdict is Verdict.NO
         assert backup.stdin
         backup.stdin.close()
-    assert not has_hidden_backup(here, foreign)  # the lock file exists, unlocked
+    assert not has_hidden_backup(local_host, foreign)  # the lock file exists, unlocked
 
 
 # --- facts that are not available -----------------------------------------------------------------------------------
@@ -408,9 +408,9 @@ NO_WAIT = {"INVOKE_WRITER_TIMEOUT": "0 s"}
 
 
 @pytest.fixture
-def tracker(demo: Demo) -> Database:
+def tracker(demo_server: DemoServer) -> Database:
     """The tracker database of the throwaway server, with the script that backs it up."""
-    database = demo.settings.database("tracker")
+    database = demo_server.settings.database("tracker")
     Path(database.source).parent.mkdir(parents=True)
     make_tracker(Path(database.source), "delete", 500)
     shutil.copy(database.local_script, database.script)
@@ -423,32 +423,32 @@ def parse_json(done: subprocess.CompletedProcess[str]) -> Any:
     return json.loads(done.stdout)
 
 
-def test_task_exits_by_verdict(demo: Demo, tracker: Database) -> None:
+def test_task_exits_by_verdict(demo_server: DemoServer, tracker: Database) -> None:
     flags = ("preflight", "--database", "tracker", "--json")
-    warn = demo.inv(*flags)
+    warn = demo_server.inv(*flags)
     assert (warn.returncode, parse_json(warn)["verdict"]) == (0, "warn"), warn.stderr
     set_journal_mode(tracker.source, "wal")
-    no = demo.inv(*flags, INVOKE_FREE_SPACE_FLOOR="1 EB")
+    no = demo_server.inv(*flags, INVOKE_FREE_SPACE_FLOOR="1 EB")
     content = parse_json(no)
     assert (no.returncode, content["verdict"], content["writers_held_seconds"]) == (1, "no", 0)
 
 
-def test_task_prints_json_of_error(demo: Demo) -> None:
-    done = demo.inv("preflight", "--database", "tracker", "--json")
+def test_task_prints_json_of_error(demo_server: DemoServer) -> None:
+    done = demo_server.inv("preflight", "--database", "tracker", "--json")
     assert done.returncode == 1
     content = parse_json(done)
     assert content["exit_code"] == 1
     assert content["error"] in done.stderr
 
 
-def test_run_needs_force_after_no(demo: Demo, tracker: Database) -> None:
-    refused = demo.inv("run-tracker-backup", **NO_WAIT)
+def test_run_needs_force_after_no(demo_server: DemoServer, tracker: Database) -> None:
+    refused = demo_server.inv("run-tracker-backup", **NO_WAIT)
     assert refused.returncode == 1
     assert "enable-wal" in refused.stderr
     assert "--force" in refused.stderr
-    assert demo.names() == []
-    forced = demo.inv("run-tracker-backup", "--force", **NO_WAIT)
+    assert demo_server.names() == []
+    forced = demo_server.inv("run-tracker-backup", "--force", **NO_WAIT)
     assert forced.returncode == 0, forced.stderr
-    (name,) = demo.names()
+    (name,) = demo_server.names()
     assert name.startswith("tracker_backup_")
-    assert is_consistent(demo.backups / name)
+    assert is_consistent(demo_server.backups / name)

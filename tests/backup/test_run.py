@@ -100,10 +100,10 @@ def run_backup(host: Host, database: Database, command: str) -> FinishedJob:
     return FinishedJob(host, database, job, status, "".join(output))
 
 
-def test_result_is_the_new_backup(here: Host, database: Database, folder: Path) -> None:
+def test_result_is_the_new_backup(local_host: Host, database: Database, folder: Path) -> None:
     (folder / NAME).touch()
     new = folder / "backup_2024-11-24_21-00-00.db"
-    finished = run_backup(here, database, f"cd {quote(str(folder))} && echo at work && echo x > {new.name}")
+    finished = run_backup(local_host, database, f"cd {quote(str(folder))} && echo at work && echo x > {new.name}")
     assert (finished.status.status, finished.output) == (0, "at work\n")
     assert finished.status.ended is not None
     assert finished.status.ended > finished.job.started
@@ -111,46 +111,46 @@ def test_result_is_the_new_backup(here: Host, database: Database, folder: Path) 
     assert (backup.path, backup.bytes) == (PurePosixPath(new), 2)
 
 
-def test_failure_is_one_despite_new_file(here: Host, database: Database, folder: Path) -> None:
+def test_failure_is_one_despite_new_file(local_host: Host, database: Database, folder: Path) -> None:
     command = f"touch {quote(str(folder / NAME))}; echo partial; echo 'disk full' >&2; exit 13"
-    finished = run_backup(here, database, command)
+    finished = run_backup(local_host, database, command)
     with pytest.raises(BackupFailedError, match="13") as caught:
         finished.collect()
     assert caught.value.output == "partial\ndisk full"
     assert "list-backups" in caught.value.advice
 
 
-def test_killed_job_is_a_failure(here: Host, database: Database) -> None:
-    finished = run_backup(here, database, "kill -9 $$")
+def test_killed_job_is_a_failure(local_host: Host, database: Database) -> None:
+    finished = run_backup(local_host, database, "kill -9 $$")
     with pytest.raises(BackupFailedError):
         finished.collect()
 
 
-def test_missing_exit_status_is_a_failure(here: Host, database: Database) -> None:
+def test_missing_exit_status_is_a_failure(local_host: Host, database: Database) -> None:
     job = Job("backup", "index", "", "", 1, started=1_000.0)
     status = JobStatus(False, None, None, None, 2_000.0, 1_000.0, "")
     with pytest.raises(BackupFailedError):
-        collect_result(here, database, job, status, "")
+        collect_result(local_host, database, job, status, "")
 
 
-def test_success_without_backup_is_a_failure(here: Host, database: Database, folder: Path) -> None:
+def test_success_without_backup_is_a_failure(local_host: Host, database: Database, folder: Path) -> None:
     (folder / NAME).touch()
     elsewhere = folder.parent / NAME
-    finished = run_backup(here, database, f": > {quote(str(elsewhere))}")
+    finished = run_backup(local_host, database, f": > {quote(str(elsewhere))}")
     assert finished.status.status == 0
     with pytest.raises(NoNewBackupError, match=r"0") as caught:
         finished.collect()
     assert str(folder) in caught.value.action
 
 
-def test_missing_folder_prevents_start(here: Host, database: Database, folder: Path) -> None:
+def test_missing_folder_prevents_start(local_host: Host, database: Database, folder: Path) -> None:
     folder.rmdir()
     with pytest.raises(CouldNotLookError):
-        run_backup(here, database, f"touch {quote(str(folder.parent / 'ran'))}")
+        run_backup(local_host, database, f"touch {quote(str(folder.parent / 'ran'))}")
     assert not (folder.parent / "ran").exists()
 
 
-def test_unfinished_files_are_removed_unless_locked(here: Host, database: Database, folder: Path) -> None:
+def test_unfinished_files_are_removed_unless_locked(local_host: Host, database: Database, folder: Path) -> None:
     part = Path(database.part)
     journal = folder / f"{part.name}-journal"
     for path in (part, journal, folder / NAME):
@@ -161,41 +161,41 @@ def test_unfinished_files_are_removed_unless_locked(here: Host, database: Databa
     ) as backup:
         assert backup.stdout
         assert backup.stdout.readline() == b"locked\n"
-        clear_unfinished(here, database)
+        clear_unfinished(local_host, database)
         assert part.exists()
         assert backup.stdin
         backup.stdin.close()
-    clear_unfinished(here, database)
+    clear_unfinished(local_host, database)
     assert sorted(path.name for path in folder.iterdir()) == [lock.name, NAME]
 
 
 # --- the wait for a lock --------------------------------------------------------------------------------------------
 
 
-def test_lock_wait_is_not_copy_time(here: Host, database: Database) -> None:
+def test_lock_wait_is_not_copy_time(local_host: Host, database: Database) -> None:
     script = f"DATABASE_FILE={quote(database.source)} BACKUP_DIR={quote(database.backup_dir)} {quote(str(SCRIPT))}"
     with opened(database.source) as service:
         service.execute("BEGIN EXCLUSIVE")
-        job = start_backup(here, database, script, total=1, floor=0)
-        wait_until(lambda: time.time() > job.started + 0.5 and backup_processes(here, database), "the backup")
+        job = start_backup(local_host, database, script, total=1, floor=0)
+        wait_until(lambda: time.time() > job.started + 0.5 and backup_processes(local_host, database), "the backup")
         released = time.time()
-    status = follow_job(here, database, job, print, lambda status: None)
-    backup = collect_result(here, database, job, status, "").path
-    if here.query("read the creation time", birth_time_command(backup)).startswith("0"):
+    status = follow_job(local_host, database, job, print, lambda status: None)
+    backup = collect_result(local_host, database, job, status, "").path
+    if local_host.query("read the creation time", birth_time_command(backup)).startswith("0"):
         pytest.skip("this file system does not record when a file was created")
     assert status.ended
-    wait = lock_wait(here, job, backup)
+    wait = lock_wait(local_host, job, backup)
     assert released - job.started - 0.1 < wait < status.ended - job.started  # file times are coarse
 
 
-def test_unknown_creation_time_means_no_wait(here: Host) -> None:
+def test_unknown_creation_time_means_no_wait(local_host: Host) -> None:
     job = Job("backup", "index", "", "", 1, started=1_000.0)
-    assert lock_wait(here, job, PurePosixPath("/proc/version")) == 0.0
+    assert lock_wait(local_host, job, PurePosixPath("/proc/version")) == 0.0
 
 
 @pytest.mark.parametrize("output", ["", "nan", "-"])
-def test_invalid_creation_time_is_an_error(here: Host, output: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_creation_time_is_an_error(local_host: Host, output: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("demo_backups.backup.run.birth_time_command", lambda path: f"echo '{output}'")
     job = Job("backup", "index", "", "", 1, started=1_000.0)
     with pytest.raises(CouldNotLookError):
-        lock_wait(here, job, PurePosixPath("/proc/version"))
+        lock_wait(local_host, job, PurePosixPath("/proc/version"))

@@ -28,46 +28,48 @@ def start(host: Host, database: Database, command: str) -> None:
     wait_until(Path(database.part).exists, "the backup")
 
 
-def test_stopped_backup_leaves_no_part(here: Host, database: Database) -> None:
-    start(here, database, "sleep 60; echo never")
-    assert active_jobs(here, database).kinds == [BACKUP]
-    end_backup(here, database, "stopped by me")
-    assert active_jobs(here, database).is_idle
+def test_stopped_backup_leaves_no_part(local_host: Host, database: Database) -> None:
+    start(local_host, database, "sleep 60; echo never")
+    assert active_jobs(local_host, database).kinds == [BACKUP]
+    end_backup(local_host, database, "stopped by me")
+    assert active_jobs(local_host, database).is_idle
     assert not Path(database.part).exists()
-    status = read_status(here, database, BACKUP)
+    status = read_status(local_host, database, BACKUP)
     assert (status.running, status.output) == (False, "stopped by me\n")
 
 
 def test_process_that_ignores_sigterm_is_killed(
-    here: Host, database: Database, monkeypatch: pytest.MonkeyPatch
+    local_host: Host, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("demo_backups.backup.stop.STOP_TIMEOUT", 2)
-    start(here, database, "trap '' TERM; sleep 60; echo never")
-    end_backup(here, database, "stopped by me")
-    assert active_jobs(here, database).is_idle
+    start(local_host, database, "trap '' TERM; sleep 60; echo never")
+    end_backup(local_host, database, "stopped by me")
+    assert active_jobs(local_host, database).is_idle
     assert not Path(database.part).exists()
-    status = read_status(here, database, BACKUP)
+    status = read_status(local_host, database, BACKUP)
     assert (status.running, status.output) == (False, "stopped by me\n")
     assert status.status in (137, None)  # its supervisor is killed too, before or after it has kept the status
 
 
-def test_nothing_to_stop_is_an_error(here: Host, database: Database) -> None:
-    assert active_jobs(here, database) == ActiveJobs([], [])
+def test_nothing_to_stop_is_an_error(local_host: Host, database: Database) -> None:
+    assert active_jobs(local_host, database) == ActiveJobs([], [])
     with pytest.raises(NoBackupRunningError):
-        end_backup(here, database, "stopped by me")
+        end_backup(local_host, database, "stopped by me")
 
 
 @root_only
-def test_hidden_backup_is_left_running(here: Host, database: Database, public: Path, as_nobody: None) -> None:
-    database = replace(database, backup_dir=PurePosixPath(public))
+def test_hidden_backup_is_left_running(
+    local_host: Host, database: Database, public_folder: Path, as_nobody: None
+) -> None:
+    database = replace(database, backup_dir=PurePosixPath(public_folder))
     with subprocess.Popen(["flock", database.lock, "cat"], stdin=subprocess.PIPE) as backup:
-        wait_until(lambda: has_hidden_backup(here, database), "the lock")
+        wait_until(lambda: has_hidden_backup(local_host, database), "the lock")
         with pytest.raises(HiddenBackupError) as caught:
-            active_jobs(here, database)
+            active_jobs(local_host, database)
         assert "INVOKE_USE_SUDO=1" in caught.value.advice
         with pytest.raises(HiddenBackupError):
-            end_backup(here, database, "stopped by me")
+            end_backup(local_host, database, "stopped by me")
         assert backup.poll() is None
         assert backup.stdin
         backup.stdin.close()
-    assert active_jobs(here, database).is_idle  # the lock file exists, unlocked
+    assert active_jobs(local_host, database).is_idle  # the lock file exists, unlocked

@@ -36,7 +36,7 @@ from ..helpers.databases import (
     leave_wal,
     overwrite,
 )
-from ..helpers.tasks import INV, Demo
+from ..helpers.tasks import INV, DemoServer
 
 CHECKS = ["created", "size", "integrity", "query", "source"]
 SIGNS = {Outcome.PASSED: "+", Outcome.FAILED: "-", Outcome.UNKNOWN: "?"}
@@ -134,9 +134,9 @@ def backup_file(index_file: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture
-def backed_up(here: Host, database: Database, backup_file: Path) -> BackedUp:
+def backed_up(local_host: Host, database: Database, backup_file: Path) -> BackedUp:
     """A database, and a good backup of it."""
-    return BackedUp(here, database, Path(shutil.copy2(backup_file, database.backup_dir)))
+    return BackedUp(local_host, database, Path(shutil.copy2(backup_file, database.backup_dir)))
 
 
 def test_good_backup_passes_all_checks(backed_up: BackedUp) -> None:
@@ -409,13 +409,13 @@ def test_live_writer_does_not_disturb(backed_up: BackedUp, journal: str) -> None
 
 
 @pytest.fixture
-def backup(demo: Demo) -> Path:
+def backup(demo_server: DemoServer) -> Path:
     """A good backup on the throwaway server."""
-    return make_backup(demo.source, demo.backups)
+    return make_backup(demo_server.source, demo_server.backups)
 
 
-def test_task_exits_by_outcome(demo: Demo, backup: Path) -> None:
-    done = demo.inv("verify", "--json")
+def test_task_exits_by_outcome(demo_server: DemoServer, backup: Path) -> None:
+    done = demo_server.inv("verify", "--json")
     assert done.returncode == 0, done.stderr
     content = json.loads(done.stdout)
     details = [check.pop("detail") for check in content["checks"]]
@@ -427,22 +427,22 @@ def test_task_exits_by_outcome(demo: Demo, backup: Path) -> None:
         "host": "rehearsal",
         "database": "index",
         "backup": {"path": str(backup), "bytes": backup.stat().st_size},
-        "source": {"path": str(demo.source), "bytes": demo.source.stat().st_size},
+        "source": {"path": str(demo_server.source), "bytes": demo_server.source.stat().st_size},
         "checks": [{"name": name, "passed": True} for name in CHECKS],
         "passed": True,
     }
-    demo.source.rename(demo.source.with_name("elsewhere.db"))
-    done = demo.inv("verify", "--json", f"--backup={backup.name}")  # by its name in the folder
+    demo_server.source.rename(demo_server.source.with_name("elsewhere.db"))
+    done = demo_server.inv("verify", "--json", f"--backup={backup.name}")  # by its name in the folder
     assert (done.returncode, json.loads(done.stdout)["passed"]) == (3, None)
     assert json.loads(done.stdout)["backup"]["path"] == str(backup)
     damage_pages(backup)
-    done = demo.inv("verify", "--quick")
+    done = demo_server.inv("verify", "--quick")
     assert done.returncode == 1
     assert "quick_check" in done.stdout
 
 
-def test_task_fails_for_missing_backup(demo: Demo, backup: Path) -> None:
-    done = demo.inv("verify", "--host", "local", "--json", "--backup=-x.db")
+def test_task_fails_for_missing_backup(demo_server: DemoServer, backup: Path) -> None:
+    done = demo_server.inv("verify", "--host", "local", "--json", "--backup=-x.db")
     assert done.returncode == 1, done.stderr
     content = json.loads(done.stdout)
     assert [check["passed"] for check in content["checks"]] == [False, None, None, None, None]
@@ -450,7 +450,7 @@ def test_task_fails_for_missing_backup(demo: Demo, backup: Path) -> None:
 
 
 def test_task_ignores_start_up_file(
-    demo: Demo, backup: Path, home: Path, private_home: Callable[[Path], list[str]]
+    demo_server: DemoServer, backup: Path, home: Path, private_home: Callable[[Path], list[str]]
 ) -> None:
     (home / ".sqliterc").write_text(".mode box\n.headers on\n.print from the start-up file\n")
     read = subprocess.run(
@@ -459,7 +459,7 @@ def test_task_ignores_start_up_file(
     assert "from the start-up file" in read.stdout  # the start-up file works
     done = subprocess.run(
         [*private_home(home), INV, "--search-root", ROOT, "verify", "--host", "local"],
-        env=dict(demo.environment),
+        env=dict(demo_server.environment),
         capture_output=True,
         text=True,
         check=False,

@@ -469,7 +469,7 @@ def test_wal_mode_waits_for_open_transaction(rollback: Tracker) -> None:
     rollback.check_folder(new=0)
 
 
-def test_wal_mode_is_given_up_during_long_transaction(rollback: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wal_mode_fails_during_long_transaction(rollback: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("demo_backups.sqlite.journal_mode.RETRY_TIMEOUT", 0.5)
     before = rollback.source.read_bytes()
     with transaction(rollback), open_host(rollback.server.settings) as host:

@@ -209,6 +209,7 @@ def test_check_of_directory_leaves_no_file(tmp_path: Path) -> None:
         assert list((tmp_path / "evidence").iterdir()) == []
 
 
+@pytest.mark.user
 @root_only
 def test_user_without_name_is_recorded_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):

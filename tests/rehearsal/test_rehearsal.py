@@ -330,6 +330,7 @@ def read_until(process: subprocess.Popen[str], text: str) -> list[str]:
     pytest.fail(f"{text!r} was not printed, but: {lines}")
 
 
+@pytest.mark.user
 @pytest.mark.parametrize(
     ("number", "whom", "line"),
     [
@@ -367,6 +368,7 @@ def tasks_with_exports(exports: list[str], environment: dict[str, str]) -> Calla
     return inv
 
 
+@pytest.mark.user
 def test_keep_runs_until_ctrl_c(environment: dict[str, str]) -> None:
     with running_rehearsal(environment, "--keep") as process:
         exports = [line for line in read_until(process, "./inv verify") if line.startswith("export ")]

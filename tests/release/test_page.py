@@ -77,7 +77,7 @@ def test_times_of_different_zones_are_ordered() -> None:
     assert build(last, earlier).records == [last, earlier]
 
 
-def test_other_host_is_shown_only_without_own_results() -> None:
+def test_results_of_host_take_precedence() -> None:
     other = verification(0, host="rehearsal")
     section = section_of(other)
     assert (section.last_verification, section.host, section.is_other_host) == (other, "rehearsal", True)

@@ -25,6 +25,8 @@ from demo_backups.release.repository import apply
 
 from ..helpers.release_repository import BRANCH, ReleaseRepository, empty_repository, release_repository
 
+pytestmark = pytest.mark.user
+
 __all__ = ["empty_repository", "release_repository"]  # fixtures
 
 URL = "https://github.com/torrust/torrust-demo/pull/90"

@@ -22,6 +22,8 @@ from ..helpers.release_repository import (
     release_repository,
 )
 
+pytestmark = pytest.mark.user
+
 __all__ = ["empty_repository", "release_branch", "release_repository"]  # fixtures
 
 

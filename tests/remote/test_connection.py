@@ -70,7 +70,7 @@ def test_revoked_key_is_refused(server: Server) -> None:
     assert f"is revoked by a @revoked line, {server.known_hosts}:1: refused" in str(connection_error(server))
 
 
-def test_authority_only_key_is_accepted_by_printed_command(server: Server) -> None:
+def test_printed_command_accepts_authority_key(server: Server) -> None:
     text = server.known_hosts.read_text()
     server.known_hosts.write_text("@cert-authority * " + text.split(" ", 1)[1])
     error = connection_error(server)

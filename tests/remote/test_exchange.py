@@ -16,8 +16,8 @@ from demo_backups.remote.exchange import (
     PREAMBLE_LIMIT,
     STDERR_LIMIT,
     CommandTimeoutError,
+    ExchangeResult,
     LocalStreamError,
-    Outcome,
     OutputLimitError,
     PasswordRefusedError,
     Request,
@@ -29,7 +29,7 @@ from demo_backups.remote.runners import LocalRunner
 MARKS = "echo MARKER; echo MARKER >&2; "
 
 
-def exchange(script: str, **request: Any) -> Outcome:
+def exchange(script: str, **request: Any) -> ExchangeResult:
     """Run a script on this machine that prints the marker itself."""
     return run_exchange(LocalRunner().start(script), Request(b"MARKER", **request), Interrupts())
 
@@ -132,7 +132,7 @@ def test_stream_must_start_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (caught.value.seconds, caught.value.stalled) == (0.3, False)
 
 
-def test_slow_reader_is_sent_no_more_than_it_takes(tmp_path: Path) -> None:
+def test_slow_reader_limits_what_is_sent(tmp_path: Path) -> None:
     """The source is read only as fast as the command reads: nothing is collected on the way."""
     go = tmp_path / "go"
     source = CountingSource(50_000_000)

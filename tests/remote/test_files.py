@@ -91,15 +91,15 @@ def test_file_name_may_be_invalid_utf8(tmp_path: Path) -> None:
     assert str(file.path) == path
 
 
-def test_stat_distinguishes_missing_from_unreadable(here: Host, tmp_path: Path) -> None:
+def test_stat_distinguishes_missing_from_unreadable(local_host: Host, tmp_path: Path) -> None:
     path = PurePosixPath(tmp_path / "file")
-    assert stat_file(here, path) is None
+    assert stat_file(local_host, path) is None
     Path(path).write_bytes(b"123")
-    file = stat_file(here, path)
+    file = stat_file(local_host, path)
     assert file is not None
     assert (file.path, file.bytes) == (path, 3)
     with pytest.raises(CouldNotLookError):
-        stat_file(here, path / "below")  # its parent is not a folder
+        stat_file(local_host, path / "below")  # its parent is not a folder
 
 
 @EVERY_ODD_NAME

@@ -338,6 +338,7 @@ def test_local_commands_ignore_settings_of_invoke(project_settings: Settings, mo
         assert host.run("try", "echo ok").stdout == "ok\n"
 
 
+@pytest.mark.user
 def test_ctrl_c_ends_waiting(either: Host, tmp_path: Path) -> None:
     started = tmp_path / "started"
     main = threading.main_thread().ident

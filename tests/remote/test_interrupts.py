@@ -18,6 +18,8 @@ from demo_backups.remote.host import Host
 from demo_backups.remote.interrupts import DEFERRAL_LIMIT, watch_interrupts
 from demo_backups.remote.runners import LocalRunner
 
+pytestmark = pytest.mark.user
+
 
 def interrupt() -> None:
     """Press Ctrl-C."""

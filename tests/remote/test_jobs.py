@@ -129,7 +129,7 @@ def test_description_is_parsed_as_it_was() -> None:
     assert job.when == "2025-11-24 22:30:56+00:00"
 
 
-def test_names_that_are_no_utf_8_are_described() -> None:
+def test_invalid_utf8_names_are_described() -> None:
     odd = "/b/\udcff.db"
     job = parse_job(f"1.5\n{describe_job(Job(BACKUP, 'index', 'copy', odd, 1, [odd])).decode()}")
     assert job

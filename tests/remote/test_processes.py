@@ -55,12 +55,12 @@ def test_parse_processes_rejects_other_output(output: str) -> None:
 
 
 @EVERY_ODD_NAME
-def test_processes_with_open_file_are_found(here: Host, tmp_path: Path, name: str) -> None:
+def test_processes_with_open_file_are_found(local_host: Host, tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.touch()
-    assert processes_with_open(here, PurePosixPath(path)) == []
+    assert processes_with_open(local_host, PurePosixPath(path)) == []
     with locked(path) as process:
-        found = processes_with_open(here, PurePosixPath(path))
+        found = processes_with_open(local_host, PurePosixPath(path))
     assert process.pid in [process.pid for process in found]
     assert any("cat" in process.command for process in found)
 

@@ -55,7 +55,7 @@ def test_bytes_arrive_as_they_were_sent(either: Host, tmp_path: Path, size: int)
     assert sent.sha256 == received.sha256 == sha256(data)
 
 
-def test_greeting_is_no_part_of_what_is_received(demo: Demo, host: Host) -> None:
+def test_greeting_is_not_received_as_data(demo: Demo, host: Host) -> None:
     set_login_shell(demo, 'echo Welcome; echo "You have mail" >&2; exec /bin/sh "$@"')
     sink = io.BytesIO()
     receive(host, "receive it", "printf data", sink)
@@ -236,7 +236,7 @@ def test_damaged_transfer_changes_nothing(here: Host, folder: Path, sent: bytes,
     assert not exists or path.read_bytes() == OLD
 
 
-def test_file_changed_since_it_was_read_is_kept(here: Host, folder: Path) -> None:
+def test_file_changed_since_reading_is_kept(here: Host, folder: Path) -> None:
     path = folder / "file"
     path.write_bytes(b"of somebody else")
     changed, created = "it has changed since it was read", "it has been created since it was looked for"

@@ -51,7 +51,7 @@ def test_backup_has_published_name_and_no_output(setup: ScriptSetup) -> None:
     assert read_counters(backup) == (0, 0)
 
 
-@pytest.mark.parametrize(("journal", "rate"), [("wal", 400), ("delete", 200)])
+@pytest.mark.parametrize(("journal", "rate"), [("wal", 400), ("delete", 100)])
 def test_backup_of_live_database_is_consistent(
     setup: ScriptSetup, large_counter_file: Path, journal: str, rate: int
 ) -> None:

@@ -75,10 +75,10 @@ def test_parse_header_rejects_other_output(output: str) -> None:
 
 
 @EVERY_ODD_NAME
-def test_header_of_real_database(here: Host, tmp_path: Path, name: str) -> None:
+def test_header_of_real_database(local_host: Host, tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     execute(path, "PRAGMA page_size = 65536", "CREATE TABLE t (x)")
-    assert read_header(here, PurePosixPath(path)) == Header(path.stat().st_size, False, 65536)
+    assert read_header(local_host, PurePosixPath(path)) == Header(path.stat().st_size, False, 65536)
 
 
 def test_header_with_repeated_bytes_is_complete(tmp_path: Path) -> None:
@@ -87,34 +87,34 @@ def test_header_with_repeated_bytes_is_complete(tmp_path: Path) -> None:
     assert output.split() == [f"{byte:02x}" for byte in make_header()[:20]] + ["00"] * 80
 
 
-def test_header_of_missing_or_other_file(here: Host, tmp_path: Path) -> None:
+def test_header_of_missing_or_other_file(local_host: Host, tmp_path: Path) -> None:
     for content in (None, b"", b"not a database\n" * 100, b"SQLite format 3\0"):
         path = tmp_path / "x.db"
         if content is not None:
             path.write_bytes(content)
         with pytest.raises(NoDatabaseError, match=str(path)):
-            read_header(here, PurePosixPath(path))
+            read_header(local_host, PurePosixPath(path))
 
 
 @pytest.mark.parametrize("output", ["", "garbage"])
 def test_invalid_header_answer_is_not_a_fact(
-    here: Host, path: PurePosixPath, output: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    local_host: Host, path: PurePosixPath, output: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     shadow_program(tmp_path / "bin", "od", f"echo '{output}'", monkeypatch)
     with pytest.raises(CouldNotLookError):
-        read_header(here, path)
+        read_header(local_host, path)
 
 
 # --- sidecar files --------------------------------------------------------------------------------------------------
 
 
 @EVERY_ODD_NAME
-def test_sidecars_of_odd_name_are_listed(here: Host, tmp_path: Path, name: str) -> None:
+def test_sidecars_of_odd_name_are_listed(local_host: Host, tmp_path: Path, name: str) -> None:
     path = PurePosixPath(tmp_path / name)
-    assert list_sidecars(here, path) == []
+    assert list_sidecars(local_host, path) == []
     for suffix in ("-journal", "-shm"):
         Path(sidecar_path(path, suffix)).touch()
-    assert list_sidecars(here, path) == ["-journal", "-shm"]
+    assert list_sidecars(local_host, path) == ["-journal", "-shm"]
 
 
 @pytest.mark.parametrize("output", ["-wal -shm\n", "sh: error\n", "-wal\nx\n"])
@@ -125,23 +125,25 @@ def test_parse_sidecars_rejects_other_output(output: str) -> None:
 
 
 @root_only
-def test_sidecars_of_root_and_owner_are_writable(here: Host, public: Path, request: pytest.FixtureRequest) -> None:
-    path = public / "x.db"
+def test_sidecars_of_root_and_owner_are_writable(
+    local_host: Host, public_folder: Path, request: pytest.FixtureRequest
+) -> None:
+    path = public_folder / "x.db"
     path.touch()
-    assert sidecars_writable(here, PurePosixPath(path))
+    assert sidecars_writable(local_host, PurePosixPath(path))
     request.getfixturevalue("as_nobody")
-    assert not sidecars_writable(here, PurePosixPath(path))
+    assert not sidecars_writable(local_host, PurePosixPath(path))
     os.chown(path, NOBODY, NOBODY)
-    assert sidecars_writable(here, PurePosixPath(path))
+    assert sidecars_writable(local_host, PurePosixPath(path))
 
 
 @pytest.mark.parametrize("output", ["", "maybe"])
 def test_invalid_owner_answer_is_not_a_no(
-    here: Host, path: PurePosixPath, output: str, monkeypatch: pytest.MonkeyPatch
+    local_host: Host, path: PurePosixPath, output: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("demo_backups.sqlite.inspect.sidecars_writable_command", lambda source: f"echo '{output}'")
     with pytest.raises(CouldNotLookError):
-        sidecars_writable(here, path)
+        sidecars_writable(local_host, path)
 
 
 # --- open modes -----------------------------------------------------------------------------------------------------
@@ -184,15 +186,15 @@ def read(host: Host, path: PurePosixPath) -> DatabaseSummary:
     return read_summary(host, path, read_header(host, path), list_sidecars(host, path))
 
 
-def test_summary_of_live_database(here: Host, path: PurePosixPath) -> None:
+def test_summary_of_live_database(local_host: Host, path: PurePosixPath) -> None:
     size = Path(path).stat().st_size
-    assert read(here, path) == DatabaseSummary(size, frozenset("t"))
+    assert read(local_host, path) == DatabaseSummary(size, frozenset("t"))
     with opened(path) as service:
         service.execute("PRAGMA journal_mode = wal")
         service.execute("PRAGMA wal_autocheckpoint = 0")
         service.execute("CREATE TABLE u AS SELECT zeroblob(100000) AS x")
         assert Path(path).stat().st_size == size  # the table is in the WAL only
-        summary = read(here, path)
+        summary = read(local_host, path)
     assert summary.bytes > size + 100_000
     assert summary.tables == {"t", "u"}
 
@@ -212,12 +214,12 @@ def damage_schema(path: PurePosixPath) -> None:
 
 @pytest.mark.parametrize("spoil", [crash_writer_midway, leave_wal_without_shm, damage_schema])
 def test_unavailable_summary_is_an_error(
-    here: Host, path: PurePosixPath, spoil: Callable[[PurePosixPath], None]
+    local_host: Host, path: PurePosixPath, spoil: Callable[[PurePosixPath], None]
 ) -> None:
     spoil(path)
     before = {file: file.read_bytes() for file in Path(path).parent.iterdir() if file.is_file()}
     with pytest.raises(SourceUnavailableError, match=str(path)) as caught:
-        read(here, path)
+        read(local_host, path)
     assert caught.value.exit_code == 3
     assert caught.value.advice
     assert {file: file.read_bytes() for file in Path(path).parent.iterdir() if file.is_file()} == before
@@ -225,8 +227,8 @@ def test_unavailable_summary_is_an_error(
 
 @pytest.mark.parametrize("output", ["", "garbage"])
 def test_invalid_summary_answer_is_an_error(
-    here: Host, path: PurePosixPath, output: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    local_host: Host, path: PurePosixPath, output: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     shadow_program(tmp_path / "bin", "sqlite3", f"echo '{output}'", monkeypatch)
     with pytest.raises(SourceUnavailableError):
-        read(here, path)
+        read(local_host, path)

@@ -37,7 +37,7 @@ from ..helpers.constants import NOBODY, ODD_NAMES, root_only
 from ..helpers.databases import is_consistent
 from ..helpers.processes import wait_until
 from ..helpers.shell import run_sh
-from ..helpers.tasks import Demo
+from ..helpers.tasks import DemoServer
 
 WAL_FILES = ["sqlite3.db", "sqlite3.db-shm", "sqlite3.db-wal"]
 
@@ -96,10 +96,10 @@ def tracker_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def live(here: Host, project_settings: Settings, tmp_path: Path, tracker_file: Path) -> LiveDatabase:
+def live(local_host: Host, project_settings: Settings, tmp_path: Path, tracker_file: Path) -> LiveDatabase:
     """A database in rollback mode."""
     settings = project_settings.model_copy(update={"app_dir": PurePosixPath(tmp_path / "app")})
-    live = LiveDatabase(here, settings, settings.database("tracker"))
+    live = LiveDatabase(local_host, settings, settings.database("tracker"))
     live.source.parent.mkdir(parents=True)
     shutil.copy(tracker_file, live.source)
     return live
@@ -299,7 +299,7 @@ def test_different_owners_fail_check(live: LiveDatabase) -> None:
 @root_only
 def test_files_of_root_get_database_owner(live: LiveDatabase) -> None:
     os.chown(live.source, NOBODY, NOBODY)
-    with live_writer(live.source):
+    with live_writer(live.source, rate=20):
         live.enable_wal()
         wait_until(lambda: live.names() == WAL_FILES, "a commit to the WAL")
         owners = {(path.stat().st_uid, path.stat().st_gid) for path in live.source.parent.iterdir()}
@@ -320,9 +320,9 @@ def test_parse_owners_rejects_other_output(output: str) -> None:
 
 
 @root_only
-def test_database_of_other_user_is_refused(live: LiveDatabase, public: Path, as_nobody: None) -> None:
+def test_database_of_other_user_is_refused(live: LiveDatabase, public_folder: Path, as_nobody: None) -> None:
     """By a user who may write it, but whose -wal and -shm its service could not write."""
-    source = public / "sqlite3.db"
+    source = public_folder / "sqlite3.db"
     shutil.copy(live.source, source)
     source.chmod(0o666)
     foreign = replace(live, database=replace(live.database, source=PurePosixPath(source)))
@@ -337,15 +337,15 @@ def test_database_of_other_user_is_refused(live: LiveDatabase, public: Path, as_
 # --- the task -------------------------------------------------------------------------------------------------------
 
 
-def test_task_changes_live_database(demo: Demo, tracker_file: Path) -> None:
-    source = Path(demo.settings.database("tracker").source)
+def test_task_changes_live_database(demo_server: DemoServer, tracker_file: Path) -> None:
+    source = Path(demo_server.settings.database("tracker").source)
     source.parent.mkdir(parents=True)
     shutil.copy(tracker_file, source)
     task = ("enable-wal", "--database", "tracker")
-    with live_writer(source, rate=50) as writes:
-        done = demo.inv(*task)
+    with live_writer(source, rate=20) as writes:
+        done = demo_server.inv(*task)
         assert (done.returncode, done.stderr) == (0, "")
-        refused = demo.inv(*task, "--undo")
+        refused = demo_server.inv(*task, "--undo")
         assert refused.returncode == 1
         assert "rehearsal.writer" in refused.stderr
         assert "Traceback" not in refused.stderr

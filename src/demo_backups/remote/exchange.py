@@ -108,7 +108,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ExchangeResult:
     """How a command ended, and what it printed before the marker (`preamble`) and after it.
 
     `transferred` counts the bytes that were sent from the source, or received into the sink, and `sha256` is theirs.
@@ -125,7 +125,7 @@ class Outcome:
     input_complete: bool
 
 
-def run_exchange(command: RunningCommand, request: Request, interrupts: Interrupts) -> Outcome:
+def run_exchange(command: RunningCommand, request: Request, interrupts: Interrupts) -> ExchangeResult:
     """Exchange data with a command until it has ended.
 
     Raises ConnectionBrokenError, PasswordRefusedError, OutputLimitError, CommandTimeoutError, LocalStreamError, and
@@ -167,14 +167,14 @@ class _Exchange:
         while not self._command.wait(0.05):
             self._check()
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> ExchangeResult:
         """Collect how it ended."""
         status = self._command.exit_status()
         if self._sender:
             self._sender.join(1)
             self._sender.raise_source_error()
         transfer = self._sender or self._stdout
-        return Outcome(
+        return ExchangeResult(
             started=self._filters[Stream.STDOUT].found,
             status=status,
             stdout=self._stdout.content(),

@@ -30,9 +30,9 @@ from .exchange import (
     OUTPUT_LIMIT,
     CommandTimeoutError,
     ConnectionBrokenError,
+    ExchangeResult,
     LocalStreamError,
     NoSessionError,
-    Outcome,
     OutputLimitError,
     PasswordRefusedError,
     Request,
@@ -210,7 +210,7 @@ class Host:
 
     # --- one command --------------------------------------------------------------------------------------------------
 
-    def _run_with_access(self, action: str, command: str, root: bool, request: Request) -> Outcome:
+    def _run_with_access(self, action: str, command: str, root: bool, request: Request) -> ExchangeResult:
         """Run a command as the login user or as root; raises CouldNotLookError if it did not start."""
         if not (root and self.use_sudo):
             outcome = self._run_once(action, command, _RootAccess(""), request)
@@ -236,7 +236,7 @@ class Host:
             )
         return outcome
 
-    def _run_once(self, action: str, command: str, access: _RootAccess, request: Request) -> Outcome:
+    def _run_once(self, action: str, command: str, access: _RootAccess, request: Request) -> ExchangeResult:
         """Run a command; each way in which that can fail raises an error with advice."""
         shell = access.prefix + self._shell_command(action, command, has_input=request.source is not None)
         request = replace(request, marker=self._marker.encode(), prompt=self._prompt.encode(), password=access.password)
