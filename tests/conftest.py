@@ -71,8 +71,9 @@ def as_nobody(public_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Host.stream
 
     def stream_as_nobody(self: Host, action: str, command: str, **options: Any) -> Transfer:
-        words = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "sh", "-c", command]
-        return stream(self, action, f"HOME={shlex.quote(str(public_folder))} {shlex.join(words)}", **options)
+        drop = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+        as_nobody = shlex.join([*drop, "sh", "-c", command])
+        return stream(self, action, f"HOME={shlex.quote(str(public_folder))} {as_nobody}", **options)
 
     monkeypatch.setattr(Host, "stream", stream_as_nobody)
 

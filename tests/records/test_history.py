@@ -185,8 +185,8 @@ def test_unreadable_directory_is_could_not_look(run_inv: InvRunner, home: Path) 
 def run_without_privileges(run_inv: InvRunner, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a task as this user without the privileges of root, for whom permissions do not count."""
     drop = ["setpriv", "--bounding-set=-all"] if os.geteuid() == 0 else []
-    words: list[str | Path] = [*drop, INV, "--search-root", ROOT, *arguments]
-    return subprocess.run(words, env=run_inv.environment, capture_output=True, text=True, check=False)
+    command: list[str | Path] = [*drop, INV, "--search-root", ROOT, *arguments]
+    return subprocess.run(command, env=run_inv.environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("mode", [0o000, 0o400, 0o100], ids=oct)
