@@ -376,6 +376,12 @@ def test_missing_programs_are_named_with_command(checkout: Checkout, task: str) 
     assert checkout.read_log("apt") == []
 
 
+@pytest.mark.parametrize(("task", "code"), [("list-backups", 0), ("rehearse", 0), ("test", 2)])
+def test_only_tests_require_git(checkout: Checkout, task: str, code: int) -> None:
+    checkout.remove_programs("git")
+    assert checkout(task).returncode == code
+
+
 def test_missing_python_is_named_with_packages(checkout: Checkout) -> None:
     checkout.add_apt()
     checkout.remove_programs("python3")

@@ -286,7 +286,7 @@ def test_second_backup_is_refused(tracker: Tracker) -> None:
         assert (ahead.returncode, json.loads(ahead.stdout)["verdict"]) == (1, "no")
         tracker.check_folder(new=0, part=True)
         resume(pid)
-        check_end(wait_for_end(task), 0, "made ")
+        check_end(wait_for_end(task), 0, "created ")
     tracker.check_folder(new=1)
 
 

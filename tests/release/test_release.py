@@ -149,16 +149,16 @@ def path_without_gh(folder: Path) -> str:
 
 @pytest.fixture
 def release(
-    demo: Demo, release_repository: ReleaseRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    demo_server: Demo, release_repository: ReleaseRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Release:
     """A release that has not started, without the GitHub CLI."""
     variables = {**release_repository.variables, "PATH": path_without_gh(tmp_path), "COLUMNS": "160"}
-    demo.environment = {**demo.environment, **variables}
+    demo_server.environment = {**demo_server.environment, **variables}
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    release_settings = demo.settings.release.model_copy(update={"repository": str(release_repository.path)})
-    changes = {"evidence_dir": demo.environment["INVOKE_EVIDENCE_DIR"], "release": release_settings}
-    return Release(demo, release_repository, demo.settings.model_copy(update=changes), tmp_path)
+    release_settings = demo_server.settings.release.model_copy(update={"repository": str(release_repository.path)})
+    changes = {"evidence_dir": demo_server.environment["INVOKE_EVIDENCE_DIR"], "release": release_settings}
+    return Release(demo_server, release_repository, demo_server.settings.model_copy(update=changes), tmp_path)
 
 
 def marks(plan: Plan) -> dict[str, str]:

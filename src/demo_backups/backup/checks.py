@@ -57,7 +57,7 @@ def _compare_size(size: int, header: Header | None) -> Check:
     return Check("size", Outcome.PASSED, f"{size:,} bytes, as the header says")
 
 
-def output_lines(result: Result) -> list[str]:
+def list_output_lines(result: Result) -> list[str]:
     """Return all lines that a command printed."""
     return [*result.stdout.splitlines(), *result.stderr.splitlines()]
 
@@ -67,7 +67,7 @@ def check_integrity(result: Result, quick: bool) -> Check:
     pragma = "quick_check" if quick else "integrity_check"
     if not result.ok:
         return Check("integrity", _outcome_of_failure(result), f"{pragma}: {result.output}")
-    lines = output_lines(result)
+    lines = list_output_lines(result)
     if not lines:
         return Check("integrity", Outcome.UNKNOWN, f"{pragma}: no output")
     outcome = Outcome.PASSED if lines == ["ok"] else Outcome.FAILED

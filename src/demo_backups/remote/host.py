@@ -89,6 +89,15 @@ class Transfer:
 
 
 @dataclass(frozen=True)
+class _Command:
+    """A command, and what is shown of it."""
+
+    action: str
+    script: str
+    display: str
+
+
+@dataclass(frozen=True)
 class _RootAccess:
     """How commands are run as root: what is put before them, and the password if sudo asks for one."""
 
@@ -143,18 +152,8 @@ class Host:
         with a source cannot tell a source that was cut off from one that has ended: it must compare a size or a hash.
         """
         self._remember(display or command)
-        begin = time.monotonic()
-        ending = "failed"
-        try:
-            request = Request(timeout=timeout, source=source, sink=sink)
-            outcome = self._run_with_access(action, command, root, request)
-            ending = _describe_status(outcome.status)
-        except BaseException as error:
-            ending = error.action if isinstance(error, BackupsError) else type(error).__name__
-            raise
-        finally:
-            user = " as root" if root and self.use_sudo else ""
-            log.debug("%s%s: %s, %.2f s: %s", self.name, user, ending, time.monotonic() - begin, display or command)
+        request = Request(timeout=timeout, source=source, sink=sink)
+        outcome = self._run_with_access(_Command(action, command, display or command), root, request)
         result = Result(outcome.status, _decode(outcome.stdout), _decode(outcome.stderr))
         return Transfer(result, outcome.transferred, outcome.sha256, outcome.input_complete)
 
@@ -210,35 +209,55 @@ class Host:
 
     # --- one command --------------------------------------------------------------------------------------------------
 
-    def _run_with_access(self, action: str, command: str, root: bool, request: Request) -> ExchangeResult:
-        """Run a command as the login user or as root; raises CouldNotLookError if it did not start."""
-        if not (root and self.use_sudo):
-            outcome = self._run_once(action, command, _RootAccess(""), request)
-            advice = f"this must print 'ok': ssh {self.name} /bin/sh -c \"'echo ok'\""
-        else:
-            if self._password_refused:  # not again: a server may lock the account
-                raise self._password_error(action)
-            access = self._find_root_access()
-            outcome = self._run_once(action, command, access, request)
-            if not outcome.started and access.prefix == SUDO_WITHOUT_PASSWORD:
-                # Until now sudo did not ask, because it had accepted a password shortly before. Now it asks.
-                self._root_access = None
-                access = self._find_root_access()
-                if access.password is not None:
-                    outcome = self._run_once(action, command, access, request)
+    def _run_with_access(self, command: _Command, root: bool, request: Request) -> ExchangeResult:
+        """Run a command as the login user or as root; raises CommandNotStartedError."""
+        if root and self.use_sudo:
+            outcome = self._run_as_root(command, request)
             advice = SUDO_ADVICE
+        else:
+            outcome = self._run_logged(command, None, request)
+            advice = f"this must print 'ok': ssh {self.name} /bin/sh -c \"'echo ok'\""
         if not outcome.started:
             raise CommandNotStartedError(
-                f"could not {action}: the command did not start",
+                f"could not {command.action}: the command did not start",
                 host=self.name,
                 output=_decode(outcome.preamble),
                 advice=advice,
             )
         return outcome
 
-    def _run_once(self, action: str, command: str, access: _RootAccess, request: Request) -> ExchangeResult:
-        """Run a command; each way in which that can fail raises an error with advice."""
-        shell = access.prefix + self._shell_command(action, command, has_input=request.source is not None)
+    def _run_as_root(self, command: _Command, request: Request) -> ExchangeResult:
+        if self._password_refused:  # not again: a server may lock the account
+            raise self._password_error(command.action)
+        access = self._find_root_access()
+        outcome = self._run_logged(command, access, request)
+        if not outcome.started and access.prefix == SUDO_WITHOUT_PASSWORD:
+            # The password may have been typed elsewhere a moment before, so that sudo did not ask. Now it does.
+            self._root_access = None
+            access = self._find_root_access()
+            if access.password is not None:
+                outcome = self._run_logged(command, access, request)
+        return outcome
+
+    def _run_logged(self, command: _Command, access: _RootAccess | None, request: Request) -> ExchangeResult:
+        """Run a command, and log how it ended."""
+        begin = time.monotonic()
+        ending = "failed"
+        try:
+            outcome = self._run_translated(command, access or _RootAccess(""), request)
+            ending = _describe_status(outcome.status) if outcome.started else "did not start"
+            return outcome
+        except BackupsError as error:
+            ending = error.action
+            raise
+        finally:
+            user = " as root" if access else ""
+            log.debug("%s%s: %s, %.2f s: %s", self.name, user, ending, time.monotonic() - begin, command.display)
+
+    def _run_translated(self, command: _Command, access: _RootAccess, request: Request) -> ExchangeResult:
+        """Run a command; every way in which that fails becomes an error with an advice."""
+        action = command.action
+        shell = access.prefix + self._shell_command(command, has_input=request.source is not None)
         request = replace(request, marker=self._marker.encode(), prompt=self._prompt.encode(), password=access.password)
         still_running = f"it may still be running on {self.name}: check that before you start it again"
         try:
@@ -292,13 +311,15 @@ class Host:
             f"could not {action}: sudo refused the password", host=self.name, advice="start the task again"
         )
 
-    def _shell_command(self, action: str, command: str, has_input: bool) -> str:
-        """A command as one word for the login shell or for sudo; it starts with the markers."""
+    def _shell_command(self, command: _Command, has_input: bool) -> str:
+        """Make a command of the login shell or of sudo, which starts with the markers."""
         script = f"echo {self._marker}; echo {self._marker} >&2; {'' if has_input else 'exec </dev/null; '}"
-        script += f"LC_ALL=C; export LC_ALL\n{command}"
+        script += f"LC_ALL=C; export LC_ALL\n{command.script}"
         shell = f"/bin/sh -c {shlex.quote(script)}"
         if len(shell.encode("utf-8", "surrogateescape")) > LARGEST_ARGUMENT:
-            raise StepError(f"could not {action}: more than {LARGEST_ARGUMENT} bytes for one command", host=self.name)
+            raise StepError(
+                f"could not {command.action}: more than {LARGEST_ARGUMENT} bytes for one command", host=self.name
+            )
         return shell
 
     # --- root ---------------------------------------------------------------------------------------------------------
@@ -306,8 +327,9 @@ class Host:
     def _find_root_access(self) -> _RootAccess:
         """Find out once how to become root: not at all, by `sudo -n`, or by a password typed on the terminal."""
         if self._root_access is None:
-            is_root = self.run("find out the user id", "id -u").stdout.strip() == "0"
-            self._root_access = _RootAccess("") if is_root else self._try_sudo()
+            action = "find out the user id"
+            user_id = self.parse(action, self.query(action, "id -u", root=False), int)
+            self._root_access = _RootAccess("") if user_id == 0 else self._try_sudo()
         return self._root_access
 
     def _try_sudo(self) -> _RootAccess:
