@@ -454,7 +454,7 @@ def test_plan_explains_unknown_steps(release: Release) -> None:
     assert below.count("nowhere.invalid: no such host") == 1  # the same reason once
     assert "gh is not installed" in below
     assert below.endswith(
-        "3 of 16 steps done, optional ones not counted; next: branch (./inv next --host nowhere.invalid)\n"
+        "3 of 16 steps done, not counting optional ones; next: branch (./inv next --host nowhere.invalid)\n"
     )
 
 
@@ -463,7 +463,7 @@ def test_unknown_steps_alone_exit_with_3(release: Release) -> None:
     release.do(*GIT_STEPS)
     done = release.demo.inv("plan", "--exit-code", INVOKE_HOST="nowhere.invalid")
     assert (done.returncode, done.stderr) == (3, "")
-    assert done.stdout.endswith("9 of 16 steps done, optional ones not counted; the next step is unknown\n")
+    assert done.stdout.endswith("9 of 16 steps done, not counting optional ones; the next step is unknown\n")
     done = release.demo.inv("next", "--yes", INVOKE_HOST="nowhere.invalid")
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith("nowhere.invalid: the next step is unknown\n  | index-deploy unknown: ")
