@@ -71,8 +71,9 @@ def as_nobody(public_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Host.stream
 
     def stream_as_nobody(self: Host, action: str, command: str, **options: Any) -> Transfer:
-        words = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "sh", "-c", command]
-        return stream(self, action, f"HOME={shlex.quote(str(public_folder))} {shlex.join(words)}", **options)
+        drop = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+        as_nobody = shlex.join([*drop, "sh", "-c", command])
+        return stream(self, action, f"HOME={shlex.quote(str(public_folder))} {as_nobody}", **options)
 
     monkeypatch.setattr(Host, "stream", stream_as_nobody)
 
@@ -146,30 +147,3 @@ def private_home(private_mounts: list[str], tmp_path: Path) -> Callable[[Path], 
         return [*private_mounts, "sh", "-euc", 'mount --bind -- "$0" /etc/passwd; exec "$@"', str(users)]
 
     return start
-
-
-# --- the names that other tests still use ---------------------------------------------------------------------------
-
-
-@pytest.fixture
-def here(local_host: Host) -> Host:
-    """This machine as a Host."""
-    return local_host
-
-
-@pytest.fixture
-def public(public_folder: Path) -> Path:
-    """A directory that every user can write to."""
-    return public_folder
-
-
-@pytest.fixture
-def inv(run_inv: InvRunner) -> InvRunner:
-    """The tasks."""
-    return run_inv
-
-
-@pytest.fixture
-def demo(demo_server: DemoServer) -> DemoServer:
-    """A throwaway server."""
-    return demo_server

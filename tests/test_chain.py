@@ -322,9 +322,9 @@ def test_third_database_needs_settings_and_script(demo_server: DemoServer, grafa
     with sqlite3.connect(source) as database:
         database.executescript("CREATE TABLE dashboard (id); INSERT INTO dashboard VALUES (1)")
     tasks = ("deploy", "run", "verify", "enable", "disable")
-    words = [word for task in tasks for word in (task, "--database", "grafana")]
+    arguments = [argument for task in tasks for argument in (task, "--database", "grafana")]
     done = subprocess.run(
-        [INV, "--search-root", grafana_project, *words],
+        [INV, "--search-root", grafana_project, *arguments],
         env=dict(demo_server.environment) | {"PYTHONPATH": str(grafana_project / "src")},
         cwd=grafana_project,
         stdin=subprocess.DEVNULL,

@@ -120,13 +120,13 @@ def top_level_keys(task: str) -> list[str]:
 
 
 @pytest.mark.parametrize("task", ["list-backups", "preflight", "plan", "history"])
-def test_json_output_has_documented_keys(task: str, demo: Demo) -> None:
-    done = demo.inv(task, "--json")
+def test_json_output_has_documented_keys(task: str, demo_server: Demo) -> None:
+    done = demo_server.inv(task, "--json")
     assert list(json.loads(done.stdout)) == top_level_keys(task), done.stderr
 
 
-def test_json_error_has_documented_keys(demo: Demo) -> None:
-    done = demo.inv("list-backups", "--json", INVOKE_BACKUP_DIR="/no/such/directory")
+def test_json_error_has_documented_keys(demo_server: Demo) -> None:
+    done = demo_server.inv("list-backups", "--json", INVOKE_BACKUP_DIR="/no/such/directory")
     assert list(json.loads(done.stdout)) == top_level_keys("any of them")
 
 
@@ -197,8 +197,8 @@ def test_exit_codes_are_documented() -> None:
     assert [int(row[0]) for row in rows] == [0, FAILED, WRONG_INPUT, COULD_NOT_LOOK, INTERRUPTED]
 
 
-def test_checks_and_their_json_are_documented(demo: Demo) -> None:
-    verification = json.loads(demo.inv("verify", "--json").stdout)
+def test_checks_and_their_json_are_documented(demo_server: Demo) -> None:
+    verification = json.loads(demo_server.inv("verify", "--json").stdout)
     checks = [check["name"] for check in verification["checks"]]
     assert list(verification) == top_level_keys("verify")
     assert [code_spans(row[0])[0] for row in table(page("reference/checks.md"))] == checks
@@ -206,9 +206,9 @@ def test_checks_and_their_json_are_documented(demo: Demo) -> None:
     assert sorted(code_spans(row[0])[0] for row in by_hand) == sorted(checks)
 
 
-def test_preflight_lines_and_verdicts_are_documented(demo: Demo) -> None:
+def test_preflight_lines_and_verdicts_are_documented(demo_server: Demo) -> None:
     text = page("reference/preflight.md")
-    output = demo.inv("preflight").stdout
+    output = demo_server.inv("preflight").stdout
     lines = [row[0] for row in table(section(text, "Lines"))]
     printed = re.findall(r"^ (\w+(?: \w+)?)  +\S", output, re.MULTILINE)
     assert printed == lines
@@ -240,11 +240,11 @@ def test_marks_are_documented() -> None:
     assert [row[0] for row in rows] == [mark.value for mark in Mark]
 
 
-def test_files_of_a_job_are_documented(demo: Demo) -> None:
+def test_files_of_a_job_are_documented(demo_server: Demo) -> None:
     for task in ("deploy-index-backup", "run-index-backup"):
-        done = demo.inv(task)
+        done = demo_server.inv(task)
         assert done.returncode == 0, done.stderr
-    (state,) = (demo.server.home / ".demo-backups").glob("index-backup-*")
+    (state,) = (demo_server.server.home / ".demo-backups").glob("index-backup-*")
     rows = table(section(page("reference/jobs.md"), "State"))
     assert {code_spans(row[0])[0] for row in rows} == {path.name for path in state.iterdir()}
 

@@ -190,7 +190,7 @@ def test_existing_backup_is_never_replaced(demo_server: DemoServer) -> None:
     for seconds in range(120):
         path = demo_server.backups / f"backup_{now + timedelta(seconds=seconds):%Y-%m-%d_%H-%M-%S}.db"
         path.write_text("the first")
-    assert_exit(demo_server.inv("run-index-backup"), FAILED, "there already")
+    assert_exit(demo_server.inv("run-index-backup"), FAILED, f"{demo_server.backups}/backup_")
     assert {path.read_text() for path in demo_server.backups.glob("*.db")} == {"the first"}
     assert {path.name for path in demo_server.backups.iterdir() if path.name.startswith(".")} == {".backup.lock"}
 

@@ -35,8 +35,8 @@ def test_plain_inv_runs_tasks() -> None:
     assert "verify" in run_in_checkout(INV, "--list").stdout.split()
 
 
-def test_task_given_twice_runs_twice(inv: Inv) -> None:
-    done = inv("history", "history")
+def test_task_given_twice_runs_twice(run_inv: Inv) -> None:
+    done = run_inv("history", "history")
     assert done.returncode == 0
     assert done.stdout.count("no records") == 2
 
@@ -99,7 +99,7 @@ def test_variables_of_further_database_are_accepted() -> None:
     assert find_unknown("INVOKE_DATABASES_GRAFANA_FILE", databases={"grafana": {"file": "x"}}) == {}
 
 
-def test_unknown_variable_causes_one_warning(inv: Inv) -> None:
-    done = inv("history", "history", INVOKE_APP_DIRS="/secret", INVOKE_DATABASES_INDEX_QUERY="SELECT 1")
+def test_unknown_variable_causes_one_warning(run_inv: Inv) -> None:
+    done = run_inv("history", "history", INVOKE_APP_DIRS="/secret", INVOKE_DATABASES_INDEX_QUERY="SELECT 1")
     assert done.returncode == 0
     assert done.stderr == "warning: INVOKE_APP_DIRS is not a setting; did you mean INVOKE_APP_DIR?\n"

@@ -357,9 +357,9 @@ def test_plain_converts_invoke_objects() -> None:
 class Checkout:
     """A copy of this checkout whose invoke.yaml a test may break, and `inv` in it."""
 
-    def __init__(self, folder: Path, inv: Inv) -> None:
+    def __init__(self, folder: Path, run_inv: Inv) -> None:
         self.file = folder / "invoke.yaml"
-        self._inv = inv
+        self._inv = run_inv
         for name in ("src", "share"):
             shutil.copytree(ROOT / name, folder / name)
         for name in ("tasks.py", "invoke.yaml"):
@@ -378,9 +378,9 @@ class Checkout:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path, inv: Inv) -> Checkout:
+def checkout(tmp_path: Path, run_inv: Inv) -> Checkout:
     (tmp_path / "checkout").mkdir()
-    return Checkout(tmp_path / "checkout", inv)
+    return Checkout(tmp_path / "checkout", run_inv)
 
 
 @pytest.mark.parametrize(
@@ -441,7 +441,7 @@ def test_variable_of_wrong_type_is_an_error(checkout: Checkout) -> None:
 
 
 @pytest.mark.user
-def test_user_invoke_file_is_ignored(inv: Inv, home: Path) -> None:
+def test_user_invoke_file_is_ignored(run_inv: Inv, home: Path) -> None:
     (home / ".invoke.yaml").write_text(
         "run: {echo: true, shell: /nowhere, dry: false}\n"
         "sudo: {user: nobody}\n"
@@ -451,13 +451,13 @@ def test_user_invoke_file_is_ignored(inv: Inv, home: Path) -> None:
     )
     backups = home / "back ups"
     backups.mkdir()
-    done = inv("list-backups", "--host", "local", INVOKE_BACKUP_DIR=str(backups), INVOKE_USE_SUDO="0")
+    done = run_inv("list-backups", "--host", "local", INVOKE_BACKUP_DIR=str(backups), INVOKE_USE_SUDO="0")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("local: list-backups (index database)\n")
 
 
 @pytest.mark.parametrize("word", ["false", "true", ""])
-def test_wrong_boolean_variable_exits_with_2(inv: Inv, word: str) -> None:
-    done = inv("list-backups", "--host", "local", INVOKE_USE_SUDO=word)
+def test_wrong_boolean_variable_exits_with_2(run_inv: Inv, word: str) -> None:
+    done = run_inv("list-backups", "--host", "local", INVOKE_USE_SUDO=word)
     assert done.returncode == 2
     assert done.stderr.startswith(f"INVOKE_USE_SUDO is {word!r}\n")

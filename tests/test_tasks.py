@@ -197,7 +197,7 @@ def test_failed_check_exits_1(local_inv: InvRunner, home: Path, backup: str | No
     assert {check["name"]: check["passed"] for check in verification["checks"]}["created"] is False
 
 
-def test_unknown_check_exits_with_3(local_inv: InvRunner, home: Path) -> None:
+def test_unknown_check_exits_3(local_inv: InvRunner, home: Path) -> None:
     make_backup(home)
     (home / "the app/storage/index/lib/database/sqlite3.db").unlink()
     assert read_json(local_inv("verify", "--json"), COULD_NOT_LOOK)["passed"] is None
@@ -267,10 +267,10 @@ def test_backup_name_need_not_be_utf_8(local_inv: InvRunner, home: Path) -> None
 
 
 def run_program(
-    run_inv: InvRunner, *words: str, stdout: int | str = subprocess.PIPE
+    run_inv: InvRunner, *arguments: str, stdout: int | str = subprocess.PIPE
 ) -> subprocess.CompletedProcess[str]:
     """Run a task in a new process, since it ends in a way of its own; `stdout` may be a redirection of the shell."""
-    command: list[str | Path] = [INV, "--search-root", ROOT, *words]
+    command: list[str | Path] = [INV, "--search-root", ROOT, *arguments]
     if isinstance(stdout, str):
         command = ["sh", "-c", f'exec "$@" {stdout}', "sh", *command]
     return subprocess.run(
@@ -292,7 +292,6 @@ def test_closed_pipe_gives_no_traceback(local_inv: InvRunner) -> None:
     assert done.stderr == "local: list-backups (index database)\n"
 
 
-@pytest.mark.user
 @pytest.mark.parametrize("flags", [["history"], ["history", "--json"], ["history", "--json", "--host", ""]])
 def test_full_disk_is_reported(local_inv: InvRunner, flags: list[str]) -> None:
     done = run_program(local_inv, *flags, stdout=">/dev/full")

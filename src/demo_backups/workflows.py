@@ -26,9 +26,9 @@ from .backup.deploy import (
     Deployment,
     check_deployment,
     deploy_script,
-    installed_sha256,
     plan_deployment,
     probe_sqlite,
+    read_installed_sha256,
     require_tools,
 )
 from .backup.preflight import Preflight, Verdict, decide_preflight, observe_preflight
@@ -323,7 +323,7 @@ def verify(work: Session, path: PurePosixPath | None = None, quick: bool = False
 
 def _record_verification(work: Session, verification: Verification, quick: bool) -> None:
     record = work.record
-    record.script_sha256 = installed_sha256(work.host, work.database.script)
+    record.script_sha256 = read_installed_sha256(work.host, work.database.script)
     record.checks = verification.checks
     record.integrity_check = verification.integrity
     if isinstance(record.details, VerificationDetails):

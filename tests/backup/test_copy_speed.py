@@ -14,9 +14,9 @@ from demo_backups.backup.copy_speed import (
     CopySpeed,
     SpeedSource,
     estimate_copy_speed,
+    find_recorded_speed,
     parse_read_speed,
     read_speed_command,
-    recorded_speed,
 )
 from demo_backups.records.record import Record, RunDetails, new_record
 from demo_backups.remote.host import Host
@@ -112,7 +112,7 @@ def test_sample_of_short_and_long_files(tmp_path: Path, size: int, read: int) ->
     ],
 )
 def test_recorded_speed_by_runs(records: list[Record], speed: float | None) -> None:
-    assert recorded_speed(records, "demo", "tracker") == speed
+    assert find_recorded_speed(records, "demo", "tracker") == speed
 
 
 # --- the estimate ---------------------------------------------------------------------------------------------------

@@ -17,10 +17,10 @@ from demo_backups.backup.deploy import (
     Deployment,
     check_deployment,
     deploy_script,
-    installed_sha256,
     missing_tools_command,
     parse_installed,
     plan_deployment,
+    read_installed_sha256,
 )
 from demo_backups.backup.script import InstalledScript, Script
 from demo_backups.errors import CouldNotLookError, StepError
@@ -184,9 +184,9 @@ def test_parse_installed_rejects_other_output(output: str) -> None:
 @ODD_FOLDERS
 def test_installed_sha256_is_read(local_host: Host, tmp_path: Path, script: Script, name: str) -> None:
     target = tmp_path / name
-    assert installed_sha256(local_host, PurePosixPath(target)) is None
+    assert read_installed_sha256(local_host, PurePosixPath(target)) is None
     target.write_bytes(NEW)
-    assert installed_sha256(local_host, PurePosixPath(target)) == script.sha256
+    assert read_installed_sha256(local_host, PurePosixPath(target)) == script.sha256
 
 
 # --- deployed -------------------------------------------------------------------------------------------------------

@@ -35,18 +35,18 @@ class ForkServer:
         self._socket: socket.socket | None = None
         self._owner = 0
 
-    def run(self, words: Sequence[str], env: Mapping[str, str], cwd: str) -> subprocess.CompletedProcess[str]:
+    def run(self, arguments: Sequence[str], env: Mapping[str, str], cwd: str) -> subprocess.CompletedProcess[str]:
         """Run `inv` with these arguments, and nothing on standard input."""
         connection = self._connect()
         with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
-            message = json.dumps({"words": list(words), "env": dict(env), "cwd": cwd}).encode()
+            message = json.dumps({"arguments": list(arguments), "env": dict(env), "cwd": cwd}).encode()
             socket.send_fds(connection, [message], [stdout.fileno(), stderr.fileno()])
             status = int(connection.recv(100))
             outputs = []
             for file in (stdout, stderr):
                 file.seek(0)
                 outputs.append(file.read().decode(errors="surrogateescape"))
-        return subprocess.CompletedProcess(["inv", *words], status, *outputs)
+        return subprocess.CompletedProcess(["inv", *arguments], status, *outputs)
 
     def _connect(self) -> socket.socket:
         if self._socket is None or self._owner != os.getpid():
@@ -91,7 +91,7 @@ def _run(call: dict[str, Any], fds: Sequence[int]) -> None:
     os.environ.clear()
     os.environ.update(call["env"])
     os.chdir(call["cwd"])
-    sys.argv = ["inv", *call["words"]]
+    sys.argv = ["inv", *call["arguments"]]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     program.run()
     sys.exit(0)

@@ -25,11 +25,11 @@ def wait_until(condition: Callable[[], Any], name: str, seconds: float = 60) -> 
 
 
 def start_program(
-    *words: str | PurePath, env: Mapping[str, str], cwd: str | Path | None = None
+    *command: str | PurePath, env: Mapping[str, str], cwd: str | Path | None = None
 ) -> subprocess.Popen[str]:
     """Start a program in a process group of its own, as a shell does, with nothing on its standard input."""
     return subprocess.Popen(
-        words,
+        command,
         env=env,
         cwd=cwd,
         stdin=subprocess.DEVNULL,

@@ -27,8 +27,8 @@ CompletedTask: TypeAlias = subprocess.CompletedProcess[str]
 
 def clean_environment(home: Path) -> dict[str, str]:
     """Return this environment without the user's own settings, and with a home of the test's own."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(USER_SETTINGS)}
-    return kept | {"HOME": str(home), "INVOKE_EVIDENCE_DIR": str(home / "evidence")}
+    others = {name: value for name, value in os.environ.items() if not name.startswith(USER_SETTINGS)}
+    return others | {"HOME": str(home), "INVOKE_EVIDENCE_DIR": str(home / "evidence")}
 
 
 @dataclass
@@ -39,17 +39,17 @@ class InvRunner:
 
     def __call__(self, *arguments: str, **changes: str) -> CompletedTask:
         """Run `./inv ARGUMENTS` with changes to the environment; a failure raises nothing."""
-        words = ["--search-root", str(ROOT), *arguments]
+        command = ["--search-root", str(ROOT), *arguments]
         environment = self.environment | changes
         home = environment["HOME"]
         if any(name.startswith(START_VARIABLES) for name in changes):
-            return self.run_program(*words, env=environment, cwd=home)
-        return FORK_SERVER.run(words, environment, home)
+            return self.run_program(*command, env=environment, cwd=home)
+        return FORK_SERVER.run(command, environment, home)
 
-    def run_program(self, *words: str, env: Mapping[str, str], cwd: str) -> CompletedTask:
+    def run_program(self, *arguments: str, env: Mapping[str, str], cwd: str) -> CompletedTask:
         """Run `inv` in a new process."""
         return subprocess.run(
-            [INV, *words], env=env, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+            [INV, *arguments], env=env, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
         )
 
     def start(self, *arguments: str, **changes: str) -> subprocess.Popen[str]:

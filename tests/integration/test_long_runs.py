@@ -286,7 +286,7 @@ def test_second_backup_is_refused(tracker: Tracker) -> None:
         assert (ahead.returncode, json.loads(ahead.stdout)["verdict"]) == (1, "no")
         tracker.check_folder(new=0, part=True)
         resume(pid)
-        check_end(wait_for_end(task), 0, "made ")
+        check_end(wait_for_end(task), 0, "created ")
     tracker.check_folder(new=1)
 
 
@@ -426,7 +426,7 @@ def test_state_of_other_user_is_rejected(tracker: Tracker, state: Path) -> None:
     tracker.machine.own(state)
     before = {path.name: path.read_bytes() for path in state.iterdir()}
     for task in ("attach", "stop-backup", "run-tracker-backup"):
-        check_end(tracker.inv(task), 3, "belongs to another user: it is rejected", "its owner is torrust")
+        check_end(tracker.inv(task), 3, "another user's: it is rejected", "its owner is torrust")
     assert {path.name: path.read_bytes() for path in state.iterdir()} == before
     tracker.check_folder(new=0)
 

@@ -44,9 +44,9 @@ def wide_inv(run_inv: InvRunner) -> InvRunner:
     return run_inv
 
 
-def list_records(inv: InvRunner, *flags: str) -> list[dict[str, Any]]:
+def list_records(run_inv: InvRunner, *flags: str) -> list[dict[str, Any]]:
     """Return the records that `history` prints as JSON."""
-    records: list[dict[str, Any]] = read_json(inv("history", "--json", *flags))["records"]
+    records: list[dict[str, Any]] = read_json(run_inv("history", "--json", *flags))["records"]
     return records
 
 
@@ -182,11 +182,11 @@ def test_unreadable_directory_is_could_not_look(run_inv: InvRunner, home: Path) 
     assert done.stdout == ""
 
 
-def run_without_privileges(inv: InvRunner, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_without_privileges(run_inv: InvRunner, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a task as this user without the privileges of root, for whom permissions do not count."""
     drop = ["setpriv", "--bounding-set=-all"] if os.geteuid() == 0 else []
-    words: list[str | Path] = [*drop, INV, "--search-root", ROOT, *arguments]
-    return subprocess.run(words, env=inv.environment, capture_output=True, text=True, check=False)
+    command: list[str | Path] = [*drop, INV, "--search-root", ROOT, *arguments]
+    return subprocess.run(command, env=run_inv.environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("mode", [0o000, 0o400, 0o100], ids=oct)

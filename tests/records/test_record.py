@@ -124,6 +124,6 @@ def test_outcome_without_checks_is_passed() -> None:
     assert make_full_record().outcome is Outcome.UNKNOWN
 
 
-def test_details_belong_to_one_kind() -> None:
+def test_details_belong_to_their_kind() -> None:
     assert not isinstance(make_record("verification").details, RunDetails)
     assert isinstance(make_record("rehearsal").details, RunDetails | VerificationDetails)

@@ -162,7 +162,7 @@ def test_error_is_recorded_and_raised(tmp_path: Path, error: BaseException, stat
     assert (content["exit_status"], content["error"], content["script_sha256"]) == (status, message, "abc")
 
 
-def test_known_status_and_duration_are_kept(tmp_path: Path) -> None:
+def test_known_status_and_duration_stay(tmp_path: Path) -> None:
     with pytest.raises(StepError), record_outcome(tmp_path, make_record(exit_status=13, seconds=7.5)):
         raise StepError("the script failed")
     content = read_only_record(tmp_path)

@@ -137,7 +137,7 @@ def test_tracker_rehearsal_runs_every_step(environment: dict[str, str], journal:
     assert "tracker database: " in lines[1]
     assert f"journal mode {journal}, 50 commits per second" in lines[1]
     assert f"preflight: {verdict}\n" in done.stdout
-    assert len(re.findall(r"^created .*/tracker_backup_[0-9_-]+\.db, [0-9,]+ bytes, ", done.stdout, re.MULTILINE)) == 1
+    assert len(re.findall(r"^created .*/tracker_backup_[0-9_-]+\.db \(", done.stdout, re.MULTILINE)) == 1
     assert lines.count("all checks passed") == 1
     assert " 0 failed" in lines[-2]
     assert lines[-1].startswith(SUCCESS)

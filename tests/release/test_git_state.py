@@ -312,14 +312,14 @@ def without_root() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", [FILE, "docs"])
-def test_forbidden_file_is_not_compared(project_settings: Settings, public: Path, name: str) -> None:
-    (public / "docs").mkdir()
-    (public / FILE).write_text("x")
-    checkout = Checkout(public, project_settings.release)
-    (public / name).chmod(0)
-    with without_root(), pytest.raises(CouldNotLookError, match=f"cannot read {public / FILE}"):
+def test_forbidden_file_is_not_compared(project_settings: Settings, public_folder: Path, name: str) -> None:
+    (public_folder / "docs").mkdir()
+    (public_folder / FILE).write_text("x")
+    checkout = Checkout(public_folder, project_settings.release)
+    (public_folder / name).chmod(0)
+    with without_root(), pytest.raises(CouldNotLookError, match=f"cannot read {public_folder / FILE}"):
         find_changed_files(checkout, "HEAD", [FILE])
-    (public / name).chmod(0o700)
+    (public_folder / name).chmod(0o700)
 
 
 def test_comparison_that_git_cannot_make(compared: ReleaseRepository, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,16 +149,16 @@ def path_without_gh(folder: Path) -> str:
 
 @pytest.fixture
 def release(
-    demo: Demo, release_repository: ReleaseRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    demo_server: Demo, release_repository: ReleaseRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Release:
     """A release that has not started, without the GitHub CLI."""
     variables = {**release_repository.variables, "PATH": path_without_gh(tmp_path), "COLUMNS": "160"}
-    demo.environment = {**demo.environment, **variables}
+    demo_server.environment = {**demo_server.environment, **variables}
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    release_settings = demo.settings.release.model_copy(update={"repository": str(release_repository.path)})
-    changes = {"evidence_dir": demo.environment["INVOKE_EVIDENCE_DIR"], "release": release_settings}
-    return Release(demo, release_repository, demo.settings.model_copy(update=changes), tmp_path)
+    release_settings = demo_server.settings.release.model_copy(update={"repository": str(release_repository.path)})
+    changes = {"evidence_dir": demo_server.environment["INVOKE_EVIDENCE_DIR"], "release": release_settings}
+    return Release(demo_server, release_repository, demo_server.settings.model_copy(update=changes), tmp_path)
 
 
 def marks(plan: Plan) -> dict[str, str]:
@@ -454,7 +454,7 @@ def test_plan_explains_unknown_steps(release: Release) -> None:
     assert below.count("nowhere.invalid: no such host") == 1  # the same reason once
     assert "gh is not installed" in below
     assert below.endswith(
-        "3 of 16 steps done, optional ones not counted; next: branch (./inv next --host nowhere.invalid)\n"
+        "3 of 16 steps done, not counting optional ones; next: branch (./inv next --host nowhere.invalid)\n"
     )
 
 
@@ -463,7 +463,7 @@ def test_unknown_steps_alone_exit_with_3(release: Release) -> None:
     release.do(*GIT_STEPS)
     done = release.demo.inv("plan", "--exit-code", INVOKE_HOST="nowhere.invalid")
     assert (done.returncode, done.stderr) == (3, "")
-    assert done.stdout.endswith("9 of 16 steps done, optional ones not counted; the next step is unknown\n")
+    assert done.stdout.endswith("9 of 16 steps done, not counting optional ones; the next step is unknown\n")
     done = release.demo.inv("next", "--yes", INVOKE_HOST="nowhere.invalid")
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith("nowhere.invalid: the next step is unknown\n  | index-deploy unknown: ")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from demo_backups.errors import SettingsError
+from demo_backups.records.check import Check, Outcome
 from demo_backups.records.record import Record
 from demo_backups.release.plan import Mark
 from demo_backups.release.report.page import build_page
@@ -106,7 +107,7 @@ def test_markup_from_elsewhere_is_escaped() -> None:
         host=MARKUP,
         who=MARKUP,
         backup=MARKUP,
-        checks=[{"name": MARKUP, "passed": False, "detail": MARKUP}],
+        checks=[Check(MARKUP, Outcome.FAILED, MARKUP)],
         integrity_check=["````", MARKUP, "`````"],
         commands=[MARKUP, "~~~"],
     )
@@ -157,7 +158,7 @@ def test_markdown_stays_within_github_limit() -> None:
     steps = [step(f"Step {number}", Mark.TO_DO, details=long) for number in range(18)]
     plan = plan_of(Mark.UNKNOWN, Mark.UNKNOWN)
     plan = replace(plan, phases=[replace(plan.phases[0], steps=steps)], notes=[long] * 5)
-    rows = [{"name": "size", "passed": False, "detail": long}] * 5
+    rows = [Check("size", Outcome.FAILED, long)] * 5
     records = [verification(database=name, integrity_check=many, commands=many, checks=rows) for name in DATABASES]
     text = render_markdown(page_of(*records, plan=plan))
     assert len(text) <= LONGEST_BODY
@@ -167,7 +168,7 @@ def test_markdown_stays_within_github_limit() -> None:
 
 def test_markdown_shortens_output_to_fit() -> None:
     lines = ["<" * 3000 + str(number) for number in range(1000)]
-    rows = [{"name": f"check {number}", "passed": True, "detail": "@x" * 300} for number in range(16)]
+    rows = [Check(f"check {number}", Outcome.PASSED, "@x" * 300) for number in range(16)]
     short = page_of(verification(integrity_check=lines, commands=lines))
     fields: dict[str, Any] = {"integrity_check": lines, "commands": lines, "checks": rows}
     long = page_of(*(verification(database=name, **fields) for name in DATABASES))
@@ -188,7 +189,7 @@ def test_many_notes_are_bounded() -> None:
 
 def test_page_stays_small_with_long_output() -> None:
     long = "\x1b" * 1_000_000
-    rows = [{"name": "size", "passed": False, "detail": long}] * 5
+    rows = [Check("size", Outcome.FAILED, long)] * 5
     records = [unreachable(number, error=long) for number in range(60)]
     records.append(verification(61, checks=rows, integrity_check=[long] * 300, commands=[long] * 300, error=long))
     text = render_html(page_of(*records))

@@ -197,7 +197,7 @@ def test_last_verification_is_shown_in_full(show: Show) -> None:
         "/backups/backup_2024-11-24_20-00-00.db",
         "demo",
         "2024-11-24 20:00 UTC",
-        "0.5 seconds",
+        "500 ms",
         "maintainer@laptop",
         "2,300,000 bytes",
         "2024-11-24 20:00 UTC",

@@ -54,7 +54,7 @@ def test_blocked_path_is_reported(obstacle: str, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def report(inv: Inv, home: Path, private_mounts: list[str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+def report(run_inv: Inv, home: Path, private_mounts: list[str]) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Call the task with a reports folder of the test, mounted over that of this checkout in a private namespace."""
     (home / "reports").mkdir()
     (ROOT / "reports").mkdir(exist_ok=True)  # ignored by git
@@ -65,7 +65,7 @@ def report(inv: Inv, home: Path, private_mounts: list[str]) -> Callable[..., sub
         variables = {"REPORTS": str(ROOT / "reports"), "INV": str(INV), "ROOT": str(ROOT), "FLAGS": " ".join(arguments)}
         return subprocess.run(
             [*private_mounts, "sh", "-euc", script, "sh", *mount],
-            env=inv.environment | {"INVOKE_RELEASE_REPOSITORY": str(home)} | variables | changes,
+            env=run_inv.environment | {"INVOKE_RELEASE_REPOSITORY": str(home)} | variables | changes,
             cwd=home,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -136,8 +136,8 @@ def test_markdown_is_utf8_on_standard_output(report: Report, home: Path) -> None
     assert list((home / "reports").iterdir()) == []
 
 
-def test_unknown_format_exits_with_2(inv: Inv) -> None:
-    done = inv("report", "--format", "pdf")
+def test_unknown_format_exits_with_2(run_inv: Inv) -> None:
+    done = run_inv("report", "--format", "pdf")
     assert (done.returncode, done.stdout) == (WRONG_INPUT, "")
     assert "--format 'pdf'" in done.stderr
 

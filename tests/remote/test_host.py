@@ -40,7 +40,7 @@ from ..helpers.tasks import Demo
 @pytest.fixture(params=["ssh", "local"])
 def either(request: pytest.FixtureRequest) -> Host:
     """A Host over SSH, and this machine."""
-    return request.getfixturevalue("host" if request.param == "ssh" else "here")  # type: ignore[no-any-return]
+    return request.getfixturevalue("host" if request.param == "ssh" else "local_host")  # type: ignore[no-any-return]
 
 
 def runner_of(host: Host) -> SshRunner:
@@ -91,8 +91,8 @@ def test_output_is_never_empty(either: Host, command: str, output: str) -> None:
     assert either.run("try", command).output == output
 
 
-def test_signal_has_no_exit_status(demo: Demo, host: Host) -> None:
-    demo.server.shell = "/bin/bash"  # replaces itself by the command, so the server reports the signal
+def test_signal_has_no_exit_status(demo_server: Demo, host: Host) -> None:
+    demo_server.server.shell = "/bin/bash"  # replaces itself by the command, so the server reports the signal
     result = host.run("try", "kill -9 $$")
     assert (result.status, result.ok, result.output) == (None, False, "killed by a signal")
 
@@ -140,30 +140,30 @@ def test_output_is_read_in_linear_time(either: Host) -> None:
     assert seconds(4_000_000) < 16 * 6 * max(seconds(250_000), 0.05)
 
 
-def test_commands_are_recorded_once(here: Host) -> None:
-    assert here.commands == []
-    here.run("try", "echo a")
-    here.execute("try", "echo secret", display="echo <6 bytes>")
-    here.run("try", "exit 3", root=True)
-    here.query("try", "echo a")
-    assert here.commands == ["echo a", "echo <6 bytes>", "exit 3"]
-    here.run("try", ": " + "x" * 50_000)
-    assert here.commands[3:] == [": " + "x" * 1998 + "... <50,002 characters in all>"]
+def test_commands_are_recorded_once(local_host: Host) -> None:
+    assert local_host.commands == []
+    local_host.run("try", "echo a")
+    local_host.execute("try", "echo secret", display="echo <6 bytes>")
+    local_host.run("try", "exit 3", root=True)
+    local_host.query("try", "echo a")
+    assert local_host.commands == ["echo a", "echo <6 bytes>", "exit 3"]
+    local_host.run("try", ": " + "x" * 50_000)
+    assert local_host.commands[3:] == [": " + "x" * 1998 + "... <50,002 characters in all>"]
 
 
-def test_number_of_recorded_commands_is_limited(here: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_recorded_commands_is_limited(local_host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("demo_backups.remote.host.MOST_COMMANDS", 3)
     for number in (1, 2, 3, 1, 4, 5):
-        here.run("try", f": {number}")
-    assert here.commands == [": 1", ": 2", ": 3", "<more than 3 commands>"]
+        local_host.run("try", f": {number}")
+    assert local_host.commands == [": 1", ": 2", ": 3", "<more than 3 commands>"]
 
 
-def test_each_command_is_logged(here: Host, caplog: pytest.LogCaptureFixture) -> None:
+def test_each_command_is_logged(local_host: Host, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "demo_backups.remote")
-    here.run("try", "echo a; exit 3")
-    here.execute("try", "echo secret", display="echo <6 bytes>")
+    local_host.run("try", "echo a; exit 3")
+    local_host.execute("try", "echo secret", display="echo <6 bytes>")
     with pytest.raises(BackupsError):
-        here.run("wait", "sleep 600", timeout=0.1)
+        local_host.run("wait", "sleep 600", timeout=0.1)
     lines = [record.getMessage() for record in caplog.records]
     assert [line.split(" s: ")[1] for line in lines] == ["echo a; exit 3", "echo <6 bytes>", "sleep 600"]
     assert lines[0].startswith("local: exit status 3, 0.")
@@ -206,10 +206,10 @@ def test_query_and_execute_raise_different_errors(either: Host) -> None:
 
 
 @pytest.mark.parametrize("answer", ["", "many", "1\n2"])
-def test_unparsable_answer_is_no_answer(here: Host, answer: str) -> None:
-    assert here.query_parsed("count", "echo 7", int) == 7
+def test_unparsable_answer_is_no_answer(local_host: Host, answer: str) -> None:
+    assert local_host.query_parsed("count", "echo 7", int) == 7
     with pytest.raises(CouldNotLookError, match="could not count: the answer cannot be parsed"):
-        here.query_parsed("count", f"printf %s {shlex.quote(answer)}", int)
+        local_host.query_parsed("count", f"printf %s {shlex.quote(answer)}", int)
 
 
 def test_missing_permission_suggests_sudo(either: Host) -> None:
@@ -232,8 +232,8 @@ def test_missing_permission_suggests_sudo(either: Host) -> None:
         "read -r line",  # it gets the end of the input, and nothing of it
     ],
 )
-def test_output_of_login_shell_is_dropped(demo: Demo, host: Host, greeting: str) -> None:
-    set_login_shell(demo, f'{greeting}\nexec /bin/sh "$@"')
+def test_output_of_login_shell_is_dropped(demo_server: Demo, host: Host, greeting: str) -> None:
+    set_login_shell(demo_server, f'{greeting}\nexec /bin/sh "$@"')
     result = host.run("try", "echo out; echo err >&2; exit 3")
     assert (result.status, result.stdout, result.stderr) == (3, "out\n", "err\n")
 
@@ -246,8 +246,8 @@ def test_output_of_login_shell_is_dropped(demo: Demo, host: Host, greeting: str)
         ("exit 0", ""),
     ],
 )
-def test_login_shell_that_runs_nothing(demo: Demo, host: Host, shell: str, output: str) -> None:
-    set_login_shell(demo, shell)
+def test_login_shell_that_runs_nothing(demo_server: Demo, host: Host, shell: str, output: str) -> None:
+    set_login_shell(demo_server, shell)
     with pytest.raises(CouldNotLookError, match="could not look: the command did not start") as caught:
         host.run("look", "true")
     assert caught.value.output == output
@@ -324,8 +324,8 @@ def test_impossible_host_name_is_refused(project_settings: Settings, name: str) 
     assert "local" in caught.value.advice
 
 
-def test_connection_is_closed_with_host(demo: Demo) -> None:
-    with open_host(demo.settings) as host:
+def test_connection_is_closed_with_host(demo_server: Demo) -> None:
+    with open_host(demo_server.settings) as host:
         assert host.run("try", "true").ok
         transport = runner_of(host).connection.transport
     wait_until(lambda: not transport.is_alive(), "the end of the connection")
@@ -386,9 +386,9 @@ printf %s "$3" >&2; read -r password; run "$@"
 
 
 @pytest.fixture
-def as_user(demo: Demo) -> Iterator[Callable[[str | None], Host]]:
+def as_user(demo_server: Demo) -> Iterator[Callable[[str | None], Host]]:
     """Open the server as a user who is not root, with a sudo of the test's own, or without one."""
-    programs = demo.server.folder / "bin"
+    programs = demo_server.server.folder / "bin"
     write_program(programs / "id", '#!/bin/sh\n[ "$*" = -u ] && echo 1000 || exec /usr/bin/id "$@"\n')
 
     def open_with(sudo: str | None) -> Host:
@@ -396,10 +396,10 @@ def as_user(demo: Demo) -> Iterator[Callable[[str | None], Host]]:
             # Not on this PATH, wherever it is installed.
             for tool in ("sh", "echo", "cat", "env", "true"):
                 (programs / tool).symlink_to(f"/bin/{tool}")
-            demo.server.environment["PATH"] = str(programs)
+            demo_server.server.environment["PATH"] = str(programs)
         else:
             write_program(programs / "sudo", f"#!/bin/sh\n{sudo}\n")
-        return stack.enter_context(open_host(demo.settings.model_copy(update={"use_sudo": True})))
+        return stack.enter_context(open_host(demo_server.settings.model_copy(update={"use_sudo": True})))
 
     with contextlib.ExitStack() as stack:
         yield open_with
@@ -424,10 +424,10 @@ def test_sudo_runs_commands_as_root(as_user: Callable[[str | None], Host]) -> No
     assert host.run("look", "echo $AS_ROOT").stdout == "\n"
 
 
-def test_root_login_needs_no_sudo(demo: Demo) -> None:
-    write_program(demo.server.folder / "bin/id", "#!/bin/sh\necho 0\n")
-    write_program(demo.server.folder / "bin/sudo", f"#!/bin/sh\n{REFUSES}\n")
-    with open_host(demo.settings.model_copy(update={"use_sudo": True})) as host:
+def test_root_login_needs_no_sudo(demo_server: Demo) -> None:
+    write_program(demo_server.server.folder / "bin/id", "#!/bin/sh\necho 0\n")
+    write_program(demo_server.server.folder / "bin/sudo", f"#!/bin/sh\n{REFUSES}\n")
+    with open_host(demo_server.settings.model_copy(update={"use_sudo": True})) as host:
         assert host.run("look", "echo fine", root=True).stdout == "fine\n"
 
 
@@ -459,8 +459,8 @@ def test_later_refusal_is_no_empty_answer(as_user: Callable[[str | None], Host])
     assert "sudoers" in caught.value.advice
 
 
-def test_password_is_asked_for_once(demo: Demo, as_user: Callable[[str | None], Host], typed: list[str]) -> None:
-    (demo.server.home / "password").write_text("correct hörse")
+def test_password_is_asked_for_once(demo_server: Demo, as_user: Callable[[str | None], Host], typed: list[str]) -> None:
+    (demo_server.server.home / "password").write_text("correct hörse")
     host = as_user(ASKS)
     for _ in range(2):
         assert host.run("look", "echo $AS_ROOT; cat", root=True).stdout == "1\n"
@@ -488,11 +488,13 @@ def test_expired_timestamp_asks_for_password(as_user: Callable[[str | None], Hos
     assert len(typed) == 1
 
 
-def test_wrong_password_is_not_sent_again(demo: Demo, as_user: Callable[[str | None], Host], typed: list[str]) -> None:
-    (demo.server.home / "password").write_text("another")
+def test_wrong_password_is_not_sent_again(
+    demo_server: Demo, as_user: Callable[[str | None], Host], typed: list[str]
+) -> None:
+    (demo_server.server.home / "password").write_text("another")
     host = as_user(f'echo >> "$HOME/calls"\n{ASKS}')
     for _ in range(2):
         with pytest.raises(CouldNotLookError, match="could not look: sudo refused the password"):
             host.run("look", "true", root=True)
-    assert len((demo.server.home / "calls").read_text()) == 2  # the probe, and one try
+    assert len((demo_server.server.home / "calls").read_text()) == 2  # the probe, and one try
     assert len(typed) == 1

@@ -93,20 +93,20 @@ def command_lines(home: Path) -> Iterator[tuple[int, str]]:
             yield pid, Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
 
 
-def follow(here: Host, database: Database, job: Job) -> tuple[JobStatus, str]:
+def follow(local_host: Host, database: Database, job: Job) -> tuple[JobStatus, str]:
     """Follow a job to its end; returns its last status and all that it printed."""
     printed: list[str] = []
-    return follow_job(here, database, job, printed.append, lambda status: None), "".join(printed)
+    return follow_job(local_host, database, job, printed.append, lambda status: None), "".join(printed)
 
 
-def run_job(here: Host, database: Database, command: str, **options: Any) -> tuple[JobStatus, str]:
+def run_job(local_host: Host, database: Database, command: str, **options: Any) -> tuple[JobStatus, str]:
     """Start a job and follow it to its end."""
-    return follow(here, database, start_job(here, database, JOB, command, **options))
+    return follow(local_host, database, start_job(local_host, database, JOB, command, **options))
 
 
-def stop(here: Host, database: Database, message: str) -> None:
+def stop(local_host: Host, database: Database, message: str) -> None:
     """Stop a backup job."""
-    here.execute("stop it", stop_job_command(database, BACKUP, message))
+    local_host.execute("stop it", stop_job_command(database, BACKUP, message))
 
 
 def says(error: pytest.ExceptionInfo[BackupsError], *texts: str) -> None:
@@ -221,27 +221,27 @@ def test_unexpected_status_is_refused(printed: str) -> None:
 
 @pytest.mark.parametrize("answer", ["", "garbage\n", "walking\n\n\n1\n1\n0\n"])
 def test_garbage_answers_are_no_status(
-    here: Host, database: Database, monkeypatch: pytest.MonkeyPatch, answer: str
+    local_host: Host, database: Database, monkeypatch: pytest.MonkeyPatch, answer: str
 ) -> None:
     command = f"printf {json.dumps(answer)}"
     for name in ("start_command", "status_command", "is_running_command"):
         monkeypatch.setattr(jobs, name, lambda *words, **options: command)
     queries: list[Callable[[], object]] = [
-        lambda: start_job(here, database, JOB, "true"),
-        lambda: read_status(here, database, BACKUP),
-        *([lambda: is_job_running(here, database, BACKUP)] if answer else []),
+        lambda: start_job(local_host, database, JOB, "true"),
+        lambda: read_status(local_host, database, BACKUP),
+        *([lambda: is_job_running(local_host, database, BACKUP)] if answer else []),
     ]
     for query in queries:
         with pytest.raises(CouldNotLookError):
             query()
 
 
-def test_description_of_other_kind_is_damage(here: Host, database: Database, home: Path) -> None:
-    start_job(here, database, JOB, "true")
+def test_description_of_other_kind_is_damage(local_host: Host, database: Database, home: Path) -> None:
+    start_job(local_host, database, JOB, "true")
     about = state_dir(home) / "about"
     about.write_text(about.read_text().replace('"kind": "backup"', '"kind": "check"'))
     with pytest.raises(CouldNotLookError, match="is damaged"):
-        find_job(here, database, BACKUP)
+        find_job(local_host, database, BACKUP)
 
 
 def test_job_directories_differ(database: Database, project_settings: Settings) -> None:
@@ -270,77 +270,77 @@ def test_job_directories_differ(database: Database, project_settings: Settings) 
     ids=["success", "failure", "beyond ASCII", "no program", "no input"],
 )
 def test_job_keeps_status_and_output(
-    here: Host, database: Database, command: str, exit_status: int, output: str
+    local_host: Host, database: Database, command: str, exit_status: int, output: str
 ) -> None:
-    job = start_job(here, database, JOB, command)
-    status, printed = follow(here, database, job)
+    job = start_job(local_host, database, JOB, command)
+    status, printed = follow(local_host, database, job)
     assert (status.running, status.status, printed) == (False, exit_status, output)
     assert status.ended is not None
     assert job.started <= status.ended <= status.now
-    later, printed_later = follow(here, database, job)
+    later, printed_later = follow(local_host, database, job)
     assert (later.status, later.ended, printed_later) == (status.status, status.ended, printed)
 
 
-def test_killed_command_is_no_failure(here: Host, database: Database) -> None:
-    status, printed = run_job(here, database, "echo so far; kill -9 $$")
+def test_killed_command_is_no_failure(local_host: Host, database: Database) -> None:
+    status, printed = run_job(local_host, database, "echo so far; kill -9 $$")
     assert (status.status, printed) == (128 + signal.SIGKILL, "so far\n")
 
 
-def test_job_is_found_as_it_was_started(here: Host, database: Database) -> None:
-    assert find_job(here, database, BACKUP) is None
-    job = start_job(here, database, JOB, "true")
-    assert find_job(here, database, BACKUP) == job
+def test_job_is_found_as_it_was_started(local_host: Host, database: Database) -> None:
+    assert find_job(local_host, database, BACKUP) is None
+    job = start_job(local_host, database, JOB, "true")
+    assert find_job(local_host, database, BACKUP) == job
     assert (job.subject, job.before, job.by) == (JOB.subject, JOB.before, JOB.by)
-    assert find_job(here, database, CHECK) is None
+    assert find_job(local_host, database, CHECK) is None
 
 
-def test_description_may_be_larger_than_an_argument(here: Host, database: Database) -> None:
+def test_description_may_be_larger_than_an_argument(local_host: Host, database: Database) -> None:
     before = [f"tracker_backup_2026-01-01_00-00-{number:05}.db" for number in range(5000)]
-    job = start_job(here, database, Job(BACKUP, "tracker", "copy", "/db", 1, before), "true")
+    job = start_job(local_host, database, Job(BACKUP, "tracker", "copy", "/db", 1, before), "true")
     assert job.before == before
 
 
-def test_state_is_private(here: Host, database: Database, home: Path) -> None:
-    run_job(here, database, "true")
+def test_state_is_private(local_host: Host, database: Database, home: Path) -> None:
+    run_job(local_host, database, "true")
     paths = [home / ".demo-backups", state_dir(home), *state_dir(home).iterdir()]
     assert {path.name for path in paths[2:]} == {"about", "lock", "output", "status"}
     assert [path.name for path in paths if path.stat().st_mode & 0o077] == []
 
 
-def test_next_job_replaces_ended_one(here: Host, database: Database) -> None:
-    run_job(here, database, "echo first; exit 7")
-    status, printed = run_job(here, database, "echo second")
+def test_next_job_replaces_ended_one(local_host: Host, database: Database) -> None:
+    run_job(local_host, database, "echo first; exit 7")
+    status, printed = run_job(local_host, database, "echo second")
     assert (status.status, printed) == (0, "second\n")
 
 
-def test_output_is_read_piece_by_piece(here: Host, database: Database, tmp_path: Path) -> None:
+def test_output_is_read_piece_by_piece(local_host: Host, database: Database, tmp_path: Path) -> None:
     """A piece may end in the middle of a character."""
     go = tmp_path / "go"
     waiting = f"until [ -e '{go}' ]; do sleep 0.01; done"
-    job = start_job(here, database, JOB, f"printf 'first \\303'; {waiting}; printf '\\274'")
+    job = start_job(local_host, database, JOB, f"printf 'first \\303'; {waiting}; printf '\\274'")
     printed: list[str] = []
 
     def progress(status: JobStatus) -> None:
         if "".join(printed) == "first ":
             go.touch()
 
-    follow_job(here, database, job, printed.append, progress)
+    follow_job(local_host, database, job, printed.append, progress)
     assert "".join(printed) == "first ü"
     assert "�" not in printed
 
 
 @pytest.mark.parametrize("size", [PIECE - 1, PIECE, PIECE + 1, PIECE + TAIL])
-def test_output_of_usual_size_is_complete(here: Host, database: Database, size: int) -> None:
-    status, printed = run_job(here, database, f"head -c {size} /dev/zero | tr '\\0' x")
+def test_output_of_usual_size_is_complete(local_host: Host, database: Database, size: int) -> None:
+    status, printed = run_job(local_host, database, f"head -c {size} /dev/zero | tr '\\0' x")
     assert (status.output_bytes, len(printed), set(printed)) == (size, size, {"x"})
 
 
 @pytest.mark.parametrize("ended", [True, False], ids=["ended", "running"])
-def test_middle_of_long_output_is_left_out(here: Host, database: Database, home: Path, ended: bool) -> None:
-    job = start_job(here, database, JOB, "echo first; head -c 20000000 /dev/zero | tr '\\0' x; echo last")
+def test_middle_of_long_output_is_left_out(local_host: Host, database: Database, home: Path, ended: bool) -> None:
+    job = start_job(local_host, database, JOB, "echo first; head -c 20000000 /dev/zero | tr '\\0' x; echo last")
     if ended:
-        wait_until(lambda: not read_status(here, database, BACKUP, limit=0).running, "the end of the job")
-    status, printed = follow(here, database, job)
+        wait_until(lambda: not read_status(local_host, database, BACKUP, limit=0).running, "the end of the job")
+    status, printed = follow(local_host, database, job)
     left_out = 20_000_011 - PIECE - TAIL
     assert (status.status, status.output_bytes) == (0, 20_000_011)
     assert printed.startswith("first\nxxx")
@@ -349,28 +349,28 @@ def test_middle_of_long_output_is_left_out(here: Host, database: Database, home:
     assert len(printed) < PIECE + TAIL + 200
 
 
-def test_copied_bytes_are_size_of_part(here: Host, database: Database) -> None:
-    start_job(here, database, JOB, "sleep 600")
-    assert read_status(here, database, BACKUP).bytes is None
+def test_copied_bytes_are_size_of_part(local_host: Host, database: Database) -> None:
+    start_job(local_host, database, JOB, "sleep 600")
+    assert read_status(local_host, database, BACKUP).bytes is None
     Path(database.part).write_bytes(b"x" * 5000)
-    assert read_status(here, database, BACKUP).bytes == 5000
+    assert read_status(local_host, database, BACKUP).bytes == 5000
 
 
 # --- one at a time --------------------------------------------------------------------------------------------------
 
 
-def test_second_job_of_kind_is_refused(here: Host, database: Database) -> None:
-    first = start_job(here, database, JOB, "sleep 600")
+def test_second_job_of_kind_is_refused(local_host: Host, database: Database) -> None:
+    first = start_job(local_host, database, JOB, "sleep 600")
     with pytest.raises(StepError) as error:
-        start_job(here, database, Job(BACKUP, "tracker", "copy", "/db", 1, by="you@desk"), "touch never")
+        start_job(local_host, database, Job(BACKUP, "tracker", "copy", "/db", 1, by="you@desk"), "touch never")
     says(error, f"a backup of the tracker database is already running, started by me@laptop at {first.when}")
     says(error, "./inv attach")
-    assert find_job(here, database, BACKUP) == first
-    start_job(here, database, Job(CHECK, "tracker", "check", "/db", 1), "true")
+    assert find_job(local_host, database, BACKUP) == first
+    start_job(local_host, database, Job(CHECK, "tracker", "check", "/db", 1), "true")
 
 
-def test_lock_outlives_supervisor(here: Host, database: Database, home: Path) -> None:
-    job = start_job(here, database, JOB, "sleep 600")
+def test_lock_outlives_supervisor(local_host: Host, database: Database, home: Path) -> None:
+    job = start_job(local_host, database, JOB, "sleep 600")
     (command,) = wait_until(lambda: sleepers(home), "the command")
 
     def is_supervisor_gone() -> bool:
@@ -381,73 +381,73 @@ def test_lock_outlives_supervisor(here: Host, database: Database, home: Path) ->
         return not pids
 
     wait_until(is_supervisor_gone, "the end of the supervisor")
-    assert read_status(here, database, BACKUP).running
+    assert read_status(local_host, database, BACKUP).running
     with pytest.raises(StepError, match="is already running"):
-        start_job(here, database, JOB, "true")
+        start_job(local_host, database, JOB, "true")
     kill(command)
     wait_until(lambda: not sleepers(home), "the end of the command")
-    status, _ = follow(here, database, job)
+    status, _ = follow(local_host, database, job)
     assert (status.running, status.status, status.ended) == (False, None, None)
-    assert run_job(here, database, "true")[0].status == 0
+    assert run_job(local_host, database, "true")[0].status == 0
 
 
-def test_replaced_job_cannot_be_followed(here: Host, database: Database) -> None:
-    first = start_job(here, database, JOB, "true")
-    wait_until(lambda: not is_job_running(here, database, BACKUP), "the end of the first job")
-    run_job(here, database, "true")
+def test_replaced_job_cannot_be_followed(local_host: Host, database: Database) -> None:
+    first = start_job(local_host, database, JOB, "true")
+    wait_until(lambda: not is_job_running(local_host, database, BACKUP), "the end of the first job")
+    run_job(local_host, database, "true")
     with pytest.raises(CouldNotLookError, match="another backup of the tracker database has been started"):
-        follow(here, database, first)
+        follow(local_host, database, first)
 
 
 # --- stopped from outside -------------------------------------------------------------------------------------------
 
 
-def test_stop_ends_all_processes(here: Host, database: Database, home: Path) -> None:
-    job = start_job(here, database, JOB, "sleep 601 & sleep 602 | sleep 603; echo never")
+def test_stop_ends_all_processes(local_host: Host, database: Database, home: Path) -> None:
+    job = start_job(local_host, database, JOB, "sleep 601 & sleep 602 | sleep 603; echo never")
     wait_until(lambda: len(sleepers(home)) == 3, "the command")
-    stop(here, database, "stopped by it's me")
-    status, printed = follow(here, database, job)
+    stop(local_host, database, "stopped by it's me")
+    status, printed = follow(local_host, database, job)
     assert (status.status, printed) == (143, "stopped by it's me\n")
     assert sleepers(home) == []
 
 
-def test_stopped_command_may_clean_up(here: Host, database: Database, home: Path) -> None:
+def test_stopped_command_may_clean_up(local_host: Host, database: Database, home: Path) -> None:
     for _ in range(5):  # the command may end before its supervisor has got the signal, and after it
-        job = start_job(here, database, JOB, "trap 'echo tidy; exit 9' TERM; sleep 600 & wait")
+        job = start_job(local_host, database, JOB, "trap 'echo tidy; exit 9' TERM; sleep 600 & wait")
         # A process that is just being created still has the trap of the shell that creates it, and loses the signal.
         wait_until(lambda: sleepers(home), "the command")
-        stop(here, database, "stopped")
-        status, printed = follow(here, database, job)
+        stop(local_host, database, "stopped")
+        status, printed = follow(local_host, database, job)
         assert (status.status, printed) == (9, "stopped\ntidy\n")
 
 
-def test_suspended_command_is_stopped_too(here: Host, database: Database, home: Path) -> None:
-    job = start_job(here, database, JOB, "exec sleep 600")
+def test_suspended_command_is_stopped_too(local_host: Host, database: Database, home: Path) -> None:
+    job = start_job(local_host, database, JOB, "exec sleep 600")
     (pid,) = wait_until(lambda: sleepers(home), "the command")
     kill(pid, signal.SIGSTOP)
     wait_until(lambda: ") T " in Path(f"/proc/{pid}/stat").read_text(), "the signal")
-    stop(here, database, "stopped by me")
-    status, printed = follow(here, database, job)
+    stop(local_host, database, "stopped by me")
+    status, printed = follow(local_host, database, job)
     assert (status.status, printed) == (143, "stopped by me\n")
 
 
-def test_full_disk_stops_job(here: Host, database: Database, tmp_path: Path) -> None:
+def test_full_disk_stops_job(local_host: Host, database: Database, tmp_path: Path) -> None:
     watched = [PurePosixPath("/"), PurePosixPath(tmp_path)]
-    status, printed = run_job(here, database, "sleep 600", watched=watched, floor=2**62)
+    status, printed = run_job(local_host, database, "sleep 600", watched=watched, floor=2**62)
     assert status.status == 143
     assert printed.startswith("stopped: ")
     assert printed.endswith(f" bytes are free on the disk of /, and {2**62} must stay free\n")
 
 
-def test_disk_of_state_directory_is_watched(here: Host, database: Database, home: Path) -> None:
-    status, printed = run_job(here, database, "sleep 600", floor=2**62)
+def test_disk_of_state_directory_is_watched(local_host: Host, database: Database, home: Path) -> None:
+    status, printed = run_job(local_host, database, "sleep 600", floor=2**62)
     assert status.status == 143
     assert f" bytes are free on the disk of {state_dir(home)}, and " in printed
 
 
-def test_unreadable_free_space_stops_job(here: Host, database: Database, tmp_path: Path) -> None:
+def test_unreadable_free_space_stops_job(local_host: Host, database: Database, tmp_path: Path) -> None:
     gone = PurePosixPath(tmp_path / "gone")
-    status, printed = run_job(here, database, "sleep 600", watched=[PurePosixPath(tmp_path), gone], floor=1)
+    status, printed = run_job(local_host, database, "sleep 600", watched=[PurePosixPath(tmp_path), gone], floor=1)
     assert status.status == 143
     assert "No such file or directory" in printed
     assert printed.endswith(f"stopped: the free space on the disk of {gone} cannot be read\n")
@@ -459,9 +459,9 @@ def test_unreadable_free_space_stops_job(here: Host, database: Database, tmp_pat
     ids=["Ctrl-C", "connection lost"],
 )
 def test_detaching_says_how_to_come_back(
-    here: Host, database: Database, cause: BaseException, error: type[BackupsError]
+    local_host: Host, database: Database, cause: BaseException, error: type[BackupsError]
 ) -> None:
-    with pytest.raises(error) as caught, hint_on_detach(here, database, CHECK):
+    with pytest.raises(error) as caught, hint_on_detach(local_host, database, CHECK):
         raise cause
     says(caught, "the check, once started, keeps running without this terminal")
     says(caught, "./inv attach --host local --database tracker", "./inv stop-backup --host local --database tracker")
@@ -500,14 +500,14 @@ def replace_by_directory(path: Path) -> None:
     ],
 )
 def test_damaged_state_is_named(
-    here: Host, database: Database, home: Path, name: str, damage: Callable[[Path], None]
+    local_host: Host, database: Database, home: Path, name: str, damage: Callable[[Path], None]
 ) -> None:
-    run_job(here, database, "true")
+    run_job(local_host, database, "true")
     damage(state_dir(home) / name)
 
     def attach() -> None:
-        if job := find_job(here, database, BACKUP):
-            follow(here, database, job)
+        if job := find_job(local_host, database, BACKUP):
+            follow(local_host, database, job)
 
     with pytest.raises(CouldNotLookError) as error:
         attach()
@@ -515,61 +515,61 @@ def test_damaged_state_is_named(
     says(error, f"the state directory of this job, ~/.demo-backups/{directory.name}, is damaged")
     says(error, f'rm -r "$HOME"/.demo-backups/{directory.name}')
     shutil.rmtree(directory)  # the advice helps
-    assert run_job(here, database, "true")[0].status == 0
+    assert run_job(local_host, database, "true")[0].status == 0
 
 
 @pytest.mark.parametrize("name", ["about", "status", "output"])
 @pytest.mark.parametrize("damage", [fill_with_garbage, empty, replace_by_directory])
 def test_only_the_lock_tells_a_running_job(
-    here: Host, database: Database, home: Path, name: str, damage: Callable[[Path], None]
+    local_host: Host, database: Database, home: Path, name: str, damage: Callable[[Path], None]
 ) -> None:
-    assert not is_job_running(here, database, BACKUP)
-    job = start_job(here, database, JOB, "sleep 600")
+    assert not is_job_running(local_host, database, BACKUP)
+    job = start_job(local_host, database, JOB, "sleep 600")
     wait_until(lambda: sleepers(home), "the command")
     (state_dir(home) / name).touch()
     damage(state_dir(home) / name)
-    assert is_job_running(here, database, BACKUP)
+    assert is_job_running(local_host, database, BACKUP)
     with pytest.raises(StepError, match="a backup of the tracker database is already running"):
-        start_job(here, database, job, "true")
-    stop(here, database, "stopped")
-    wait_until(lambda: not is_job_running(here, database, BACKUP), "its end")
+        start_job(local_host, database, job, "true")
+    stop(local_host, database, "stopped")
+    wait_until(lambda: not is_job_running(local_host, database, BACKUP), "its end")
 
 
-def test_job_without_status_was_killed(here: Host, database: Database, home: Path) -> None:
-    run_job(here, database, "echo so far")
+def test_job_without_status_was_killed(local_host: Host, database: Database, home: Path) -> None:
+    run_job(local_host, database, "echo so far")
     (state_dir(home) / "status").unlink()
-    status = read_status(here, database, BACKUP)
+    status = read_status(local_host, database, BACKUP)
     assert (status.running, status.status, status.output) == (False, None, "so far\n")
 
 
 @root_only
-def test_state_of_other_user_is_rejected(here: Host, database: Database, home: Path) -> None:
-    run_job(here, database, "true")
+def test_state_of_other_user_is_rejected(local_host: Host, database: Database, home: Path) -> None:
+    run_job(local_host, database, "true")
     os.chown(state_dir(home), 65534, 65534)
     before = {path.name: path.read_bytes() for path in state_dir(home).iterdir()}
     for query in (
-        lambda: start_job(here, database, JOB, "true"),
-        lambda: find_job(here, database, BACKUP),
-        lambda: read_status(here, database, BACKUP),
+        lambda: start_job(local_host, database, JOB, "true"),
+        lambda: find_job(local_host, database, BACKUP),
+        lambda: read_status(local_host, database, BACKUP),
     ):
         with pytest.raises(CouldNotLookError) as error:
             query()
-        says(error, "belongs to another user: it is rejected", "its owner is nobody", "rm -r ")
+        says(error, "another user's: it is rejected", "its owner is nobody", "rm -r ")
     with pytest.raises(StepError, match="could not stop it") as refused:
-        stop(here, database, "stopped")
+        stop(local_host, database, "stopped")
     says(refused, "its owner is nobody")
     assert {path.name: path.read_bytes() for path in state_dir(home).iterdir()} == before
 
 
-def test_inaccessible_state_is_not_missing(here: Host, database: Database, home: Path) -> None:
+def test_inaccessible_state_is_not_missing(local_host: Host, database: Database, home: Path) -> None:
     (home / ".demo-backups").mkdir()
     name = job_dir(database, BACKUP).rpartition("/")[2]
     (home / ".demo-backups" / name).write_text("a file")
     with pytest.raises(CouldNotLookError, match="rejected") as error:
-        find_job(here, database, BACKUP)
+        find_job(local_host, database, BACKUP)
     says(error, "it cannot be entered")
     with pytest.raises(StepError) as refused:
-        start_job(here, database, JOB, "true")
+        start_job(local_host, database, JOB, "true")
     says(refused, "the backup could not be started", "exists")
 
 

@@ -34,7 +34,7 @@ OLD = b"old\n"
 @pytest.fixture(params=["ssh", "local"])
 def either(request: pytest.FixtureRequest) -> Host:
     """A Host over SSH, and this machine."""
-    return request.getfixturevalue("host" if request.param == "ssh" else "here")  # type: ignore[no-any-return]
+    return request.getfixturevalue("host" if request.param == "ssh" else "local_host")  # type: ignore[no-any-return]
 
 
 def sha256(content: bytes) -> str:
@@ -55,18 +55,18 @@ def test_bytes_arrive_as_they_were_sent(either: Host, tmp_path: Path, size: int)
     assert sent.sha256 == received.sha256 == sha256(data)
 
 
-def test_greeting_is_not_received_as_data(demo: Demo, host: Host) -> None:
-    set_login_shell(demo, 'echo Welcome; echo "You have mail" >&2; exec /bin/sh "$@"')
+def test_greeting_is_not_received_as_data(demo_server: Demo, host: Host) -> None:
+    set_login_shell(demo_server, 'echo Welcome; echo "You have mail" >&2; exec /bin/sh "$@"')
     sink = io.BytesIO()
     receive(host, "receive it", "printf data", sink)
     assert sink.getvalue() == b"data"
 
 
-def test_login_shell_cannot_take_what_is_sent(demo: Demo, host: Host) -> None:
-    set_login_shell(demo, 'timeout 0.3 cat > "$HOME/taken"; exec /bin/sh "$@"')
+def test_login_shell_cannot_take_what_is_sent(demo_server: Demo, host: Host) -> None:
+    set_login_shell(demo_server, 'timeout 0.3 cat > "$HOME/taken"; exec /bin/sh "$@"')
     sent = send(host, "send it", "cat", b"data")
     assert sent.result.stdout == "data"
-    assert (demo.server.home / "taken").read_bytes() == b""
+    assert (demo_server.server.home / "taken").read_bytes() == b""
 
 
 def test_failed_command_fails_transfer(either: Host) -> None:
@@ -122,10 +122,10 @@ class Nowhere(io.BytesIO):
 
 
 @pytest.mark.parametrize("name", ["ssh", "local"])
-def test_memory_does_not_grow_with_size(demo: Demo, name: str) -> None:
+def test_memory_does_not_grow_with_size(demo_server: Demo, name: str) -> None:
     """A process of its own streams 24 MiB each way, and then 100 MiB more."""
-    alias = demo.settings.host if name == "ssh" else "local"
-    words = ["-m", "tests.helpers.stream_memory", alias, str(demo.settings.ssh_config), str(100 * 2**20)]
+    alias = demo_server.settings.host if name == "ssh" else "local"
+    words = ["-m", "tests.helpers.stream_memory", alias, str(demo_server.settings.ssh_config), str(100 * 2**20)]
     done = subprocess.run(
         [sys.executable, *words], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
     )
@@ -189,10 +189,10 @@ def names(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("name", ["usual", *ODD_NAMES.values()], ids=["usual", *ODD_NAMES])
-def test_new_file_is_put_in_place(here: Host, folder: Path, name: str) -> None:
+def test_new_file_is_put_in_place(local_host: Host, folder: Path, name: str) -> None:
     path = folder / name / name
     path.parent.mkdir()
-    put(here, path, mode="640")
+    put(local_host, path, mode="640")
     assert path.read_bytes() == NEW
     assert path.stat().st_mode & 0o7777 == 0o640
     assert names(path) == {name}
@@ -212,54 +212,54 @@ def test_replaced_file_gives_its_mode(either: Host, folder: Path, keep: bool) ->
 
 
 @root_only
-def test_owner_is_kept(here: Host, folder: Path) -> None:
+def test_owner_is_kept(local_host: Host, folder: Path) -> None:
     path = folder / "file"
     os.chown(path.parent, 12345, 23456)
-    put(here, path)
+    put(local_host, path)
     assert (path.stat().st_uid, path.stat().st_gid) == (12345, 23456)
     os.chown(path, 1234, 2345)
-    put(here, path, OLD)
+    put(local_host, path, OLD)
     assert (path.stat().st_uid, path.stat().st_gid) == (1234, 2345)
 
 
 @pytest.mark.parametrize("exists", [True, False])
 @pytest.mark.parametrize("sent", [b"", NEW[:-1], NEW + b"x", b"x" + NEW[1:]], ids=["nothing", "less", "more", "other"])
-def test_damaged_transfer_changes_nothing(here: Host, folder: Path, sent: bytes, exists: bool) -> None:
+def test_damaged_transfer_changes_nothing(local_host: Host, folder: Path, sent: bytes, exists: bool) -> None:
     path = folder / "file"
     if exists:
         path.write_bytes(OLD)
     write = FileWrite(PurePosixPath(path), sha256(NEW), replaces=sha256(OLD) if exists else None, keep_previous=True)
     with pytest.raises(StepError) as caught:
-        write_file(here, "put it in place", write, sent)
+        write_file(local_host, "put it in place", write, sent)
     assert caught.value.output == "the transfer was damaged"
     assert names(path) == ({"file"} if exists else set())
     assert not exists or path.read_bytes() == OLD
 
 
-def test_file_changed_since_reading_is_kept(here: Host, folder: Path) -> None:
+def test_file_changed_since_reading_is_kept(local_host: Host, folder: Path) -> None:
     path = folder / "file"
     path.write_bytes(b"of somebody else")
     changed, created = "it has changed since it was read", "it has been created since it was looked for"
     for replaces, output in ((sha256(OLD), changed), (None, created)):
         with pytest.raises(StepError) as caught:
-            put(here, path, replaces=replaces)
+            put(local_host, path, replaces=replaces)
         assert caught.value.output == output
     assert path.read_bytes() == b"of somebody else"
     assert names(path) == {"file"}
 
 
-def test_directory_is_not_replaced(here: Host, folder: Path) -> None:
+def test_directory_is_not_replaced(local_host: Host, folder: Path) -> None:
     path = folder / "file"
     path.mkdir()
     for replaces in (sha256(OLD), None):
         with pytest.raises(StepError):
-            put(here, path, replaces=replaces)
+            put(local_host, path, replaces=replaces)
         assert (list(path.iterdir()), names(path)) == ([], {"file"})
 
 
-def test_missing_folder_is_reported(here: Host, folder: Path) -> None:
+def test_missing_folder_is_reported(local_host: Host, folder: Path) -> None:
     with pytest.raises(StepError, match="could not put it in place") as caught:
-        put(here, folder / "missing/file")
+        put(local_host, folder / "missing/file")
     assert "No such file or directory" in caught.value.output
 
 
@@ -269,32 +269,32 @@ def test_large_file_needs_no_argument(either: Host, folder: Path) -> None:
     assert (folder / "file").read_bytes() == content
 
 
-def test_file_of_disk_is_hashed_and_sent(here: Host, folder: Path) -> None:
+def test_file_of_disk_is_hashed_and_sent(local_host: Host, folder: Path) -> None:
     (folder / "source").write_bytes(NEW)
     with (folder / "source").open("rb") as source:
         write = FileWrite(PurePosixPath(folder / "file"), sha256_of(source))
-        write_file(here, "put it in place", write, source)
+        write_file(local_host, "put it in place", write, source)
     assert (folder / "file").read_bytes() == NEW
 
 
-def test_staged_file_of_crash_is_removed(here: Host, folder: Path) -> None:
+def test_staged_file_of_crash_is_removed(local_host: Host, folder: Path) -> None:
     path = folder / "a[b]*c"
     stale, recent, other = (folder / name for name in (".a[b]*c.abc123", ".a[b]*c.def456", ".abxc.abc123"))
     for file in (stale, recent, other):
         file.touch()
     for file in (stale, other):
         os.utime(file, (0, 0))
-    put(here, path)
+    put(local_host, path)
     assert names(path) == {path.name, recent.name, other.name}
 
 
-def test_killed_write_leaves_nothing(here: Host, folder: Path) -> None:
+def test_killed_write_leaves_nothing(local_host: Host, folder: Path) -> None:
     path = folder / "file"
     path.write_bytes(OLD)
     command = FileWrite(PurePosixPath(path), sha256(NEW), sha256(OLD)).command()
     command = command.replace('cat > "$new"', "kill -TERM $$; sleep 1")
     with pytest.raises(StepError):
-        send(here, "put it in place", command, NEW)
+        send(local_host, "put it in place", command, NEW)
     assert (path.read_bytes(), names(path)) == (OLD, {"file"})
 
 
@@ -308,7 +308,7 @@ def test_escaped_pattern_matches_only_the_name(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("answer", ["", "garbage", "1 +0000 1 f /x", "1 +0000 many f /x\\0", "nan +0000 1 f /x\\0"])
-def test_unreadable_answer_is_no_missing_file(here: Host, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+def test_unreadable_answer_is_no_missing_file(local_host: Host, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
     monkeypatch.setattr("demo_backups.remote.files.file_command", lambda path: f"printf '{answer}'")
     with pytest.raises(CouldNotLookError, match="could not look at /x: the answer cannot be parsed"):
-        stat_file(here, PurePosixPath("/x"))
+        stat_file(local_host, PurePosixPath("/x"))

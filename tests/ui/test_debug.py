@@ -16,9 +16,9 @@ from ..helpers.tasks import Demo
 SECRET = "correct-horse-battery"
 
 
-def test_debug_shows_commands_and_no_secret(demo: Demo) -> None:
-    assert demo.inv("deploy-index-backup", "run-index-backup").returncode == 0
-    done = demo.inv("--debug", "verify", "--json", INVOKE_SUDO_PASSWORD=SECRET)
+def test_debug_shows_commands_and_no_secret(demo_server: Demo) -> None:
+    assert demo_server.inv("deploy-index-backup", "run-index-backup").returncode == 0
+    done = demo_server.inv("--debug", "verify", "--json", INVOKE_SUDO_PASSWORD=SECRET)
     assert done.returncode == 0
     assert SECRET not in done.stdout + done.stderr
     json.loads(done.stdout)  # nothing of it is on standard output
@@ -33,8 +33,8 @@ def test_debug_shows_commands_and_no_secret(demo: Demo) -> None:
     assert len(others) <= 5
 
 
-def test_without_debug_nothing_is_shown(demo: Demo) -> None:
-    done = demo.inv("list-backups")
+def test_without_debug_nothing_is_shown(demo_server: Demo) -> None:
+    done = demo_server.inv("list-backups")
     assert (done.returncode, done.stderr) == (0, "")
 
 

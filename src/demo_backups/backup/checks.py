@@ -57,7 +57,7 @@ def _compare_size(size: int, header: Header | None) -> Check:
     return Check("size", Outcome.PASSED, f"{size:,} bytes, as the header says")
 
 
-def output_lines(result: Result) -> list[str]:
+def list_output_lines(result: Result) -> list[str]:
     """Return all lines that a command printed."""
     return [*result.stdout.splitlines(), *result.stderr.splitlines()]
 
@@ -67,7 +67,7 @@ def check_integrity(result: Result, quick: bool) -> Check:
     pragma = "quick_check" if quick else "integrity_check"
     if not result.ok:
         return Check("integrity", _outcome_of_failure(result), f"{pragma}: {result.output}")
-    lines = output_lines(result)
+    lines = list_output_lines(result)
     if not lines:
         return Check("integrity", Outcome.UNKNOWN, f"{pragma}: no output")
     outcome = Outcome.PASSED if lines == ["ok"] else Outcome.FAILED
@@ -96,7 +96,8 @@ def check_query(opened: Result, row: Result, source: Source) -> Check:
         return Check(
             "query", Outcome.FAILED, f"the tables differ from those of the source: {', '.join(missing + extra)}"
         )
-    return Check("query", Outcome.PASSED, f"the query returned a row; {len(tables)} tables, as in the source")
+    count = "1 table" if len(tables) == 1 else f"{len(tables)} tables"
+    return Check("query", Outcome.PASSED, f"the query returned a row; {count}, as in the source")
 
 
 def check_source(opened: Result, source: Source, tolerance: float) -> Check:

@@ -43,7 +43,7 @@ def estimate_copy_speed(
 
     `file_bytes` is the size of the source file. Raises CouldNotLookError.
     """
-    recorded = recorded_speed(records, host.name, database)
+    recorded = find_recorded_speed(records, host.name, database)
     if recorded is not None:
         return CopySpeed(recorded, SpeedSource.EARLIER_RUNS)
     read = host.query_parsed("measure the read speed", read_speed_command(source, file_bytes), parse_read_speed)
@@ -66,7 +66,7 @@ def parse_read_speed(output: str) -> float:
     return int(match[1]) / max(float(match[2]), MIN_SECONDS)
 
 
-def recorded_speed(records: Iterable[Record], host: str, database: str) -> float | None:
+def find_recorded_speed(records: Iterable[Record], host: str, database: str) -> float | None:
     """Return the median speed of the latest successful runs on a host, in bytes per second; None if there is none."""
     speeds = []
     for record in sorted(records, key=lambda record: record.when):

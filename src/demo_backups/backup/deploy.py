@@ -137,7 +137,7 @@ def deploy_script(host: Host, deployment: Deployment) -> None:
     """Put the script in place, and check that it is installed; raises StepError."""
     action = f"deploy {deployment.script.path.name}"
     send(host, action, deployment.command(), deployment.script.content)
-    if installed_sha256(host, deployment.target) != deployment.script.sha256:
+    if read_installed_sha256(host, deployment.target) != deployment.script.sha256:
         raise StepError(
             f"{deployment.target} differs from the script that was deployed",
             host=host.name,
@@ -145,7 +145,7 @@ def deploy_script(host: Host, deployment: Deployment) -> None:
         )
 
 
-def installed_sha256(host: Host, target: PurePosixPath) -> str | None:
+def read_installed_sha256(host: Host, target: PurePosixPath) -> str | None:
     """Return the SHA-256 of an installed script, in hexadecimal; None where it cannot be read.
 
     Raises CouldNotLookError for an answer that is not a SHA-256.

@@ -23,7 +23,7 @@ from ..sqlite.inspect import (
     read_summary,
 )
 from .catalog import list_backups
-from .checks import Source, check_created, check_integrity, check_query, check_size, check_source, output_lines
+from .checks import Source, check_created, check_integrity, check_query, check_size, check_source, list_output_lines
 
 FollowJob: TypeAlias = Callable[[Job], tuple[JobStatus, str]]  # returns the last status, and all output
 READABLE_TYPES = ("f", "l")  # opening a pipe would wait forever
@@ -91,7 +91,7 @@ def verify_backup(
         checks = _check_unreadable(database, path, backup)
     else:
         result = run_integrity_job(host, database, backup, quick, follow, resume)
-        integrity = output_lines(result)
+        integrity = list_output_lines(result)
         checks = _check_readable(host, database, backup, check_integrity(result, quick), source, tolerance)
     source_bytes = source.bytes if isinstance(source, DatabaseSummary) else None
     return Verification(host.name, database.name, path, backup, database.source, source_bytes, checks, integrity)
@@ -114,7 +114,7 @@ def _check_unreadable(database: Database, path: PurePosixPath | None, backup: Fi
     if backup:
         created = check_created(database, backup, [])
     else:
-        missing = f"{path} does not exist" if path else f"there is no backup of it in {database.backup_dir}"
+        missing = f"{path} does not exist" if path else f"there is no backup of this database in {database.backup_dir}"
         created = Check("created", Outcome.FAILED, missing)
     others = ("size", "integrity", "query", "source")
     return [created, *(Check(name, Outcome.UNKNOWN, "no backup to check") for name in others)]

@@ -248,7 +248,10 @@ def _report_no_next_step(plan: Plan, out: Console) -> None:
 def _confirm() -> None:
     """Ask on the terminal; raises StepError unless the answer is yes."""
     if not sys.stdin or not sys.stdin.isatty():  # sys.stdin is None if it was closed
-        raise StepError("nothing was done: there is no terminal for the question", advice="use --yes to skip it")
+        raise StepError(
+            "nothing was done: there is no terminal for the question",
+            advice="use --yes to do the step without the question",
+        )
     try:
         answer = input("Do it? [y/N] ")
     except EOFError:  # Ctrl-D

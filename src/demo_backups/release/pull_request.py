@@ -49,7 +49,9 @@ def read_pull_request(checkout: Checkout) -> PullRequest | None:
         return parse_pull_request(result.stdout, branch, base)
     if "no pull requests found" in result.stderr:
         return None
-    raise CouldNotLookError("gh cannot read the pull request", output=result.output, advice="gh auth status")
+    raise CouldNotLookError(
+        "gh cannot read the pull request", output=result.output, advice="check the login: gh auth status"
+    )
 
 
 def parse_pull_request(output: str, branch: str, base: str) -> PullRequest | None:

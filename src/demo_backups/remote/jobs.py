@@ -104,7 +104,7 @@ def describe_job(job: Job) -> bytes:
 
 
 def start_command(
-    state_dir: str, job: Job, command: str, watched: Sequence[PurePosixPath], floor: int, *, shortened: bool = False
+    directory: str, job: Job, command: str, watched: Sequence[PurePosixPath], floor: int, *, shortened: bool = False
 ) -> str:
     """Build the command that starts a job, with its description on standard input, and prints what `find_command` does.
 
@@ -113,44 +113,44 @@ def start_command(
     supervisor = SUPERVISOR.read_text()
     if shortened:
         supervisor = f"<{len(supervisor):,} bytes of {SUPERVISOR.name}>"
-    command_line = ["setsid", "--fork", "bash", "-c", supervisor, SUPERVISOR.name, str(floor), command]
-    command_line += [str(path) for path in watched]
+    arguments = ["setsid", "--fork", "bash", "-c", supervisor, SUPERVISOR.name, str(floor), command]
+    arguments += [str(path) for path in watched]
     sha256 = hashlib.sha256(describe_job(job)).hexdigest()
     return "\n".join(
         [
-            f"set -eu; umask 077; mkdir -p -- {state_dir}; cd -- {state_dir}; {CHECK_OWNER}",
+            f"set -eu; umask 077; mkdir -p -- {directory}; cd -- {directory}; {CHECK_OWNER}",
             f"exec 8> lock; flock --wait 1 8 || exit {BUSY}",
             "rm -f -- status output about.part; : > output; cat > about.part",
             check_sha256("about.part", sha256, "the transfer of the description was damaged"),
             "{ date +%s.%N; cat about.part; } > about.new; rm -f -- about.part",
             "sync -- about.new; mv -- about.new about",
             # Appended, since stop_job_command writes to the same file.
-            f"{' '.join(quote(word) for word in command_line)} >> output 2>&1 < /dev/null",
+            f"{' '.join(quote(argument) for argument in arguments)} >> output 2>&1 < /dev/null",
             "cat about",
         ]
     )
 
 
-def find_command(state_dir: str) -> str:
+def find_command(directory: str) -> str:
     """Build the command that prints what a job is; nothing if there never was one."""
     return _in_job_dir(
-        state_dir, "[ ! -e about ] || { [ -s about ] || { echo 'about is empty' >&2; exit 1; }; cat about; }"
+        directory, "[ ! -e about ] || { [ -s about ] || { echo 'about is empty' >&2; exit 1; }; cat about; }"
     )
 
 
-def is_running_command(state_dir: str) -> str:
+def is_running_command(directory: str) -> str:
     """Build the command that prints whether a job is running: only its lock decides that."""
-    return _in_job_dir(state_dir, "[ ! -e lock ] || flock --nonblock --shared lock true || echo running")
+    return _in_job_dir(directory, "[ ! -e lock ] || flock --nonblock --shared lock true || echo running")
 
 
-def _in_job_dir(state_dir: str, query: str) -> str:
+def _in_job_dir(directory: str, query: str) -> str:
     """Run a query in the state directory of a job; prints nothing if there is none."""
     return "\n".join(
         [
-            f"if cd -- {state_dir} 2>/dev/null; then {CHECK_OWNER}",
+            f"if cd -- {directory} 2>/dev/null; then {CHECK_OWNER}",
             f"  {query}",
             # A directory that cannot be entered is not one that is missing.
-            f"elif [ -e {state_dir} ] || {{ [ -e {STATE_DIR} ] && [ ! -x {STATE_DIR} ]; }}; then",
+            f"elif [ -e {directory} ] || {{ [ -e {STATE_DIR} ] && [ ! -x {STATE_DIR} ]; }}; then",
             f"  echo 'it cannot be entered' >&2; exit {NOT_OURS}; fi",
         ]
     )
@@ -197,7 +197,7 @@ def _parse_count(text: str, largest: int = 2**63) -> int:
     return int(text)
 
 
-def status_command(state_dir: str, growing: PurePosixPath | None, offset: int, limit: int = PIECE) -> str:
+def status_command(directory: str, growing: PurePosixPath | None, offset: int, limit: int = PIECE) -> str:
     """Build the command that prints the status of a job, and `limit` bytes of its output after the first `offset`.
 
     `growing` is the file that a backup writes. The lock is read first: what follows is then final for an ended job.
@@ -205,7 +205,7 @@ def status_command(state_dir: str, growing: PurePosixPath | None, offset: int, l
     size = f"stat -c %s -- {quote(growing)} 2>/dev/null || echo" if growing else "echo"
     return "\n".join(
         [
-            f"cd -- {state_dir} && {CHECK_OWNER}",
+            f"cd -- {directory} && {CHECK_OWNER}",
             "if flock --nonblock --shared lock true; then echo ended; else echo running; fi",
             "cat status 2>/dev/null || echo",
             size,
@@ -253,22 +253,22 @@ def start_job(
 
     Raises StepError if one of its kind is running, or if it cannot be started.
     """
-    state_dir = job_dir(database, job.kind)
+    directory = job_dir(database, job.kind)
     result = host.stream(
         f"start the {job.kind}",
-        start_command(state_dir, job, command, watched, floor),
+        start_command(directory, job, command, watched, floor),
         root=True,
-        display=start_command(state_dir, job, command, watched, floor, shortened=True),
+        display=start_command(directory, job, command, watched, floor, shortened=True),
         source=io.BytesIO(describe_job(job)),
     ).result
     if result.status == BUSY:
         raise _job_running(host, database, job.kind)
-    _check_owner(host, state_dir, result)
+    _check_owner(host, directory, result)
     if not result.ok:
         raise StepError(f"the {job.kind} could not be started", host=host.name, output=result.output)
-    started = _parse(host, state_dir, result, parse_job)
+    started = _parse(host, directory, result, parse_job)
     if started is None:
-        raise _damaged(host, state_dir, "there is no description of the job")
+        raise _damaged(host, directory, "nothing is stored about the job")
     return started
 
 
@@ -286,32 +286,32 @@ def _job_running(host: Host, database: Database, kind: str) -> JobRunningError:
 
 def find_job(host: Host, database: Database, kind: str) -> Job | None:
     """Find a database's last job of a kind; raises CouldNotLookError if its directory is damaged or another user's."""
-    state_dir = job_dir(database, kind)
-    job = _read(host, state_dir, host.run(f"find the last {kind}", find_command(state_dir), root=True), parse_job)
+    directory = job_dir(database, kind)
+    job = _read(host, directory, host.run(f"find the last {kind}", find_command(directory), root=True), parse_job)
     if job and job.kind != kind:
-        raise _damaged(host, state_dir, f"it describes a {job.kind}")
+        raise _damaged(host, directory, f"it describes a {job.kind}")
     return job
 
 
 def is_job_running(host: Host, database: Database, kind: str) -> bool:
     """Tell whether a job of a kind is running, even if its description is damaged; raises CouldNotLookError."""
-    state_dir = job_dir(database, kind)
+    directory = job_dir(database, kind)
     answers = {"running\n": True, "": False}
-    result = host.run(f"see whether a {kind} is running", is_running_command(state_dir), root=True)
-    return _read(host, state_dir, result, lambda printed: answers[printed])
+    result = host.run(f"see whether a {kind} is running", is_running_command(directory), root=True)
+    return _read(host, directory, result, lambda printed: answers[printed])
 
 
 def read_status(host: Host, database: Database, kind: str, offset: int = 0, limit: int = PIECE) -> JobStatus:
     """Read the status of a job, with a piece of its output; raises CouldNotLookError."""
-    state_dir = job_dir(database, kind)
+    directory = job_dir(database, kind)
     growing = database.part if kind == BACKUP else None
     result = host.run(
         f"read the status of the {kind}",
-        status_command(state_dir, growing, offset, limit),
+        status_command(directory, growing, offset, limit),
         root=True,
-        display=status_command(state_dir, growing, 0),  # recorded once, however often it is run
+        display=status_command(directory, growing, 0),  # recorded once, however often it is run
     )
-    return _read(host, state_dir, result, parse_status)
+    return _read(host, directory, result, parse_status)
 
 
 def follow_job(
@@ -389,42 +389,42 @@ def attach_command(host: Host, database: Database, task: str = "attach") -> str:
     return host.task(task, "--database", database.name)
 
 
-# --- answers from the state directory -------------------------------------------------------------------------------
+# --- answers from a state directory, judged in one place ------------------------------------------------------------
 
 
-def _read(host: Host, state_dir: str, result: Result, parse: Callable[[str], T]) -> T:
+def _read(host: Host, directory: str, result: Result, parse: Callable[[str], T]) -> T:
     """Parse the answer to a query in a state directory; raises CouldNotLookError for everything unexpected."""
-    _check_owner(host, state_dir, result)
+    _check_owner(host, directory, result)
     if not result.ok:
-        raise _damaged(host, state_dir, result.output)
-    return _parse(host, state_dir, result, parse)
+        raise _damaged(host, directory, result.output)
+    return _parse(host, directory, result, parse)
 
 
-def _parse(host: Host, state_dir: str, result: Result, parse: Callable[[str], T]) -> T:
+def _parse(host: Host, directory: str, result: Result, parse: Callable[[str], T]) -> T:
     try:
         return parse(result.stdout)
     except (ValueError, KeyError) as error:
-        raise _damaged(host, state_dir, str(error)) from error
+        raise _damaged(host, directory, str(error)) from error
 
 
-def _damaged(host: Host, state_dir: str, problem: str) -> JobStateError:
+def _damaged(host: Host, directory: str, problem: str) -> JobStateError:
     return JobStateError(
-        f"the state directory of this job, {_displayed(state_dir)}, is damaged",
+        f"the state directory of this job, {_displayed(directory)}, is damaged",
         host=host.name,
         output=problem,
-        advice=f"if nothing is running, remove it there: rm -r {state_dir}",
+        advice=f"if nothing is running, remove it there: rm -r {directory}",
     )
 
 
-def _check_owner(host: Host, state_dir: str, result: Result) -> None:
+def _check_owner(host: Host, directory: str, result: Result) -> None:
     if result.status == NOT_OURS:
         raise JobStateError(
-            f"the state directory of this job, {_displayed(state_dir)}, belongs to another user: it is rejected",
+            f"the state directory of this job, {_displayed(directory)}, is another user's: it is rejected",
             host=host.name,
             output=result.output,
-            advice=f"ask that user; if nothing is running, remove it there: rm -r {state_dir}",
+            advice=f"ask that user; if nothing is running, remove it there: rm -r {directory}",
         )
 
 
-def _displayed(state_dir: str) -> str:
-    return state_dir.replace(HOME, "~")
+def _displayed(directory: str) -> str:
+    return directory.replace(HOME, "~")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich import progress
 
 from ..remote.jobs import BACKUP
+from ..units import format_short_size
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -52,7 +53,7 @@ class JobProgress:
         rate = copied / max(elapsed, 0.001)
         left = max(0, self._job.total - copied) / max(rate, 1)
         self._out.say(
-            f"{copied:,} of {self._job.total:,} bytes, {rate / 1e6:,.0f} MB/s, about {left:.0f} s left",
+            f"{copied:,} of {self._job.total:,} bytes, {format_short_size(rate)}/s, about {left:.0f} s left",
         )
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ..project import task_command
 from ..records.check import Outcome
-from ..units import format_size
+from ..units import format_duration, format_size
 from .console import Console, styled
 from .outcome import MARKS, RESULTS, VERDICTS, Tone, describe_outcome
 
@@ -226,12 +226,12 @@ def _preflight_rows(preflight: Preflight) -> list[tuple[str, str]]:
         ("source", f"{format_size(facts.source_bytes)}, and a WAL of {format_size(facts.wal_bytes)}"),
         ("writes", writes),
         ("space", "; ".join(space)),
-        ("duration", f"about {facts.copy_seconds:.1f} s (from {facts.speed_source.value})"),
-        ("writers wait", f"about {wait:.1f} s" if wait else "no"),
+        ("duration", f"about {format_duration(facts.copy_seconds)} (from {facts.speed_source.value})"),
+        ("writers wait", f"about {format_duration(wait)}" if wait else "no"),
         (
             "backups",
-            f"{facts.backup_count} of {format_size(facts.backup_bytes)}; the 7-day rotation will keep up to "
-            f"{format_size(preflight.rotation_bytes)} at {facts.runs_a_day} a day",
+            f"{facts.backup_count}, together {format_size(facts.backup_bytes)}; at {facts.runs_a_day} a day, "
+            f"the 7-day rotation will keep up to {format_size(preflight.rotation_bytes)}",
         ),
         ("running", ", ".join(running) or "no other backup"),
         ("sqlite3", facts.sqlite),
