@@ -200,7 +200,7 @@ def test_failed_rebuild_is_repeated(checkout: Checkout) -> None:
     before = lock.read_text()
     lock.write_text(f"{before}# changed\n")
     (checkout.log / "offline").touch()
-    assert checkout().returncode == 1
+    assert checkout().returncode == 2
     (checkout.log / "offline").unlink()
     lock.write_text(before)
     assert checkout().stderr == BUILT

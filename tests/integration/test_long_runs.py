@@ -107,7 +107,7 @@ class Tracker:
         """Kill the sessions of sshd, not its listener, until that happens during a command and the task ends."""
 
         def has_ended() -> bool:
-            for pid in self.machine.processes("sshd: torrust"):
+            for pid in self.machine.processes("sshd: torrust@"):  # a session, not a login
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             return task.poll() is not None  # between two commands, the task connects again
