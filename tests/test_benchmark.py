@@ -16,7 +16,7 @@ from demo_backups.errors import SettingsError
 from demo_backups.project import ROOT
 from demo_backups.rehearsal.database import make_tracker
 
-from .helpers.tasks import Inv
+from .helpers.tasks import InvRunner
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from bench import parse_grid
@@ -83,7 +83,7 @@ def test_invalid_flag_is_refused(flag: str, text: str) -> None:
         ("--out", "/dev/null", "--out '/dev/null' is not a writable folder"),
     ],
 )
-def test_invalid_flag_exits_before_measuring(run_inv: Inv, flag: str, text: str, words: str) -> None:
+def test_invalid_flag_exits_before_measuring(run_inv: InvRunner, flag: str, text: str, words: str) -> None:
     done = run_inv("bench", flag, text)
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr
@@ -221,7 +221,7 @@ def stored_results() -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in places if path.exists()}
 
 
-def test_small_grid_end_to_end(run_inv: Inv, tmp_path: Path) -> None:
+def test_small_grid_end_to_end(run_inv: InvRunner, tmp_path: Path) -> None:
     disk, out = tmp_path / "disk", tmp_path / "out"
     disk.mkdir()
     out.mkdir()

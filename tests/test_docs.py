@@ -42,7 +42,7 @@ from .helpers.markdown import (
     tables,
     task_calls,
 )
-from .helpers.tasks import Demo, clean_environment
+from .helpers.tasks import DemoServer, clean_environment
 
 PUBLISHED_APP, PUBLISHED_BACKUPS = "/home/torrust/github/torrust/torrust-demo", "/home/torrust/backups"
 EXAMPLE_BACKUP = "backup_2026-01-31_12-00-00.db"
@@ -120,12 +120,12 @@ def top_level_keys(task: str) -> list[str]:
 
 
 @pytest.mark.parametrize("task", ["list-backups", "preflight", "plan", "history"])
-def test_json_output_has_documented_keys(task: str, demo_server: Demo) -> None:
+def test_json_output_has_documented_keys(task: str, demo_server: DemoServer) -> None:
     done = demo_server.inv(task, "--json")
     assert list(json.loads(done.stdout)) == top_level_keys(task), done.stderr
 
 
-def test_json_error_has_documented_keys(demo_server: Demo) -> None:
+def test_json_error_has_documented_keys(demo_server: DemoServer) -> None:
     done = demo_server.inv("list-backups", "--json", INVOKE_BACKUP_DIR="/no/such/directory")
     assert list(json.loads(done.stdout)) == top_level_keys("any of them")
 
@@ -197,7 +197,7 @@ def test_exit_codes_are_documented() -> None:
     assert [int(row[0]) for row in rows] == [0, FAILED, WRONG_INPUT, COULD_NOT_LOOK, INTERRUPTED]
 
 
-def test_checks_and_their_json_are_documented(demo_server: Demo) -> None:
+def test_checks_and_their_json_are_documented(demo_server: DemoServer) -> None:
     verification = json.loads(demo_server.inv("verify", "--json").stdout)
     checks = [check["name"] for check in verification["checks"]]
     assert list(verification) == top_level_keys("verify")
@@ -206,7 +206,7 @@ def test_checks_and_their_json_are_documented(demo_server: Demo) -> None:
     assert sorted(code_spans(row[0])[0] for row in by_hand) == sorted(checks)
 
 
-def test_preflight_lines_and_verdicts_are_documented(demo_server: Demo) -> None:
+def test_preflight_lines_and_verdicts_are_documented(demo_server: DemoServer) -> None:
     text = page("reference/preflight.md")
     output = demo_server.inv("preflight").stdout
     lines = [row[0] for row in table(section(text, "Lines"))]
@@ -240,7 +240,7 @@ def test_marks_are_documented() -> None:
     assert [row[0] for row in rows] == [mark.value for mark in Mark]
 
 
-def test_files_of_a_job_are_documented(demo_server: Demo) -> None:
+def test_files_of_a_job_are_documented(demo_server: DemoServer) -> None:
     for task in ("deploy-index-backup", "run-index-backup"):
         done = demo_server.inv(task)
         assert done.returncode == 0, done.stderr

@@ -17,8 +17,9 @@ import pytest
 
 from demo_backups.errors import COULD_NOT_LOOK, FAILED, INTERRUPTED
 
-from .helpers.faults import install_program, install_script, install_shell, snapshot
+from .helpers.faults import install_program, install_script, snapshot
 from .helpers.processes import wait_for_end, wait_until
+from .helpers.programs import link_programs, set_login_shell
 from .helpers.tasks import DemoServer, assert_exit, assert_success, read_json
 
 # --- no connection --------------------------------------------------------------------------------------------------
@@ -82,7 +83,7 @@ def test_missing_backup_directory(demo_server: DemoServer) -> None:
 def no_override(demo_server: DemoServer) -> None:
     """Make modes apply to the user of the server, even if that is root."""
     if os.geteuid() == 0:
-        install_shell(demo_server, 'exec setpriv --bounding-set -dac_override,-dac_read_search /bin/sh "$@"')
+        set_login_shell(demo_server, 'exec setpriv --bounding-set -dac_override,-dac_read_search /bin/sh "$@"')
 
 
 @pytest.fixture
@@ -140,7 +141,7 @@ def test_script_without_execute_permission(demo_server: DemoServer) -> None:
 
 
 def test_login_shell_that_prints(demo_server: DemoServer) -> None:
-    install_shell(demo_server, "echo 'Welcome to the demo'; echo 'You have mail.' >&2; exec /bin/sh \"$@\"")
+    set_login_shell(demo_server, "echo 'Welcome to the demo'; echo 'You have mail.' >&2; exec /bin/sh \"$@\"")
     tasks = ("deploy-index-backup", "run-index-backup", "verify", "enable-index-backup", "disable-index-backup")
     assert "Welcome" not in assert_success(demo_server.inv(*tasks))
 
@@ -247,11 +248,7 @@ def test_unreadable_crontab_is_not_empty(demo_server: DemoServer, crontab: Path,
 @pytest.mark.usefixtures("crontab")
 def test_server_without_cron(demo_server: DemoServer) -> None:
     (demo_server.server.folder / "bin/crontab").unlink()
-    programs = demo_server.server.folder / "programs"
-    programs.mkdir()
-    for program in Path("/usr/bin").iterdir():
-        if program.name != "crontab":
-            (programs / program.name).symlink_to(program)
+    programs = link_programs(demo_server.server.folder / "programs", "crontab")
     demo_server.server.environment["PATH"] = str(programs)
     for task in ("enable-index-backup", "disable-index-backup"):
         assert_exit(demo_server.inv(task), COULD_NOT_LOOK, "cron is not installed")

@@ -15,7 +15,7 @@ from invoke import Config
 
 from demo_backups.project import ROOT, find_unknown_variables
 
-from .helpers.tasks import INV, Inv
+from .helpers.tasks import INV, InvRunner
 
 pytestmark = pytest.mark.user
 
@@ -35,7 +35,7 @@ def test_plain_inv_runs_tasks() -> None:
     assert "verify" in run_in_checkout(INV, "--list").stdout.split()
 
 
-def test_task_given_twice_runs_twice(run_inv: Inv) -> None:
+def test_task_given_twice_runs_twice(run_inv: InvRunner) -> None:
     done = run_inv("history", "history")
     assert done.returncode == 0
     assert done.stdout.count("no records") == 2
@@ -99,7 +99,7 @@ def test_variables_of_further_database_are_accepted() -> None:
     assert find_unknown("INVOKE_DATABASES_GRAFANA_FILE", databases={"grafana": {"file": "x"}}) == {}
 
 
-def test_unknown_variable_causes_one_warning(run_inv: Inv) -> None:
+def test_unknown_variable_causes_one_warning(run_inv: InvRunner) -> None:
     done = run_inv("history", "history", INVOKE_APP_DIRS="/secret", INVOKE_DATABASES_INDEX_QUERY="SELECT 1")
     assert done.returncode == 0
     assert done.stderr == "warning: INVOKE_APP_DIRS is not a setting; did you mean INVOKE_APP_DIR?\n"

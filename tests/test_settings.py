@@ -16,7 +16,7 @@ from demo_backups.errors import SettingsError
 from demo_backups.project import FILE, ROOT, plain, read_project_file
 from demo_backups.settings import DatabaseSettings, Settings, check_host, load_settings, validate_settings
 
-from .helpers.tasks import INV, Inv
+from .helpers.tasks import INV, InvRunner
 
 
 def as_shipped() -> dict[str, Any]:
@@ -357,7 +357,7 @@ def test_plain_converts_invoke_objects() -> None:
 class Checkout:
     """A copy of this checkout whose invoke.yaml a test may break, and `inv` in it."""
 
-    def __init__(self, folder: Path, run_inv: Inv) -> None:
+    def __init__(self, folder: Path, run_inv: InvRunner) -> None:
         self.file = folder / "invoke.yaml"
         self._inv = run_inv
         for name in ("src", "share"):
@@ -378,7 +378,7 @@ class Checkout:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path, run_inv: Inv) -> Checkout:
+def checkout(tmp_path: Path, run_inv: InvRunner) -> Checkout:
     (tmp_path / "checkout").mkdir()
     return Checkout(tmp_path / "checkout", run_inv)
 
@@ -441,7 +441,7 @@ def test_variable_of_wrong_type_is_an_error(checkout: Checkout) -> None:
 
 
 @pytest.mark.user
-def test_user_invoke_file_is_ignored(run_inv: Inv, home: Path) -> None:
+def test_user_invoke_file_is_ignored(run_inv: InvRunner, home: Path) -> None:
     (home / ".invoke.yaml").write_text(
         "run: {echo: true, shell: /nowhere, dry: false}\n"
         "sudo: {user: nobody}\n"
@@ -457,7 +457,7 @@ def test_user_invoke_file_is_ignored(run_inv: Inv, home: Path) -> None:
 
 
 @pytest.mark.parametrize("word", ["false", "true", ""])
-def test_wrong_boolean_variable_exits_with_2(run_inv: Inv, word: str) -> None:
+def test_wrong_boolean_variable_exits_with_2(run_inv: InvRunner, word: str) -> None:
     done = run_inv("list-backups", "--host", "local", INVOKE_USE_SUDO=word)
     assert done.returncode == 2
     assert done.stderr.startswith(f"INVOKE_USE_SUDO is {word!r}\n")

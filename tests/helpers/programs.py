@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .tasks import Demo
+from .tasks import DemoServer
 
 
 def write_program(path: Path, text: str) -> Path:
@@ -17,9 +17,9 @@ def write_program(path: Path, text: str) -> Path:
     return path
 
 
-def set_login_shell(demo: Demo, text: str) -> None:
+def set_login_shell(demo_server: DemoServer, text: str) -> None:
     """Give the server's user another login shell: a script, called with -c and the command."""
-    demo.server.shell = str(write_program(demo.server.folder / "login-shell", f"#!/bin/sh\n{text}\n"))
+    demo_server.server.shell = str(write_program(demo_server.server.folder / "login-shell", f"#!/bin/sh\n{text}\n"))
 
 
 def link_programs(folder: Path, *without: str) -> Path:

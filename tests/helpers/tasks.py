@@ -132,8 +132,3 @@ def read_json(done: CompletedTask, code: int = 0) -> dict[str, Any]:
     value = json.loads(done.stdout)
     assert isinstance(value, dict)
     return value
-
-
-# The names that other tests still use.
-Inv: TypeAlias = InvRunner
-Demo: TypeAlias = DemoServer

@@ -16,7 +16,7 @@ from demo_backups.project import ROOT
 from demo_backups.rehearsal.writer import live_writer
 from demo_backups.settings import Database, Settings
 
-from ..helpers.tasks import INV, Inv, clean_environment
+from ..helpers.tasks import INV, InvRunner, clean_environment
 from ..helpers.terminal import Terminal, terminal
 from .machine import Machine, Sshd, missing_requirement
 
@@ -64,7 +64,7 @@ class Server:
 
     def inv(self, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
         """Run a task, with changes to the environment."""
-        return Inv(self.environment)(*arguments, **changes)
+        return InvRunner(self.environment)(*arguments, **changes)
 
     def inv_on_terminal(self, *arguments: str, **changes: str) -> AbstractContextManager[Terminal]:
         """Run a task on a terminal."""

@@ -32,7 +32,7 @@ from demo_backups.ui.console import make_console
 from demo_backups.workflows import Session
 
 from ..helpers.processes import start_program, wait_until
-from ..helpers.tasks import INV, Inv, clean_environment
+from ..helpers.tasks import INV, InvRunner, clean_environment
 
 STEPS = [
     "inv deploy-index-backup",
@@ -106,7 +106,7 @@ def record(environment: dict[str, str]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("journal", ["wal", "delete"])
 def test_index_rehearsal_runs_every_step(environment: dict[str, str], journal: str) -> None:
-    done = Inv(environment)("rehearse", "--journal", journal, "--traffic", "50")
+    done = InvRunner(environment)("rehearse", "--journal", journal, "--traffic", "50")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     lines = done.stdout.splitlines()
     assert [line[3:] for line in lines if line[:1].isdigit() and line[1:3] == "  "] == STEPS
@@ -130,7 +130,7 @@ def test_index_rehearsal_runs_every_step(environment: dict[str, str], journal: s
 )
 def test_tracker_rehearsal_runs_every_step(environment: dict[str, str], journal: str, verdict: str) -> None:
     flags = ("--database", "tracker", "--journal", journal, "--traffic", "50", "--rows", "5000")
-    done = Inv(environment)("rehearse", *flags)
+    done = InvRunner(environment)("rehearse", *flags)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     lines = done.stdout.splitlines()
     assert [line[3:] for line in lines if line[:1].isdigit() and line[1:3] == "  "] == TRACKER_STEPS
@@ -165,7 +165,7 @@ def test_environment_does_not_change_rehearsal(environment: dict[str, str], home
         "SSH_AUTH_SOCK": "/nowhere",
     }
     (home / ".invoke.yaml").write_text("run:\n  shell: /nowhere\napp_dir: /nowhere\n")
-    done = Inv(environment)("rehearse", **hostile)
+    done = InvRunner(environment)("rehearse", **hostile)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].startswith(SUCCESS)
 
@@ -228,7 +228,7 @@ def test_invalid_rows_are_refused(text: str) -> None:
     ],
 )
 def test_wrong_flag_stops_before_server_starts(environment: dict[str, str], flags: tuple[str, ...]) -> None:
-    done = Inv(environment)("rehearse", *flags)
+    done = InvRunner(environment)("rehearse", *flags)
     assert (done.returncode, done.stdout) == (2, "")
     assert " ".join(flags[-2:-1]) in done.stderr
     assert "  -> " in done.stderr

@@ -32,7 +32,7 @@ from demo_backups.settings import Settings, select_host
 from demo_backups.ui.console import make_console
 
 from ..helpers.release_repository import DOCS, SCRIPTS, ReleaseRepository, empty_repository, release_repository
-from ..helpers.tasks import INV, Demo
+from ..helpers.tasks import INV, DemoServer
 from ..helpers.terminal import terminal
 
 pytestmark = pytest.mark.user
@@ -78,7 +78,7 @@ Done = subprocess.CompletedProcess[str]
 class Release:
     """A release in progress: its repository and its server."""
 
-    demo: Demo
+    demo: DemoServer
     repository: ReleaseRepository
     settings: Settings
     folder: Path
@@ -149,7 +149,7 @@ def path_without_gh(folder: Path) -> str:
 
 @pytest.fixture
 def release(
-    demo_server: Demo, release_repository: ReleaseRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    demo_server: DemoServer, release_repository: ReleaseRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Release:
     """A release that has not started, without the GitHub CLI."""
     variables = {**release_repository.variables, "PATH": path_without_gh(tmp_path), "COLUMNS": "160"}

@@ -15,7 +15,7 @@ from demo_backups.records.store import write_record
 from demo_backups.release.report.files import save_report
 
 from ..helpers.report_samples import verification
-from ..helpers.tasks import INV, Inv
+from ..helpers.tasks import INV, InvRunner
 
 # --- files ------------------------------------------------------------------------------------------------------------
 
@@ -54,7 +54,9 @@ def test_blocked_path_is_reported(obstacle: str, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def report(run_inv: Inv, home: Path, private_mounts: list[str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+def report(
+    run_inv: InvRunner, home: Path, private_mounts: list[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Call the task with a reports folder of the test, mounted over that of this checkout in a private namespace."""
     (home / "reports").mkdir()
     (ROOT / "reports").mkdir(exist_ok=True)  # ignored by git
@@ -136,7 +138,7 @@ def test_markdown_is_utf8_on_standard_output(report: Report, home: Path) -> None
     assert list((home / "reports").iterdir()) == []
 
 
-def test_unknown_format_exits_with_2(run_inv: Inv) -> None:
+def test_unknown_format_exits_with_2(run_inv: InvRunner) -> None:
     done = run_inv("report", "--format", "pdf")
     assert (done.returncode, done.stdout) == (WRONG_INPUT, "")
     assert "--format 'pdf'" in done.stderr

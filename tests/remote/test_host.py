@@ -34,7 +34,7 @@ from demo_backups.settings import Settings
 
 from ..helpers.processes import wait_until
 from ..helpers.programs import set_login_shell, write_program
-from ..helpers.tasks import Demo
+from ..helpers.tasks import DemoServer
 
 
 @pytest.fixture(params=["ssh", "local"])
@@ -91,7 +91,7 @@ def test_output_is_never_empty(either: Host, command: str, output: str) -> None:
     assert either.run("try", command).output == output
 
 
-def test_signal_has_no_exit_status(demo_server: Demo, host: Host) -> None:
+def test_signal_has_no_exit_status(demo_server: DemoServer, host: Host) -> None:
     demo_server.server.shell = "/bin/bash"  # replaces itself by the command, so the server reports the signal
     result = host.run("try", "kill -9 $$")
     assert (result.status, result.ok, result.output) == (None, False, "killed by a signal")
@@ -232,7 +232,7 @@ def test_missing_permission_suggests_sudo(either: Host) -> None:
         "read -r line",  # it gets the end of the input, and nothing of it
     ],
 )
-def test_output_of_login_shell_is_dropped(demo_server: Demo, host: Host, greeting: str) -> None:
+def test_output_of_login_shell_is_dropped(demo_server: DemoServer, host: Host, greeting: str) -> None:
     set_login_shell(demo_server, f'{greeting}\nexec /bin/sh "$@"')
     result = host.run("try", "echo out; echo err >&2; exit 3")
     assert (result.status, result.stdout, result.stderr) == (3, "out\n", "err\n")
@@ -246,7 +246,7 @@ def test_output_of_login_shell_is_dropped(demo_server: Demo, host: Host, greetin
         ("exit 0", ""),
     ],
 )
-def test_login_shell_that_runs_nothing(demo_server: Demo, host: Host, shell: str, output: str) -> None:
+def test_login_shell_that_runs_nothing(demo_server: DemoServer, host: Host, shell: str, output: str) -> None:
     set_login_shell(demo_server, shell)
     with pytest.raises(CouldNotLookError, match="could not look: the command did not start") as caught:
         host.run("look", "true")
@@ -324,7 +324,7 @@ def test_impossible_host_name_is_refused(project_settings: Settings, name: str) 
     assert "local" in caught.value.advice
 
 
-def test_connection_is_closed_with_host(demo_server: Demo) -> None:
+def test_connection_is_closed_with_host(demo_server: DemoServer) -> None:
     with open_host(demo_server.settings) as host:
         assert host.run("try", "true").ok
         transport = runner_of(host).connection.transport
@@ -386,7 +386,7 @@ printf %s "$3" >&2; read -r password; run "$@"
 
 
 @pytest.fixture
-def as_user(demo_server: Demo) -> Iterator[Callable[[str | None], Host]]:
+def as_user(demo_server: DemoServer) -> Iterator[Callable[[str | None], Host]]:
     """Open the server as a user who is not root, with a sudo of the test's own, or without one."""
     programs = demo_server.server.folder / "bin"
     write_program(programs / "id", '#!/bin/sh\n[ "$*" = -u ] && echo 1000 || exec /usr/bin/id "$@"\n')
@@ -424,7 +424,7 @@ def test_sudo_runs_commands_as_root(as_user: Callable[[str | None], Host]) -> No
     assert host.run("look", "echo $AS_ROOT").stdout == "\n"
 
 
-def test_root_login_needs_no_sudo(demo_server: Demo) -> None:
+def test_root_login_needs_no_sudo(demo_server: DemoServer) -> None:
     write_program(demo_server.server.folder / "bin/id", "#!/bin/sh\necho 0\n")
     write_program(demo_server.server.folder / "bin/sudo", f"#!/bin/sh\n{REFUSES}\n")
     with open_host(demo_server.settings.model_copy(update={"use_sudo": True})) as host:
@@ -459,7 +459,9 @@ def test_later_refusal_is_no_empty_answer(as_user: Callable[[str | None], Host])
     assert "sudoers" in caught.value.advice
 
 
-def test_password_is_asked_for_once(demo_server: Demo, as_user: Callable[[str | None], Host], typed: list[str]) -> None:
+def test_password_is_asked_for_once(
+    demo_server: DemoServer, as_user: Callable[[str | None], Host], typed: list[str]
+) -> None:
     (demo_server.server.home / "password").write_text("correct hörse")
     host = as_user(ASKS)
     for _ in range(2):
@@ -489,7 +491,7 @@ def test_expired_timestamp_asks_for_password(as_user: Callable[[str | None], Hos
 
 
 def test_wrong_password_is_not_sent_again(
-    demo_server: Demo, as_user: Callable[[str | None], Host], typed: list[str]
+    demo_server: DemoServer, as_user: Callable[[str | None], Host], typed: list[str]
 ) -> None:
     (demo_server.server.home / "password").write_text("another")
     host = as_user(f'echo >> "$HOME/calls"\n{ASKS}')

@@ -25,7 +25,7 @@ from demo_backups.remote.runners import SshRunner
 from ..helpers.constants import ODD_NAMES, root_only
 from ..helpers.processes import wait_until
 from ..helpers.programs import set_login_shell
-from ..helpers.tasks import Demo
+from ..helpers.tasks import DemoServer
 
 NEW = b"\0new\xff\n" * 1000
 OLD = b"old\n"
@@ -55,14 +55,14 @@ def test_bytes_arrive_as_they_were_sent(either: Host, tmp_path: Path, size: int)
     assert sent.sha256 == received.sha256 == sha256(data)
 
 
-def test_greeting_is_not_received_as_data(demo_server: Demo, host: Host) -> None:
+def test_greeting_is_not_received_as_data(demo_server: DemoServer, host: Host) -> None:
     set_login_shell(demo_server, 'echo Welcome; echo "You have mail" >&2; exec /bin/sh "$@"')
     sink = io.BytesIO()
     receive(host, "receive it", "printf data", sink)
     assert sink.getvalue() == b"data"
 
 
-def test_login_shell_cannot_take_what_is_sent(demo_server: Demo, host: Host) -> None:
+def test_login_shell_cannot_take_what_is_sent(demo_server: DemoServer, host: Host) -> None:
     set_login_shell(demo_server, 'timeout 0.3 cat > "$HOME/taken"; exec /bin/sh "$@"')
     sent = send(host, "send it", "cat", b"data")
     assert sent.result.stdout == "data"
@@ -122,7 +122,7 @@ class Nowhere(io.BytesIO):
 
 
 @pytest.mark.parametrize("name", ["ssh", "local"])
-def test_memory_does_not_grow_with_size(demo_server: Demo, name: str) -> None:
+def test_memory_does_not_grow_with_size(demo_server: DemoServer, name: str) -> None:
     """A process of its own streams 24 MiB each way, and then 100 MiB more."""
     alias = demo_server.settings.host if name == "ssh" else "local"
     words = ["-m", "tests.helpers.stream_memory", alias, str(demo_server.settings.ssh_config), str(100 * 2**20)]

@@ -11,12 +11,12 @@ import pytest
 
 from demo_backups.ui.debug import limit_debug_output
 
-from ..helpers.tasks import Demo
+from ..helpers.tasks import DemoServer
 
 SECRET = "correct-horse-battery"
 
 
-def test_debug_shows_commands_and_no_secret(demo_server: Demo) -> None:
+def test_debug_shows_commands_and_no_secret(demo_server: DemoServer) -> None:
     assert demo_server.inv("deploy-index-backup", "run-index-backup").returncode == 0
     done = demo_server.inv("--debug", "verify", "--json", INVOKE_SUDO_PASSWORD=SECRET)
     assert done.returncode == 0
@@ -33,7 +33,7 @@ def test_debug_shows_commands_and_no_secret(demo_server: Demo) -> None:
     assert len(others) <= 5
 
 
-def test_without_debug_nothing_is_shown(demo_server: Demo) -> None:
+def test_without_debug_nothing_is_shown(demo_server: DemoServer) -> None:
     done = demo_server.inv("list-backups")
     assert (done.returncode, done.stderr) == (0, "")
 
