@@ -5,15 +5,14 @@ from __future__ import annotations
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from invoke import Collection, Context, Exit
 
 try:
-    from demo_backups.errors import WRONG_INPUT, BackupsError, SettingsError
-    from demo_backups.project import ROOT, read_project_file
-    from demo_backups.ui.cli import LazyModule, exit_with, task
-    from demo_backups.ui.debug import limit_debug_output
+    from demo_backups.errors import SettingsError
+    from demo_backups.project import ROOT
+    from demo_backups.ui.cli import LazyModule, exit_with, load_project, task
 except ModuleNotFoundError:
     raise Exit(f"{sys.executable} lacks the package demo_backups: run ./inv, or 'pip install -e .' first", 2) from None
 
@@ -35,17 +34,7 @@ else:
     files, render = LazyModule("release.report.files"), LazyModule("release.report.render")
     console, tables = LazyModule("ui.console"), LazyModule("ui.tables")
 
-if Path(__file__).resolve().parent != ROOT:
-    message = f"demo_backups is installed from {ROOT}, not from this directory: run ./inv, or 'pip install -e .' first"
-    raise Exit(message, WRONG_INPUT)
-
-limit_debug_output()
-
-# Checked here first, since Invoke reports a file that is not YAML with a traceback.
-try:
-    PROJECT = read_project_file()
-except BackupsError as error:
-    raise Exit(str(error), error.exit_code) from error
+PROJECT = load_project(Path(__file__))
 
 HOST = {"host": "SSH alias of the server, or local for this machine (default: host in the settings)"}
 DATABASE = {"database": "name of the database in the settings (default: index)"}
@@ -67,12 +56,15 @@ def session(
     database: str,
     dry_run: bool = False,
     record: str | None = None,
-    stream: TextIO | None = None,
+    json: bool = False,
 ) -> AbstractContextManager[workflows.Session]:
-    """Print the heading of a task on a host, and return the session to enter; `record` is the kind of its record."""
+    """Print the heading of a task on a host, and return the session to enter.
+
+    `record` is the kind of its record. With `json`, standard output is left to the JSON object.
+    """
     selected = settings(c, host)
     target = selected.database(database)
-    out = console.make_console(stream)
+    out = console.make_console(sys.stderr if json else None)
     workflows.print_heading(out, selected, name, target)
     return workflows.open_session(selected, target, out, record, dry_run)
 
@@ -86,7 +78,7 @@ def preflight(c: Context, host: str | None = None, database: str = "index", json
 
     It checks free space, duration and how long writers would wait. The exit code is 1 if the backup should not run.
     """
-    with session(c, "preflight", host, database, stream=sys.stderr if json else None) as work:
+    with session(c, "preflight", host, database, json=json) as work:
         prediction = workflows.preflight(work)
     if json:
         console.print_json(prediction.as_json())
@@ -184,8 +176,7 @@ def verify(
     The exit code is 1 if a check failed, and 3 if none failed but one could not be made.
     """
     path = None if backup is None else PurePosixPath(backup)
-    stream = sys.stderr if json else None
-    with session(c, "verify", host, database, record="verification", stream=stream) as work:
+    with session(c, "verify", host, database, record="verification", json=json) as work:
         verification = workflows.verify(work, path, quick)
     if json:
         console.print_json(verification.as_json())
@@ -197,7 +188,7 @@ def verify(
 @task(help=HOST | DATABASE | JSON)
 def list_backups(c: Context, host: str | None = None, database: str = "index", json: bool = False) -> None:
     """List the backups on the server, newest first."""
-    with session(c, "list-backups", host, database, stream=sys.stderr if json else None) as work:
+    with session(c, "list-backups", host, database, json=json) as work:
         backups = workflows.list_backups(work)
     if json:
         console.print_json(tables.backups_as_json(work.host.name, database, backups))
@@ -291,19 +282,15 @@ def plan(
 
     It shows every step of the four phases with its mark and details.
     """
-    if svg is not None:
+    if json and svg is not None:
+        raise SettingsError("--svg saves the printed table, and --json prints none", advice="use one of the two")
+    with console.recording_console(svg, "./inv plan") as out:
+        observed = observe.observe_plan(settings(c, host))
         if json:
-            raise SettingsError("--svg saves the printed table, and --json prints none", advice="use one of the two")
-        console.check_svg_path(Path(svg))
-    observed = observe.observe_plan(settings(c, host))
-    if json:
-        console.print_json(observed.as_json())
-    else:
-        out = console.make_console(record=svg is not None)
-        out.say(f"{observed.host}: plan")
-        tables.print_plan(out, observed)
-        if svg is not None:
-            console.save_svg(out, Path(svg), title="./inv plan")
+            console.print_json(observed.as_json())
+        else:
+            out.say(f"{observed.host}: plan")
+            tables.print_plan(out, observed)
     exit_with(observed.exit_code if exit_code else 0)
 
 
@@ -345,10 +332,7 @@ def commit_docs(c: Context, dry_run: bool = False) -> None:
 
 @task(help=DRY_RUN)
 def push(c: Context, dry_run: bool = False) -> None:
-    """Push the branch of the release.
-
-    It never uses force.
-    """
+    """Push the branch of the release without force."""
     actions.push(settings(c), console.make_console(), dry_run)
 
 
@@ -413,12 +397,8 @@ def rehearse(
     The server and its live database run on this machine and are removed at the end.
     """
     project = settings_module.rehearsal_settings(settings(c))
-    if svg is not None:
-        console.check_svg_path(Path(svg))
-    out = console.make_console(record=svg is not None)
-    rehearsal.rehearse(project, options.parse_options(database, traffic, journal, rows), keep, out)
-    if svg is not None:
-        console.save_svg(out, Path(svg), title="./inv rehearse")
+    with console.recording_console(svg, "./inv rehearse") as out:
+        rehearsal.rehearse(project, options.parse_options(database, traffic, journal, rows), keep, out)
 
 
 BENCH = {
@@ -445,26 +425,12 @@ def bench(
     folder: str | None = None,
     out: str | None = None,
 ) -> None:
-    """Measure ways to copy a live database.
-
-    It takes up to ten minutes; with --full, about half an hour.
-    """
-    import tempfile
-
+    """Measure ways to copy a live database (10 minutes)."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
-    from bench import bench, check_folder, parse_grid
+    from bench import measure_to_files
 
     flags = {"sizes": sizes, "journals": journals, "rates": rates, "methods": methods, "rounds": rounds}
-    grid = parse_grid(full, flags)
-    places = (ROOT / "benchmarks", ROOT / "docs") if full else (ROOT / "reports", ROOT / "reports")
-    if out is not None:
-        places = (check_folder("out", out),) * 2
-    if folder is not None:
-        check_folder("folder", folder)
-    results, picture = places[0] / "live_backup.json", places[1] / "benchmarks.svg"
-    with tempfile.TemporaryDirectory(prefix="demo-backups-", dir=folder) as name:
-        bench(grid, Path(name), results, picture, console.make_console())
-    print(f"results: {results}\npicture: {picture}")
+    measure_to_files(full, flags, folder, out, console.make_console())
 
 
 @task(help={"pytest": "arguments for pytest, such as '-k crontab'"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Callable, Container, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from measure import DEFAULT, FULL, MAXIMUM_RATE, METHODS, Grid, describe_machine
 from render import Row, draw, print_table, summarize
 
 from demo_backups.errors import SettingsError
+from demo_backups.project import ROOT
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,6 +67,25 @@ def check_folder(flag: str, name: str) -> Path:
     if not (Path(name).is_dir() and os.access(name, os.W_OK)):
         raise SettingsError(f"--{flag} {name!r} is not a writable folder", advice="create it first")
     return Path(name)
+
+
+def measure_to_files(
+    full: bool, flags: Mapping[str, str | None], folder: str | None, out: str | None, console: Console
+) -> None:
+    """Measure a grid and write the numbers and the picture to the usual folders, or to `out`; raises SettingsError.
+
+    The databases are created in `folder`, by default in the temporary folder.
+    """
+    grid = parse_grid(full, flags)
+    results, pictures = (ROOT / "benchmarks", ROOT / "docs") if full else (ROOT / "reports", ROOT / "reports")
+    if out is not None:
+        results = pictures = check_folder("out", out)
+    if folder is not None:
+        check_folder("folder", folder)
+    numbers, picture = results / "live_backup.json", pictures / "benchmarks.svg"
+    with tempfile.TemporaryDirectory(prefix="demo-backups-", dir=folder) as name:
+        bench(grid, Path(name), numbers, picture, console)
+    console.print(f"results: {numbers}\npicture: {picture}", soft_wrap=True)
 
 
 def bench(grid: Grid, folder: Path, results: Path, picture: Path, out: Console) -> list[Row]:

@@ -10,13 +10,31 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import invoke
 from invoke import Context, Exit
 
 from ..errors import FAILED, INTERRUPTED, WRONG_INPUT, BackupsError, SettingsError, StepError
-from ..project import find_unknown_variables
+from ..project import ROOT, find_unknown_variables, read_project_file
+from .debug import limit_debug_output
+
+
+def load_project(tasks: Path) -> dict[str, Any]:
+    """Return the settings of the project file; `tasks` is the file of the tasks. Called when Invoke loads that file.
+
+    Raises Exit if the package is that of another checkout, or if the project file is not valid: Invoke would report
+    that with a traceback.
+    """
+    if tasks.resolve().parent != ROOT:
+        message = f"demo_backups is installed from {ROOT}, not from this directory"
+        raise Exit(f"{message}: run ./inv, or 'pip install -e .' first", WRONG_INPUT)
+    limit_debug_output()
+    try:
+        return read_project_file()
+    except BackupsError as error:
+        raise Exit(str(error), error.exit_code) from error
 
 
 class LazyModule:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -77,6 +79,18 @@ def check_svg_path(path: Path) -> None:
     """Check before a long task that its picture can be written; raises SettingsError."""
     if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise SettingsError(f"--svg {str(path)!r} cannot be written", advice="name a file in an existing directory")
+
+
+@contextlib.contextmanager
+def recording_console(svg: str | None, title: str) -> Iterator[Console]:
+    """Make a console whose output is also saved as an SVG picture, if `svg` names a file; raises SettingsError."""
+    path = None if svg is None else Path(svg)
+    if path:
+        check_svg_path(path)
+    out = make_console(record=path is not None)
+    yield out
+    if path:
+        save_svg(out, path, title)
 
 
 def save_svg(out: Console, path: Path, title: str) -> None:
