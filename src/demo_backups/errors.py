@@ -5,6 +5,7 @@ from __future__ import annotations
 FAILED = 1
 WRONG_INPUT = 2
 COULD_NOT_LOOK = 3
+INCOMPLETE = 4
 INTERRUPTED = 130
 
 
@@ -47,6 +48,12 @@ class CouldNotLookError(BackupsError):
 
 class ConnectionLostError(CouldNotLookError):
     """The connection ended, or a command did not answer in time; what it started may still run."""
+
+
+class IncompleteError(BackupsError):
+    """The task did what it is for, but something that belongs to it failed: the rotation, or the record."""
+
+    exit_code = INCOMPLETE
 
 
 class InterruptedRunError(BackupsError):
@@ -96,6 +103,17 @@ class JobRunningError(StepError):
 
 class CrontabConflictError(StepError):
     """A line of the crontab, added or edited by somebody else, prevents the change."""
+
+
+# --- tasks that are done, but not completely ------------------------------------------------------------------------
+
+
+class RotationFailedError(IncompleteError):
+    """The backup was made, but an expired backup could not be deleted."""
+
+
+class RecordNotWrittenError(IncompleteError):
+    """The task is done, but its record could not be written."""
 
 
 # --- facts that are not available -----------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING
 
-from ..errors import COULD_NOT_LOOK, INTERRUPTED
+from ..errors import COULD_NOT_LOOK, INCOMPLETE, INTERRUPTED
 from ..records.check import Outcome
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ def describe_outcome(record: Record) -> tuple[str, Tone]:
             return "exit status unknown", Tone.WARNING
         case status if status == COULD_NOT_LOOK:
             return "a fact could not be read", Tone.WARNING
+        case status if status == INCOMPLETE:
+            return "done, but not completely", Tone.WARNING
         case status if status == INTERRUPTED:
             return "interrupted", Tone.WARNING
         case status:
