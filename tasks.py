@@ -41,6 +41,7 @@ DATABASE = {"database": "name of the database in the settings (default: index)"}
 DRY_RUN = {"dry-run": "show what would be changed and run; change nothing"}
 JSON = {"json": "print one JSON object on standard output"}
 FORCE = {"force": "run even if the preflight says no"}
+FORCE_UNSAFE = {"force-unsafe": "use a script that copies unsafely or cannot be checked"}
 
 
 def settings(c: Context, host: str | None = None) -> settings_module.Settings:
@@ -87,50 +88,64 @@ def preflight(c: Context, host: str | None = None, database: str = "index", json
     exit_with(prediction.exit_code)
 
 
-@task(help=HOST | DATABASE | DRY_RUN)
-def deploy(c: Context, host: str | None = None, database: str = "index", dry_run: bool = False) -> None:
+@task(help=HOST | DATABASE | DRY_RUN | FORCE_UNSAFE)
+def deploy(
+    c: Context, host: str | None = None, database: str = "index", dry_run: bool = False, force_unsafe: bool = False
+) -> None:
     """Deploy the backup script to the server.
 
-    The script is checked and replaced atomically; the old one is kept.
+    The script is checked and replaced atomically; the old one is kept. A script that is not safe is refused.
     """
     with session(c, "deploy", host, database, dry_run, record="deploy") as work:
-        workflows.deploy(work)
+        workflows.deploy(work, force_unsafe)
 
 
-@task(help=HOST | DRY_RUN)
-def deploy_index_backup(c: Context, host: str | None = None, dry_run: bool = False) -> None:
+@task(help=HOST | DRY_RUN | FORCE_UNSAFE)
+def deploy_index_backup(c: Context, host: str | None = None, dry_run: bool = False, force_unsafe: bool = False) -> None:
     """Deploy the script of the index backup."""
-    deploy(c, host, "index", dry_run)
+    deploy(c, host, "index", dry_run, force_unsafe)
 
 
-@task(help=HOST | DRY_RUN)
-def deploy_tracker_backup(c: Context, host: str | None = None, dry_run: bool = False) -> None:
+@task(help=HOST | DRY_RUN | FORCE_UNSAFE)
+def deploy_tracker_backup(
+    c: Context, host: str | None = None, dry_run: bool = False, force_unsafe: bool = False
+) -> None:
     """Deploy the script of the tracker backup."""
-    deploy(c, host, "tracker", dry_run)
+    deploy(c, host, "tracker", dry_run, force_unsafe)
 
 
-@task(help=HOST | DATABASE | DRY_RUN | FORCE)
+@task(help=HOST | DATABASE | DRY_RUN | FORCE | FORCE_UNSAFE)
 def run(
-    c: Context, host: str | None = None, database: str = "index", dry_run: bool = False, force: bool = False
+    c: Context,
+    host: str | None = None,
+    database: str = "index",
+    dry_run: bool = False,
+    force: bool = False,
+    force_unsafe: bool = False,
 ) -> None:
     """Back up the database now.
 
-    The task runs the script on the server as cron would, and stops if the preflight says no.
+    The task runs the script on the server as cron would, and stops if the preflight says no or the
+    script is not safe.
     """
     with session(c, "run", host, database, dry_run, record="run") as work:
-        workflows.run(work, force)
+        workflows.run(work, force, force_unsafe)
 
 
-@task(help=HOST | DRY_RUN | FORCE)
-def run_index_backup(c: Context, host: str | None = None, dry_run: bool = False, force: bool = False) -> None:
+@task(help=HOST | DRY_RUN | FORCE | FORCE_UNSAFE)
+def run_index_backup(
+    c: Context, host: str | None = None, dry_run: bool = False, force: bool = False, force_unsafe: bool = False
+) -> None:
     """Back up the index database now."""
-    run(c, host, "index", dry_run, force)
+    run(c, host, "index", dry_run, force, force_unsafe)
 
 
-@task(help=HOST | DRY_RUN | FORCE)
-def run_tracker_backup(c: Context, host: str | None = None, dry_run: bool = False, force: bool = False) -> None:
+@task(help=HOST | DRY_RUN | FORCE | FORCE_UNSAFE)
+def run_tracker_backup(
+    c: Context, host: str | None = None, dry_run: bool = False, force: bool = False, force_unsafe: bool = False
+) -> None:
     """Back up the tracker database now."""
-    run(c, host, "tracker", dry_run, force)
+    run(c, host, "tracker", dry_run, force, force_unsafe)
 
 
 @task(help=HOST | DATABASE)
@@ -222,20 +237,22 @@ def history(c: Context, host: str | None = None, database: str | None = None, js
 # --- crontab and journal mode ---------------------------------------------------------------------------------------
 
 
-@task(help=HOST | DATABASE | DRY_RUN)
-def enable(c: Context, host: str | None = None, database: str = "index", dry_run: bool = False) -> None:
+@task(help=HOST | DATABASE | DRY_RUN | FORCE_UNSAFE)
+def enable(
+    c: Context, host: str | None = None, database: str = "index", dry_run: bool = False, force_unsafe: bool = False
+) -> None:
     """Add the backup to the server's crontab.
 
     The published crontab decides when it runs. A database without a line there is refused.
     """
     with session(c, "enable", host, database, dry_run, record="enable") as work:
-        workflows.enable(work)
+        workflows.enable(work, force_unsafe)
 
 
-@task(help=HOST | DRY_RUN)
-def enable_index_backup(c: Context, host: str | None = None, dry_run: bool = False) -> None:
+@task(help=HOST | DRY_RUN | FORCE_UNSAFE)
+def enable_index_backup(c: Context, host: str | None = None, dry_run: bool = False, force_unsafe: bool = False) -> None:
     """Add the hourly index backup to the crontab."""
-    enable(c, host, "index", dry_run)
+    enable(c, host, "index", dry_run, force_unsafe)
 
 
 @task(help=HOST | DATABASE | DRY_RUN)

@@ -187,7 +187,7 @@ def test_run_shows_output_while_script_runs(demo_server: DemoServer) -> None:
     )
     lines: list[str] = []
     with subprocess.Popen(
-        [INV, "--search-root", ROOT, "run-index-backup"],
+        [INV, "--search-root", ROOT, "run-index-backup", "--force-unsafe"],
         env=dict(demo_server.environment),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

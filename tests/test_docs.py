@@ -19,7 +19,7 @@ from invoke.exceptions import Exit, ParseError
 from invoke.program import Program
 
 from demo_backups.backup.preflight import Verdict
-from demo_backups.errors import COULD_NOT_LOOK, FAILED, INTERRUPTED, WRONG_INPUT
+from demo_backups.errors import COULD_NOT_LOOK, FAILED, INCOMPLETE, INTERRUPTED, WRONG_INPUT
 from demo_backups.project import ROOT, read_project_file
 from demo_backups.records.record import SCHEMA, Details, Record, new_record
 from demo_backups.records.store import read_records, write_record
@@ -194,7 +194,7 @@ def test_variables_in_docs_exist() -> None:
 
 def test_exit_codes_are_documented() -> None:
     rows = table(page("reference/exit-codes.md"))
-    assert [int(row[0]) for row in rows] == [0, FAILED, WRONG_INPUT, COULD_NOT_LOOK, INTERRUPTED]
+    assert [int(row[0]) for row in rows] == [0, FAILED, WRONG_INPUT, COULD_NOT_LOOK, INCOMPLETE, INTERRUPTED]
 
 
 def test_checks_and_their_json_are_documented(demo_server: DemoServer) -> None:

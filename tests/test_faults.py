@@ -137,7 +137,7 @@ def test_failed_upload_keeps_the_old_script(demo_server: DemoServer, reads: str,
 def test_script_without_execute_permission(demo_server: DemoServer) -> None:
     install_script(demo_server, "exit 0").chmod(0o644)
     assert_exit(demo_server.inv("deploy-index-backup"), FAILED, "mode 644", "chmod 755 ")
-    assert_exit(demo_server.inv("run-index-backup"), FAILED, "Permission denied")
+    assert_exit(demo_server.inv("run-index-backup", "--force-unsafe"), FAILED, "Permission denied")
 
 
 def test_login_shell_that_prints(demo_server: DemoServer) -> None:
@@ -156,7 +156,7 @@ def test_run_without_deployed_script(demo_server: DemoServer) -> None:
 
 def test_failed_script_is_reported_and_recorded(demo_server: DemoServer) -> None:
     install_script(demo_server, "echo working; echo 'the disk is full' >&2; exit 7")
-    done = demo_server.inv("run-index-backup")
+    done = demo_server.inv("run-index-backup", "--force-unsafe")
     assert_exit(done, FAILED, "exit status 7", "  | the disk is full", "  | working")
     assert "not the script of this checkout" in done.stdout
     assert "\nworking\n" in done.stdout
@@ -167,7 +167,7 @@ def test_failed_script_is_reported_and_recorded(demo_server: DemoServer) -> None
 
 def test_script_that_makes_no_backup(demo_server: DemoServer) -> None:
     install_script(demo_server, "exit 0")
-    assert_exit(demo_server.inv("run-index-backup"), FAILED, str(demo_server.backups), "--dry-run")
+    assert_exit(demo_server.inv("run-index-backup", "--force-unsafe"), FAILED, str(demo_server.backups), "--dry-run")
     (record,) = demo_server.records()
     assert record["exit_status"] == 0  # of the script
     assert record["error"]
@@ -304,7 +304,7 @@ def assert_is_running(pid_file: Path) -> None:
 
 @pytest.mark.user
 def test_ctrl_c_detaches_from_the_run(demo_server: DemoServer, pid_file: Path) -> None:
-    process = demo_server.start("run-index-backup")
+    process = demo_server.start("run-index-backup", "--force-unsafe")
     wait_until(pid_file.exists, "the script")
     os.killpg(process.pid, signal.SIGINT)
     attach = "./inv attach --host rehearsal --database index"
@@ -316,7 +316,7 @@ def test_ctrl_c_detaches_from_the_run(demo_server: DemoServer, pid_file: Path) -
 @pytest.mark.user
 @pytest.mark.parametrize("group", [True, False], ids=["process group", "task only"])
 def test_ctrl_c_detaches_on_this_machine(demo_server: DemoServer, pid_file: Path, group: bool) -> None:
-    process = demo_server.start("run-index-backup", "--host", "local")
+    process = demo_server.start("run-index-backup", "--force-unsafe", "--host", "local")
     wait_until(pid_file.exists, "the script")
     os.kill(-process.pid if group else process.pid, signal.SIGINT)
     assert_exit(wait_for_end(process), INTERRUPTED, "local: ", "./inv attach --host local")
@@ -346,7 +346,7 @@ def test_server_dies_during_run(demo_server: DemoServer, pid_file: Path) -> None
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
         assert server.stdout.readline() == "ready\n"
-        process = demo_server.start("run-index-backup")
+        process = demo_server.start("run-index-backup", "--force-unsafe")
         wait_until(pid_file.exists, "the script")
         server.kill()
         assert_exit(wait_for_end(process), COULD_NOT_LOOK, "rehearsal: ", "./inv attach --host rehearsal")

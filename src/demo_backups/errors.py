@@ -69,6 +69,10 @@ class ScriptError(StepError):
     """A backup script of this checkout is missing, or could not run on a server."""
 
 
+class UnsafeScriptError(StepError):
+    """A backup script would make backups that cannot be trusted."""
+
+
 class PreflightRefusedError(StepError):
     """The preflight said no: a backup would fail or do harm."""
 
@@ -121,6 +125,10 @@ class RecordNotWrittenError(IncompleteError):
 
 class SourceUnavailableError(CouldNotLookError):
     """The live database cannot be read, or not without creating files next to it."""
+
+
+class UncheckedScriptError(CouldNotLookError):
+    """A backup script cannot be read well enough to tell whether it is safe."""
 
 
 class HiddenBackupError(CouldNotLookError):

@@ -33,10 +33,18 @@ from .backup.deploy import (
 )
 from .backup.preflight import Preflight, Verdict, decide_preflight, observe_preflight
 from .backup.run import clear_command, clear_unfinished, collect_result, cron_command, lock_wait, start_backup
-from .backup.script import read_script
+from .backup.script import Script, read_script
+from .backup.script_lint import require_safe
 from .backup.stop import active_jobs, end_backup, stop_commands
 from .backup.verify import Verification, verify_backup
-from .errors import COULD_NOT_LOOK, INTERRUPTED, PreflightRefusedError, StepError
+from .errors import (
+    COULD_NOT_LOOK,
+    INTERRUPTED,
+    PreflightRefusedError,
+    StepError,
+    UncheckedScriptError,
+    UnsafeScriptError,
+)
 from .project import whoami
 from .records.record import Record, RunDetails, RunRecord, VerificationDetails, VerificationRecord, new_record
 from .records.store import read_records, record_outcome, records_dir
@@ -113,9 +121,13 @@ def open_session(
 # --- deploy ---------------------------------------------------------------------------------------------------------
 
 
-def deploy(work: Session) -> None:
-    """Deploy the database's script; if the host already has it, say so and change nothing."""
+def deploy(work: Session, force_unsafe: bool = False) -> None:
+    """Deploy the database's script; if the host already has it, say so and change nothing.
+
+    Raises UnsafeScriptError or UncheckedScriptError unless `force_unsafe` is set.
+    """
     script = read_script(work.database.local_script)
+    _check_local_script(work, script, force_unsafe)
     work.record.script_sha256 = script.sha256
     require_tools(work.host)
     version = probe_sqlite(work.host)
@@ -130,6 +142,36 @@ def deploy(work: Session) -> None:
         deploy_script(work.host, deployment)
         previous = f"; the old script is {deployment.target.name}.previous" if deployment.installed else ""
         work.out.say(f"deployed {deployment.target} (SHA-256 {script.sha256[:12]}, sqlite3 {version}){previous}")
+
+
+def _check_local_script(work: Session, script: Script, force_unsafe: bool) -> None:
+    """Check that the script of this checkout is safe."""
+    advice = (
+        "use a checkout with the safe script: git switch to its branch, or select it with release.repository. "
+        "To use this script anyway: --force-unsafe"
+    )
+    with _unsafe_allowed(work, force_unsafe):
+        require_safe(script.content, str(script.path), advice=advice)
+
+
+def _check_installed_script(work: Session, deployment: Deployment, force_unsafe: bool) -> None:
+    """Check that the script on the host is safe."""
+    if deployment.installed is None:
+        return
+    advice = f"deploy a safe script: {work.task('deploy')}. To use the installed one anyway: --force-unsafe"
+    with _unsafe_allowed(work, force_unsafe):
+        require_safe(deployment.installed.content, str(deployment.target), host=work.host.name, advice=advice)
+
+
+@contextlib.contextmanager
+def _unsafe_allowed(work: Session, force_unsafe: bool) -> Iterator[None]:
+    """With `force_unsafe`, turn the error of an unsafe script into a warning."""
+    try:
+        yield
+    except (UnsafeScriptError, UncheckedScriptError) as error:
+        if not force_unsafe:
+            raise
+        work.out.say(f"warning: {error.action} (--force-unsafe): {', '.join(error.output.splitlines())}")
 
 
 def require_deployed(work: Session) -> Deployment:
@@ -156,12 +198,14 @@ def preflight(work: Session) -> Preflight:
     return decide_preflight(facts, work.settings.writer_timeout, work.settings.free_space_floor)
 
 
-def run(work: Session, force: bool = False) -> File | None:
+def run(work: Session, force: bool = False, force_unsafe: bool = False) -> File | None:
     """Run the database's script on the host as cron would, and return the backup; in a dry run, None.
 
-    Raises StepError if the preflight says no, unless `force` is set.
+    Raises StepError if the preflight says no, unless `force` is set; UnsafeScriptError or UncheckedScriptError unless
+    `force_unsafe` is set.
     """
     deployment = require_deployed(work)
+    _check_installed_script(work, deployment, force_unsafe)
     command = backup_command(work.database, deployment.script)
     prediction = preflight(work)
     _show_prediction(work, deployment, prediction)
@@ -341,12 +385,15 @@ def list_backups(work: Session) -> list[File]:
 # --- crontab and journal mode ---------------------------------------------------------------------------------------
 
 
-def enable(work: Session) -> None:
+def enable(work: Session, force_unsafe: bool = False) -> None:
     """Add the database's job to the crontab of the host; if it is already active, say so and change nothing.
 
-    Raises StepError for a database that the published crontab has no line for, and unless the script is deployed.
+    Raises StepError for a database that the published crontab has no line for, and unless the script is deployed;
+    UnsafeScriptError or UncheckedScriptError unless `force_unsafe` is set.
     """
-    job = make_job(work.settings, work.database, read_script(work.database.local_script))
+    script = read_script(work.database.local_script)
+    _check_local_script(work, script, force_unsafe)
+    job = make_job(work.settings, work.database, script)
     deployment = require_deployed(work)
     if deployment.is_needed:
         raise StepError(

@@ -25,7 +25,7 @@ def test_backup_survives_its_session(server: Server) -> None:
     server.machine.run("mv", str(script), f"{script}.real")
     server.machine.run("sh", "-c", f"printf '{waiting}' > {script}; chmod 755 {script}")
     with subprocess.Popen(
-        [INV, "--search-root", ROOT, "run-index-backup"],
+        [INV, "--search-root", ROOT, "run-index-backup", "--force-unsafe"],
         env=server.environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

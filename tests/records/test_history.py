@@ -251,7 +251,7 @@ def test_unreachable_host_has_no_commands(run_inv: InvRunner, evidence: Path) ->
 
 def test_followed_run_is_recorded_once(demo_server: DemoServer, evidence: Path) -> None:
     install_script(demo_server, "for word in a b c; do echo $word; sleep 0.3; done; exit 3")
-    assert demo_server.inv("run-index-backup").returncode == FAILED
+    assert demo_server.inv("run-index-backup", "--force-unsafe").returncode == FAILED
     ((run,), _) = read_records(evidence)
     assert run.exit_status == 3
     assert len([command for command in run.commands if "tail -c +" in command]) == 1
@@ -272,7 +272,7 @@ def test_attach_records_a_job_once(demo_server: DemoServer, evidence: Path, tmp_
 
 def test_attach_records_a_failed_job_once(demo_server: DemoServer, evidence: Path) -> None:
     install_script(demo_server, "exit 7")
-    assert demo_server.inv("run-index-backup").returncode == FAILED
+    assert demo_server.inv("run-index-backup", "--force-unsafe").returncode == FAILED
     for _ in range(2):
         assert_exit(demo_server.inv("attach"), FAILED, "exit status 7")
     ((run,), _) = read_records(evidence)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from ..errors import UncheckedScriptError, UnsafeScriptError
 from ..records.check import Outcome
 from .shell_syntax import (
     MAX_BYTES,
@@ -41,6 +42,19 @@ def lint(text: str) -> LintResult:
         return _lint(text)
     except UnreadableScriptError as error:
         return LintResult(Outcome.UNKNOWN, (f"the script cannot be checked: {error}",))
+
+
+def require_safe(content: bytes, name: str, *, host: str | None = None, advice: str) -> None:
+    """Check a script that is about to be deployed, run or put into a crontab; `name` is its path.
+
+    Raises UnsafeScriptError if it fails the lint, and UncheckedScriptError if the lint cannot read it.
+    """
+    result = lint(content.decode(errors="replace"))
+    findings = "\n".join(result.findings)
+    if result.outcome is Outcome.FAILED:
+        raise UnsafeScriptError(f"{name} is not safe", host=host, output=findings, advice=advice)
+    if result.outcome is Outcome.UNKNOWN:
+        raise UncheckedScriptError(f"it is unknown whether {name} is safe", host=host, output=findings, advice=advice)
 
 
 @dataclass

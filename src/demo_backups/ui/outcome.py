@@ -48,6 +48,12 @@ RESULTS = {  # of a check: a symbol, a text and a tone
     Outcome.FAILED: ("✗", "failed", Tone.BAD),
     Outcome.UNKNOWN: ("?", "could not be made", Tone.WARNING),
 }
+EXITS: dict[int | None, tuple[str, Tone]] = {  # of a task that did not succeed
+    None: ("exit status unknown", Tone.WARNING),
+    COULD_NOT_LOOK: ("a fact could not be read", Tone.WARNING),
+    INCOMPLETE: ("done, but not completely", Tone.WARNING),
+    INTERRUPTED: ("interrupted", Tone.WARNING),
+}
 
 
 def describe_outcome(record: Record) -> tuple[str, Tone]:
@@ -58,16 +64,6 @@ def describe_outcome(record: Record) -> tuple[str, Tone]:
         if names:
             _, text, tone = RESULTS[outcome]
             return f"{len(names)} of {count} checks {text}: {', '.join(names)}", tone
-    match record.exit_status:
-        case 0:
-            return (f"all {count} checks passed" if count else "done"), Tone.GOOD
-        case None:
-            return "exit status unknown", Tone.WARNING
-        case status if status == COULD_NOT_LOOK:
-            return "a fact could not be read", Tone.WARNING
-        case status if status == INCOMPLETE:
-            return "done, but not completely", Tone.WARNING
-        case status if status == INTERRUPTED:
-            return "interrupted", Tone.WARNING
-        case status:
-            return f"failed, exit status {status}", Tone.BAD
+    if record.exit_status == 0:
+        return (f"all {count} checks passed" if count else "done"), Tone.GOOD
+    return EXITS.get(record.exit_status) or (f"failed, exit status {record.exit_status}", Tone.BAD)
