@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,7 +29,7 @@ from demo_backups.errors import (
 )
 from demo_backups.remote.connection import open_host
 from demo_backups.remote.exchange import OUTPUT_LIMIT
-from demo_backups.remote.host import LARGEST_ARGUMENT, Host
+from demo_backups.remote.host import LARGEST_ARGUMENT, Host, Result
 from demo_backups.remote.runners import SshRunner
 from demo_backups.settings import Settings
 
@@ -84,7 +85,7 @@ def test_missing_program_is_status_127(either: Host) -> None:
     [
         ("echo out; echo err >&2; false", "err\nout"),
         ("exit 4", "exit status 4"),
-        ("kill -9 $$", "Killed"),
+        ("kill -9 $$", "killed by a signal"),
     ],
 )
 def test_output_is_never_empty(either: Host, command: str, output: str) -> None:
@@ -109,6 +110,18 @@ def test_every_byte_arrives_in_command(either: Host) -> None:
     # The embedded server takes UTF-8 only; OpenSSH takes everything.
     odd = bytes(set(range(1, 256 if either.name == "local" else 128))).decode("utf-8", "surrogateescape") + "…"
     assert either.run("write", f"printf '%s' {shlex.quote(odd)}").stdout == odd
+
+
+@pytest.mark.parametrize("shell", ["bash", "dash", "tcsh", "fish"])
+def test_any_login_shell_passes_commands(demo_server: DemoServer, host: Host, shell: str) -> None:
+    path = shutil.which(shell)
+    if path is None:
+        pytest.skip(f"{shell} is not installed")
+    demo_server.server.shell = path
+    odd = "a!b 'c' \"d\" `e` $HOME %h ~ {f,g} \\\\ \\0101 (h) * [i] # ;&|<>\r\nü !!"
+    assert host.run("write", f"printf '%s' {shlex.quote(odd)}").stdout == odd
+    assert host.stream("count", "wc -c\nexit 3", source=io.BytesIO(bytes(5_000_000))).result == Result(3, "5000000\n", "")
+    assert host.run("try", "kill -9 $$").status is None
 
 
 def test_both_outputs_at_once(either: Host) -> None:

@@ -38,6 +38,7 @@ from .exchange import (
     Request,
     run_exchange,
 )
+from .shell import for_any_shell
 from .terminal import ask_secret
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ LONGEST_COMMAND, MOST_COMMANDS = 2000, 100  # characters of a command, and comma
 LARGEST_ARGUMENT = 128 * 1024 - 4096  # bytes; Linux takes 128 KiB for one argument (execve(2), MAX_ARG_STRLEN)
 SUDO_ADVICE = "allow it in sudoers, run this task on a terminal, or set use_sudo to false (INVOKE_USE_SUDO=0)"
 SUDO_WITHOUT_PASSWORD = "sudo -n -H -- "
+ENGLISH = "LC_ALL=C; export LC_ALL"  # of sudo too, whose messages are recognized
 
 log = logging.getLogger("demo_backups.remote")
 
@@ -257,7 +259,7 @@ class Host:
     def _run_translated(self, command: _Command, access: _RootAccess, request: Request) -> ExchangeResult:
         """Run a command; every way in which that fails becomes an error with an advice."""
         action = command.action
-        shell = access.prefix + self._shell_command(command, has_input=request.source is not None)
+        shell = self._shell_command(command, access.prefix, has_input=request.source is not None)
         request = replace(request, marker=self._marker.encode(), prompt=self._prompt.encode(), password=access.password)
         still_running = f"it may still be running on {self.name}: check that before you start it again"
         try:
@@ -311,11 +313,11 @@ class Host:
             f"could not {action}: sudo refused the password", host=self.name, advice="start the task again"
         )
 
-    def _shell_command(self, command: _Command, has_input: bool) -> str:
-        """Make a command of the login shell or of sudo, which starts with the markers."""
+    def _shell_command(self, command: _Command, prefix: str, has_input: bool) -> str:
+        """Make a command of any login shell, which runs a script that starts with the markers."""
         script = f"echo {self._marker}; echo {self._marker} >&2; {'' if has_input else 'exec </dev/null; '}"
-        script += f"LC_ALL=C; export LC_ALL\n{command.script}"
-        shell = f"/bin/sh -c {shlex.quote(script)}"
+        script += f"{ENGLISH}\n{command.script}"
+        shell = for_any_shell(f"{ENGLISH}; exec {prefix}/bin/sh -c {shlex.quote(script)}")
         if len(shell.encode("utf-8", "surrogateescape")) > LARGEST_ARGUMENT:
             raise StepError(
                 f"could not {command.action}: more than {LARGEST_ARGUMENT} bytes for one command", host=self.name

@@ -1,4 +1,4 @@
-"""Words and paths of the shell of a host."""
+"""Words, paths and commands of the shell of a host."""
 
 from __future__ import annotations
 
@@ -13,3 +13,15 @@ CRON_PATH = "/usr/bin:/bin"  # the PATH of a job in a crontab that does not set 
 def quote(path: PurePosixPath | str) -> str:
     """Quote a path, or any text, as one word of a POSIX shell."""
     return shlex.quote(str(path))
+
+
+# What shells read differently inside single quotes: csh `!` and a line end, fish a backslash. As printf(1) writes them.
+_ESCAPES = str.maketrans({character: rf"\0{ord(character):03o}" for character in "\\'!\n\r"})
+
+
+def for_any_shell(script: str) -> str:
+    """Make of a POSIX script a command that every login shell understands, csh and fish too.
+
+    The login shell is replaced by /bin/sh, so the exit status, also after a signal, is that of the script's last `exec`.
+    """
+    return f"""exec /bin/sh -c 'eval "$(printf %b "$0")"' '{script.translate(_ESCAPES)}'"""
