@@ -260,6 +260,7 @@ def test_every_setting_has_a_variable(merge: Callable[..., Settings]) -> None:
     settings = merge(
         INVOKE_HOST="other",
         INVOKE_SSH_CONFIG="/tmp/config",
+        INVOKE_SSH_TRANSPORT="openssh",
         INVOKE_USE_SUDO="0",
         INVOKE_APP_DIR="/srv/app",
         INVOKE_BACKUP_DIR="/srv/back ups",
@@ -288,6 +289,7 @@ def test_every_setting_has_a_variable(merge: Callable[..., Settings]) -> None:
     assert values == {
         "host": "other",
         "ssh_config": "/tmp/config",
+        "ssh_transport": "openssh",
         "use_sudo": False,
         "app_dir": "/srv/app",
         "backup_dir": "/srv/back ups",

@@ -16,6 +16,7 @@ from .errors import SettingsError
 from .project import FILE, ROOT, plain, read_project_file, without_invoke_sections
 
 LOCAL = "local"
+FABRIC, OPENSSH = "fabric", "openssh"  # ssh_transport
 
 
 def _text(value: Any) -> str:
@@ -91,6 +92,12 @@ def _query(text: str) -> str:
     if not re.match(r"(SELECT|WITH|VALUES)\b", text, re.IGNORECASE):
         raise ValueError(f"{text!r} is not a SELECT")
     return text
+
+
+def _transport(value: Any) -> str:
+    if value not in (FABRIC, OPENSSH):
+        raise ValueError(f"{value!r} is neither {FABRIC} nor {OPENSSH}")
+    return str(value)
 
 
 def _share(value: Any) -> float:
@@ -193,6 +200,7 @@ class Settings(_Model):
 
     host: HostName
     ssh_config: LocalPath | None
+    ssh_transport: Annotated[str, BeforeValidator(_transport)]
     use_sudo: bool
     app_dir: AbsolutePath
     backup_dir: AbsolutePath

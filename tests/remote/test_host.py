@@ -120,7 +120,9 @@ def test_any_login_shell_passes_commands(demo_server: DemoServer, host: Host, sh
     demo_server.server.shell = path
     odd = "a!b 'c' \"d\" `e` $HOME %h ~ {f,g} \\\\ \\0101 (h) * [i] # ;&|<>\r\nü !!"
     assert host.run("write", f"printf '%s' {shlex.quote(odd)}").stdout == odd
-    assert host.stream("count", "wc -c\nexit 3", source=io.BytesIO(bytes(5_000_000))).result == Result(3, "5000000\n", "")
+    assert host.stream("count", "wc -c\nexit 3", source=io.BytesIO(bytes(5_000_000))).result == Result(
+        3, "5000000\n", ""
+    )
     assert host.run("try", "kill -9 $$").status is None
 
 

@@ -15,7 +15,6 @@ from paramiko.auth_strategy import (
     AuthResult,
     AuthSource,
     AuthStrategy,
-    InMemoryPrivateKey,
     Password,
     PrivateKey,
 )
@@ -24,6 +23,7 @@ from .private_api import Transport
 from .terminal import ask_secret
 
 DEFAULT_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
+CERTIFICATE = "-cert-v01@openssh.com"  # the end of the type of a certificate
 MOST_FACTORS = 5  # methods that a server may require one after the other; a limit if the server never stops asking
 
 
@@ -35,11 +35,39 @@ def make_transport(sock: Any, host_key_algorithms: Sequence[str], **options: Any
     return transport
 
 
-class KeyFile(PrivateKey):
+class _CertifiedKey(PrivateKey):
+    """A key that is offered with each of its certificates, and then by itself, as OpenSSH does."""
+
+    def __init__(self, username: str, certificates: Sequence[paramiko.PublicBlob]) -> None:
+        super().__init__(username)
+        self.certificates = certificates
+        self.pkey: Any = None
+
+    def authenticate(self, transport: Any) -> Any:
+        """Offer the key; raises Paramiko's exceptions."""
+        plain = self.pkey.public_blob if isinstance(self.pkey, paramiko.AgentKey) else None
+        for certificate in self.certificates:
+            if is_certificate_of(certificate.key_blob, self.pkey.asbytes()):
+                self.pkey.public_blob = certificate
+                with contextlib.suppress(paramiko.AuthenticationException):
+                    return super().authenticate(transport)
+        self.pkey.public_blob = plain  # PKey.from_path has set the certificate next to a key file
+        return super().authenticate(transport)
+
+
+class AgentKey(_CertifiedKey):
+    """A private key in the agent."""
+
+    def __init__(self, username: str, key: paramiko.AgentKey, certificates: Sequence[paramiko.PublicBlob]) -> None:
+        super().__init__(username, certificates)
+        self.pkey = key
+
+
+class KeyFile(_CertifiedKey):
     """A private key in a file. It is read when its turn comes; its passphrase is asked for on the terminal."""
 
-    def __init__(self, username: str, path: Path) -> None:
-        super().__init__(username)
+    def __init__(self, username: str, path: Path, certificates: Sequence[paramiko.PublicBlob] = ()) -> None:
+        super().__init__(username, certificates)
         self.path = path
 
     def authenticate(self, transport: Any) -> Any:
@@ -99,16 +127,40 @@ class Login(AuthStrategy):
     def _keys(self) -> Iterator[AuthSource]:
         files = [Path(name).expanduser() for name in self.ssh_config.get("identityfile", DEFAULT_KEYS)]
         configured = {_public_blob(file): file for file in files}
+        certificates = self._certificates(files)
         agent = list(paramiko.Agent().get_keys())
         only_configured = self.ssh_config.get("identitiesonly", "no") == "yes"
         for key in sorted(agent, key=lambda key: key.asbytes() not in configured):
             if not only_configured or key.asbytes() in configured:
-                yield InMemoryPrivateKey(self.username, key)
+                yield AgentKey(self.username, key, certificates)
         in_agent = {key.asbytes() for key in agent}
         for blob, file in configured.items():
             # For a key in the agent, the configuration may name the public half: this machine need not have the other.
             if blob not in in_agent and file.suffix != ".pub" and file.is_file():
-                yield KeyFile(self.username, file)
+                yield KeyFile(self.username, file, certificates)
+
+    def _certificates(self, files: Sequence[Path]) -> list[paramiko.PublicBlob]:
+        """Read the certificates of CertificateFile, and those next to the key files."""
+        configured = [Path(name).expanduser() for name in self.ssh_config.get("certificatefile", ())]
+        found = []
+        for path in [*configured, *(file.with_name(f"{file.name}-cert.pub") for file in files)]:
+            with contextlib.suppress(OSError, ValueError, IndexError):  # OpenSSH skips what it cannot read too
+                found.append(paramiko.PublicBlob.from_file(path))
+        return found
+
+
+def is_certificate_of(certificate: bytes, public: bytes) -> bool:
+    """Tell whether a certificate is one of a public key, both in SSH's wire format (PROTOCOL.certkeys)."""
+    kind, fields = _split_string(public)
+    certificate_kind, rest = _split_string(certificate)
+    _nonce, rest = _split_string(rest)
+    return certificate_kind == kind + CERTIFICATE.encode() and rest.startswith(fields)
+
+
+def _split_string(data: bytes) -> tuple[bytes, bytes]:
+    """Split off the first string: its length in four bytes, and its bytes."""
+    end = 4 + int.from_bytes(data[:4], "big")
+    return data[4:end], data[end:]
 
 
 def _public_blob(file: Path) -> bytes:

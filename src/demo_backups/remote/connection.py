@@ -18,16 +18,18 @@ from typing import Any
 
 import fabric
 import paramiko
-from paramiko.auth_strategy import AuthSource, InMemoryPrivateKey
-from paramiko.ssh_exception import NoValidConnectionsError
+from paramiko.auth_strategy import AuthSource
+from paramiko.ssh_exception import IncompatiblePeer, NoValidConnectionsError
 
 from ..errors import HostUnreachableError, LoginError, SettingsError
-from ..settings import LOCAL, Settings, check_host
-from .auth import KeyFile, Login, agent_of, make_transport
+from ..settings import LOCAL, OPENSSH, Settings, check_host
+from .auth import AgentKey, KeyFile, Login, agent_of, make_transport
 from .host import Host
 from .host_keys import HostKeyPolicy
 from .interrupts import watch_interrupts
 from .known_hosts import fingerprint
+from .openssh_runner import open_openssh
+from .proxy import ProxyCommand
 from .runners import LocalRunner, SshRunner
 from .ssh_config import Hop, parse_destination, parse_jumps, resolve
 
@@ -35,6 +37,7 @@ CONNECT_TIMEOUT = BANNER_TIMEOUT = 10  # seconds
 AUTH_TIMEOUT = 30
 CHANNEL_TIMEOUT = 30
 KEEPALIVE = 30  # seconds between keepalive messages, so that no firewall drops an idle connection
+USE_OPENSSH = "let the OpenSSH client connect: INVOKE_SSH_TRANSPORT=openssh"
 # Paramiko's warnings are raised as exceptions too, and those are reported.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
@@ -52,6 +55,10 @@ def open_host(settings: Settings, name: str | None = None) -> Iterator[Host]:
             yield Host(name, LocalRunner(), settings.use_sudo, interrupts)
             return
         ssh_config = Path(settings.ssh_config).expanduser() if settings.ssh_config else None
+        if settings.ssh_transport == OPENSSH:
+            with open_openssh(name, ssh_config) as openssh_runner:
+                yield Host(name, openssh_runner, settings.use_sudo, interrupts)
+            return
 
         def reconnect(old: Any) -> Any:
             close_connection(old)
@@ -85,9 +92,6 @@ def _connect_through_jumps(hop: Hop, ssh_config: Path | None, earlier: Sequence[
         options = resolve(hop, ssh_config)
         for jump in parse_jumps(options.get("proxyjump", "none")) if gateway is None else []:
             gateway = _connect_through_jumps(jump, ssh_config, earlier=(*earlier, hop.alias), gateway=gateway)
-        command = options.get("proxycommand") or "none"
-        if gateway is None and command.lower() != "none":
-            gateway = command
         connection = _connect_hop(hop, ssh_config, options, gateway)
         on_failure.pop_all()
         return connection
@@ -107,6 +111,7 @@ class _ResolvedConfig(paramiko.SSHConfig):
 
 def _connect_hop(hop: Hop, ssh_config: Path | None, options: Mapping[str, Any], gateway: Any) -> Any:
     keys = HostKeyPolicy(hop, ssh_config, options)
+    proxy = None if gateway is not None else _start_proxy(options, hop.alias)
     connection = fabric.Connection(
         hop.alias,
         forward_agent=False,  # nothing needs it, and it would let the server use the user's keys
@@ -122,16 +127,28 @@ def _connect_hop(hop: Hop, ssh_config: Path | None, options: Mapping[str, Any], 
             "auth_timeout": AUTH_TIMEOUT,
             "channel_timeout": CHANNEL_TIMEOUT,
             "transport_factory": partial(make_transport, host_key_algorithms=keys.algorithms()),
+            **({"sock": proxy} if proxy else {}),
         },
     )
     connection.client.set_missing_host_key_policy(keys)
     try:
         with agent_of(options.get("identityagent")):
-            _open_translated(connection, hop, ssh_config)
+            _open_translated(connection, hop, ssh_config, proxy)
     except BaseException:
         connection.client.close()
+        if proxy:
+            proxy.close()
         raise
     return connection
+
+
+def _start_proxy(options: Mapping[str, Any], alias: str) -> ProxyCommand | None:
+    command = options.get("proxycommand") or "none"
+    if command.lower() == "none":
+        return None
+    if options.get("proxyusefdpass") == "yes":
+        raise SettingsError("ProxyUseFdpass is not supported by ssh_transport: fabric", host=alias, advice=USE_OPENSSH)
+    return ProxyCommand(command)
 
 
 def close_connection(connection: Any) -> None:
@@ -147,7 +164,7 @@ def connect_timeout(options: Mapping[str, str]) -> int:
     return int(value) if value.isdigit() else CONNECT_TIMEOUT
 
 
-def _open_translated(connection: Any, hop: Hop, ssh_config: Path | None) -> None:
+def _open_translated(connection: Any, hop: Hop, ssh_config: Path | None, proxy: ProxyCommand | None) -> None:
     """Open a connection; each way in which that can fail raises an error with advice."""
     alias = hop.alias
     address = f"{connection.host} port {connection.port}"
@@ -164,21 +181,37 @@ def _open_translated(connection: Any, hop: Hop, ssh_config: Path | None) -> None
         printed = "\n".join(list_login_attempts(error))
         advice = f"this command must work without a prompt: {shlex.join([*hop.ssh_command(ssh_config), 'true'])}"
         raise LoginError(
-            f"login as {connection.user} refused by {address}", host=alias, output=printed, advice=advice
+            f"login as {connection.user} refused by {address}",
+            host=alias,
+            output=printed,
+            advice=f"{advice}. If it does: {USE_OPENSSH}",
         ) from error
     except TimeoutError as error:
         raise HostUnreachableError(
             f"no answer from {address} within {connection.connect_timeout} s",
             host=alias,
-            advice="is the host up, and does a firewall drop the connection?",
+            advice=_master_advice(connection) or "is the host up, and does a firewall drop the connection?",
+        ) from error
+    except IncompatiblePeer as error:
+        raise HostUnreachableError(
+            f"{address} and this transport have no algorithm in common",
+            host=alias,
+            output="\n".join(connection.client.get_transport().list_incompatible()) or str(error),
+            advice=USE_OPENSSH,
         ) from error
     except (OSError, EOFError, paramiko.SSHException) as error:
         raise HostUnreachableError(
             f"no SSH connection to {address}",
             host=alias,
-            output=_reason(error),
-            advice=f"see: {shlex.join([*hop.ssh_command(ssh_config, '-v'), 'true'])}",
+            output="\n".join(filter(None, [_reason(error), proxy.errors() if proxy else ""])),
+            advice=_master_advice(connection) or f"see: {shlex.join([*hop.ssh_command(ssh_config, '-v'), 'true'])}",
         ) from error
+
+
+def _master_advice(connection: Any) -> str:
+    """Return the advice for a host that this machine reaches by an open ControlMaster, empty if there is none."""
+    path = Path(connection.ssh_config.get("controlpath", "none")).expanduser()
+    return f"OpenSSH has a connection open, at {path}; to use it: {USE_OPENSSH}" if path.is_socket() else ""
 
 
 def _reason(error: Exception) -> str:
@@ -211,6 +244,6 @@ def list_login_attempts(error: paramiko.AuthenticationException) -> list[str]:
 def _source_name(source: AuthSource) -> str:
     if isinstance(source, KeyFile):
         return str(source.path)
-    if isinstance(source, InMemoryPrivateKey):
+    if isinstance(source, AgentKey):
         return f"agent key {fingerprint(source.pkey.asbytes())}"
     return "password"

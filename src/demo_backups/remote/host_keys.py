@@ -19,6 +19,7 @@ from typing import Any
 import paramiko
 
 from ..errors import CouldNotLookError, SettingsError
+from .auth import CERTIFICATE
 from .known_hosts import KeyStatus, KnownKey, Marker, evaluate, find_keys, fingerprint, is_krl, is_revoked, read_error
 from .ssh_config import Hop, split_paths
 
@@ -31,7 +32,6 @@ ALGORITHMS = {
     "rsa-sha2-512": ("RSA", ""),
     "rsa-sha2-256": ("RSA", ""),
 }
-CERTIFICATE = "-cert-v01@openssh.com"
 
 
 class HostKeyError(CouldNotLookError):

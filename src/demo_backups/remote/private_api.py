@@ -9,7 +9,7 @@ from __future__ import annotations
 import _weakrefset
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any
 
@@ -53,6 +53,29 @@ def is_at_eof(channel: Any) -> bool:
 
 class Transport(paramiko.ServiceRequestingTransport):
     """Paramiko's transport that requests the login service once, as in RFC 4252; its older one does so each time."""
+
+    server_algorithms: Mapping[str, Any] | None = None  # what the server has offered, from its KEXINIT message
+
+    def _really_parse_kex_init(self, m: Any, ignore_first_byte: bool = False) -> Any:
+        parsed = super()._really_parse_kex_init(m, ignore_first_byte)
+        if not ignore_first_byte:  # otherwise it is the one of this side
+            self.server_algorithms = parsed
+        return parsed
+
+    def list_incompatible(self) -> list[str]:
+        """Say for which algorithms this side and the server have none in common."""
+        offered = self.server_algorithms or {}
+        kinds = {
+            "key exchange": ("kex_algo_list", self.preferred_kex),
+            "host key": ("server_key_algo_list", self.preferred_keys),
+            "cipher": ("server_encrypt_algo_list", self.preferred_ciphers),
+            "MAC": ("server_mac_algo_list", self.preferred_macs),
+        }
+        return [
+            f"{kind}: the server offers only {', '.join(offered[name])}; this transport has {', '.join(supported)}"
+            for kind, (name, supported) in kinds.items()
+            if name in offered and not set(offered[name]) & set(supported)
+        ]
 
     def get_auth_handler(self) -> _AuthHandler:
         """Return the object that sends login requests; called by Paramiko."""

@@ -22,6 +22,6 @@ _ESCAPES = str.maketrans({character: rf"\0{ord(character):03o}" for character in
 def for_any_shell(script: str) -> str:
     """Make of a POSIX script a command that every login shell understands, csh and fish too.
 
-    The login shell is replaced by /bin/sh, so the exit status, also after a signal, is that of the script's last `exec`.
+    /bin/sh replaces the login shell. If a program replaces it in turn, its exit status or signal is the one reported.
     """
     return f"""exec /bin/sh -c 'eval "$(printf %b "$0")"' '{script.translate(_ESCAPES)}'"""
