@@ -40,6 +40,7 @@ from .backup.verify import Verification, verify_backup
 from .errors import (
     COULD_NOT_LOOK,
     INTERRUPTED,
+    CouldNotLookError,
     PreflightRefusedError,
     StepError,
     UncheckedScriptError,
@@ -367,7 +368,8 @@ def verify(work: Session, path: PurePosixPath | None = None, quick: bool = False
 
 def _record_verification(work: Session, verification: Verification, quick: bool) -> None:
     record = work.record
-    record.script_sha256 = read_installed_sha256(work.host, work.database.script)
+    with contextlib.suppress(CouldNotLookError):  # the verification counts without it
+        record.script_sha256 = read_installed_sha256(work.host, work.database.script)
     record.checks = verification.checks
     record.integrity_check = verification.integrity
     if isinstance(record.details, VerificationDetails):

@@ -27,7 +27,7 @@ def test_parse_files_keeps_server_offsets() -> None:
     output = (
         "1732478400.5000000000 +0530 2301952 f /backups/backup_2024-11-24_20-00-00.db\0"
         "1732478400.0000000000 -0330 0 l /backups/a b\nc\0"
-        "0.0000000000 +0000 4096 d /\0"
+        "0.0000000000 +0000 4096 d /\0end"
     )
     first, second, third = parse_files(output)
     assert first.path == PurePosixPath("/backups/backup_2024-11-24_20-00-00.db")
@@ -41,11 +41,13 @@ def test_parse_files_keeps_server_offsets() -> None:
 @pytest.mark.parametrize("seconds", ["1e20", "9000000000000000000", "9999999999999", "nan", "inf", "soon"])
 def test_parse_files_rejects_impossible_time(seconds: str) -> None:
     with pytest.raises(ValueError, match=r"."):
-        parse_files(f"{seconds} +0000 1 f /srv/x.db\0")
+        parse_files(f"{seconds} +0000 1 f /srv/x.db\0end")
 
 
-def test_parse_files_accepts_empty_output() -> None:
-    assert parse_files("") == []
+def test_empty_list_of_files_has_an_end() -> None:
+    assert parse_files("end") == []
+    with pytest.raises(ValueError, match="the list ends in ''"):
+        parse_files("")
 
 
 @EVERY_ODD_NAME

@@ -40,7 +40,7 @@ def locked(path: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_parse_processes_output() -> None:
-    output = "12 root sqlite3 -batch  x.db \n13 torrust bash \n14 1000  \n"
+    output = "12 root sqlite3 -batch  x.db \n13 torrust bash \n14 1000  \nend\n"
     assert parse_processes(output) == [
         Process(12, "root", "sqlite3 -batch  x.db"),
         Process(13, "torrust", "bash"),
@@ -48,7 +48,7 @@ def test_parse_processes_output() -> None:
     ]
 
 
-@pytest.mark.parametrize("output", ["12\n", "12 root\n", "pid root x\n", "\n"])
+@pytest.mark.parametrize("output", ["", "12\nend\n", "12 root\nend\n", "pid root x\nend\n", "\nend\n", "12 root x\n"])
 def test_parse_processes_rejects_other_output(output: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_processes(output)

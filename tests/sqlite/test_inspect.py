@@ -117,11 +117,11 @@ def test_sidecars_of_odd_name_are_listed(local_host: Host, tmp_path: Path, name:
     assert list_sidecars(local_host, path) == ["-journal", "-shm"]
 
 
-@pytest.mark.parametrize("output", ["-wal -shm\n", "sh: error\n", "-wal\nx\n"])
+@pytest.mark.parametrize("output", ["", "-wal\n", "-wal -shm\nend\n", "sh: error\nend\n", "-wal\nx\nend\n"])
 def test_parse_sidecars_rejects_other_output(output: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_sidecars(output)
-    assert parse_sidecars("\n".join(SIDECAR_SUFFIXES)) == list(SIDECAR_SUFFIXES)
+    assert parse_sidecars("\n".join([*SIDECAR_SUFFIXES, "end"])) == list(SIDECAR_SUFFIXES)
 
 
 @root_only

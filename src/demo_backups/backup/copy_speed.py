@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from statistics import median
 
 from ..records.record import Record, RunRecord
+from ..remote.answers import parse_count, parse_seconds
 from ..remote.host import Host
 from ..remote.shell import quote
 
@@ -60,10 +61,10 @@ def read_speed_command(source: PurePosixPath, size: int) -> str:
 
 def parse_read_speed(output: str) -> float:
     """Parse bytes per second from the output of `dd`; raises ValueError."""
-    match = re.search(r"^(\d+) bytes.* copied, ([0-9.e-]+) s", output, re.MULTILINE)
+    match = re.search(r"^(\d+) bytes.* copied, ([0-9.e+-]+) s", output, re.MULTILINE)
     if not match or match[1] == "0":
         raise ValueError("no speed in the output of dd")
-    return int(match[1]) / max(float(match[2]), MIN_SECONDS)
+    return parse_count(match[1]) / max(parse_seconds(match[2]), MIN_SECONDS)
 
 
 def find_recorded_speed(records: Iterable[Record], host: str, database: str) -> float | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from ..errors import MissingToolError, StepError
-from ..remote.files import FileWrite, parse_sha256, parse_time, send
+from ..remote.answers import END, parse_line, parse_list, parse_time
+from ..remote.files import FileWrite, parse_sha256, send
 from ..remote.host import Host
 from ..remote.shell import CRON_PATH, quote
 from ..settings import Database
@@ -59,7 +61,8 @@ class Deployment:
 def require_tools(host: Host) -> None:
     """Check that the host has the programs that the script calls; raises MissingToolError."""
     action = "look for the programs that the script calls"
-    missing = host.query(action, missing_tools_command(REQUIRED_TOOLS), root=False).splitlines()
+    answer = host.query(action, missing_tools_command(REQUIRED_TOOLS), root=False)
+    missing = host.parse(action, answer, parse_missing_tools)
     if missing:
         raise MissingToolError(
             f"not installed, or not on cron's PATH: {', '.join(missing)}",
@@ -71,7 +74,15 @@ def require_tools(host: Host) -> None:
 def missing_tools_command(tools: Iterable[str]) -> str:
     """Build the command that prints those programs that a job in a crontab would not find."""
     names = " ".join(tools)
-    return f'PATH={CRON_PATH}; for tool in {names}; do command -v "$tool" >/dev/null || echo "$tool"; done'
+    return f'PATH={CRON_PATH}; for tool in {names}; do command -v "$tool" >/dev/null || echo "$tool"; done; echo {END}'
+
+
+def parse_missing_tools(output: str) -> list[str]:
+    """Parse what `missing_tools_command` printed for REQUIRED_TOOLS; raises ValueError."""
+    missing = parse_list(output)
+    if not set(missing) <= set(REQUIRED_TOOLS):
+        raise ValueError("not a list of the programs that were looked for")
+    return missing
 
 
 def probe_sqlite(host: Host) -> str:
@@ -84,7 +95,15 @@ def probe_sqlite(host: Host) -> str:
             output=result.output,
             advice="install a newer sqlite3",
         )
-    return result.stdout.strip()
+    return host.parse("try sqlite3", result.stdout, parse_sqlite_version)
+
+
+def parse_sqlite_version(output: str) -> str:
+    """Parse the version that sqlite3 printed; raises ValueError."""
+    version = parse_line(output)
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,9}){2,3}", version):
+        raise ValueError(f"{version[:50]!r} is not a version")
+    return version
 
 
 def plan_deployment(host: Host, database: Database, script: Script) -> Deployment:
@@ -118,7 +137,8 @@ def parse_installed(output: str) -> InstalledScript | None:
         return None
     attributes, _, content = output.partition("\n")
     mode, seconds, offset = attributes.split()
-    int(mode, 8)
+    if not re.fullmatch(r"[0-7]{1,4}", mode):
+        raise ValueError(f"{mode[:50]!r} is not a mode")
     return InstalledScript(mode, content.encode("utf-8", "surrogateescape"), parse_time(seconds, offset))
 
 
@@ -146,10 +166,11 @@ def deploy_script(host: Host, deployment: Deployment) -> None:
 
 
 def read_installed_sha256(host: Host, target: PurePosixPath) -> str | None:
-    """Return the SHA-256 of an installed script, in hexadecimal; None where it cannot be read.
+    """Return the SHA-256 of an installed script, in hexadecimal; None if there is none. Raises CouldNotLookError."""
+    path = quote(target)
+    command = f"cd -- {quote(target.parent)} && if [ -e {path} ]; then sha256sum -- {path}; else echo missing; fi"
+    return host.query_parsed(f"read {target}", command, _parse_installed_sha256)
 
-    Raises CouldNotLookError for an answer that is not a SHA-256.
-    """
-    action = f"read {target}"
-    result = host.run(action, f"sha256sum -- {quote(target)}", root=True)
-    return host.parse(action, result.stdout, parse_sha256) if result.ok else None
+
+def _parse_installed_sha256(output: str) -> str | None:
+    return None if output == "missing\n" else parse_sha256(output)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from ..remote.answers import parse_count
 from ..remote.shell import HOME, quote
 
 
@@ -66,7 +67,7 @@ def parse_disks(output: str, count: int) -> list[Disk]:
     disks = []
     for row in output.splitlines()[1:]:
         free, mount = row.split(maxsplit=1)
-        disks.append(Disk(mount, int(free)))
-    if len(disks) != count or any(disk.free < 0 for disk in disks):
+        disks.append(Disk(mount, parse_count(free)))
+    if len(disks) != count:
         raise ValueError(f"not the free space of {count} file systems")
     return disks

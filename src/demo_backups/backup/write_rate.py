@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import PurePosixPath
 
-from ..remote.answers import parse_seconds
+from ..remote.answers import parse_count, parse_seconds
 from ..remote.shell import quote
 
 SAMPLES = 5  # pairs of samples of the commit counters, the two of a pair as close as possible
@@ -74,7 +74,7 @@ def _parse_samples(output: str) -> tuple[float, list[list[int]]]:
     """Parse the time between the first and the last sample, in seconds, and the counters of each sample."""
     lines = output.splitlines()
     times = [parse_seconds(line) for line in lines[::2]]
-    samples = [[int(word) for word in line.split()] for line in lines[1::2]]
+    samples = [[parse_count(word, COUNTER_RANGE) for word in line.split()] for line in lines[1::2]]
     field_counts = {len(sample) for sample in samples}
     if len(times) != len(samples) or field_counts not in ({1}, {SHM_FIELDS}):
         raise ValueError("not a list of counters")

@@ -10,11 +10,12 @@ import hashlib
 import io
 import re
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
 from ..errors import CouldNotLookError, StepError
+from .answers import END, parse_count, parse_list, parse_time
 from .host import Host, Transfer
 from .shell import quote
 
@@ -35,7 +36,7 @@ class File:
     type: str = "f"
 
 
-_PRINT_FILES = r"-printf '%T@ %Tz %s %y %p\0'"
+_PRINT_FILES = rf"-printf '%T@ %Tz %s %y %p\0' && printf {END}"
 
 
 def file_command(path: PurePosixPath) -> str:
@@ -50,23 +51,17 @@ def files_command(folder: PurePosixPath, pattern: str) -> str:
 
 def parse_files(output: str) -> list[File]:
     """Parse what `file_command` or `files_command` printed; times have the server's own offset. Raises ValueError."""
-    *lines, rest = output.split("\0")
-    if rest:
-        raise ValueError(f"the list of files ends in {rest[:100]!r}")
     files = []
-    for line in lines:
-        seconds, offset, size, kind, path = line.split(" ", 4)
-        files.append(File(PurePosixPath(path), int(size), parse_time(seconds, offset), kind))
+    for entry in parse_list(output, "\0"):
+        seconds, offset, size, kind, path = entry.split(" ", 4)
+        files.append(File(PurePosixPath(path), parse_count(size), parse_time(seconds, offset), kind))
     return files
 
 
-def parse_time(seconds: str, offset: str) -> datetime:
-    """Parse seconds since 1970 and an offset such as +0130, as `find` prints them; raises ValueError."""
-    zone = timezone(timedelta(hours=int(offset[:3]), minutes=int(offset[0] + offset[3:5])))
-    try:
-        return datetime.fromtimestamp(float(seconds), zone)
-    except (OverflowError, OSError) as error:
-        raise ValueError(f"{seconds} s is not a time: {error}") from error
+def parse_file(output: str) -> File:
+    """Parse what `file_command` printed; raises ValueError."""
+    (file,) = parse_files(output)
+    return file
 
 
 def stat_file(host: Host, path: PurePosixPath) -> File | None:
@@ -74,7 +69,7 @@ def stat_file(host: Host, path: PurePosixPath) -> File | None:
     action = f"look at {path}"
     result = host.run(action, file_command(path), root=True)
     if result.ok:
-        return host.parse(action, result.stdout, lambda output: parse_files(output)[0])
+        return host.parse(action, result.stdout, parse_file)
     if result.stderr.rstrip().endswith("No such file or directory"):
         return None
     raise CouldNotLookError(f"could not {action}", host=host.name, output=result.output)
@@ -82,7 +77,7 @@ def stat_file(host: Host, path: PurePosixPath) -> File | None:
 
 def parse_sha256(output: str) -> str:
     """Parse the hexadecimal SHA-256 that `sha256sum` printed; raises ValueError."""
-    match = re.match(r"\\?([0-9a-f]{64})\b", output)
+    match = re.match(r"\\?([0-9a-f]{64}) ", output)
     if not match:
         raise ValueError(f"no SHA-256 in {output[:100]!r}")
     return match[1]

@@ -26,6 +26,7 @@ from ..errors import (
     SudoError,
 )
 from ..project import task_command
+from .answers import parse_count, parse_line
 from .exchange import (
     OUTPUT_LIMIT,
     CommandTimeoutError,
@@ -49,6 +50,9 @@ T = TypeVar("T")
 COMMAND_TIMEOUT = 60  # seconds for a query; a command that copies or reads a database gets LONG_TIMEOUT
 LONG_TIMEOUT = 3600
 LONGEST_COMMAND, MOST_COMMANDS = 2000, 100  # characters of a command, and commands, that a record keeps
+LONGEST_ANSWER = 500  # characters of an answer that cannot be parsed, in the error
+# Everything that a function of text can raise: no answer of a host ends in a traceback.
+PARSE_ERRORS = (ValueError, ArithmeticError, LookupError, TypeError, RecursionError, OSError)
 LARGEST_ARGUMENT = 128 * 1024 - 4096  # bytes; Linux takes 128 KiB for one argument (execve(2), MAX_ARG_STRLEN)
 SUDO_ADVICE = "allow it in sudoers, run this task on a terminal, or set use_sudo to false (INVOKE_USE_SUDO=0)"
 SUDO_WITHOUT_PASSWORD = "sudo -n -H -- "
@@ -173,12 +177,21 @@ class Host:
         return self.parse(action, self.query(action, command, advice=advice), parse)
 
     def parse(self, action: str, answer: str, parse: Callable[[str], T]) -> T:
-        """Parse what a command printed; raises CouldNotLookError for an answer that cannot be parsed."""
+        """Parse what a command printed; raises CouldNotLookError for an answer that cannot be parsed.
+
+        The error shows the start of the answer.
+        """
         try:
             return parse(answer)
-        except (ValueError, IndexError, KeyError) as error:
+        except PARSE_ERRORS as error:
+            shown = answer[:LONGEST_ANSWER] + (
+                f"... <{len(answer):,} characters in all>" * (len(answer) > LONGEST_ANSWER)
+            )
+            reason = str(error)[:LONGEST_ANSWER]
             raise CouldNotLookError(
-                f"could not {action}: the answer cannot be parsed", host=self.name, output=f"{answer[:500]}\n({error})"
+                f"could not {action}: the answer cannot be parsed",
+                host=self.name,
+                output=f"{shown or 'no output'}\n({reason})",
             ) from error
 
     def execute(self, action: str, command: str, *, display: str = "") -> str:
@@ -330,7 +343,7 @@ class Host:
         """Find out once how to become root: not at all, by `sudo -n`, or by a password typed on the terminal."""
         if self._root_access is None:
             action = "find out the user id"
-            user_id = self.parse(action, self.query(action, "id -u", root=False), int)
+            user_id = self.parse(action, self.query(action, "id -u", root=False), parse_user_id)
             self._root_access = _RootAccess("") if user_id == 0 else self._try_sudo()
         return self._root_access
 
@@ -352,6 +365,11 @@ class Host:
             f"{shlex.join(['sudo', '-S', '-p', self._prompt, '-H', '--'])} ",
             password.encode("utf-8", "surrogateescape"),
         )
+
+
+def parse_user_id(output: str) -> int:
+    """Parse what `id -u` printed; raises ValueError."""
+    return parse_count(parse_line(output), largest=2**32)
 
 
 def _describe_status(status: int | None) -> str:

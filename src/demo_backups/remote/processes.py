@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from .answers import END, parse_count, parse_list
 from .host import Host
 from .shell import quote
+
+LARGEST_PID = 2**22  # proc(5), pid_max
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,10 @@ def _for_processes_with_open(file: str, do: str) -> str:
 def processes_with_open_command(path: PurePosixPath) -> str:
     """Build the command that prints which processes have a file open."""
     arguments = "$(tr '\\0\\n' '  ' < /proc/$pid/cmdline | cut -c -120)"
-    return _for_processes_with_open(
+    listing = _for_processes_with_open(
         quote(path), f'user=$(stat -c %U -- /proc/$pid 2>/dev/null) && echo "$pid $user {arguments}"; true'
     )
+    return f"set -e; [ -d /proc/self/fd ]; {listing}; echo {END}"
 
 
 def signal_processes_command(file: str, signal: str) -> str:
@@ -66,8 +70,8 @@ def is_locked_command(path: PurePosixPath) -> str:
 
 def parse_processes(output: str) -> list[Process]:
     """Parse what `processes_with_open_command` printed; raises ValueError."""
-    fields = (line.split(" ", 2) for line in output.splitlines())
-    return [Process(int(pid), user, command.strip()) for pid, user, command in fields]
+    fields = (line.split(" ", 2) for line in parse_list(output))
+    return [Process(parse_count(pid, largest=LARGEST_PID), user, command.strip()) for pid, user, command in fields]
 
 
 def processes_with_open(host: Host, path: PurePosixPath) -> list[Process]:

@@ -6,13 +6,14 @@ import enum
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from ..errors import NoDatabaseError, SourceUnavailableError
-from ..remote.answers import parse_yes_no
+from ..errors import CouldNotLookError, NoDatabaseError, SourceUnavailableError
+from ..remote.answers import END, parse_count, parse_list, parse_yes_no
 from ..remote.files import stat_file
 from ..remote.host import COMMAND_TIMEOUT, Host, Result
 from ..remote.shell import quote
 from .command import LOCK_TIMEOUT, AccessError, sqlite_command
 
+MOST_PAGES, LARGEST_PAGE = 2**32 - 2, 65536  # limits.html
 HEADER_BYTES = 100
 MAGIC = b"SQLite format 3\0"
 WAL_VERSION = 2  # the file format versions 18 and 19 of a database in WAL mode
@@ -86,12 +87,12 @@ def sidecar_path(path: PurePosixPath, suffix: str) -> PurePosixPath:
 def sidecars_command(path: PurePosixPath) -> str:
     """Build the command that prints the suffixes of the sidecar files that exist."""
     suffixes = " ".join(SIDECAR_SUFFIXES)
-    return f'for suffix in {suffixes}; do [ ! -e {quote(path)}"$suffix" ] || echo "$suffix"; done'
+    return f'for suffix in {suffixes}; do [ ! -e {quote(path)}"$suffix" ] || echo "$suffix"; done; echo {END}'
 
 
 def parse_sidecars(output: str) -> list[str]:
     """Parse what `sidecars_command` printed; raises ValueError."""
-    suffixes = output.splitlines()
+    suffixes = parse_list(output)
     unknown = set(suffixes) - set(SIDECAR_SUFFIXES)
     if unknown:
         raise ValueError(f"not suffixes of sidecar files: {sorted(unknown)}")
@@ -163,9 +164,7 @@ class DatabaseSummary:
 def parse_summary(output: str) -> DatabaseSummary:
     """Parse what `SUMMARY_STATEMENTS` printed; raises ValueError."""
     page_count, page_size, *tables = output.splitlines()
-    size = int(page_count) * int(page_size)
-    if size < 0:
-        raise ValueError(f"{size} is not a size")
+    size = parse_count(page_count, MOST_PAGES) * parse_count(page_size, LARGEST_PAGE)
     return DatabaseSummary(size, frozenset(tables))
 
 
@@ -183,13 +182,9 @@ def read_summary(host: Host, source: PurePosixPath, header: Header, sidecars: li
     if not result.ok:
         raise _explain_open_failure(host, source, result)
     try:
-        return parse_summary(result.stdout)
-    except ValueError as error:
-        raise SourceUnavailableError(
-            f"the answer of sqlite3 about the source {source} cannot be parsed",
-            host=host.name,
-            output=f"{result.output[:500]}\n({error})",
-        ) from error
+        return host.parse(f"query the source {source}", result.stdout, parse_summary)
+    except CouldNotLookError as error:
+        raise SourceUnavailableError(error.action, host=host.name, output=error.output) from error
 
 
 def _explain_open_failure(host: Host, source: PurePosixPath, result: Result) -> SourceUnavailableError:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from ..errors import JournalModeError
+from ..remote.answers import parse_line
 from ..remote.host import Host, Result
 from ..remote.processes import processes_with_open
 from ..remote.shell import quote
@@ -17,6 +18,8 @@ from .inspect import list_sidecars, read_header, sidecar_path, sidecars_writable
 
 RETRY_TIMEOUT = 60  # seconds for which the change is retried while writers keep the database busy
 LOCKED = (AccessError.BUSY, AccessError.LOCKED)
+
+JOURNAL_MODES = {"delete", "truncate", "persist", "memory", "wal", "off"}  # pragma.html#pragma_journal_mode
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def change_journal_mode(host: Host, database: Database, wal: bool) -> int:
     while True:
         tries += 1
         result = host.run("change the journal mode", command, root=True)
-        if _is_changed(result, wal):
+        if _is_changed(host, result, wal):
             return tries
         if result.status not in LOCKED or time.monotonic() > deadline:
             raise _explain_failure(host, database, result, wal)
@@ -125,9 +128,19 @@ def check_journal_mode(host: Host, database: Database, wal: bool) -> JournalMode
     return mode
 
 
-def _is_changed(result: Result, wal: bool) -> bool:
+def parse_journal_mode(output: str) -> str:
+    """Parse what `PRAGMA journal_mode` printed; raises ValueError."""
+    mode = parse_line(output)
+    if mode not in JOURNAL_MODES:
+        raise ValueError(f"{mode[:50]!r} is not a journal mode")
+    return mode
+
+
+def _is_changed(host: Host, result: Result, wal: bool) -> bool:
     # A pragma that cannot change the mode may print the mode in force and exit with 0.
-    return result.ok and result.stdout.strip() == ("wal" if wal else "delete")
+    if not result.ok:
+        return False
+    return host.parse("change the journal mode", result.stdout, parse_journal_mode) == ("wal" if wal else "delete")
 
 
 def _explain_failure(host: Host, database: Database, result: Result, wal: bool) -> JournalModeError:

@@ -1,0 +1,148 @@
+"""Answers that no host should give: nothing, garbage, huge numbers, half lines. Each is an error, and none a fact."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import PurePosixPath
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from demo_backups.backup import catalog, copy_speed, deploy, disk_space, run, write_rate
+from demo_backups.errors import COULD_NOT_LOOK, BackupsError, CouldNotLookError
+from demo_backups.remote import answers, files, jobs, processes
+from demo_backups.remote import host as host_module
+from demo_backups.remote.host import LONGEST_ANSWER, Host, Result, Transfer
+from demo_backups.settings import Settings
+from demo_backups.sqlite import inspect, journal_mode
+
+SEED = settings(derandomize=True, max_examples=200, deadline=None)
+PATH = PurePosixPath("/srv/x.db")
+FILE_LINE = "1700000000.5 +0130 4096 f /srv/backup_2026-01-31_12-00-00.db\0"
+DD = "1+0 records in\n1+0 records out\n4096 bytes (4.1 kB, 4.0 KiB) copied, 0.5 s, 8.2 kB/s\n"
+
+# Parsers of answers, each with an answer that it accepts.
+PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
+    "yes or no": (answers.parse_yes_no, "yes\n"),
+    "seconds": (answers.parse_seconds, "1700000000.5\n"),
+    "list": (answers.parse_list, "a\nb\nend\n"),
+    "files": (files.parse_files, f"{FILE_LINE}{FILE_LINE}end"),
+    "file": (files.parse_file, f"{FILE_LINE}end"),
+    "sha256": (files.parse_sha256, f"{'0' * 64}  -\n"),
+    "processes": (processes.parse_processes, "12 root sqlite3 x\n13 o'x \nend\n"),
+    "user id": (host_module.parse_user_id, "1000\n"),
+    "sidecars": (inspect.parse_sidecars, "-wal\n-shm\nend\n"),
+    "header": (lambda output: inspect.parse_header(output, 100), " 53" * 100),
+    "summary": (inspect.parse_summary, "3\n4096\na\nb\n"),
+    "owners": (journal_mode.parse_owners, "root:root\n"),
+    "journal mode": (journal_mode.parse_journal_mode, "wal\n"),
+    "missing tools": (deploy.parse_missing_tools, "sqlite3\nend\n"),
+    "version": (deploy.parse_sqlite_version, "3.40.1\n"),
+    "installed script": (deploy.parse_installed, "755 1700000000.5 +0000\n#!/bin/sh\n"),
+    "disks": (lambda output: disk_space.parse_disks(output, 2), "Avail Mounted on\n10 /\n20 /srv/a b\n"),
+    "read speed": (copy_speed.parse_read_speed, DD),
+    "write rate": (lambda output: write_rate.parse_write_rate(output, 4096), "1.0\n5\n2.0\n6\n"),
+    "job": (jobs.parse_job, ""),
+    "status": (jobs.parse_status, "ended\n0 2.0\n\n3.0\n1.0\n2\nok"),
+}
+
+
+@pytest.mark.parametrize(("parse", "answer"), PARSERS.values(), ids=PARSERS)
+def test_parser_accepts_its_own_answer(parse: Callable[[str], Any], answer: str) -> None:
+    parse(answer)
+
+
+@st.composite
+def damaged(draw: st.DrawFn, answer: str) -> str:
+    """An answer of which a part was replaced by something else."""
+    start = draw(st.integers(0, len(answer)))
+    end = draw(st.integers(start, len(answer)))
+    odd = st.sampled_from(
+        ["\0", "\n", " ", "-1", "9" * 30, "1e999", "nan", "inf", "٣", "\udcff", "9" * 5000, "{" * 2000]
+    )
+    return answer[:start] + draw(st.one_of(odd, st.text(max_size=20))) + answer[end:]
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_parser_raises_nothing_but_valueerror(name: str) -> None:
+    parse, answer = PARSERS[name]
+
+    @SEED
+    @given(st.one_of(st.text(max_size=200), damaged(answer)))
+    @example("")
+    @example("\0")
+    @example("9" * 5000)
+    def check(output: str) -> None:
+        try:
+            repr(parse(output))
+        except ValueError as error:
+            str(error)
+
+    check()
+
+
+# --- facts ----------------------------------------------------------------------------------------------------------
+
+ANSWERS = {
+    "nothing": "",
+    "an empty line": "\n",
+    "words": "Welcome! today\nreally\n",
+    "NUL": "\0",
+    "a huge number": "9" * 5000,
+    "a negative number": "-1\n",
+    "not UTF-8": "\udcff\udcfe\n",
+    "half of a line": "1700000000.5 +01",
+    "escape sequences": "\x1b]0;title\x07\x1b[2J\n",
+    "too much": "yes\n" * 100_000,
+}
+
+
+def facts(project_settings: Settings) -> dict[str, Callable[[Host], Any]]:
+    """Everything that is read from a host by one command, but for the text of a crontab."""
+    database = project_settings.database("index")
+    header = inspect.Header(4096, False, 4096)
+    job = jobs.Job(jobs.BACKUP, "index", "true", "/srv/x.db", 1, started=1.0)
+    return {
+        "backups": lambda host: catalog.list_backups(host, database),
+        "hidden backup": lambda host: catalog.has_hidden_backup(host, database),
+        "file": lambda host: files.stat_file(host, PATH),
+        "processes": lambda host: processes.processes_with_open(host, PATH),
+        "sidecars": lambda host: inspect.list_sidecars(host, PATH),
+        "writable": lambda host: inspect.sidecars_writable(host, PATH),
+        "summary": lambda host: inspect.read_summary(host, PATH, header, []),
+        "tools": deploy.require_tools,
+        "version": deploy.probe_sqlite,
+        "installed": lambda host: deploy.read_installed(host, database),
+        "installed SHA-256": lambda host: deploy.read_installed_sha256(host, PATH),
+        "lock wait": lambda host: run.lock_wait(host, job, PATH),
+        "journal mode": lambda host: journal_mode.change_journal_mode(host, database, True),
+        "root": lambda host: host._find_root_access(),
+    }
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+def test_hostile_answer_is_no_fact(
+    local_host: Host, project_settings: Settings, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    def stream(self: Host, action: str, command: str, **options: Any) -> Transfer:
+        return Transfer(Result(0, answer, ""), 0, "", True)
+
+    monkeypatch.setattr(Host, "stream", stream)
+    local_host.use_sudo = True
+    for name, read in facts(project_settings).items():
+        with pytest.raises(CouldNotLookError) as caught:
+            print(name, read(local_host))
+        assert caught.value.exit_code == COULD_NOT_LOOK
+        assert len(str(caught.value)) < 3 * LONGEST_ANSWER + 1000, name
+
+
+def test_any_error_of_a_parser_is_translated(local_host: Host) -> None:
+    def overflow(answer: str) -> float:
+        return float(int(answer))
+
+    for parse in (overflow, lambda answer: answer[10_000], lambda answer: 1 / 0, lambda answer: answer + 1):  # type: ignore[operator]
+        with pytest.raises(BackupsError) as caught:
+            local_host.parse("count", "9" * 4000, parse)
+        assert caught.value.exit_code == COULD_NOT_LOOK
