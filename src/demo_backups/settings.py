@@ -81,6 +81,14 @@ def _git_name(text: str) -> str:
     return text
 
 
+def _issue_number(value: Any) -> int:
+    # An environment variable can only be text.
+    match = re.fullmatch(r"#?([1-9][0-9]{0,9})", str(value)) if not isinstance(value, bool) else None
+    if match is None:
+        raise ValueError(f"{value!r} is not the number of an issue")
+    return int(match[1])
+
+
 def _prefix(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", text):
         raise ValueError(f"{text!r} must consist of letters, digits, '_' and '-'")
@@ -125,6 +133,7 @@ Seconds = Annotated[float, BeforeValidator(_seconds)]
 Paths = Annotated[tuple[str, ...], BeforeValidator(_paths)]
 Message = Annotated[Text, AfterValidator(_message)]
 GitName = Annotated[Text, AfterValidator(_git_name)]
+IssueNumber = Annotated[int, BeforeValidator(_issue_number)]
 
 
 class _Model(BaseModel):
@@ -159,9 +168,11 @@ class ReleaseSettings(_Model):
 
     repository: LocalPath | None
     remote: GitName
+    base_remote: GitName | None
     base: GitName
     branch: GitName
     title: Text
+    closes: IssueNumber | None
     commits: CommitSettings
     docs: Paths
 

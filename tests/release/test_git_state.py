@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ import pytest
 from demo_backups.errors import CouldNotLookError
 from demo_backups.release.git_state import (
     LocalState,
-    MergeState,
     RemoteState,
     find_changed_files,
     read_local_state,
@@ -333,38 +331,10 @@ def test_comparison_that_git_cannot_make(compared: ReleaseRepository, monkeypatc
 
 
 def test_remote_state_follows_the_push(release_branch: ReleaseRepository) -> None:
-    url = str(release_branch.remote)
-    assert read_remote_state(release_branch.checkout()) == RemoteState(url)
+    url, base = str(release_branch.remote), release_branch.git("rev-parse", "main")
+    assert read_remote_state(release_branch.checkout()) == RemoteState(url, None, base)
     check_result(release_branch.run_task("push"), 0)
     commit = release_branch.git("rev-parse", "HEAD")
-    assert read_remote_state(release_branch.checkout()) == RemoteState(url, commit)
+    assert read_remote_state(release_branch.checkout()) == RemoteState(url, commit, base)
     release_branch.git("remote", "remove", "origin")
     assert read_remote_state(release_branch.checkout()) == RemoteState(None)
-
-
-def test_merged_when_base_has_all_commits(release_branch: ReleaseRepository) -> None:
-    for task in ("commit-index-backup", "commit-tracker-backup"):
-        check_result(release_branch.run_task(task), 0)
-    release_branch.git("push", "-q", "origin", f"{BRANCH}:main")
-    assert read_remote_state(release_branch.checkout()).merge_state is MergeState.NOT_MERGED
-    check_result(release_branch.run_task("commit-docs"), 0)
-    release_branch.git("push", "-q", "origin", f"{BRANCH}:main")
-    assert read_remote_state(release_branch.checkout()).merge_state is MergeState.MERGED
-
-
-def test_merge_state_needs_the_commits(release_repository: ReleaseRepository) -> None:
-    release_repository.push_from_other_clone("other.txt", "x\n", branch="main")
-    assert read_remote_state(release_repository.checkout()).merge_state is MergeState.UNKNOWN
-    release_repository.git("fetch", "-q")
-    assert read_remote_state(release_repository.checkout()).merge_state is MergeState.NOT_MERGED
-
-
-def test_merge_state_in_shallow_clone(release_branch: ReleaseRepository, tmp_path: Path) -> None:
-    for task in ("commit-index-backup", "commit-tracker-backup", "commit-docs"):
-        check_result(release_branch.run_task(task), 0)
-    release_branch.git("push", "-q", "origin", f"{BRANCH}:main")
-    release_branch.git("clone", "-q", "--depth", "1", release_branch.remote.as_uri(), str(tmp_path / "shallow"))
-    checkout = replace(release_branch.checkout(), path=tmp_path / "shallow")
-    assert read_remote_state(checkout).merge_state is MergeState.UNKNOWN
-    release_branch.git("fetch", "-q", "--unshallow", cwd=checkout.path)
-    assert read_remote_state(checkout).merge_state is MergeState.MERGED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,7 +17,8 @@ from demo_backups.backup.script_lint import LintResult
 from demo_backups.records.check import Check, Outcome
 from demo_backups.records.record import Record, VerificationDetails, new_record
 from demo_backups.release.facts import CronState, DatabaseFacts, HostFacts, ReleaseFacts, Unavailable
-from demo_backups.release.git_state import LocalState, MergeState, RemoteState
+from demo_backups.release.git_state import LocalState, RemoteState
+from demo_backups.release.merge_state import Merge, MergeState
 from demo_backups.release.plan import PHASES, Mark, Plan, make_plan, mark_steps
 from demo_backups.release.pull_request import PullRequest, PullRequestState, Review
 from demo_backups.release.steps import Observation, State, Step
@@ -77,13 +79,16 @@ def all_done(settings: Settings) -> ReleaseFacts:
 
     return ReleaseFacts(
         host=HOST,
+        checkout=Path("/srv/checkout"),
         release=release,
         files=files,
+        scripts={"index": "index.sh", "tracker": "tracker.sh"},
         databases={name: database(name) for name in DATABASES},
         docs=dict.fromkeys(release.docs),
         records=[rehearsal("index"), *(verification(name) for name in DATABASES)],
         local=local,
-        remote=RemoteState("git@github.com:torrust/demo.git", local.branch_commit, merge_state=MergeState.MERGED),
+        remote=RemoteState("git@github.com:torrust/demo.git", local.branch_commit),
+        merge=Merge(MergeState.MERGED),
         pull_request=PullRequest(URL, PullRequestState.MERGED, Review.APPROVED),
     )
 
@@ -114,18 +119,26 @@ def remote(**changes: Any) -> Change:
 
 
 def not_merged(facts: ReleaseFacts) -> ReleaseFacts:
-    assert isinstance(facts.remote, RemoteState)
     return replace(
         facts,
-        remote=replace(facts.remote, merge_state=MergeState.NOT_MERGED),
+        merge=Merge(MergeState.NOT_MERGED),
         pull_request=PullRequest(URL, PullRequestState.OPEN, Review.APPROVED),
     )
+
+
+DOUBT = "merged, or not started"
+
+
+def merge(state: MergeState, **changes: Any) -> Change:
+    return fact("merge", Merge(state, DOUBT if state is MergeState.UNKNOWN else "", **changes))
 
 
 def request(state: str, review: str) -> Change:
     """Set a pull request, by the names of its state and its review."""
     request = PullRequest(URL, PullRequestState[state.upper()], Review[review.upper()])
-    return lambda facts: replace(not_merged(facts), pull_request=request)
+    # By contents alone, a merge with changes is unknown.
+    by_content = Merge(MergeState.UNKNOWN if state == "merged" else MergeState.NOT_MERGED, DOUBT)
+    return lambda facts: replace(not_merged(facts), pull_request=request, merge=by_content)
 
 
 def fact(name: str, value: Any) -> Change:
@@ -153,7 +166,8 @@ def without_commit(part: str) -> Change:
         assert isinstance(facts.local, LocalState)
         left = dict(facts.local.commits)
         del left[getattr(facts.release.commits, part)]
-        return local(commits=left)(facts)
+        changed = facts.local.changed_files | set(facts.files[part])
+        return local(commits=left, changed_files=changed)(facts)
 
     return change
 
@@ -266,7 +280,7 @@ def test_plan_has_four_phases(facts: ReleaseFacts) -> None:
 def test_json_has_documented_shape(facts: ReleaseFacts) -> None:
     facts = combine(server_unavailable, remote(branch_commit="b" * 40), request("open", "none"))(facts)
     printed = json.loads(json.dumps(make_plan(facts).as_json()))
-    assert set(printed) == {"host", "phases"}
+    assert set(printed) == {"host", "checkout", "phases"}
     assert printed["host"] == HOST
     steps = [step for phase in printed["phases"] for step in phase["steps"]]
     assert len(steps) == 18
@@ -302,6 +316,7 @@ def test_new_release_starts_with_unblocked_steps(facts: ReleaseFacts) -> None:
 
 
 NOT_ENABLED = on_host("index", cron=CronState.NOT_ENABLED)
+NO_COMMITS = local(has_no_commits=True, commits={})
 QUICK = VerificationDetails(quick=True)
 NO_BACKUP = ("index-run", TO_DO, "not made a backup")
 STARTED_BEFORE = replace(backup_of("index", SINCE - timedelta(seconds=2)), modified=CREATED)
@@ -327,7 +342,7 @@ STEPS: list[tuple[Change, str, Mark, str]] = [
     ),
     (combine(local(current_branch="main"), request("merged", "none")), "branch", DONE, "merged"),
     (
-        combine(local(current_branch="main"), fact("remote", RemoteState("u", None, MergeState.MERGED))),
+        combine(local(current_branch="main"), merge(MergeState.MERGED)),
         "branch",
         DONE,
         "merged",
@@ -421,6 +436,37 @@ STEPS: list[tuple[Change, str, Mark, str]] = [
     ),
     (fact("docs", {"a.md": "is missing"}), "docs-commit", OUT_OF_ORDER, "abc1234"),
     (fact("local", UNAVAILABLE), "docs-commit", UNKNOWN, "cannot connect"),
+    (combine(without_commit("docs"), local(changed_files=frozenset())), "docs-commit", DONE, "nothing to commit"),
+    (
+        combine(NOT_ENABLED, without_commit("index"), local(changed_files=frozenset())),
+        "index-commit",
+        BLOCKED,
+        "nothing to commit",
+    ),
+    (
+        combine(
+            without_commit("docs"), local(file_commits={"AGENTS.md": ("def5678", "wip")}, changed_files=frozenset())
+        ),
+        "docs-commit",
+        DONE,
+        "def5678 'wip'",
+    ),
+    (combine(NO_COMMITS, remote(branch_commit=None)), "push", DONE, "nothing to push"),
+    (combine(NO_COMMITS, fact("pull_request", None)), "open-pr", DONE, "nothing to merge"),
+    (combine(NO_COMMITS, fact("pull_request", None)), "merge", DONE, "nothing to merge"),
+    *(
+        (combine(change, fact("pull_request", UNAVAILABLE), merge(MergeState.UNKNOWN)), name, UNKNOWN, DOUBT)
+        for change, name in [
+            (local(current_branch="main"), "branch"),
+            (local(current_branch="main", branch_commit=None), "branch"),
+            (local(current_branch="main", branch_commit=None, commits={}), "index-commit"),
+            (remote(branch_commit=None), "push"),
+            (remote(branch_commit="b" * 40), "push"),
+        ]
+    ),
+    (combine(merge(MergeState.MERGED), fact("pull_request", None)), "open-pr", DONE, "merged into main"),
+    (combine(merge(MergeState.MERGED), fact("pull_request", UNAVAILABLE)), "review", DONE, "merged into main"),
+    (combine(request("closed", "none"), merge(MergeState.MERGED)), "open-pr", DONE, "merged into main"),
     (local(), "push", DONE, "on origin"),
     (combine(local(), fact("local", UNAVAILABLE)), "push", UNKNOWN, "cannot connect"),
     (combine(request("open", "none"), fact("remote", UNAVAILABLE)), "push", UNKNOWN, "cannot connect"),
@@ -433,7 +479,7 @@ STEPS: list[tuple[Change, str, Mark, str]] = [
     (combine(not_merged, fact("pull_request", UNAVAILABLE)), "open-pr", UNKNOWN, "cannot connect"),
     (combine(not_merged, fact("pull_request", None)), "open-pr", TO_DO, "there is no pull request"),
     (combine(remote(branch_commit=None), fact("pull_request", None)), "open-pr", BLOCKED, "there is no pull request"),
-    (request("closed", "none"), "open-pr", TO_DO, f"{URL} (closed)"),
+    (request("closed", "none"), "open-pr", TO_DO, f"{URL} (closed without a merge)"),
     (request("open", "none"), "open-pr", DONE, f"{URL} (open)"),
     (remote(branch_commit=None), "open-pr", OUT_OF_ORDER, f"{URL} (open)"),
     (combine(not_merged, fact("pull_request", UNAVAILABLE)), "review", UNKNOWN, "cannot connect"),
@@ -447,30 +493,28 @@ STEPS: list[tuple[Change, str, Mark, str]] = [
     (request("open", "none"), "merge", BLOCKED, "not in main"),
     (request("merged", "none"), "merge", DONE, "merged into main"),
     (
-        combine(request("open", "none"), remote(merge_state=MergeState.MERGED), request("open", "none")),
+        combine(request("open", "none"), merge(MergeState.UNKNOWN)),
         "merge",
         BLOCKED,
         "not in main",
     ),
-    (combine(request("open", "approved"), fact("remote", UNAVAILABLE)), "merge", UNKNOWN, "cannot connect"),
+    (combine(request("open", "approved"), fact("remote", UNAVAILABLE)), "merge", TO_DO, "not in main"),
     (combine(request("merged", "approved"), fact("remote", UNAVAILABLE)), "merge", DONE, "merged into main"),
     (
-        combine(
-            remote(merge_state=MergeState.UNKNOWN), request("open", "approved"), remote(merge_state=MergeState.UNKNOWN)
-        ),
+        combine(request("open", "approved"), merge(MergeState.UNKNOWN)),
         "merge",
         TO_DO,
         "not in main",
     ),
     (
-        combine(remote(merge_state=MergeState.UNKNOWN), fact("pull_request", UNAVAILABLE)),
+        combine(merge(MergeState.UNKNOWN), fact("pull_request", UNAVAILABLE)),
         "merge",
         UNKNOWN,
-        "git fetch origin",
+        DOUBT,
     ),
-    (fact("pull_request", UNAVAILABLE), "merge", DONE, "merged into main"),
+    (combine(merge(MergeState.MERGED), fact("pull_request", UNAVAILABLE)), "merge", DONE, "merged into main"),
     (
-        fact("pull_request", PullRequest(URL, PullRequestState.OPEN, Review.NONE)),
+        combine(request("open", "none"), merge(MergeState.MERGED)),
         "merge",
         OUT_OF_ORDER,
         "merged into main",
@@ -484,7 +528,7 @@ STEPS: list[tuple[Change, str, Mark, str]] = [
     ids=[f"{number}-{name}-{mark.value}" for number, (_, name, mark, _) in enumerate(STEPS)],
 )
 def test_facts_decide_mark(facts: ReleaseFacts, change: Change, name: str, mark: Mark, details: str) -> None:
-    step = make_plan(change(facts)).step(name)
+    step = make_plan(change(not_merged(facts))).step(name)
     assert (step.mark, details in step.details) == (mark, True), step
 
 
@@ -510,7 +554,8 @@ def test_table_covers_every_mark() -> None:
 def test_no_network_makes_remote_steps_unknown(
     facts: ReleaseFacts,
 ) -> None:
-    facts = combine(server_unavailable, fact("remote", UNAVAILABLE), fact("pull_request", UNAVAILABLE))(facts)
+    unavailable = (fact(name, UNAVAILABLE) for name in ("remote", "merge", "pull_request"))
+    facts = combine(server_unavailable, *unavailable)(facts)
     plan = make_plan(facts)
     on_the_server = {"index-deploy", "index-run", "index-verify", "index-enable", "tracker-deploy", "tracker-test"}
     unseen = {*on_the_server, "push", "open-pr", "review", "merge"}
@@ -523,7 +568,7 @@ def test_notes_have_each_error_once(facts: ReleaseFacts) -> None:
     assert plan.notes == [UNAVAILABLE.error, "passed over: x.json: it is empty"]
 
 
-@pytest.mark.parametrize("name", ["records", "local", "remote", "pull_request"])
+@pytest.mark.parametrize("name", ["records", "local", "remote", "merge", "pull_request"])
 def test_unavailable_fact_is_noted(facts: ReleaseFacts, name: str) -> None:
     assert make_plan(fact(name, UNAVAILABLE)(facts)).notes == [UNAVAILABLE.error]
 
@@ -583,7 +628,7 @@ def test_open_review_blocks_release(facts: ReleaseFacts) -> None:
 )
 def test_only_passed_test_of_script_counts(facts: ReleaseFacts, stored: list[Record], mark: Mark) -> None:
     others_of_it = [verification(name) for name in DATABASES]
-    assert make_plan(records(*stored, *others_of_it)(facts)).step("index-test").mark is mark
+    assert make_plan(records(*stored, *others_of_it)(not_merged(facts))).step("index-test").mark is mark
 
 
 # --- the backup that this script made, and its verification ----------------------------------------------------------
@@ -601,7 +646,9 @@ def test_only_passed_test_of_script_counts(facts: ReleaseFacts, stored: list[Rec
 def test_backup_must_follow_deployment(facts: ReleaseFacts, after: timedelta, mark: Mark) -> None:
     file = backup_of("index", SINCE + after)
     plan = make_plan(
-        combine(on_host("index", backups=[file]), records(rehearsal("index"), verification("index", file)))(facts)
+        combine(not_merged, on_host("index", backups=[file]), records(rehearsal("index"), verification("index", file)))(
+            facts
+        )
     )
     assert plan.step("index-run").mark is mark
     assert plan.step("index-verify").mark is (DONE if mark is DONE else BLOCKED)
@@ -609,7 +656,7 @@ def test_backup_must_follow_deployment(facts: ReleaseFacts, after: timedelta, ma
 
 def test_new_deployment_invalidates_older_backups(facts: ReleaseFacts) -> None:
     again = InstalledScript("755", script_of("index").content, CREATED + timedelta(seconds=1))
-    plan = make_plan(on_host("index", script=again)(facts))
+    plan = make_plan(on_host("index", script=again)(not_merged(facts)))
     assert (plan.step("index-deploy").mark, plan.step("index-run").mark) == (DONE, TO_DO)
     assert plan.step("index-verify").mark is BLOCKED
     assert plan.step("index-enable").mark is OUT_OF_ORDER
@@ -643,7 +690,7 @@ def test_new_deployment_invalidates_older_backups(facts: ReleaseFacts) -> None:
     ],
 )
 def test_last_verification_of_file_counts(facts: ReleaseFacts, stored: list[Record], mark: Mark, details: str) -> None:
-    facts = combine(NOT_ENABLED, records(rehearsal("index"), *stored))(facts)
+    facts = combine(not_merged, NOT_ENABLED, records(rehearsal("index"), *stored))(facts)
     step = make_plan(facts).step("index-verify")
     assert (step.mark, details in step.details) == (mark, True), step
 
@@ -669,7 +716,9 @@ def test_newest_backup_needs_verification_without_cron(
     facts: ReleaseFacts, cron: CronState | Unavailable, stored: list[Record], mark: Mark
 ) -> None:
     facts = combine(
-        on_host("index", backups=[NEWER, backup_of("index")], cron=cron), records(rehearsal("index"), *stored)
+        not_merged,
+        on_host("index", backups=[NEWER, backup_of("index")], cron=cron),
+        records(rehearsal("index"), *stored),
     )(facts)
     assert make_plan(facts).step("index-verify").mark is mark
 
@@ -698,8 +747,9 @@ def test_wrong_local_clock_changes_no_mark(facts: ReleaseFacts, change: Change, 
 def ways_to_be_merged() -> Iterator[Change]:
     yield combine(
         local(),
-        fact("remote", RemoteState("u", "a" * 40, merge_state=MergeState.MERGED)),
+        merge(MergeState.MERGED),
         fact("pull_request", UNAVAILABLE),
+        merge(MergeState.MERGED),
     )
     yield request("merged", "approved")
     yield combine(request("merged", "approved"), fact("remote", UNAVAILABLE))
@@ -713,6 +763,80 @@ def test_merged_release_needs_no_branch(facts: ReleaseFacts, way: Change, branch
     plan = make_plan(way(local(current_branch="main", branch_commit=branch)(facts)))
     assert {plan.step(name).mark for name in ("branch", "push", "merge")} == {DONE}
     assert plan.next is None
+
+
+def merged_later(facts: ReleaseFacts, **changes: Any) -> ReleaseFacts:
+    """A merged release without its branch and without gh, on the base branch."""
+    start = combine(local(current_branch="main", branch_commit=None, commits={}), fact("pull_request", UNAVAILABLE))
+    return merge(MergeState.MERGED, **changes)(start(facts))
+
+
+AGAIN = InstalledScript("755", script_of("index").content, CREATED + timedelta(days=9))
+OF_SCRIPT = {"script_sha256": script_of("index").sha256}
+VERIFIED = verification("index", **OF_SCRIPT)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (on_host("index", script=AGAIN), {}),
+        (on_host("index", backups=[]), {}),
+        (on_host("index", backups=[backup_of("index", CREATED + timedelta(days=9))]), {}),
+        (
+            on_host("index", backups=[backup_of("index", CREATED + timedelta(days=9))], cron=CronState.NOT_ENABLED),
+            {"index-enable": TO_DO},
+        ),
+        (
+            combine(on_host("index", script=AGAIN), records(rehearsal("index"), verification("tracker"))),
+            {"index-run": UNKNOWN, "index-verify": UNKNOWN},
+        ),
+        (
+            combine(on_host("index", script=AGAIN), records(rehearsal("index"), replace(VERIFIED, exit_status=1))),
+            {"index-run": UNKNOWN, "index-verify": TO_DO, "index-enable": OUT_OF_ORDER},
+        ),
+        (records(VERIFIED, verification("tracker")), {"index-test": UNKNOWN}),
+        (fact("docs", {"AGENTS.md": "is missing"}), {"docs": TO_DO, "docs-commit": OUT_OF_ORDER}),
+    ],
+    ids=["newer script", "rotated", "newer backup", "disabled", "no record", "failed", "no test", "docs"],
+)
+def test_only_contents_reopen_merged_release(facts: ReleaseFacts, change: Change, expected: dict[str, Mark]) -> None:
+    stored = records(rehearsal("index"), VERIFIED, verification("tracker"))(facts)
+    plan = make_plan(merged_later(change(stored)))
+    required = {step.name: step.mark for step in plan.steps if not step.optional and step.mark is not DONE}
+    assert {name: mark for name, mark in required.items() if name in expected or mark is TO_DO} == expected
+
+
+def test_outdated_checkout_of_merged_release_is_done(facts: ReleaseFacts) -> None:
+    changes = (
+        database("index", script=script_of("index", "old"), lint=failed("uses cp")),
+        fact("docs", {"AGENTS.md": "does not describe .backup"}),
+        records(rehearsal("index"), verification("index"), verification("tracker")),
+    )
+    name = hashlib.sha1(b"blob 13\0" + script_of("index").content, usedforsecurity=False).hexdigest()
+    assert len(script_of("index").content) == 13
+    released = {"index.sh": frozenset({name})}
+    facts = merged_later(
+        combine(*changes)(facts), outdated_files=frozenset({"index.sh", "AGENTS.md"}), released=released
+    )
+    plan = make_plan(facts)
+    assert others(plan) == {}
+    assert "git pull" in plan.step("index-script").details
+
+
+def test_edit_on_branch_reopens_its_commit(facts: ReleaseFacts) -> None:
+    edited = local(changed_files=frozenset({"index.sh"}))(facts)
+    plan = make_plan(merge(MergeState.MERGED, edited_files=frozenset({"index.sh"}))(edited))
+    assert plan.step("index-commit").mark is TO_DO
+    on_main = local(current_branch="main", changed_files=frozenset({"index.sh"}))(facts)
+    plan = make_plan(merge(MergeState.MERGED, edited_files=frozenset({"index.sh"}))(on_main))
+    assert plan.step("index-commit").mark is DONE
+
+
+def test_pull_request_of_earlier_branch_does_not_count(facts: ReleaseFacts) -> None:
+    facts = combine(request("merged", "approved"), merge(MergeState.NOT_MERGED))(facts)
+    assert not facts.is_merged
+    assert isinstance(facts.pull_request, PullRequest)
+    assert replace(facts, pull_request=replace(facts.pull_request, has_branch=True)).is_merged
 
 
 def test_squash_merge_completes_release(facts: ReleaseFacts) -> None:

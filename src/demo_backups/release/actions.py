@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from ..errors import CouldNotLookError, StepError
@@ -26,7 +27,7 @@ from .plan import Mark, Plan, make_plan
 from .pull_request import compare_url, plan_pull_request
 from .report.page import Page, build_page
 from .report.render import render_markdown
-from .repository import Change, Checkout, apply, commit_part, open_checkout
+from .repository import Change, Checkout, apply, commit_part, open_checkout, open_release_checkout
 
 
 def observe_report(settings: Settings) -> Page:
@@ -44,46 +45,44 @@ def observe_report(settings: Settings) -> Page:
 
 def branch(settings: Settings, out: Console, dry_run: bool = False) -> None:
     """Switch to the branch of the release, and create it if it does not exist; raises StepError."""
-    checkout = open_checkout(settings)
+    checkout = open_release_checkout(settings)
     _apply(checkout, plan_branch(checkout), out, dry_run)
 
 
 def commit(settings: Settings, part: str, out: Console, dry_run: bool = False) -> None:
     """Commit the files of a part of the release, and nothing else; raises StepError."""
-    checkout = open_checkout(settings)
+    checkout = open_release_checkout(settings)
     files, message = commit_part(settings, part)
     _apply(checkout, plan_commit(checkout, files, message), out, dry_run)
 
 
 def push(settings: Settings, out: Console, dry_run: bool = False) -> None:
     """Push the branch, never by force; raises StepError."""
-    checkout = open_checkout(settings)
+    checkout = open_release_checkout(settings)
     _apply(checkout, plan_push(checkout), out, dry_run)
 
 
 def open_pr(settings: Settings, out: Console, dry_run: bool = False) -> None:
-    """Open the pull request with the report as its text.
+    """Open the pull request with the report as its text, or update the text of an open one; print its address.
 
-    Raises StepError if the branch is not pushed. If `gh` cannot open it, prints the text and raises CouldNotLookError
-    with the page on which it can be opened by hand.
+    Raises StepError if the branch is not pushed, or the pull request was closed. If `gh` cannot be used, prints the
+    text and raises CouldNotLookError with the page on which it can be opened by hand.
     """
-    checkout = open_checkout(settings)
+    checkout = open_release_checkout(settings)
     require_pushed(checkout)
-    change = try_fact(lambda: plan_pull_request(checkout))
-    if isinstance(change, Change) and not change.is_needed:
-        _apply(checkout, change, out, dry_run)
-        return
-    body = render_markdown(observe_report(settings))
-    if dry_run or isinstance(change, Unavailable):
-        out.say(body)
+    text = render_markdown(observe_report(settings))
+    change = try_fact(lambda: plan_pull_request(checkout, text), CouldNotLookError)
     if isinstance(change, Unavailable):
+        out.say(text)
         page = compare_url(checkout) or "the page of the repository (the remote is not on github.com)"
         raise CouldNotLookError(
             "the pull request was not opened",
             output=change.error,
             advice=f"fix that, or open it by hand with the text above: {page}",
         )
-    _apply(checkout, replace(change, stdin=body), out, dry_run)
+    if dry_run and change.is_needed:
+        out.say(change.stdin or "")
+    _apply(checkout, change, out, dry_run)
 
 
 def _apply(checkout: Checkout, change: Change, out: Console, dry_run: bool) -> None:
@@ -91,8 +90,8 @@ def _apply(checkout: Checkout, change: Change, out: Console, dry_run: bool) -> N
         commands = "\n".join(f"  {shlex.join(command)}" for command in change.commands)
         out.say(f"would run in {checkout.path}:\n{commands}")
         return
-    apply(checkout, change)
-    out.say(change.summary)
+    address = re.search(r"^https?://\S+$", apply(checkout, change), re.MULTILINE)
+    out.say(f"{change.summary}: {address[0]}" if address else change.summary)
 
 
 # --- the actions of the plan ----------------------------------------------------------------------------------------

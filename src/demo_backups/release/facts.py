@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from ..backup.script import InstalledScript, Script
@@ -11,7 +12,8 @@ from ..backup.script_lint import LintResult
 from ..records.record import Record
 from ..remote.files import File
 from ..settings import ReleaseSettings
-from .git_state import LocalState, MergeState, RemoteState
+from .git_state import LocalState, RemoteState, normalize_path
+from .merge_state import Merge, MergeState, is_object
 from .pull_request import PullRequest, PullRequestState
 
 T = TypeVar("T")
@@ -61,29 +63,72 @@ class DatabaseFacts:
 class ReleaseFacts:
     """All facts of a release.
 
-    `files` are the files of each commit. `docs` has, for each documentation file, what is wrong with it, or None.
+    `checkout` is the directory that they are about. `files` are the files of each commit, and `scripts` the script of
+    each database. `docs` has, for each documentation file, what is wrong with it, or None.
     """
 
     host: str
+    checkout: Path
     release: ReleaseSettings
     files: dict[str, tuple[str, ...]]
+    scripts: dict[str, str]
     databases: dict[str, DatabaseFacts]
     docs: dict[str, str | None]
     records: Fact[list[Record]]
     local: Fact[LocalState]
     remote: Fact[RemoteState]
+    merge: Fact[Merge]
     pull_request: Fact[PullRequest | None]
 
     @property
     def is_merged(self) -> bool:
-        """Whether the release is known to be in its base branch: by its commits, or by its pull request."""
-        by_commits = isinstance(self.remote, RemoteState) and self.remote.merge_state is MergeState.MERGED
+        """Whether the release is known to be in its base branch: by contents, or by its pull request.
+
+        A merged pull request that is not known to have the commits of the branch may be one of an earlier release.
+        """
+        state = self.merge.state if isinstance(self.merge, Merge) else MergeState.UNKNOWN
         request = self.pull_request
-        by_request = isinstance(request, PullRequest) and request.state is PullRequestState.MERGED
-        return by_commits or by_request
+        if not isinstance(request, PullRequest) or request.state is not PullRequestState.MERGED:
+            return state is MergeState.MERGED
+        return request.has_branch or state is not MergeState.NOT_MERGED
+
+    @property
+    def merge_doubt(self) -> str:
+        """Why it cannot be told whether the release is merged; empty if it can.
+
+        GitHub's answer that there is no pull request, or an open one, settles it.
+        """
+        if self.is_merged or not isinstance(self.pull_request, Unavailable):
+            return ""
+        if isinstance(self.merge, Unavailable):
+            return self.merge.reason
+        return self.merge.reason if self.merge.state is MergeState.UNKNOWN else ""
+
+    def is_outdated(self, file: str) -> bool:
+        """Tell whether the work tree has an older version of a file than the merged release."""
+        return self.is_merged and isinstance(self.merge, Merge) and normalize_path(file) in self.merge.outdated_files
+
+    def is_edited(self, file: str) -> bool:
+        """Tell whether the work tree has a version of a file that was never committed in the release or its base."""
+        return not isinstance(self.merge, Merge) or normalize_path(file) in self.merge.edited_files
+
+    def is_released(self, database: str, content: bytes) -> bool:
+        """Tell whether this is the script of a database in the checkout, or in the merged release or since."""
+        script = self.databases[database].script
+        if script is not None and script.content == content:
+            return True
+        if not self.is_merged or not isinstance(self.merge, Merge):
+            return False
+        released = self.merge.released.get(normalize_path(self.scripts[database]), frozenset())
+        return any(is_object(content, name) for name in released)
 
     def unavailable(self) -> list[str]:
         """Return the error text of each fact that is unavailable, without duplicates."""
-        host_facts = (fact for database in self.databases.values() for fact in vars(database.on_host).values())
-        facts = (self.records, *host_facts, self.local, self.remote, self.pull_request)
-        return list(dict.fromkeys(fact.error for fact in facts if isinstance(fact, Unavailable)))
+        facts = (self.records, self.local, self.remote, self.merge, self.pull_request)
+        errors = [fact.error for fact in facts if isinstance(fact, Unavailable)]
+        return list(dict.fromkeys([*self.host_errors(), *errors]))
+
+    def host_errors(self) -> tuple[str, ...]:
+        """Return the error text of each fact of the host that is unavailable, without duplicates."""
+        facts = (fact for database in self.databases.values() for fact in vars(database.on_host).values())
+        return tuple(dict.fromkeys(fact.error for fact in facts if isinstance(fact, Unavailable)))

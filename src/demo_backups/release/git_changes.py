@@ -11,6 +11,7 @@ from .git_state import (
     LocalState,
     find_base,
     find_commit,
+    find_part_commit,
     normalize_path,
     read_local_state,
     read_remote_state,
@@ -87,13 +88,10 @@ def plan_commit(checkout: Checkout, files: Iterable[str], message: str) -> Chang
 
 
 def _nothing_to_commit(local: LocalState, files: Sequence[str], message: str) -> Change:
-    """Return a change with nothing to do; raises StepError if the files were committed with another message."""
-    if message not in local.commits:
-        raise StepError(
-            f"{shlex.join(files)}: already committed, but not as {message!r}",
-            advice="change the message of that commit (git rebase --interactive), or release.commits",
-        )
-    return Change("commit", f"already committed ({local.commits[message]}): nothing to do")
+    """Return a change with nothing to do: the files are committed, whatever the message, or as in the base branch."""
+    commit = find_part_commit(local, message, files)
+    summary = f"already committed ({commit})" if commit else f"{shlex.join(files)}: no changes to commit"
+    return Change("commit", f"{summary}: nothing to do")
 
 
 def _require_branch(checkout: Checkout, local: LocalState) -> None:
@@ -162,9 +160,24 @@ def plan_push(checkout: Checkout) -> Change:
         "push",
         f"pushed {release.branch} to {release.remote}",
         [["git", "push", *options, "--", release.remote, f"{reference}:{reference}"]],
-        advice="if the remote has newer commits, get them first: "
-        f"git pull --rebase {release.remote} {shlex.quote(release.branch)}",
+        advice=_advise_push(checkout, local.branch_commit, remote.branch_commit),
     )
+
+
+def _advise_push(checkout: Checkout, local: str, pushed: str | None) -> str:
+    """Return what to do if the push is refused; commits that were pushed are never rewritten."""
+    release = checkout.release
+    branch = shlex.quote(release.branch)
+    if pushed is None or checkout.run("git", "merge-base", "--is-ancestor", pushed, local).ok:
+        return f"the message above says why; git push {release.remote} {branch} shows the same"
+    pull = f"git pull --rebase {release.remote} {branch}"
+    history = checkout.run("git", "reflog", "show", "--format=%H", f"refs/heads/{release.branch}").stdout.split()
+    if pushed in history:
+        return (
+            f"the branch was pushed, and rewritten here afterwards (rebase or amend). Keep what was pushed: "
+            f"git pull --no-rebase --no-edit {release.remote} {branch}, then push again"
+        )
+    return f"{release.remote} has commits that this checkout does not have. Get them first: {pull}"
 
 
 def require_pushed(checkout: Checkout) -> None:

@@ -21,6 +21,7 @@ from ..remote.host import Host
 from ..settings import Database, Settings
 from .facts import CronState, DatabaseFacts, Fact, HostFacts, ReleaseFacts, Unavailable
 from .git_state import read_local_state, read_remote_state
+from .merge_state import read_merge
 from .plan import Plan, make_plan
 from .pull_request import read_pull_request
 from .repository import Checkout, commit_part, open_checkout
@@ -32,13 +33,15 @@ MERGE_CONFLICT = re.compile(rb"^(<{7}|>{7}) ", re.MULTILINE)
 BACKUP_COMMAND = re.compile(rb"(?<![\w.])\.backup\b")
 
 
-def try_fact(query: Callable[[], T]) -> Fact[T]:
-    """Return the result of a query, or Unavailable with its error; Ctrl-C passes through."""
+def try_fact(
+    query: Callable[[], T], errors: type[BackupsError] | tuple[type[BackupsError], ...] = BackupsError
+) -> Fact[T]:
+    """Return the result of a query, or Unavailable with its error, if it is one of `errors`; Ctrl-C passes through."""
     try:
         return query()
     except InterruptedRunError:
         raise
-    except BackupsError as error:
+    except errors as error:
         return Unavailable(error.action, str(error))
 
 
@@ -56,19 +59,28 @@ def observe_facts(settings: Settings) -> tuple[ReleaseFacts, list[str]]:
     def in_checkout(query: Callable[[Checkout], T]) -> Fact[T]:
         return checkout if isinstance(checkout, Unavailable) else try_fact(lambda: query(checkout))
 
+    all_files = tuple(itertools.chain(*files.values()))
+    remote = in_checkout(read_remote_state)
     facts = ReleaseFacts(
         host=settings.host,
+        checkout=settings.repository,
         release=settings.release,
         files=files,
+        scripts={name: str(settings.database_settings(name).script) for name in DATABASES},
         databases=_observe_databases(settings),
         docs={file: find_doc_problem(settings.repository / file) for file in settings.release.docs},
         records=records if isinstance(records, Unavailable) else records[0],
-        local=in_checkout(lambda checkout: read_local_state(checkout, itertools.chain(*files.values()))),
-        remote=in_checkout(read_remote_state),
+        local=in_checkout(lambda checkout: read_local_state(checkout, all_files)),
+        remote=remote,
+        merge=in_checkout(lambda checkout: read_merge(checkout, _available(remote), all_files)),
         pull_request=in_checkout(read_pull_request),
     )
     invalid = [] if isinstance(records, Unavailable) else records[1]
     return facts, [f"invalid record, ignored: {record.path}: {record.reason}" for record in invalid]
+
+
+def _available(fact: Fact[T]) -> T | None:
+    return None if isinstance(fact, Unavailable) else fact
 
 
 def find_doc_problem(doc: Path) -> str | None:

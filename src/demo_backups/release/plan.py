@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import enum
 import itertools
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import COULD_NOT_LOOK, FAILED
+from ..records.record import Record
+from ..settings import ReleaseSettings
 from .facts import ReleaseFacts
+from .pull_request import PullRequest
 from .steps import (
     Observation,
     State,
@@ -27,6 +30,7 @@ from .steps import (
     evaluate_script,
     evaluate_test,
     evaluate_verification,
+    find_relied_verification,
 )
 
 PHASES = {
@@ -102,11 +106,20 @@ class Phase:
 
 @dataclass(frozen=True)
 class Plan:
-    """The plan for a host. `notes` are the full errors on unavailable facts and on invalid records."""
+    """The plan for a host. `notes` are the full errors on unavailable facts and on invalid records.
+
+    `checkout` is the directory that it describes. `host_notes` are the notes on the host alone. `verifications` has,
+    for each database, the record that the plan relies on.
+    """
 
     host: str
     phases: list[Phase]
     notes: list[str]
+    checkout: str = ""
+    release: ReleaseSettings | None = None
+    pull_request: str | None = None  # its URL
+    host_notes: tuple[str, ...] = ()
+    verifications: Mapping[str, Record] = field(default_factory=dict)
 
     @property
     def steps(self) -> list[MarkedStep]:
@@ -138,7 +151,11 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that `inv plan --json` prints."""
-        return {"host": self.host, "phases": [{"name": phase.name, "steps": _as_json(phase)} for phase in self.phases]}
+        return {
+            "host": self.host,
+            "checkout": self.checkout,
+            "phases": [{"name": phase.name, "steps": _as_json(phase)} for phase in self.phases],
+        }
 
 
 def _as_json(phase: Phase) -> list[dict[str, Any]]:
@@ -152,7 +169,19 @@ def make_plan(facts: ReleaseFacts, invalid_records: Iterable[str] = ()) -> Plan:
     """Mark all steps; `invalid_records` has one message for each record that could not be read."""
     marked = mark_steps([step for steps in PHASES.values() for step in steps], facts)
     phases = [Phase(name, [marked[step.name] for step in steps]) for name, steps in PHASES.items()]
-    return Plan(facts.host, phases, [*facts.unavailable(), *invalid_records])
+    request = facts.pull_request
+    return Plan(
+        host=facts.host,
+        phases=phases,
+        notes=[*facts.unavailable(), *invalid_records],
+        checkout=str(facts.checkout),
+        release=facts.release,
+        pull_request=request.url if isinstance(request, PullRequest) else None,
+        host_notes=facts.host_errors(),
+        verifications={
+            name: record for name in facts.databases if (record := find_relied_verification(facts, name)) is not None
+        },
+    )
 
 
 def mark_steps(steps: Sequence[Step], facts: ReleaseFacts) -> dict[str, MarkedStep]:
@@ -168,7 +197,8 @@ def mark_steps(steps: Sequence[Step], facts: ReleaseFacts) -> dict[str, MarkedSt
 def _mark(observation: Observation, needs: Iterable[Mark]) -> Mark:
     """Decide the mark of a step from its own state and from the marks of the steps that it needs.
 
-    A step that is done while a step that it needs is not done is out of order; an unknown one does not count.
+    A step that is done while a step that it needs is not done is out of order; an unknown one does not count. A step
+    with nothing to do is not out of order: it is blocked until the steps that it needs are done.
     """
     missing = {mark for mark in needs if mark is not Mark.DONE}
     match observation.state:
@@ -178,5 +208,7 @@ def _mark(observation: Observation, needs: Iterable[Mark]) -> Mark:
             return Mark.OUT_OF_ORDER if missing - {Mark.UNKNOWN} else Mark.DONE
         case State.BLOCKED:
             return Mark.BLOCKED
+        case State.NOT_NEEDED:
+            return Mark.BLOCKED if missing else Mark.DONE
         case State.TO_DO:
             return Mark.BLOCKED if missing else Mark.TO_DO

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ from pathlib import Path
 from ..errors import CouldNotLookError, SettingsError, StepError
 from ..remote.host import Result
 from ..settings import ReleaseSettings, Settings
+from .github import explain_failure
 
 QUERY_TIMEOUT = 60  # seconds
 CHANGE_TIMEOUT = 600  # seconds; the hooks of a commit or a push may run the tests of a project
@@ -29,10 +31,14 @@ REMOVED_VARIABLES = {
 
 @dataclass(frozen=True)
 class Checkout:
-    """A git checkout, and the settings of its release."""
+    """A git checkout, and the settings of its release.
+
+    `environment` is added to that of this process for each command.
+    """
 
     path: Path
     release: ReleaseSettings
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def run(
         self,
@@ -50,7 +56,7 @@ class Checkout:
             with subprocess.Popen(
                 command,
                 cwd=self.path,
-                env=_clean_environment() | dict(environment or {}),
+                env=_clean_environment() | dict(self.environment) | dict(environment or {}),
                 stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -75,6 +81,26 @@ class Checkout:
         if not result.ok:
             raise CouldNotLookError(f"git failed: {shlex.join(['git', *arguments])}", output=result.output)
         return result.stdout
+
+    @functools.cached_property
+    def base_remote(self) -> str:
+        """The remote of the base branch: release.base_remote, or as gh chooses it, or release.remote.
+
+        In a clone of a fork, gh uses what `gh repo set-default` has stored, or the remote `upstream`.
+        """
+        if self.release.base_remote is not None:
+            return self.release.base_remote
+        stored = self.run("git", "config", "--get-regexp", r"^remote\..*\.gh-resolved$").stdout.splitlines()
+        chosen = [
+            key[len("remote.") : -len(".gh-resolved")] for key, _, value in map(_split, stored) if value == "base"
+        ]
+        names = self.run("git", "remote").stdout.split()
+        candidates = [*chosen, "upstream"]
+        return next((name for name in candidates if name in names), self.release.remote)
+
+
+def _split(line: str) -> tuple[str, str, str]:
+    return line.partition(" ")
 
 
 def _communicate(process: subprocess.Popen[str], stdin: str | None, timeout: int) -> tuple[str, str]:
@@ -117,15 +143,30 @@ def open_checkout(settings: Settings) -> Checkout:
     raise CouldNotLookError(f"git cannot read {path}", output=top.output)
 
 
+def open_release_checkout(settings: Settings) -> Checkout:
+    """Return the checkout to change; raises SettingsError as well if release.repository does not name one.
+
+    Without that setting, the plan of this checkout can be shown. A task that changes a checkout must not do so because
+    the variable was not exported today.
+    """
+    if settings.release.repository is None:
+        raise SettingsError(
+            "release.repository does not name the checkout to release",
+            advice="set it (INVOKE_RELEASE_REPOSITORY) to the checkout of the application, or to . for this one: "
+            f"{settings.repository}",
+        )
+    return open_checkout(settings)
+
+
 def commit_part(settings: Settings, name: str) -> tuple[tuple[str, ...], str]:
     """Return the files and the message of a commit of the release: `index`, `tracker` or `docs`."""
     files = settings.release.docs if name == "docs" else (str(settings.database_settings(name).script),)
     return files, str(getattr(settings.release.commits, name))
 
 
-def read_remote_url(checkout: Checkout) -> str | None:
-    """Return the URL of the remote, None if there is no such remote; raises CouldNotLookError."""
-    command = ("remote", "get-url", "--", checkout.release.remote)
+def read_remote_url(checkout: Checkout, remote: str | None = None) -> str | None:
+    """Return the URL of a remote (default: release.remote), None if there is none; raises CouldNotLookError."""
+    command = ("remote", "get-url", "--", remote or checkout.release.remote)
     result = checkout.run("git", *command)
     if not result.ok and "No such remote" in result.stderr:
         return None
@@ -154,11 +195,13 @@ class Change:
         return bool(self.commands)
 
 
-def apply(checkout: Checkout, change: Change) -> None:
-    """Run the commands of a change until one fails; raises StepError."""
+def apply(checkout: Checkout, change: Change) -> str:
+    """Run the commands of a change until one fails; return their output. Raises StepError."""
+    output = ""
     for command in change.commands:
         result = checkout.run(*command, timeout=CHANGE_TIMEOUT, stdin=change.stdin)
         if not result.ok:
-            raise StepError(
-                f"could not {change.action}: {shlex.join(command)}", output=result.output, advice=change.advice
-            )
+            advice = explain_failure(result.status, result.output) if command[0] == "gh" else change.advice
+            raise StepError(f"could not {change.action}: {shlex.join(command)}", output=result.output, advice=advice)
+        output += result.stdout
+    return output

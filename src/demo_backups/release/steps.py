@@ -6,14 +6,16 @@ import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from pathlib import PurePosixPath
 from typing import TypeAlias
 
+from ..backup.script import InstalledScript
 from ..records.check import Outcome
 from ..records.record import Record, VerificationRecord
 from ..remote.files import File
 from ..settings import LOCAL
 from .facts import CronState, Fact, ReleaseFacts, Unavailable
-from .git_state import LocalState, MergeState, RemoteState
+from .git_state import LocalState, RemoteState, find_part_commit
 from .pull_request import PullRequest, PullRequestState, Review
 
 
@@ -23,6 +25,7 @@ class State(enum.Enum):
     DONE = "done"
     TO_DO = "to do"
     BLOCKED = "blocked"  # somebody else has to act
+    NOT_NEEDED = "not needed"  # done once the steps that it needs are done
     UNKNOWN = "unknown"
 
 
@@ -34,6 +37,7 @@ class Observation:
     details: str
 
 
+NO_BACKUP = "this script has not made a backup on the server"
 Evaluate: TypeAlias = Callable[[ReleaseFacts], Observation]
 
 
@@ -63,6 +67,11 @@ def unknown(fact: Unavailable) -> Observation:
     return Observation(State.UNKNOWN, fact.reason)
 
 
+def not_done(facts: ReleaseFacts, details: str) -> Observation:
+    """Return the observation of a step in git that is not done, or unknown if the release may be merged already."""
+    return Observation(State.UNKNOWN, facts.merge_doubt) if facts.merge_doubt else to_do(details)
+
+
 # --- git: branch, commits, push -------------------------------------------------------------------------------------
 
 
@@ -72,13 +81,13 @@ def evaluate_branch(facts: ReleaseFacts) -> Observation:
     if isinstance(local, Unavailable):
         return unknown(local)
     if facts.is_merged:
-        return done("merged")
+        return done(f"merged into {facts.release.base}")
+    if local.current_branch == name:
+        return done("checked out")
     if local.branch_commit is None:
         on_remote = isinstance(facts.remote, RemoteState) and facts.remote.branch_commit
-        return to_do(f"only on {facts.release.remote}" if on_remote else f"there is no branch {name}")
-    if local.current_branch != name:
-        return to_do(f"{local.current_branch or 'a commit without a branch'} is checked out")
-    return done("checked out")
+        return not_done(facts, f"only on {facts.release.remote}" if on_remote else f"there is no branch {name}")
+    return not_done(facts, f"{local.current_branch or 'a commit without a branch'} is checked out")
 
 
 def evaluate_commit(part: str) -> Evaluate:
@@ -87,12 +96,20 @@ def evaluate_commit(part: str) -> Evaluate:
     def evaluate(facts: ReleaseFacts) -> Observation:
         if isinstance(facts.local, Unavailable):
             return unknown(facts.local)
-        commit = facts.local.commits.get(getattr(facts.release.commits, part))
-        if commit is None:
-            # A merge as one commit has another message.
-            return done("merged") if facts.is_merged else to_do("not committed")
+        commit = find_part_commit(facts.local, getattr(facts.release.commits, part), facts.files[part])
         changed = [file for file in facts.files[part] if file in facts.local.changed_files]
-        return to_do(f"changed since {commit}: {', '.join(changed)}") if changed else done(commit)
+        if facts.is_merged:
+            # On another branch, such as the base branch, edits belong to something else.
+            on_branch = facts.local.current_branch == facts.release.branch
+            changed = [file for file in changed if on_branch and facts.is_edited(file)]
+            commit = commit or f"merged into {facts.release.base}"
+        if commit and changed:
+            return to_do(f"changed since {commit}: {', '.join(changed)}")
+        if commit:
+            return done(commit)
+        if facts.local.branch_commit and not changed:
+            return Observation(State.NOT_NEEDED, f"as in {facts.release.base}: nothing to commit")
+        return to_do("not committed") if facts.local.branch_commit else not_done(facts, "not committed")
 
     return evaluate
 
@@ -101,22 +118,29 @@ def evaluate_push(facts: ReleaseFacts) -> Observation:
     """Evaluate whether the remote has the branch as it is in the checkout."""
     name = facts.release.remote
     if facts.is_merged:
-        return done("merged")
+        return done(f"merged into {facts.release.base}")
     if isinstance(facts.local, Unavailable):
         return unknown(facts.local)
     if isinstance(facts.remote, Unavailable):
         return unknown(facts.remote)
-    return _compare_branches(facts.local, facts.remote, name)
+    return _compare_branches(facts, facts.local, facts.remote, name)
 
 
-def _compare_branches(local: LocalState, remote: RemoteState, name: str) -> Observation:
+def _compare_branches(facts: ReleaseFacts, local: LocalState, remote: RemoteState, name: str) -> Observation:
     if remote.url is None:
         return to_do(f"there is no remote {name}")
+    if remote.branch_commit is not None and remote.branch_commit == local.branch_commit:
+        return done(f"on {name}")
+    if _has_nothing_to_merge(facts):
+        return Observation(State.NOT_NEEDED, "the branch has no commits: nothing to push")
     if remote.branch_commit is None:
-        return to_do(f"not on {name}")
-    if remote.branch_commit != local.branch_commit:
-        return to_do(f"the branch on {name} differs from the local branch")
-    return done(f"on {name}")
+        return not_done(facts, f"not on {name}")
+    return not_done(facts, f"the branch on {name} differs from the local branch")
+
+
+def _has_nothing_to_merge(facts: ReleaseFacts) -> bool:
+    """Tell whether the branch exists and has no commit that the base branch does not have."""
+    return isinstance(facts.local, LocalState) and facts.local.has_no_commits
 
 
 # --- scripts and docs, in the checkout ------------------------------------------------------------------------------
@@ -127,6 +151,8 @@ def evaluate_script(database: str) -> Evaluate:
 
     def evaluate(facts: ReleaseFacts) -> Observation:
         lint = facts.databases[database].lint
+        if lint.outcome is not Outcome.PASSED and facts.is_outdated(facts.scripts[database]):
+            return done(_describe_outdated(facts))
         match lint.outcome:
             case Outcome.PASSED:
                 return done("uses .backup, no cp; variables are quoted")
@@ -140,8 +166,16 @@ def evaluate_script(database: str) -> Evaluate:
 
 def evaluate_docs(facts: ReleaseFacts) -> Observation:
     """Evaluate whether every documentation file describes the backup method."""
-    problems = [f"{file} {problem}" for file, problem in facts.docs.items() if problem]
+    problems = {file: problem for file, problem in facts.docs.items() if problem}
+    if problems and all(facts.is_outdated(file) for file in problems):
+        return done(_describe_outdated(facts))
+    problems = [f"{file} {problem}" for file, problem in problems.items()]
     return to_do("; ".join(problems)) if problems else done(f"{', '.join(facts.docs)}: .backup is described")
+
+
+def _describe_outdated(facts: ReleaseFacts) -> str:
+    base = facts.release.base
+    return f"merged into {base}; this checkout has an older version: git pull on {base}"
 
 
 def evaluate_test(database: str) -> Evaluate:
@@ -153,9 +187,10 @@ def evaluate_test(database: str) -> Evaluate:
             return to_do("there is no script that can run")
         if isinstance(facts.records, Unavailable):
             return unknown(facts.records)
-        tests = [record for record in facts.records if _is_test_of(record, database, script.sha256)]
+        tests = [record for record in facts.records if _is_test_of(record, database, _released_hashes(facts, database))]
         if not tests:
-            return to_do(f"this version of the script ({script.sha256[:12]}) has not been tested")
+            details = f"this version of the script ({script.sha256[:12]}) has not been tested"
+            return _not_recorded(details) if _is_unchanged_release(facts, database) else to_do(details)
         last = tests[-1]
         if not _has_passed(last):
             return to_do(f"the last {last.kind} did not pass ({_format_time(last)})")
@@ -164,9 +199,31 @@ def evaluate_test(database: str) -> Evaluate:
     return evaluate
 
 
-def _is_test_of(record: Record, database: str, sha256: str) -> bool:
+def _released_hashes(facts: ReleaseFacts, database: str) -> set[str]:
+    """Return the SHA-256 of the script in the checkout, and of the one on the host if that is of the same release."""
+    script, installed = facts.databases[database].script, facts.databases[database].on_host.script
+    hashes = {script.sha256} if script else set()
+    if isinstance(installed, InstalledScript) and facts.is_released(database, installed.content):
+        hashes.add(installed.sha256)
+    return hashes
+
+
+def _is_unchanged_release(facts: ReleaseFacts, database: str) -> bool:
+    """Tell whether the release is merged, and the checkout has its script, a later one of its base, or an older one.
+
+    What is not recorded here may then be recorded elsewhere, and is no reason to start again.
+    """
+    return facts.is_merged and not facts.is_edited(facts.scripts[database])
+
+
+def _not_recorded(details: str) -> Observation:
+    return Observation(State.UNKNOWN, f"{details}, by the records on this machine; the release is merged")
+
+
+def _is_test_of(record: Record, database: str, hashes: set[str]) -> bool:
     is_test = record.kind == "rehearsal" or (record.kind == "verification" and record.host == LOCAL)
-    return is_test and (record.database, record.script_sha256) == (database, sha256) and not _is_quick_only(record)
+    is_of_script = record.database == database and record.script_sha256 in hashes
+    return is_test and is_of_script and not _is_quick_only(record)
 
 
 # --- the host: deployed, run, verified, enabled ---------------------------------------------------------------------
@@ -176,12 +233,12 @@ def evaluate_deployment(database: str) -> Evaluate:
     """Return the evaluation of the deployment: the host has the script of the checkout."""
 
     def evaluate(facts: ReleaseFacts) -> Observation:
-        script, installed = facts.databases[database].script, facts.databases[database].on_host.script
+        installed = facts.databases[database].on_host.script
         if isinstance(installed, Unavailable):
             return unknown(installed)
         if installed is None:
             return to_do("the server has no script")
-        if script is None or installed.sha256 != script.sha256:
+        if not facts.is_released(database, installed.content):
             return to_do(f"the server has another version ({installed.sha256[:12]})")
         since = installed.changed.isoformat(sep=" ", timespec="seconds")
         return done(f"same version ({installed.sha256[:12]}), since {since}")
@@ -197,7 +254,7 @@ def evaluate_run(database: str) -> Evaluate:
         if isinstance(backups, Unavailable):
             return unknown(backups)
         if not backups:
-            return to_do("this script has not made a backup on the server")
+            return _evaluate_recorded_run(facts, database)
         newest = backups[0]
         if newest.type != "f":
             return to_do(f"{newest.path.name} is not a regular file")
@@ -206,10 +263,18 @@ def evaluate_run(database: str) -> Evaluate:
     return evaluate
 
 
+def _evaluate_recorded_run(facts: ReleaseFacts, database: str) -> Observation:
+    """Evaluate the run if no backup on the host was made by the script, as far as times show it."""
+    record = _find_recorded(facts, database, ("run", "verification"))
+    if record and (record.exit_status == 0 or record.kind == "verification"):
+        return done(f"{PurePosixPath(record.backup or '').name} ({_format_time(record)})")
+    return _not_recorded(NO_BACKUP) if _is_released_on_host(facts, database) else to_do(NO_BACKUP)
+
+
 def evaluate_verification(database: str) -> Evaluate:
     """Return the evaluation of the verification: it passed for the newest backup of the deployed script.
 
-    While cron makes new backups, a verification of any backup of this script counts.
+    While cron makes new backups, and once the release is merged, a verification of any backup of this script counts.
     """
 
     def evaluate(facts: ReleaseFacts) -> Observation:
@@ -218,19 +283,56 @@ def evaluate_verification(database: str) -> Evaluate:
             return unknown(backups)
         if isinstance(facts.records, Unavailable):
             return unknown(facts.records)
-        if not backups:
-            return to_do("this script has not made a backup on the server")
-        by_cron = facts.databases[database].on_host.cron is CronState.ENABLED
-        verifications = _verifications_by_path(facts.records, facts.host, database)
-        for file in backups if by_cron else backups[:1]:
-            records = verifications.get(str(file.path), [])
-            record = next((record for record in records if _is_of_file(record, file)), None)
-            if record:
-                details = f"{file.path.name}: {_describe_result(record)} ({_format_time(record)})"
-                return done(details) if _has_passed(record) else to_do(details)
-        return to_do(f"{backups[0].path.name} is not verified")
+        record = find_relied_verification(facts, database)
+        if record:
+            details = _describe_verification(record)
+            return done(details) if _has_passed(record) else to_do(details)
+        details = f"{backups[0].path.name} is not verified" if backups else NO_BACKUP
+        return _not_recorded(details) if _is_released_on_host(facts, database) else to_do(details)
 
     return evaluate
+
+
+def find_relied_verification(facts: ReleaseFacts, database: str) -> Record | None:
+    """Return the record of the verification that the plan relies on, None if there is none."""
+    backups = _backups_of_script(facts, database)
+    if isinstance(backups, Unavailable) or isinstance(facts.records, Unavailable):
+        return None
+    by_cron = facts.is_merged or facts.databases[database].on_host.cron is CronState.ENABLED
+    verifications = _verifications_by_path(facts.records, facts.host, database)
+    for file in backups if by_cron else backups[:1]:
+        record = next((each for each in verifications.get(str(file.path), []) if _is_of_file(each, file)), None)
+        if record:
+            return record
+    return _find_recorded(facts, database, ("verification",))
+
+
+def _describe_verification(record: Record) -> str:
+    return f"{PurePosixPath(record.backup or '').name}: {_describe_result(record)} ({_format_time(record)})"
+
+
+def _is_released_on_host(facts: ReleaseFacts, database: str) -> bool:
+    """Tell whether the release is merged, and the host has its script."""
+    installed = facts.databases[database].on_host.script
+    return facts.is_merged and isinstance(installed, InstalledScript) and facts.is_released(database, installed.content)
+
+
+def _find_recorded(facts: ReleaseFacts, database: str, kinds: Sequence[str]) -> Record | None:
+    """Return the last record of these kinds that is of the script of a merged release.
+
+    Then the times of the files do not matter: the backups may have been deleted since, and a `git pull` on the server
+    may have changed the time of the script.
+    """
+    installed = facts.databases[database].on_host.script
+    if not _is_released_on_host(facts, database) or not isinstance(installed, InstalledScript):
+        return None
+    if isinstance(facts.records, Unavailable):
+        return None
+    for record in reversed(facts.records):
+        is_of_script = (record.host, record.database, record.script_sha256) == (facts.host, database, installed.sha256)
+        if is_of_script and record.kind in kinds and record.backup and not _is_quick_only(record):
+            return record
+    return None
 
 
 def evaluate_cron(database: str) -> Evaluate:
@@ -250,12 +352,12 @@ def _backups_of_script(facts: ReleaseFacts, database: str) -> Fact[list[File]]:
 
     The times of the script and of the backups are those of the host's clock, so it need not be right.
     """
-    script, on_host = facts.databases[database].script, facts.databases[database].on_host
+    on_host = facts.databases[database].on_host
     if isinstance(on_host.script, Unavailable):
         return on_host.script
     if isinstance(on_host.backups, Unavailable):
         return on_host.backups
-    if script is None or on_host.script is None or on_host.script.sha256 != script.sha256:
+    if on_host.script is None or not facts.is_released(database, on_host.script.content):
         return []
     since = on_host.script.changed
     return [
@@ -328,27 +430,33 @@ def evaluate_review(facts: ReleaseFacts) -> Observation:
 
 def evaluate_merge(facts: ReleaseFacts) -> Observation:
     """Evaluate whether the release is in its base branch."""
-    base, remote = facts.release.base, facts.release.remote
+    base = facts.release.base
     if facts.is_merged:
         return done(f"merged into {base}")
-    if isinstance(facts.remote, Unavailable):
-        return unknown(facts.remote)
-    if facts.remote.merge_state is MergeState.UNKNOWN and isinstance(facts.pull_request, Unavailable):
-        advice = f"git fetch {remote}, with --unshallow in a shallow clone"
-        return Observation(State.UNKNOWN, f"the checkout does not have all commits of {base} on {remote}: {advice}")
+    if facts.merge_doubt:
+        return Observation(State.UNKNOWN, facts.merge_doubt)
+    if _has_nothing_to_merge(facts):
+        return Observation(State.NOT_NEEDED, "nothing to merge")
     return to_do(f"not in {base}")
 
 
 def _evaluate_request(facts: ReleaseFacts, evaluate: Callable[[PullRequest], Observation]) -> Observation:
     request = facts.pull_request
+    if isinstance(request, PullRequest) and request.state is not PullRequestState.CLOSED:
+        return evaluate(request)
+    if facts.is_merged:
+        return done(f"merged into {facts.release.base}")
+    if _has_nothing_to_merge(facts):
+        return Observation(State.NOT_NEEDED, "nothing to merge")
     if isinstance(request, Unavailable):
         return unknown(request)
     return to_do("there is no pull request") if request is None else evaluate(request)
 
 
 def _evaluate_open_request(request: PullRequest) -> Observation:
-    details = f"{request.url} ({request.state.value})"
-    return to_do(details) if request.state is PullRequestState.CLOSED else done(details)
+    if request.state is PullRequestState.CLOSED:
+        return to_do(f"{request.url} (closed without a merge)")
+    return done(f"{request.url} ({request.state.value})")
 
 
 def _evaluate_reviewed_request(request: PullRequest) -> Observation:
