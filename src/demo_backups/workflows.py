@@ -54,6 +54,8 @@ from .remote.files import File
 from .remote.host import Host
 from .remote.jobs import BACKUP, KINDS, Job, JobStatus, find_job, follow_job, hint_on_detach
 from .settings import Database, Settings
+from .sqlite.inspect import resolve_source
+from .sqlite.integrity import is_quick_command
 from .sqlite.journal_mode import (
     change_journal_mode,
     check_journal_mode,
@@ -195,6 +197,7 @@ def preflight(work: Session) -> Preflight:
     records, _ = read_records(records_dir(work.settings))
     require_tools(work.host)
     sqlite = probe_sqlite(work.host)
+    work.database = resolve_source(work.host, work.database)
     facts = observe_preflight(work.host, work.database, sqlite, runs_per_day, records)
     return decide_preflight(facts, work.settings.writer_timeout, work.settings.free_space_floor)
 
@@ -294,7 +297,7 @@ def attach(work: Session) -> Verification | None:
     work.out.say(f"{job.kind} of {job.subject}, started by {job.by} at {job.when}")
     with _record_once(work, job):
         if job.kind != BACKUP:
-            return verify(work, PurePosixPath(job.subject), "quick_check" in job.command, resume=True)
+            return verify(work, PurePosixPath(job.subject), is_quick_command(job.command), resume=True)
         with hint_on_detach(work.host, work.database, job.kind):
             finish_backup(work, job)
     return None
@@ -439,6 +442,7 @@ def enable_wal(work: Session, undo: bool = False) -> None:
     """Switch the live database to WAL mode, or with `undo` to rollback mode; if it already is in that mode, say so."""
     wal = not undo
     name = "WAL" if wal else "rollback"
+    work.database = resolve_source(work.host, work.database)
     if read_journal_mode(work.host, work.database).wal == wal:
         work.out.say(f"{work.database.source} is already in {name} mode: nothing to do")
         return

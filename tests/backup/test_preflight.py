@@ -441,6 +441,30 @@ def test_task_prints_json_of_error(demo_server: DemoServer) -> None:
     assert content["error"] in done.stderr
 
 
+def test_linked_source_is_read_at_its_real_path(demo_server: DemoServer) -> None:
+    real = demo_server.source.rename(demo_server.backups.with_name("real.db"))
+    demo_server.source.symlink_to(real)
+    set_journal_mode(real, "wal")
+    with opened(real) as service:
+        service.execute("PRAGMA wal_autocheckpoint = 0")
+        service.execute("CREATE TABLE added AS SELECT zeroblob(500000) AS x")
+        content = parse_json(demo_server.inv("preflight", "--json"))
+        done = demo_server.inv("enable-wal")
+    assert content["wal_bytes"] > 500_000
+    assert content["source_bytes"] > 500_000
+    assert str(real) in done.stdout
+
+
+@pytest.mark.parametrize("task", ["preflight", "enable-wal"])
+def test_dangling_link_is_no_database(demo_server: DemoServer, task: str) -> None:
+    demo_server.source.unlink()
+    demo_server.source.symlink_to("missing.db")
+    done = demo_server.inv(task)
+    assert done.returncode == 1
+    assert "does not exist" in done.stderr
+    assert not demo_server.source.exists()
+
+
 def test_run_needs_force_after_no(demo_server: DemoServer, tracker: Database) -> None:
     refused = demo_server.inv("run-tracker-backup", **NO_WAIT)
     assert refused.returncode == 1

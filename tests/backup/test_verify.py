@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path, PurePosixPath
 
@@ -29,12 +29,16 @@ from demo_backups.settings import Database
 
 from ..helpers.backups import make_backup
 from ..helpers.databases import (
+    APPLICATION_TABLES,
+    add_application_table,
     damage_index,
     damage_pages,
     execute,
     leave_hot_journal,
     leave_wal,
+    opened,
     overwrite,
+    require_module,
 )
 from ..helpers.tasks import INV, DemoServer
 
@@ -282,6 +286,61 @@ def test_all_integrity_errors_are_kept(backed_up: BackedUp) -> None:
     assert all(line in verification.checks[2].detail for line in verification.integrity)
 
 
+# --- definitions of the application ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("statements", "missing", "level"), APPLICATION_TABLES.values(), ids=APPLICATION_TABLES)
+def test_application_definition_is_not_damage(backed_up: BackedUp, statements: str, missing: str, level: str) -> None:
+    add_application_table(backed_up.source, statements)
+    backed_up.back_up_again()
+    verification = backed_up.verify_unchanged()
+    assert (signs(verification), verification.exit_code) == ("++?++", 3)
+    assert missing in verification.checks[2].detail
+    assert "12 of 13 tables" in verification.checks[2].detail
+    assert "not completely checked: own" in verification.checks[2].detail
+    assert "table torrust_torrents: integrity_check: ok" in verification.integrity
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_damage_in_other_table_is_found(backed_up: BackedUp, quick: bool) -> None:
+    add_application_table(backed_up.source, APPLICATION_TABLES["collation"][0])
+    backed_up.back_up_again()
+    damage_pages(backed_up.backup)
+    verification = backed_up.verify(quick=quick)
+    assert verification.checks[2].outcome is Outcome.FAILED
+    assert "the collation MINE" in verification.checks[2].detail
+    assert "error code 11" in verification.checks[2].detail
+
+
+def test_damage_in_table_of_application_is_found(backed_up: BackedUp) -> None:
+    """Of a table with such a collation, the rows can be counted: this reads the pages of its tree."""
+    add_application_table(backed_up.source, APPLICATION_TABLES["collation"][0], rows=2000)
+    backed_up.back_up_again()
+    with contextlib.closing(sqlite3.connect(backed_up.backup)) as database:
+        (root,) = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'own'").fetchone()
+    overwrite(backed_up.backup, (root - 1) * 4096, b"\0")
+    check = backed_up.verify().checks[2]
+    assert check.outcome is Outcome.FAILED
+    assert "table own: Error: stepping, database disk image is malformed" in check.detail
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "missing"),
+    [
+        ("fts5(a)", "vec0(a float)", "the module vec0"),
+        ("fts5(a, tokenize=porter)", "fts5(a, tokenize=mine)", "the tokenizer mine"),
+        ("fts4(a, tokenize=porter)", "fts4(a, tokenize=icu de_DE)", "the tokenizer icu"),
+    ],
+)
+def test_query_that_needs_application_is_unknown(backed_up: BackedUp, old: str, new: str, missing: str) -> None:
+    require_module(backed_up.source, old, new)
+    backed_up.back_up_again()
+    backed_up.database = replace(backed_up.database, query="SELECT * FROM own")
+    check = backed_up.verify().checks[3]
+    assert check.outcome is Outcome.UNKNOWN
+    assert missing in check.detail
+
+
 def test_newest_backup_by_time_is_default(backed_up: BackedUp) -> None:
     now = time.time()
     ages = {
@@ -392,6 +451,41 @@ def test_live_source_includes_its_wal(backed_up: BackedUp) -> None:
     assert signs(verification) == "+++++"
     assert verification.source_bytes is not None
     assert verification.source_bytes > 100_000
+
+
+def link_source(backed_up: BackedUp) -> None:
+    """Move the source elsewhere, and leave a symbolic link to it."""
+    elsewhere = backed_up.source.parent / "elsewhere"
+    elsewhere.mkdir()
+    target = backed_up.source.rename(elsewhere / "real.db")
+    backed_up.source.symlink_to(target)
+
+
+def link_source_folder(backed_up: BackedUp) -> None:
+    """Move the folder of the source, and leave a symbolic link to it."""
+    folder = backed_up.source.parent
+    folder.symlink_to(folder.rename(folder.with_name("moved")))
+
+
+@pytest.mark.parametrize("link", [link_source, link_source_folder])
+def test_commits_in_wal_of_linked_source_count(backed_up: BackedUp, link: Callable[[BackedUp], None]) -> None:
+    link(backed_up)
+    execute(backed_up.source, "PRAGMA journal_mode = wal")
+    with opened(backed_up.source) as service:
+        service.execute("PRAGMA wal_autocheckpoint = 0")
+        service.execute("CREATE TABLE added AS SELECT zeroblob(500000) AS x")
+        backed_up.back_up_again()
+        verification = backed_up.verify()
+    assert signs(verification) == "+++++"
+    assert verification.source == PurePosixPath(backed_up.source.resolve())
+
+
+def test_dangling_link_is_missing_source(backed_up: BackedUp) -> None:
+    backed_up.source.unlink()
+    backed_up.source.symlink_to("missing.db")
+    verification = backed_up.verify()
+    assert (signs(verification), verification.exit_code) == ("+++??", 3)
+    assert f"{backed_up.source} does not exist" in verification.checks[4].detail
 
 
 @pytest.mark.parametrize("journal", ["wal", "delete"])

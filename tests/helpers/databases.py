@@ -44,6 +44,46 @@ def opened(path: PurePath) -> Iterator[sqlite3.Connection]:
         yield database
 
 
+# --- definitions of an application ----------------------------------------------------------------------------------
+
+# What each one of these makes a database need: the name of the definition, and how far its table can be checked.
+APPLICATION_TABLES = {
+    "collation": ("CREATE TABLE own (a TEXT COLLATE MINE UNIQUE)", "the collation MINE", "count"),
+    "collation of a key": (
+        "CREATE TABLE own (a TEXT COLLATE MINE PRIMARY KEY) WITHOUT ROWID",
+        "the collation MINE",
+        "none",
+    ),
+    "function": (
+        "CREATE TABLE own (a TEXT); CREATE INDEX own_index ON own (mine(a))",
+        "the function mine()",
+        "quick_check",
+    ),
+    "function of a partial index": (
+        "CREATE TABLE own (a TEXT); CREATE INDEX own_index ON own (a) WHERE mine(a)",
+        "the function mine()",
+        "quick_check",
+    ),
+}
+
+
+def add_application_table(path: PurePath, statements: str, rows: int = 3) -> None:
+    """Add a table `own` that uses definitions of the application, as an application does."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.create_collation("MINE", lambda a, b: (a > b) - (a < b))
+        database.create_function("mine", 1, lambda text: text[::-1], deterministic=True)
+        database.executescript(statements)
+        database.executemany("INSERT INTO own VALUES (?)", [(f"row {number}",) for number in range(rows)])
+
+
+def require_module(path: PurePath, old: str, new: str) -> None:
+    """Make a virtual table `own` in a database, whose definition then names a module or tokenizer that is missing."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute(f"CREATE VIRTUAL TABLE own USING {old}")
+        database.execute("PRAGMA writable_schema = 1")
+        database.execute("UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE name = 'own'", (old, new))
+
+
 # --- damage ---------------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,16 @@ from ..remote.host import Result
 from ..settings import Database
 from ..sqlite.command import is_access_failure
 from ..sqlite.inspect import DatabaseSummary, Header, parse_header, parse_summary
+from ..sqlite.integrity import (
+    COUNT,
+    NONE,
+    QUICK,
+    TableCheck,
+    describe_table_check,
+    find_missing_definition,
+    parse_table_checks,
+    pragma_name,
+)
 from .catalog import is_backup_name
 
 Source: TypeAlias = DatabaseSummary | SourceUnavailableError  # the summary of the live source, or why there is none
@@ -57,28 +67,59 @@ def _compare_size(size: int, header: Header | None) -> Check:
     return Check("size", Outcome.PASSED, f"{size:,} bytes, as the header says")
 
 
-def list_output_lines(result: Result) -> list[str]:
-    """Return all lines that a command printed."""
-    return [*result.stdout.splitlines(), *result.stderr.splitlines()]
+def list_integrity_lines(result: Result) -> list[str]:
+    """Return all lines that the integrity check printed, and lines that describe the checks of single tables."""
+    whole, tables = parse_table_checks(_join_output(result))
+    lines = [whole, *map(describe_table_check, tables)]
+    return [line for text in lines for line in text.splitlines()]
 
 
 def check_integrity(result: Result, quick: bool) -> Check:
-    """Check that the integrity check printed `ok` and nothing else (pragma.html#pragma_integrity_check)."""
-    pragma = "quick_check" if quick else "integrity_check"
+    """Check that the integrity check printed `ok` and nothing else (pragma.html#pragma_integrity_check).
+
+    If SQLite lacks a definition of the application, what it could check decides whether the backup is damaged.
+    """
+    pragma = pragma_name(quick)
+    whole, tables = parse_table_checks(_join_output(result))
+    missing = find_missing_definition(whole)
+    if missing and (not result.ok or _is_about_definitions(whole)):
+        return _judge_tables(pragma, missing, quick, tables)
     if not result.ok:
         return Check("integrity", _outcome_of_failure(result), f"{pragma}: {result.output}")
-    lines = list_output_lines(result)
-    if not lines:
+    if not whole:
         return Check("integrity", Outcome.UNKNOWN, f"{pragma}: no output")
-    outcome = Outcome.PASSED if lines == ["ok"] else Outcome.FAILED
-    return Check("integrity", outcome, f"{pragma}: " + "\n".join(lines))
+    outcome = Outcome.PASSED if whole == "ok" else Outcome.FAILED
+    return Check("integrity", outcome, f"{pragma}: {whole}")
+
+
+def _join_output(result: Result) -> str:
+    return "\n".join([*result.stdout.splitlines(), *result.stderr.splitlines()])
+
+
+def _is_about_definitions(whole: str) -> bool:
+    """Tell whether all faults that the check lists are definitions that SQLite does not have."""
+    return all(find_missing_definition(line) for line in whole.splitlines())
+
+
+def _judge_tables(pragma: str, missing: str, quick: bool, tables: list[TableCheck]) -> Check:
+    """Judge a backup by the checks of its tables, as far as they were possible without a definition."""
+    faults = [describe_table_check(table) for table in tables if table.found_fault]
+    cause = f"{pragma}: needs {missing}, which the application defines and sqlite3 on the server does not have"
+    if faults:
+        return Check("integrity", Outcome.FAILED, "\n".join([cause, *faults]))
+    partial = (COUNT, NONE) if quick else (QUICK, COUNT, NONE)
+    others = [table.table for table in tables if table.level in partial]
+    if not tables:
+        return Check("integrity", Outcome.UNKNOWN, cause)
+    detail = f"{len(tables) - len(others)} of {len(tables)} tables were checked without it and are ok"
+    return Check("integrity", Outcome.UNKNOWN, f"{cause}; {detail}; not completely checked: {', '.join(others)}")
 
 
 def check_query(opened: Result, row: Result, source: Source) -> Check:
     """Check that it opens read-only, that it has the tables of the source, and that the query returns a row."""
     for result in (opened, row):
         if not result.ok:
-            return Check("query", _outcome_of_failure(result), result.output)
+            return Check("query", _outcome_of_failure(result), _describe_failure(result))
     try:
         tables = parse_summary(opened.stdout).tables
     except ValueError as error:
@@ -120,7 +161,15 @@ def check_source(opened: Result, source: Source, tolerance: float) -> Check:
 
 
 def _outcome_of_failure(result: Result) -> Outcome:
-    return Outcome.UNKNOWN if is_access_failure(result) else Outcome.FAILED
+    is_unknown = is_access_failure(result) or find_missing_definition(result.output)
+    return Outcome.UNKNOWN if is_unknown else Outcome.FAILED
+
+
+def _describe_failure(result: Result) -> str:
+    missing = find_missing_definition(result.output)
+    if not missing:
+        return result.output
+    return f"it needs {missing}, which the application defines and sqlite3 on the server does not have: {result.output}"
 
 
 def _describe_unavailable(error: SourceUnavailableError) -> str:

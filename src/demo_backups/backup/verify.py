@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
-from ..errors import COULD_NOT_LOOK, FAILED, SourceUnavailableError
+from ..errors import COULD_NOT_LOOK, FAILED, NoDatabaseError, SourceUnavailableError
 from ..records.check import Check, Outcome, combine_outcomes
 from ..remote.files import File, stat_file
 from ..remote.host import COMMAND_TIMEOUT, LONG_TIMEOUT, Host, Result
@@ -21,9 +21,11 @@ from ..sqlite.inspect import (
     list_sidecars,
     parse_header,
     read_summary,
+    resolve_source,
 )
+from ..sqlite.integrity import integrity_command
 from .catalog import list_backups
-from .checks import Source, check_created, check_integrity, check_query, check_size, check_source, list_output_lines
+from .checks import Source, check_created, check_integrity, check_query, check_size, check_source, list_integrity_lines
 
 FollowJob: TypeAlias = Callable[[Job], tuple[JobStatus, str]]  # returns the last status, and all output
 READABLE_TYPES = ("f", "l")  # opening a pipe would wait forever
@@ -85,13 +87,13 @@ def verify_backup(
     Raises CouldNotLookError where the host or the backup folder cannot be read at all.
     """
     path, backup = _find_backup(host, database, path)
-    source = _read_source(host, database)
+    database, source = _read_source(host, database)
     integrity: list[str] = []
     if path is None or backup is None or backup.type not in READABLE_TYPES:
         checks = _check_unreadable(database, path, backup)
     else:
         result = run_integrity_job(host, database, backup, quick, follow, resume)
-        integrity = list_output_lines(result)
+        integrity = list_integrity_lines(result)
         checks = _check_readable(host, database, backup, check_integrity(result, quick), source, tolerance)
     source_bytes = source.bytes if isinstance(source, DatabaseSummary) else None
     return Verification(host.name, database.name, path, backup, database.source, source_bytes, checks, integrity)
@@ -144,7 +146,7 @@ def run_integrity_job(
     host: Host, database: Database, backup: File, quick: bool, follow: FollowJob, resume: bool = False
 ) -> Result:
     """Run the integrity check of a backup as a job, or join the one that is running; wait for its end."""
-    command = sqlite_command(backup.path, f"PRAGMA {'quick' if quick else 'integrity'}_check", immutable=True)
+    command = integrity_command(backup.path, quick)
     with hint_on_detach(host, database, CHECK):
         job = find_job(host, database, CHECK)
         # The path is not enough: a file that was written after the start of the check is another backup.
@@ -158,11 +160,15 @@ def run_integrity_job(
     return Result(status.status, "", output)
 
 
-def _read_source(host: Host, database: Database) -> Source:
+def _read_source(host: Host, database: Database) -> tuple[Database, Source]:
+    """Return the database with the resolved path of its source, and the summary of the source or why there is none."""
     try:
-        return read_source_summary(host, database)
+        database = resolve_source(host, database)
+        return database, read_source_summary(host, database)
+    except NoDatabaseError as error:
+        return database, SourceUnavailableError(f"the source {error.action}", host=host.name, advice=error.advice)
     except SourceUnavailableError as error:
-        return error
+        return database, error
 
 
 def read_source_summary(host: Host, database: Database) -> DatabaseSummary:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from ..errors import CouldNotLookError, NoDatabaseError, SourceUnavailableError
@@ -11,6 +11,7 @@ from ..remote.answers import END, parse_count, parse_list, parse_yes_no
 from ..remote.files import stat_file
 from ..remote.host import COMMAND_TIMEOUT, Host, Result
 from ..remote.shell import quote
+from ..settings import Database
 from .command import LOCK_TIMEOUT, AccessError, sqlite_command
 
 MOST_PAGES, LARGEST_PAGE = 2**32 - 2, 65536  # limits.html
@@ -19,6 +20,37 @@ MAGIC = b"SQLite format 3\0"
 WAL_VERSION = 2  # the file format versions 18 and 19 of a database in WAL mode
 SETTINGS_ADVICE = "check the settings: app_dir, and file of the database"
 START_SERVICE = "start its service once"
+
+
+# --- the path -------------------------------------------------------------------------------------------------------
+
+
+def real_path_command(path: PurePosixPath) -> str:
+    """Build the command that prints the path of a file without symbolic links."""
+    return f"realpath -e -- {quote(path)}"
+
+
+def parse_real_path(output: str) -> PurePosixPath:
+    """Parse what `real_path_command` printed; raises ValueError."""
+    path = output.removesuffix("\n")
+    if path == output or not path.startswith("/") or "\0" in path:
+        raise ValueError("not an absolute path")
+    return PurePosixPath(path)
+
+
+def resolve_source(host: Host, database: Database) -> Database:
+    """Return a database with the path of its source without symbolic links, as SQLite itself uses it.
+
+    The `-wal`, `-shm` and `-journal` are next to that file, not next to a link to it. Raises NoDatabaseError where
+    there is no such file, and CouldNotLookError where that cannot be decided.
+    """
+    action = f"resolve the path {database.source}"
+    result = host.run(action, real_path_command(database.source), root=True)
+    if result.ok:
+        return replace(database, source=host.parse(action, result.stdout, parse_real_path))
+    if result.stderr.rstrip().endswith("No such file or directory"):
+        raise NoDatabaseError(f"{database.source} does not exist", host=host.name, advice=SETTINGS_ADVICE)
+    raise CouldNotLookError(f"could not {action}", host=host.name, output=result.output)
 
 
 # --- the header -----------------------------------------------------------------------------------------------------
