@@ -64,6 +64,7 @@ from .sqlite.journal_mode import (
     journal_mode_command,
     read_journal_mode,
 )
+from .sqlite.sharing import require_sharing
 from .ui.console import Console
 from .ui.progress import JobProgress
 from .units import format_size
@@ -443,7 +444,10 @@ def enable_wal(work: Session, undo: bool = False) -> None:
     wal = not undo
     name = "WAL" if wal else "rollback"
     work.database = resolve_source(work.host, work.database)
-    if read_journal_mode(work.host, work.database).wal == wal:
+    is_wal = read_journal_mode(work.host, work.database).wal
+    if wal:  # also where it is in WAL mode already: that is not a success then
+        require_sharing(work.host, work.database, is_wal)
+    if is_wal == wal:
         work.out.say(f"{work.database.source} is already in {name} mode: nothing to do")
         return
     check_sidecars_writable(work.host, work.database)

@@ -12,8 +12,10 @@ from demo_backups.errors import SourceUnavailableError
 from demo_backups.records.check import Check, Outcome, combine_outcomes
 from demo_backups.remote.files import File
 from demo_backups.remote.host import Result
+from demo_backups.remote.processes import Process
 from demo_backups.settings import Database, Settings
 from demo_backups.sqlite.inspect import DatabaseSummary
+from demo_backups.sqlite.sharing import Sharing
 
 from ..helpers.headers import format_od, make_header
 
@@ -116,6 +118,12 @@ def test_size_without_header_is_unknown(header: Result) -> None:
         (NO_PERMISSION, UNKNOWN, "unable to open"),
         (Result(127, "", "sh: 1: sqlite3: not found"), UNKNOWN, "not found"),
         (Result(None, "", ""), UNKNOWN, "integrity_check"),
+        (Result(1, "", "Error: in prepare, no such collation sequence: X"), UNKNOWN, "the collation X"),
+        (Result(0, "no such tokenizer: x\n", ""), UNKNOWN, "the tokenizer x"),
+        (Result(0, "no such tokenizer: x\nPage 7: never used\n", ""), FAILED, "Page 7"),
+        (Result(1, "", "Error: no such module: x\n== 74 none 1\nError: no such module: x\n"), UNKNOWN, "checked: t"),
+        (Result(1, "", "Error: no such module: x\n== 74 quick_check 0\nrow 7 missing\n"), FAILED, "table t: quick"),
+        (Result(1, "", "Error: no such module: x\n== 74 count 11\nError: malformed\n"), FAILED, "Error: malformed"),
     ],
 )
 def test_integrity_check_outcomes(result: Result, outcome: Outcome, keyword: str) -> None:
@@ -180,21 +188,36 @@ def test_query_check_outcomes(opened: Result, row: Result, source: Source, outco
     ],
 )
 def test_source_check_outcomes(pages: int, source: int, tolerance: float, outcome: Outcome, keyword: str) -> None:
-    check = check_source(summary("a", pages=pages), DatabaseSummary(source, frozenset("a")), tolerance)
+    check = check_source(summary("a", pages=pages), DatabaseSummary(source, frozenset("a")), None, tolerance)
     has_outcome(check, "source", outcome, keyword)
 
 
 @pytest.mark.parametrize("opened", [MALFORMED, Result(0, "", ""), Result(0, "garbage\n", "")])
 def test_source_of_unreadable_backup_is_unknown(opened: Result) -> None:
-    has_outcome(check_source(opened, SOURCE, 0.1), "source", UNKNOWN, "backup")
+    has_outcome(check_source(opened, SOURCE, None, 0.1), "source", UNKNOWN, "backup")
 
 
 def test_unavailable_source_is_unknown() -> None:
     error = SourceUnavailableError("the source /x.db is locked", output="database is locked", advice="try again")
-    check = check_source(summary("a"), error, 0.1)
+    check = check_source(summary("a"), error, None, 0.1)
     assert check.outcome is UNKNOWN
     for part in (error.action, error.output, error.advice):
         assert part in check.detail
+
+
+@pytest.mark.parametrize(
+    ("sharing", "pages", "outcome"),
+    [
+        (Sharing(1, [], [], [], sees_all=True), 100, PASSED),
+        (Sharing(2, [], [], [], sees_all=True), 100, FAILED),
+        (Sharing(1, [], [Process(7, "root", "service")], [], sees_all=True), 100, FAILED),
+        (Sharing(1, [], [], [7], sees_all=True), 100, UNKNOWN),
+        (Sharing(1, [], [], [], sees_all=False), 100, UNKNOWN),
+        (Sharing(1, [], [], [7], sees_all=True), 1, FAILED),
+    ],
+)
+def test_source_with_other_wal_does_not_pass(sharing: Sharing, pages: int, outcome: Outcome) -> None:
+    assert check_source(summary("a", pages=pages), SOURCE, sharing, 0.1).outcome is outcome
 
 
 # --- outcomes -------------------------------------------------------------------------------------------------------

@@ -31,17 +31,23 @@ from demo_backups.rehearsal.database import make_tracker
 from demo_backups.remote.host import Host
 from demo_backups.remote.processes import Process
 from demo_backups.settings import Database, Settings, validate_settings
+from demo_backups.sqlite.sharing import FileMount, Sharing
 
 from ..helpers.constants import NOBODY, root_only
 from ..helpers.databases import is_consistent, leave_hot_journal, opened, set_journal_mode
 from ..helpers.processes import wait_until
 from ..helpers.programs import shadow_program
+from ..helpers.services import service_in_process, with_mount
 from ..helpers.tasks import DemoServer
 
 # --- the verdict ----------------------------------------------------------------------------------------------------
 
 FLOOR = 1_000
 TIMEOUT = 5.0
+RUNNING = [Process(12, "root", "sqlite3 -batch"), Process(13, "torrust", "bash")]
+SHARED = Sharing(1, [], [], [], sees_all=True)
+LINKED = replace(SHARED, links=2)
+FILE_MOUNT = replace(SHARED, mounts=[(FileMount(36, "/app/db"), RUNNING)])
 ROLLBACK = PreflightFacts(
     host="demo",
     database="tracker",
@@ -56,6 +62,7 @@ ROLLBACK = PreflightFacts(
     backup_processes=[],
     hidden_backup=False,
     leaves_sidecars=False,
+    sharing=SHARED,
     copy_seconds=2.0,
     speed_source=SpeedSource.EARLIER_RUNS,
     backup_count=3,
@@ -64,7 +71,6 @@ ROLLBACK = PreflightFacts(
 )
 # The WAL grows by 18,000 bytes.
 WAL = replace(ROLLBACK, wal=True, wal_bytes=8_000, write_rate=WriteRate(200.0, 300.0), copy_seconds=60.0)
-RUNNING = [Process(12, "root", "sqlite3 -batch"), Process(13, "torrust", "bash")]
 
 
 def on_one_disk(facts: PreflightFacts, free: int) -> PreflightFacts:
@@ -106,6 +112,15 @@ def on_two_disks(facts: PreflightFacts, backups: int, source: int) -> PreflightF
         (replace(on_two_disks(WAL, 51_000, 19_000), state_disk=Disk("/data", 19_000)), Verdict.GO, []),
         # Files next to an idle database that could stop its service.
         (replace(WAL, leaves_sidecars=True), Verdict.NO, ["INVOKE_USE_SUDO=1"]),
+        # Processes with another -wal; in rollback mode only a crash does harm, but the script refuses hard links.
+        (replace(WAL, sharing=FILE_MOUNT), Verdict.NO, ["/app/db"]),
+        (replace(ROLLBACK, sharing=FILE_MOUNT), Verdict.WARN, ["writers", "crash"]),
+        (replace(WAL, sharing=LINKED), Verdict.NO, ["2 hard links"]),
+        (replace(ROLLBACK, sharing=LINKED), Verdict.NO, ["2 hard links", "writers"]),
+        (replace(WAL, sharing=replace(SHARED, other_wal=RUNNING[1:])), Verdict.NO, ["process 13 of torrust"]),
+        (replace(WAL, sharing=replace(SHARED, hidden=[14, 15])), Verdict.WARN, ["14, 15"]),
+        (replace(WAL, sharing=replace(SHARED, sees_all=False)), Verdict.WARN, ["INVOKE_USE_SUDO=1"]),
+        (replace(ROLLBACK, sharing=replace(SHARED, sees_all=False)), Verdict.WARN, ["writers"]),
         # One backup at a time.
         (replace(WAL, hidden_backup=True), Verdict.NO, ["running"]),
         (replace(WAL, backup_processes=RUNNING[:1], hidden_backup=True), Verdict.NO, ["process 12 of root"]),
@@ -282,6 +297,19 @@ def test_running_backup_is_named(observe: Callable[[], PreflightFacts], database
         assert backup.stdin
         backup.stdin.close()
     assert observe().backup_processes == []  # the lock file exists, unlocked
+
+
+def test_single_file_mount_means_no(
+    observe: Callable[[], PreflightFacts], database: Database, private_mounts: list[str], tmp_path: Path
+) -> None:
+    set_journal_mode(database.source, "wal")
+    inside = tmp_path / "in the container.db"
+    inside.touch()
+    start = with_mount(private_mounts, Path(database.source), inside)
+    with service_in_process(inside, "CREATE TABLE added (x)", start=start):
+        facts = observe()
+    assert decide_preflight(facts, TIMEOUT, FLOOR).verdict is Verdict.NO
+    assert not observe().sharing.problems
 
 
 @pytest.fixture

@@ -40,6 +40,7 @@ from ..helpers.databases import (
     overwrite,
     require_module,
 )
+from ..helpers.services import service_in_process, with_mount
 from ..helpers.tasks import INV, DemoServer
 
 CHECKS = ["created", "size", "integrity", "query", "source"]
@@ -478,6 +479,18 @@ def test_commits_in_wal_of_linked_source_count(backed_up: BackedUp, link: Callab
         verification = backed_up.verify()
     assert signs(verification) == "+++++"
     assert verification.source == PurePosixPath(backed_up.source.resolve())
+
+
+def test_source_with_wal_elsewhere_fails(backed_up: BackedUp, private_mounts: list[str], tmp_path: Path) -> None:
+    execute(backed_up.source, "PRAGMA journal_mode = wal")
+    inside = tmp_path / "in the container.db"
+    inside.touch()
+    start = with_mount(private_mounts, backed_up.source, inside)
+    with service_in_process(inside, "DELETE FROM torrust_torrents", start=start):
+        backed_up.back_up_again()
+        verification = backed_up.verify()
+    assert (signs(verification), verification.exit_code) == ("++++-", 1)
+    assert str(inside) in verification.checks[4].detail
 
 
 def test_dangling_link_is_missing_source(backed_up: BackedUp) -> None:

@@ -8,9 +8,7 @@ import io
 import os
 import shutil
 import sqlite3
-import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -36,6 +34,7 @@ from demo_backups.workflows import Session, enable_wal
 from ..helpers.constants import NOBODY, ODD_NAMES, root_only
 from ..helpers.databases import is_consistent
 from ..helpers.processes import wait_until
+from ..helpers.services import close_service, service_in_process, with_mount
 from ..helpers.shell import run_sh
 from ..helpers.tasks import DemoServer
 
@@ -61,10 +60,10 @@ class LiveDatabase:
         enable_wal(Session(self.host, self.settings, self.database, record, make_console(out), dry_run), undo)
         return out.getvalue()
 
-    def refusal(self, undo: bool = False) -> JournalModeError:
+    def refusal(self, undo: bool = False, dry_run: bool = False) -> JournalModeError:
         """Return the error with which the task refuses."""
         with pytest.raises(JournalModeError) as caught:
-            self.enable_wal(undo)
+            self.enable_wal(undo, dry_run)
         assert caught.value.exit_code == 1
         return caught.value
 
@@ -105,35 +104,6 @@ def live(local_host: Host, project_settings: Settings, tmp_path: Path, tracker_f
     return live
 
 
-SERVICE = """
-import sqlite3, sys
-database = sqlite3.connect(sys.argv[1], isolation_level=None)
-database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-for statement in sys.argv[2:]:
-    database.execute(statement)
-print("ready", flush=True)
-sys.stdin.read()
-"""
-
-
-@contextlib.contextmanager
-def open_in_process(source: Path, *statements: str) -> Iterator[subprocess.Popen[str]]:
-    """Let another process have a database open, after some statements, until its standard input is closed."""
-    command = [sys.executable, "-c", SERVICE, str(source), *statements]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        assert process.stdout.readline() == "ready\n"
-        yield process
-        close(process)
-
-
-def close(process: subprocess.Popen[str]) -> None:
-    """Let the process close its database and end."""
-    assert process.stdin
-    process.stdin.close()
-    process.wait(timeout=60)
-
-
 # --- to WAL mode ----------------------------------------------------------------------------------------------------
 
 
@@ -171,16 +141,49 @@ def test_dry_run_shows_command_only(live: LiveDatabase, undo: bool) -> None:
     assert live.state() == before
 
 
+def test_single_file_mount_is_refused(live: LiveDatabase, private_mounts: list[str], tmp_path: Path) -> None:
+    inside = tmp_path / "in the container.db"
+    inside.touch()
+    before = live.state()
+    with service_in_process(inside, start=with_mount(private_mounts, live.source, inside)) as service:
+        for dry_run in (True, False):
+            error = live.refusal(dry_run=dry_run)
+            assert str(inside) in error.output
+            assert f"process {service.pid}" in error.output
+            assert "directory" in error.advice
+    assert live.state() == before
+    live.enable_wal()  # the mount is gone
+
+
+def test_hard_link_is_refused(live: LiveDatabase, tmp_path: Path) -> None:
+    (tmp_path / "other name.db").hardlink_to(live.source)
+    error = live.refusal()
+    assert "2 hard links" in error.output
+    assert live.mode() == "delete"
+
+
+def test_mode_that_loses_commits_is_no_success(live: LiveDatabase, private_mounts: list[str], tmp_path: Path) -> None:
+    """Already in WAL mode is no reason to say that there is nothing to do. Leaving that mode is not refused."""
+    live.enable_wal()
+    inside = tmp_path / "in the container.db"
+    inside.touch()
+    start = with_mount(private_mounts, live.source, inside)
+    with service_in_process(inside, "INSERT INTO keys VALUES (99, 'k', 1)", start=start):
+        assert "uses another -wal" in live.refusal().output
+    live.enable_wal(undo=True)
+    assert live.mode() == "delete"
+
+
 def test_change_is_retried_while_locked(live: LiveDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
     results: list[Result] = []
     run = Host.run
-    with open_in_process(live.source, "BEGIN IMMEDIATE") as service:
+    with service_in_process(live.source, "BEGIN IMMEDIATE") as service:
 
         def run_and_close(self: Host, action: str, command: str, **options: Any) -> Result:
             result = run(self, action, command, **options)
             if command == journal_mode_command(live.database, wal=True):
                 results.append(result)
-                close(service)
+                close_service(service)
             return result
 
         monkeypatch.setattr(Host, "run", run_and_close)
@@ -193,7 +196,7 @@ def test_change_is_retried_while_locked(live: LiveDatabase, monkeypatch: pytest.
 def test_retries_end_after_timeout(live: LiveDatabase, statements: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("demo_backups.sqlite.journal_mode.RETRY_TIMEOUT", 0)
     before = live.source.read_bytes()
-    with open_in_process(live.source, *statements) as service:
+    with service_in_process(live.source, *statements) as service:
         error = live.refusal()
     assert str(live.source) in error.action
     assert f"process {service.pid} of {getpass.getuser()}: {sys.executable}" in error.output
@@ -208,7 +211,7 @@ def test_retries_end_after_timeout(live: LiveDatabase, statements: list[str], mo
 
 def test_undo_is_refused_while_open(live: LiveDatabase) -> None:
     live.enable_wal()
-    with open_in_process(live.source) as service:
+    with service_in_process(live.source) as service:
         error = live.refusal(undo=True)
         assert live.mode() == "wal"
     assert f"process {service.pid} of {getpass.getuser()}: " in error.output
@@ -222,7 +225,7 @@ def test_undo_is_refused_while_open(live: LiveDatabase) -> None:
 def test_undo_keeps_commits_of_crashed_service(live: LiveDatabase) -> None:
     live.enable_wal()
     insert = "INSERT INTO torrents (info_hash, completed) VALUES ('from the WAL', 7)"
-    with open_in_process(live.source, insert) as service:
+    with service_in_process(live.source, insert) as service:
         service.kill()
         service.wait()
     assert live.names() == WAL_FILES
@@ -289,7 +292,7 @@ def test_mode_that_was_reset_fails_check(live: LiveDatabase) -> None:
 
 @root_only
 def test_different_owners_fail_check(live: LiveDatabase) -> None:
-    with open_in_process(live.source, "PRAGMA journal_mode = WAL", "DELETE FROM keys"):
+    with service_in_process(live.source, "PRAGMA journal_mode = WAL", "DELETE FROM keys"):
         os.chown(f"{live.source}-wal", NOBODY, NOBODY)
         with pytest.raises(JournalModeError, match="owner") as caught:
             check_journal_mode(live.host, live.database, wal=True)

@@ -12,6 +12,7 @@ from demo_backups.backup.disk_space import Disk
 from demo_backups.backup.preflight import PreflightFacts, decide_preflight
 from demo_backups.backup.write_rate import WriteRate
 from demo_backups.remote.processes import Process
+from demo_backups.sqlite.sharing import Sharing
 from demo_backups.ui.console import make_console
 from demo_backups.ui.tables import print_preflight
 
@@ -29,6 +30,7 @@ FACTS = PreflightFacts(
     backup_processes=[],
     hidden_backup=False,
     leaves_sidecars=False,
+    sharing=Sharing(1, [], [], [], sees_all=True),
     copy_seconds=60.0,
     speed_source=SpeedSource.EARLIER_RUNS,
     backup_count=3,

@@ -21,6 +21,7 @@ from ..sqlite.integrity import (
     parse_table_checks,
     pragma_name,
 )
+from ..sqlite.sharing import HIDDEN_ADVICE, Sharing
 from .catalog import is_backup_name
 
 Source: TypeAlias = DatabaseSummary | SourceUnavailableError  # the summary of the live source, or why there is none
@@ -141,11 +142,15 @@ def check_query(opened: Result, row: Result, source: Source) -> Check:
     return Check("query", Outcome.PASSED, f"the query returned a row; {count}, as in the source")
 
 
-def check_source(opened: Result, source: Source, tolerance: float) -> Check:
-    """Check that its size is that of the source within the tolerance, a fraction.
+def check_source(opened: Result, source: Source, sharing: Sharing | None, tolerance: float) -> Check:
+    """Check that its size is that of the source within the tolerance, a fraction, and that it can have all commits.
 
-    Both sizes are as SQLite reports them: the size of a live file does not include its WAL.
+    Both sizes are as SQLite reports them: the size of a live file does not include its WAL. `sharing` is how processes
+    see a source in WAL mode: a backup lacks the commits of a process with another `-wal`.
     """
+    if sharing and sharing.problems:
+        problems = "; ".join(f"{problem.text}: {problem.advice}" for problem in sharing.problems)
+        return Check("source", Outcome.FAILED, f"backups lack commits to the source: {problems}")
     if not opened.ok:
         return Check("source", Outcome.UNKNOWN, f"the size of the backup cannot be read: {opened.output}")
     if isinstance(source, SourceUnavailableError):
@@ -157,6 +162,8 @@ def check_source(opened: Result, source: Source, tolerance: float) -> Check:
     difference = abs(size - source.bytes) / source.bytes if source.bytes else float(size > 0)
     outcome = Outcome.PASSED if difference <= tolerance else Outcome.FAILED
     detail = f"{size:,} bytes, the source {source.bytes:,}: {difference:.1%} difference, {tolerance:.1%} allowed"
+    if outcome is Outcome.PASSED and sharing and sharing.unknown:
+        return Check("source", Outcome.UNKNOWN, f"{detail}; {sharing.unknown}: {HIDDEN_ADVICE}")
     return Check("source", outcome, detail)
 
 

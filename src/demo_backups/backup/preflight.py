@@ -24,6 +24,7 @@ from ..sqlite.inspect import (
     sidecar_path,
     sidecars_writable,
 )
+from ..sqlite.sharing import HIDDEN_ADVICE, Sharing, read_sharing
 from ..units import format_duration, format_short_size
 from .catalog import backup_processes, has_hidden_backup, list_backups
 from .copy_speed import SpeedSource, estimate_copy_speed
@@ -63,6 +64,7 @@ class PreflightFacts:
     backup_processes: Sequence[Process]
     hidden_backup: bool
     leaves_sidecars: bool
+    sharing: Sharing
     copy_seconds: float
     speed_source: SpeedSource
     backup_count: int
@@ -150,6 +152,8 @@ def decide_preflight(facts: PreflightFacts, writer_timeout: float, free_space_fl
             "process has it open and it belongs to another user: set use_sudo to true (INVOKE_USE_SUDO=1), or start "
             "its service first"
         )
+    no += _explain_refused_sharing(facts)
+    warn += _explain_uncertain_sharing(facts)
     if facts.backup_processes:
         processes = ", ".join(f"process {process.pid} of {process.user}" for process in facts.backup_processes)
         no.append(f"a backup of this database is running: {processes}")
@@ -170,6 +174,27 @@ def _decide_verdict(warn: Sequence[str], no: Sequence[str]) -> Verdict:
     if no:
         return Verdict.NO
     return Verdict.WARN if warn else Verdict.GO
+
+
+def _explain_refused_sharing(facts: PreflightFacts) -> list[str]:
+    """Explain why commits would be missing in the backup; the script refuses a source with several hard links."""
+    if not facts.wal and facts.sharing.links == 1:
+        return []
+    return [
+        f"the database does not share its -wal: {problem.text}: {problem.advice}" for problem in facts.sharing.problems
+    ]
+
+
+def _explain_uncertain_sharing(facts: PreflightFacts) -> list[str]:
+    """Explain what may be wrong: in rollback mode, only a journal that a crash leaves elsewhere does harm."""
+    sharing = facts.sharing
+    if not facts.wal:
+        problems = sharing.problems if sharing.links == 1 else []
+        return [
+            f"a backup right after a crash of the service may be damaged: {problem.text}: {problem.advice}"
+            for problem in problems
+        ]
+    return [f"{sharing.unknown}: {HIDDEN_ADVICE}"] if sharing.unknown else []
 
 
 def _explain_wait(wait: float, timeout: float) -> str:
@@ -221,6 +246,7 @@ def observe_preflight(
         write_rate=write_rate,
         backup_processes=backup_processes(host, database),
         hidden_backup=has_hidden_backup(host, database),
+        sharing=read_sharing(host, source, header.wal),
         leaves_sidecars=creates_sidecars and not sidecars_writable(host, source),
         copy_seconds=summary.bytes / speed.bytes_per_second,
         speed_source=speed.source,

@@ -17,6 +17,7 @@ from ..sqlite.command import sqlite_command
 from ..sqlite.inspect import (
     SUMMARY_STATEMENTS,
     DatabaseSummary,
+    Header,
     header_command,
     list_sidecars,
     parse_header,
@@ -24,6 +25,7 @@ from ..sqlite.inspect import (
     resolve_source,
 )
 from ..sqlite.integrity import integrity_command
+from ..sqlite.sharing import Sharing, read_sharing
 from .catalog import list_backups
 from .checks import Source, check_created, check_integrity, check_query, check_size, check_source, list_integrity_lines
 
@@ -87,14 +89,14 @@ def verify_backup(
     Raises CouldNotLookError where the host or the backup folder cannot be read at all.
     """
     path, backup = _find_backup(host, database, path)
-    database, source = _read_source(host, database)
+    database, source, sharing = _read_source(host, database)
     integrity: list[str] = []
     if path is None or backup is None or backup.type not in READABLE_TYPES:
         checks = _check_unreadable(database, path, backup)
     else:
         result = run_integrity_job(host, database, backup, quick, follow, resume)
         integrity = list_integrity_lines(result)
-        checks = _check_readable(host, database, backup, check_integrity(result, quick), source, tolerance)
+        checks = _check_readable(host, database, backup, check_integrity(result, quick), source, sharing, tolerance)
     source_bytes = source.bytes if isinstance(source, DatabaseSummary) else None
     return Verification(host.name, database.name, path, backup, database.source, source_bytes, checks, integrity)
 
@@ -123,7 +125,13 @@ def _check_unreadable(database: Database, path: PurePosixPath | None, backup: Fi
 
 
 def _check_readable(
-    host: Host, database: Database, backup: File, integrity: Check, source: Source, tolerance: float
+    host: Host,
+    database: Database,
+    backup: File,
+    integrity: Check,
+    source: Source,
+    sharing: Sharing | None,
+    tolerance: float,
 ) -> list[Check]:
     def query(action: str, *statements: str, timeout: int = COMMAND_TIMEOUT) -> Result:
         command = sqlite_command(backup.path, *statements, immutable=True)
@@ -138,7 +146,7 @@ def _check_readable(
         check_size(backup, header),
         integrity,
         check_query(summary, row, source),
-        check_source(summary, source, tolerance),
+        check_source(summary, source, sharing, tolerance),
     ]
 
 
@@ -160,20 +168,29 @@ def run_integrity_job(
     return Result(status.status, "", output)
 
 
-def _read_source(host: Host, database: Database) -> tuple[Database, Source]:
-    """Return the database with the resolved path of its source, and the summary of the source or why there is none."""
+def _read_source(host: Host, database: Database) -> tuple[Database, Source, Sharing | None]:
+    """Read the live source, creating no file next to it.
+
+    Return the database with the resolved path of its source, the summary or why there is none, and for a source in WAL
+    mode how processes see it.
+    """
+    sharing = None
     try:
         database = resolve_source(host, database)
-        return database, read_source_summary(host, database)
+        header = _read_source_header(host, database.source)
+        if header.wal:
+            sharing = read_sharing(host, database.source, wal=True)
+        sidecars = list_sidecars(host, database.source)
+        return database, read_summary(host, database.source, header, sidecars), sharing
     except NoDatabaseError as error:
-        return database, SourceUnavailableError(f"the source {error.action}", host=host.name, advice=error.advice)
+        unavailable = SourceUnavailableError(f"the source {error.action}", host=host.name, advice=error.advice)
+        return database, unavailable, sharing
     except SourceUnavailableError as error:
-        return database, error
+        return database, error, sharing
 
 
-def read_source_summary(host: Host, database: Database) -> DatabaseSummary:
-    """Read the summary of the live source, creating no file next to it; raises SourceUnavailableError."""
-    source = database.source
+def _read_source_header(host: Host, source: PurePosixPath) -> Header:
+    """Read the header of the live source; raises SourceUnavailableError, also where it is not a database."""
     file = stat_file(host, source)
     if file is None:
         raise SourceUnavailableError(f"the source {source} does not exist", host=host.name)
@@ -188,4 +205,4 @@ def read_source_summary(host: Host, database: Database) -> DatabaseSummary:
         ) from error
     if header is None:
         raise SourceUnavailableError(f"the source {source} is not a database", host=host.name)
-    return read_summary(host, source, header, list_sidecars(host, source))
+    return header

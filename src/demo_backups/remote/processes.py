@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -28,22 +30,31 @@ class Process:
         return f"process {self.pid} of {self.user}: {self.command}"
 
 
-def _for_processes_with_open(file: str, do: str) -> str:
-    """Build a command that does something for the `$pid` of each process that has a file open.
+def describe_process() -> str:
+    """Build the command that prints the process `$pid`, unless it has ended."""
+    arguments = "$(tr '\\0\\n' '  ' < /proc/$pid/cmdline | cut -c -120)"
+    return f'{{ user=$(stat -c %U -- /proc/$pid 2>/dev/null) && echo "$pid $user {arguments}"; true; }}'
+
+
+def processes_with_open_loop(file: str, do: str) -> str:
+    """Build a command that does something for each file descriptor `$fd` of a process `$pid` that has a file open.
 
     Only root sees the open files of other users (proc(5)). `file` is a word of the host's shell.
     """
     # Not find -samefile: it opens the file too, and so it would find itself.
     found = f'for fd in /proc/[0-9]*/fd/*; do [ "$fd" -ef {file} ] && echo "$fd"; done'
-    return f"{{ {found}; }} | cut -d / -f 3 | sort -u | while read -r pid; do {do}; done"
+    return f"{{ {found}; }} | while read -r fd; do pid=${{fd#/proc/}}; pid=${{pid%%/*}}\n{do}\ndone"
+
+
+def _for_processes_with_open(file: str, do: str) -> str:
+    """Build a command that does something for the `$pid` of each process that has a file open."""
+    pids = processes_with_open_loop(file, "echo $pid")
+    return f"{pids} | sort -u | while read -r pid; do {do}; done"
 
 
 def processes_with_open_command(path: PurePosixPath) -> str:
     """Build the command that prints which processes have a file open."""
-    arguments = "$(tr '\\0\\n' '  ' < /proc/$pid/cmdline | cut -c -120)"
-    listing = _for_processes_with_open(
-        quote(path), f'user=$(stat -c %U -- /proc/$pid 2>/dev/null) && echo "$pid $user {arguments}"; true'
-    )
+    listing = _for_processes_with_open(quote(path), describe_process())
     return f"set -e; [ -d /proc/self/fd ]; {listing}; echo {END}"
 
 
@@ -55,17 +66,63 @@ def signal_processes_command(file: str, signal: str) -> str:
     return _for_processes_with_open(file, f"kill -s {signal} $pid 2>/dev/null && kill -s CONT $pid 2>/dev/null || true")
 
 
+def _set_lock_name(path: PurePosixPath) -> str:
+    """Build the command that sets `$name` to the name of a file in /proc/locks."""
+    major, minor = "device >> 8 & 0xfff", "device & 0xff | device >> 12 & 0xfff00"  # makedev(3)
+    return (
+        f"device=$(stat -c %d -- {quote(path)}); inode=$(stat -c %i -- {quote(path)}); "
+        f'name=$(printf %02x:%02x:%s $(({major})) $(({minor})) "$inode")'
+    )
+
+
 def is_locked_command(path: PurePosixPath) -> str:
     """Build the command that prints whether a file is locked, which all users can read (proc(5), /proc/locks)."""
-    major, minor = "device >> 8 & 0xfff", "device & 0xff | device >> 12 & 0xfff00"  # makedev(3)
     return "\n".join(
         [
             f"[ -e {quote(path)} ] || {{ echo no; exit; }}",
-            f"set -e; device=$(stat -c %d -- {quote(path)}); inode=$(stat -c %i -- {quote(path)})",
-            f'name=$(printf %02x:%02x:%s $(({major})) $(({minor})) "$inode"); locks=$(cat /proc/locks)',
+            f"set -e; {_set_lock_name(path)}; locks=$(cat /proc/locks)",
             'case "$locks" in *" $name "*) echo yes ;; *) echo no ;; esac',
         ]
     )
+
+
+@dataclass(frozen=True)
+class LockHolder:
+    """A process that holds a lock: the number of the file, and whether this user can see the files that it has open.
+
+    The id is 0 or -1 for a process that is not in the process namespace of the user (proc(5)).
+    """
+
+    pid: int
+    file: int
+    visible: bool
+
+
+def lock_holders_command(paths: Sequence[PurePosixPath]) -> str:
+    """Build the command that prints which processes hold a lock on which of some files; a missing file has none."""
+    lines = ["set -e; locks=$(cat /proc/locks)"]
+    for number, path in enumerate(paths):
+        lines += [
+            f"if [ -e {quote(path)} ]; then",
+            _set_lock_name(path),
+            # A line with an arrow is a process that waits for a lock.
+            'echo "$locks" | while read -r _ _ _ _ pid file _; do',
+            '  [ "$file" = "$name" ] || continue',
+            f"  if [ -e /proc/$pid/exe ]; then echo $pid {number} yes; else echo $pid {number} no; fi",
+            "done; fi",
+        ]
+    return "\n".join([*lines, f"echo {END}"])
+
+
+def parse_lock_holders(output: str) -> list[LockHolder]:
+    """Parse what `lock_holders_command` printed; raises ValueError."""
+    holders = []
+    for line in parse_list(output):
+        match = re.fullmatch(r"(-1|[0-9]{1,7}) ([0-9]) (yes|no)", line)
+        if not match:
+            raise ValueError(f"{line[:100]!r} does not describe who holds a lock")
+        holders.append(LockHolder(int(match[1]), int(match[2]), match[3] == "yes"))
+    return holders
 
 
 def parse_processes(output: str) -> list[Process]:
