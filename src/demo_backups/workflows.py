@@ -199,7 +199,7 @@ def preflight(work: Session) -> Preflight:
     require_tools(work.host)
     sqlite = probe_sqlite(work.host)
     work.database = resolve_source(work.host, work.database)
-    facts = observe_preflight(work.host, work.database, sqlite, runs_per_day, records)
+    facts = observe_preflight(work.host, work.database, sqlite, runs_per_day, records, work.out.say)
     return decide_preflight(facts, work.settings.writer_timeout, work.settings.free_space_floor)
 
 
@@ -364,7 +364,7 @@ def verify(work: Session, path: PurePosixPath | None = None, quick: bool = False
         path = work.database.backup_dir / path
     tolerance = work.settings.size_tolerance
     verification = verify_backup(
-        work.host, work.database, path, quick, tolerance, lambda job: follow(work, job), resume
+        work.host, work.database, path, quick, tolerance, lambda job: follow(work, job), resume, work.out.say
     )
     _record_verification(work, verification, quick)
     return verification
@@ -456,7 +456,7 @@ def enable_wal(work: Session, undo: bool = False) -> None:
     if work.dry_run:
         work.show(journal_mode_command(work.database, wal))
         return
-    attempts = change_journal_mode(work.host, work.database, wal)
+    attempts = change_journal_mode(work.host, work.database, wal, work.out.say)
     mode = check_journal_mode(work.host, work.database, wal)
     sidecars = ", ".join(path.name for path in mode.sidecars) or "none"
     work.out.say(f"{work.database.source} is now in {name} mode (attempts: {attempts}); sidecar files: {sidecars}")

@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from demo_backups.backup.disk_space import (
+    MIN_INODES,
     Disk,
     Shortage,
     SpaceDemand,
     disks_command,
+    find_inode_shortages,
     find_shortages,
     parse_disks,
     sum_needed_bytes,
@@ -55,14 +59,41 @@ def test_shortages_are_found_once_per_disk(demands: list[SpaceDemand], shortages
 
 
 def test_parse_disks_output() -> None:
-    output = "        Avail Mounted on\n  35297091584 /\n 107374182400 /mnt/two  words\n"
-    assert parse_disks(output, 2) == [Disk("/", 35_297_091_584), Disk("/mnt/two  words", 107_374_182_400)]
+    output = "       Avail  Inodes   IFree Mounted on\n 35297091584       0       0 /\n"
+    output += "107374182400 6553600 6000000 /mnt/two  words\n        4096       -       - /boot\n"
+    disks = [Disk("/", 35_297_091_584), Disk("/mnt/two  words", 107_374_182_400, 6_000_000), Disk("/boot", 4096)]
+    assert parse_disks(output, 3) == disks
 
 
-@pytest.mark.parametrize("output", ["", "Verfügbar\nviel\n", "Avail Mounted on\n1 /\n", "Avail Mounted on\n- /\n1 /\n"])
+@pytest.mark.parametrize(
+    "output",
+    [
+        "",
+        "Verfügbar\nviel\n",
+        "Avail Inodes IFree Mounted on\n1 1 1 /\n",
+        "Avail Inodes IFree Mounted on\n- 1 1 /\n1 1 1 /\n",
+        "Avail Inodes IFree Mounted on\n1 1 - /\n1 1 1 /\n",
+        "Avail Mounted on\n1 /\n1 /\n",
+    ],
+)
 def test_parse_disks_rejects_other_output(output: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse_disks(output, 2)
+
+
+def test_inode_shortages_are_found_once_per_disk() -> None:
+    full, btrfs = Disk("/full", 10**9, MIN_INODES - 1), Disk("/btrfs", 10**9)
+    demands = [SpaceDemand(disk, 0, purpose) for disk in (full, btrfs) for purpose in ("backups", "state")]
+    demands.append(SpaceDemand(Disk("/enough", 10**9, MIN_INODES), 0, "source"))
+    assert find_inode_shortages(demands) == [demands[0]]
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(st.lists(st.tuples(st.integers(0), st.integers(0), st.text("abc /", min_size=1).map(lambda t: f"/{t}x"))))
+def test_disks_are_parsed_back(rows: list[tuple[int, int, str]]) -> None:
+    lines = ["Avail Inodes IFree Mounted on", *(f"{free} {inodes} {inodes} {mount}" for free, inodes, mount in rows)]
+    disks = parse_disks("\n".join(lines) + "\n", len(rows))
+    assert disks == [Disk(mount, free, inodes or None) for free, inodes, mount in rows]
 
 
 def test_df_of_this_machine(tmp_path: Path) -> None:

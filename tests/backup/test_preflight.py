@@ -17,6 +17,7 @@ import pytest
 from demo_backups.backup.catalog import has_hidden_backup
 from demo_backups.backup.copy_speed import SpeedSource
 from demo_backups.backup.crontab import PUBLISHED, count_daily_runs
+from demo_backups.backup.directory import DirectoryAccess
 from demo_backups.backup.disk_space import Disk
 from demo_backups.backup.preflight import (
     RETENTION_DAYS,
@@ -31,12 +32,13 @@ from demo_backups.rehearsal.database import make_tracker
 from demo_backups.remote.host import Host
 from demo_backups.remote.processes import Process
 from demo_backups.settings import Database, Settings, validate_settings
+from demo_backups.sqlite.inspect import ignore
 from demo_backups.sqlite.sharing import FileMount, Sharing
 
 from ..helpers.constants import NOBODY, root_only
 from ..helpers.databases import is_consistent, leave_hot_journal, opened, set_journal_mode
 from ..helpers.processes import wait_until
-from ..helpers.programs import shadow_program
+from ..helpers.programs import link_programs, shadow_program
 from ..helpers.services import service_in_process, with_mount
 from ..helpers.tasks import DemoServer
 
@@ -58,6 +60,8 @@ ROLLBACK = PreflightFacts(
     backup_disk=Disk("/", 10**9),
     source_disk=Disk("/", 10**9),
     state_disk=Disk("/", 10**9),
+    backup_dir=PurePosixPath("/backups"),
+    backup_dir_access=DirectoryAccess.WRITABLE,
     write_rate=WriteRate(200.0, 0.0),
     backup_processes=[],
     hidden_backup=False,
@@ -110,6 +114,12 @@ def on_two_disks(facts: PreflightFacts, backups: int, source: int) -> PreflightF
         (replace(on_two_disks(WAL, 51_000, 19_000), state_disk=Disk("/root", 1_000)), Verdict.GO, []),
         (replace(on_two_disks(WAL, 51_000, 19_000), state_disk=Disk("/root", 999)), Verdict.NO, ["/root"]),
         (replace(on_two_disks(WAL, 51_000, 19_000), state_disk=Disk("/data", 19_000)), Verdict.GO, []),
+        # Files can be created and deleted.
+        (replace(WAL, backup_dir_access=DirectoryAccess.READ_ONLY), Verdict.NO, ["/backups is on a read-only"]),
+        (replace(WAL, backup_dir_access=DirectoryAccess.APPEND_ONLY), Verdict.NO, ["chattr -a /backups"]),
+        (replace(WAL, backup_disk=Disk("/mnt", 10**9, 3)), Verdict.NO, ["inodes on /mnt"]),
+        (replace(WAL, state_disk=Disk("/root", 10**9, 0)), Verdict.NO, ["inodes on /root"]),
+        (replace(WAL, source_disk=Disk("/data", 10**9, 10**6)), Verdict.GO, []),
         # Files next to an idle database that could stop its service.
         (replace(WAL, leaves_sidecars=True), Verdict.NO, ["INVOKE_USE_SUDO=1"]),
         # Processes with another -wal; in rollback mode only a crash does harm, but the script refuses hard links.
@@ -222,9 +232,15 @@ def short_samples(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def observe(local_host: Host, database: Database) -> Callable[[], PreflightFacts]:
+def observe(local_host: Host, database: Database) -> Callable[..., PreflightFacts]:
     """Observe that database."""
-    return lambda: observe_preflight(local_host, database, "3.40.1", 24, ())
+    return lambda notify=ignore: observe_preflight(local_host, database, "3.40.1", 24, (), notify)
+
+
+def wait_shortly_for_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a sqlite3 in place that waits for a lock for less than the two minutes that it is called with."""
+    real = shlex.quote(shutil.which("sqlite3") or "")
+    shadow_program(tmp_path / "bin", "sqlite3", f'exec {real} "${{@/#.timeout 120000/.timeout 50}}"', monkeypatch)
 
 
 def read_files(*folders: PurePosixPath) -> dict[str, tuple[int, bytes]]:
@@ -236,7 +252,7 @@ def read_files(*folders: PurePosixPath) -> dict[str, tuple[int, bytes]]:
     }
 
 
-def test_facts_of_closed_database(observe: Callable[[], PreflightFacts], database: Database) -> None:
+def test_facts_of_closed_database(observe: Callable[..., PreflightFacts], database: Database) -> None:
     for name, size in (("backup_2026-01-01_00-00-00.db", 10), ("backup_2026-01-02_00-00-00.db", 20), ("else.db", 40)):
         Path(database.backup_dir, name).write_bytes(b"x" * size)
     facts = observe()
@@ -254,7 +270,7 @@ def test_facts_of_closed_database(observe: Callable[[], PreflightFacts], databas
 @pytest.mark.parametrize("is_open", [False, True])
 @pytest.mark.parametrize("journal", ["delete", "wal"])
 def test_observing_changes_no_file(
-    observe: Callable[[], PreflightFacts], database: Database, journal: str, is_open: bool
+    observe: Callable[..., PreflightFacts], database: Database, journal: str, is_open: bool
 ) -> None:
     set_journal_mode(database.source, journal)
 
@@ -272,7 +288,7 @@ def test_observing_changes_no_file(
 
 
 def test_size_includes_the_wal(
-    observe: Callable[[], PreflightFacts], database: Database, monkeypatch: pytest.MonkeyPatch
+    observe: Callable[..., PreflightFacts], database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sample of the source must come from the middle of the file, not of the database, which is much larger."""
     monkeypatch.setattr("demo_backups.backup.copy_speed.SAMPLE_BYTES", 100_000)
@@ -288,7 +304,7 @@ def test_size_includes_the_wal(
     assert 0 < facts.copy_seconds < float("inf")
 
 
-def test_running_backup_is_named(observe: Callable[[], PreflightFacts], database: Database) -> None:
+def test_running_backup_is_named(observe: Callable[..., PreflightFacts], database: Database) -> None:
     with subprocess.Popen(["flock", database.lock, "cat"], stdin=subprocess.PIPE) as backup:
         wait_until(lambda: observe().backup_processes, "the lock")
         processes = observe().backup_processes
@@ -300,7 +316,7 @@ def test_running_backup_is_named(observe: Callable[[], PreflightFacts], database
 
 
 def test_single_file_mount_means_no(
-    observe: Callable[[], PreflightFacts], database: Database, private_mounts: list[str], tmp_path: Path
+    observe: Callable[..., PreflightFacts], database: Database, private_mounts: list[str], tmp_path: Path
 ) -> None:
     set_journal_mode(database.source, "wal")
     inside = tmp_path / "in the container.db"
@@ -383,7 +399,7 @@ def leave_only_wal(path: PurePosixPath) -> None:
     ],
 )
 def test_unavailable_source_is_an_error(
-    observe: Callable[[], PreflightFacts],
+    observe: Callable[..., PreflightFacts],
     database: Database,
     spoil: Callable[[PurePosixPath], None],
     error: type[BackupsError],
@@ -400,30 +416,94 @@ def test_unavailable_source_is_an_error(
 
 
 def test_locked_source_is_an_error(
-    observe: Callable[[], PreflightFacts], database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    observe: Callable[..., PreflightFacts], database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a sqlite3 that waits for a lock for less than the two minutes that it is called with."""
-    real = shlex.quote(shutil.which("sqlite3") or "")
-    shadow_program(tmp_path / "bin", "sqlite3", f'exec {real} "${{@/#.timeout 120000/.timeout 50}}"', monkeypatch)
-    assert observe().source_bytes
-    with opened(database.source) as service:
-        service.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(SourceUnavailableError, match=str(database.source.name)) as caught:
-            observe()
+    wait_shortly_for_locks(tmp_path, monkeypatch)
+    messages: list[str] = []
+    assert observe(messages.append).source_bytes
+    assert messages == []
+    with (
+        service_in_process(Path(database.source), "BEGIN EXCLUSIVE") as service,
+        pytest.raises(SourceUnavailableError, match=str(database.source.name)) as caught,
+    ):
+        observe(messages.append)
     assert "database is locked" in caught.value.output
+    assert f"process {service.pid} of" in caught.value.output
+    assert "locking_mode=EXCLUSIVE" in caught.value.advice
+    (message,) = messages
+    assert "120 s" in message
+    assert f"process {service.pid} of" in message
 
 
-def test_missing_backup_folder_is_an_error(observe: Callable[[], PreflightFacts], database: Database) -> None:
+@pytest.mark.parametrize("journal", ["delete", "wal"])
+def test_exclusive_service_is_named(
+    observe: Callable[..., PreflightFacts],
+    database: Database,
+    journal: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wait_shortly_for_locks(tmp_path, monkeypatch)
+    set_journal_mode(database.source, journal)
+    statements = ("PRAGMA locking_mode = EXCLUSIVE", "DELETE FROM torrust_torrents WHERE torrent_id = 1")
+    with (
+        service_in_process(Path(database.source), *statements) as service,
+        pytest.raises(SourceUnavailableError) as caught,
+    ):
+        observe()
+    assert f"process {service.pid} of" in caught.value.output
+    assert "EXCLUSIVE" in str(caught.value)
+    assert "start its service" not in str(caught.value)
+
+
+def test_sqlite_of_cron_is_used_if_login_has_none(
+    observe: Callable[..., PreflightFacts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(link_programs(tmp_path / "programs", "sqlite3")))
+    assert observe().source_bytes
+
+
+def test_missing_sqlite_is_named(
+    observe: Callable[..., PreflightFacts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = str(link_programs(tmp_path / "programs", "sqlite3"))
+    monkeypatch.setenv("PATH", programs)
+    monkeypatch.setattr("demo_backups.sqlite.command.CRON_PATH", programs)
+    with pytest.raises(SourceUnavailableError, match="sqlite3 is not installed") as caught:
+        observe()
+    assert "service" not in caught.value.advice
+
+
+def test_missing_program_is_named(
+    observe: Callable[..., PreflightFacts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(link_programs(tmp_path / "programs", "df")))
+    with pytest.raises(CouldNotLookError) as caught:
+        observe()
+    assert "install df" in caught.value.advice
+
+
+def test_missing_backup_folder_is_an_error(observe: Callable[..., PreflightFacts], database: Database) -> None:
     Path(database.backup_dir).rmdir()
     with pytest.raises(CouldNotLookError, match=r"backups in") as caught:
         observe()
-    assert f"mkdir -m 750 {shlex.quote(str(database.backup_dir))}" in caught.value.advice
+    command = caught.value.advice.partition("on the host: ")[2]
     assert not Path(database.backup_dir).exists()
+    subprocess.run(["sh", "-c", command], check=True)
+    assert Path(database.backup_dir).stat().st_mode & 0o777 == 0o750
+    assert observe().backup_count == 0
+
+
+def test_file_in_place_of_backup_folder_is_an_error(observe: Callable[..., PreflightFacts], database: Database) -> None:
+    Path(database.backup_dir).rmdir()
+    Path(database.backup_dir).touch()
+    with pytest.raises(CouldNotLookError, match=r"backups in"):
+        observe()
 
 
 @pytest.mark.parametrize(("program", "output"), [("df", "Verfügbar\nviel"), ("df", ""), ("dd", ""), ("date", "")])
 def test_invalid_answer_is_an_error(
-    observe: Callable[[], PreflightFacts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, output: str
+    observe: Callable[..., PreflightFacts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, output: str
 ) -> None:
     shadow_program(tmp_path / "bin", program, f"printf '{output}'", monkeypatch)
     with pytest.raises(CouldNotLookError):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from demo_backups.backup.deploy import probe_sqlite, require_tools
+from demo_backups.backup.deploy import parse_missing_tools, probe_sqlite, require_tools
 from demo_backups.errors import CouldNotLookError
 from demo_backups.remote.host import Host
 
@@ -21,7 +22,31 @@ def test_missing_programs_are_named(
     with pytest.raises(CouldNotLookError) as caught:
         require_tools(host)
     assert f"not installed, or not on cron's PATH: {', '.join(missing)}" in str(caught.value)
-    assert "Debian packages" in caught.value.advice
+    assert "/usr/bin" in caught.value.advice
+
+
+def test_program_on_other_path_is_named(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = link_programs(tmp_path / "programs", "sqlite3", "flock")
+    monkeypatch.setattr("demo_backups.backup.deploy.CRON_PATH", str(programs))
+    with pytest.raises(CouldNotLookError) as caught:
+        require_tools(host)
+    path = shutil.which("sqlite3")
+    assert f"sqlite3 is {path} on the PATH of this login" in caught.value.output
+    assert f"ln -s {path} /usr/bin/sqlite3" in caught.value.advice
+    assert str(programs) in caught.value.advice
+
+
+@pytest.mark.parametrize("output", ["sqlite3\n", "rm -rf\n", "\n", "other /usr/bin/other\n"])
+def test_parse_missing_tools_rejects_other_output(output: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_missing_tools(output)
+
+
+def test_missing_sqlite_is_not_too_old(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = link_programs(tmp_path / "programs", "sqlite3")
+    monkeypatch.setattr("demo_backups.sqlite.command.CRON_PATH", str(programs))
+    with pytest.raises(CouldNotLookError, match="not installed"):
+        probe_sqlite(host)
 
 
 def test_old_sqlite_is_refused_with_its_message(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

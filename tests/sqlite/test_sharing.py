@@ -171,7 +171,8 @@ def test_mount_of_other_user_is_found(
 def test_hidden_processes_are_not_nothing(source: Path, private_mounts: list[str]) -> None:
     """With the option hidepid of /proc, as a user who is not root."""
     command = mounts_command(PurePosixPath(source))
-    hide = f'mount -t proc -o hidepid=2 proc /proc; exec setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups sh -c "$0"'
+    as_nobody = f"setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups"
+    hide = f'mount -t proc -o hidepid=2 proc /proc; exec {as_nobody} sh -c "$0"'
     done = subprocess.run([*private_mounts, "sh", "-euc", hide, command], capture_output=True, text=True, check=True)
     assert parse_mounts(done.stdout, PurePosixPath(source)) == (1, False, [])
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from pathlib import PurePosixPath
 
 import pytest
 
 from demo_backups.backup.copy_speed import SpeedSource
+from demo_backups.backup.directory import DirectoryAccess
 from demo_backups.backup.disk_space import Disk
 from demo_backups.backup.preflight import PreflightFacts, decide_preflight
 from demo_backups.backup.write_rate import WriteRate
@@ -26,6 +28,8 @@ FACTS = PreflightFacts(
     backup_disk=Disk("/mnt/backups", 50_999),
     source_disk=Disk("/data", 19_000),
     state_disk=Disk("/data", 19_000),
+    backup_dir=PurePosixPath("/backups"),
+    backup_dir_access=DirectoryAccess.WRITABLE,
     write_rate=WriteRate(200.0, 300.0),
     backup_processes=[],
     hidden_backup=False,

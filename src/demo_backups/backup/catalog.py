@@ -21,12 +21,18 @@ def is_backup_name(database: Database, name: str) -> bool:
 def list_backups(host: Host, database: Database) -> list[File]:
     """List the backups of a database, newest first; raises CouldNotLookError where the folder cannot be read."""
     command = files_command(database.backup_dir, f"{database.backup_prefix}*.db")
-    advice = (
-        f"is backup_dir correct? If it is, create the folder on the host: mkdir -m 750 {quote(database.backup_dir)}"
-    )
-    files = host.query_parsed(f"list the backups in {database.backup_dir}", command, parse_files, advice=advice)
+    action = f"list the backups in {database.backup_dir}"
+    files = host.query_parsed(action, command, parse_files, advice=_directory_advice(host, database))
     backups = (file for file in files if is_backup_name(database, file.path.name))
     return sorted(backups, key=lambda file: (file.modified, file.path), reverse=True)
+
+
+def _directory_advice(host: Host, database: Database) -> str:
+    """Say how to create the backup directory for the user who makes the backups: root, or that of the login."""
+    options = "-m 750 -o root -g root" if host.use_sudo else "-m 750"
+    sudo = "sudo " if host.use_sudo else ""
+    command = f"{sudo}install -d {options} {quote(database.backup_dir)}"
+    return f"is backup_dir correct? If it is, create the directory on the host: {command}"
 
 
 def find_new_backup(before: Iterable[str], after: Iterable[File], end: float) -> File | None:

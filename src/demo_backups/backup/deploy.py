@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from ..errors import MissingToolError, StepError
 from ..remote.answers import END, parse_line, parse_list, parse_time
 from ..remote.files import FileWrite, parse_sha256, send
-from ..remote.host import Host
+from ..remote.host import PROGRAM_NOT_FOUND, Host
 from ..remote.shell import CRON_PATH, quote
 from ..settings import Database
 from ..sqlite.command import probe_command
@@ -64,24 +64,45 @@ def require_tools(host: Host) -> None:
     answer = host.query(action, missing_tools_command(REQUIRED_TOOLS), root=False)
     missing = host.parse(action, answer, parse_missing_tools)
     if missing:
+        elsewhere = [f"{tool} is {path} on the PATH of this login" for tool, path in missing.items() if path]
         raise MissingToolError(
             f"not installed, or not on cron's PATH: {', '.join(missing)}",
             host=host.name,
-            advice="install them (Debian packages: bash, coreutils, findutils, sqlite3, util-linux)",
+            output="\n".join(elsewhere),
+            advice=_installation_advice(missing),
         )
 
 
+def _installation_advice(missing: Mapping[str, str]) -> str:
+    packages = "install them (Debian packages: bash, coreutils, findutils, sqlite3, util-linux)"
+    found = {tool: path for tool, path in missing.items() if path}
+    if not found:
+        return packages
+    links = "; ".join(f"sudo ln -s {quote(path)} /usr/bin/{tool}" for tool, path in found.items())
+    links = f"cron's PATH is {CRON_PATH}: install the Debian package, or on the host: {links}"
+    return links if len(found) == len(missing) else f"{packages}. {links}"
+
+
 def missing_tools_command(tools: Iterable[str]) -> str:
-    """Build the command that prints those programs that a job in a crontab would not find."""
+    """Build the command that prints those programs that a job in a crontab would not find.
+
+    After the name comes its path, if the login finds the program.
+    """
     names = " ".join(tools)
-    return f'PATH={CRON_PATH}; for tool in {names}; do command -v "$tool" >/dev/null || echo "$tool"; done; echo {END}'
+    return (
+        f'login="$PATH"; for tool in {names}; do PATH={CRON_PATH}; command -v "$tool" >/dev/null || '
+        f'{{ PATH="$login"; echo "$tool $(command -v "$tool")"; }}; done; echo {END}'
+    )
 
 
-def parse_missing_tools(output: str) -> list[str]:
-    """Parse what `missing_tools_command` printed for REQUIRED_TOOLS; raises ValueError."""
-    missing = parse_list(output)
-    if not set(missing) <= set(REQUIRED_TOOLS):
-        raise ValueError("not a list of the programs that were looked for")
+def parse_missing_tools(output: str) -> dict[str, str]:
+    """Parse what `missing_tools_command` printed: the path of each program, or an empty text; raises ValueError."""
+    missing = {}
+    for line in parse_list(output):
+        tool, separator, path = line.partition(" ")
+        if tool not in REQUIRED_TOOLS or not separator or path[:1] not in ("", "/"):
+            raise ValueError(f"not a program of the script: {line[:100]!r}")
+        missing[tool] = path
     return missing
 
 
@@ -89,6 +110,13 @@ def probe_sqlite(host: Host) -> str:
     """Run sqlite3 with the options that the script uses; return its version. Raises MissingToolError."""
     result = host.run("try sqlite3", probe_command(), root=False)
     if not result.ok:
+        if result.status == PROGRAM_NOT_FOUND:
+            raise MissingToolError(
+                f"sqlite3 is not installed, or not on cron's PATH ({CRON_PATH})",
+                host=host.name,
+                output=result.output,
+                advice="install it (Debian package: sqlite3)",
+            )
         raise MissingToolError(
             "sqlite3 does not support what the script uses",
             host=host.name,

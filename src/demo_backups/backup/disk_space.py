@@ -1,4 +1,4 @@
-"""Free space on the disks of a host, and whether it is enough for a backup."""
+"""Free space and free inodes on the disks of a host, and whether they are enough for a backup."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from pathlib import PurePosixPath
 from ..remote.answers import parse_count
 from ..remote.shell import HOME, quote
 
+MIN_INODES = 16  # that a disk must have free: more than a run creates files, and than the state of its job
+
 
 @dataclass(frozen=True)
 class Disk:
-    """The file system of a path: its mount point, and the free bytes on it."""
+    """The file system of a path: its mount point, the free bytes on it, and the free inodes.
+
+    `free_inodes` is None on a file system that creates inodes as it needs them, such as btrfs.
+    """
 
     mount: str
     free: int
+    free_inodes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -57,17 +63,28 @@ def find_shortages(demands: Sequence[SpaceDemand], floor: int) -> list[Shortage]
     return shortages
 
 
+def find_inode_shortages(demands: Sequence[SpaceDemand]) -> list[SpaceDemand]:
+    """Find the disks with too few free inodes, each one once, by the first demand on it."""
+    first_demands = {demand.disk.mount: demand for demand in reversed(demands)}
+    return [
+        demand
+        for demand in first_demands.values()
+        if demand.disk.free_inodes is not None and demand.disk.free_inodes < MIN_INODES
+    ]
+
+
 def disks_command(*paths: PurePosixPath) -> str:
     """Build the command that prints the file systems of some paths, and last that of the home directory."""
-    return f"df -B1 --output=avail,target -- {' '.join(quote(path) for path in paths)} {HOME}"
+    return f"df -B1 --output=avail,itotal,iavail,target -- {' '.join(quote(path) for path in paths)} {HOME}"
 
 
 def parse_disks(output: str, count: int) -> list[Disk]:
     """Parse what `disks_command` printed for `count` file systems, in the order of its paths; raises ValueError."""
     disks = []
     for row in output.splitlines()[1:]:
-        free, mount = row.split(maxsplit=1)
-        disks.append(Disk(mount, parse_count(free)))
+        free, inodes, free_inodes, mount = row.split(maxsplit=3)
+        has_inodes = inodes not in ("0", "-")
+        disks.append(Disk(mount, parse_count(free), parse_count(free_inodes) if has_inodes else None))
     if len(disks) != count:
         raise ValueError(f"not the free space of {count} file systems")
     return disks

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import PurePosixPath
 from typing import Any
 
 from ..errors import FAILED
@@ -16,8 +17,10 @@ from ..remote.host import Host
 from ..remote.processes import Process
 from ..settings import Database
 from ..sqlite.inspect import (
+    Notify,
     OpenMode,
     choose_open_mode,
+    ignore,
     list_sidecars,
     read_header,
     read_summary,
@@ -28,7 +31,16 @@ from ..sqlite.sharing import HIDDEN_ADVICE, Sharing, read_sharing
 from ..units import format_duration, format_short_size
 from .catalog import backup_processes, has_hidden_backup, list_backups
 from .copy_speed import SpeedSource, estimate_copy_speed
-from .disk_space import Disk, SpaceDemand, disks_command, find_shortages, parse_disks, sum_needed_bytes
+from .directory import DirectoryAccess, explain_directory_access, read_directory_access
+from .disk_space import (
+    Disk,
+    SpaceDemand,
+    disks_command,
+    find_inode_shortages,
+    find_shortages,
+    parse_disks,
+    sum_needed_bytes,
+)
 from .write_rate import WriteRate, parse_write_rate, write_rate_command
 
 RETENTION_DAYS = 8  # -mtime +7 deletes what is at least eight whole days old (find(1))
@@ -60,6 +72,8 @@ class PreflightFacts:
     backup_disk: Disk
     source_disk: Disk
     state_disk: Disk
+    backup_dir: PurePosixPath
+    backup_dir_access: DirectoryAccess
     write_rate: WriteRate
     backup_processes: Sequence[Process]
     hidden_backup: bool
@@ -146,6 +160,11 @@ def decide_preflight(facts: PreflightFacts, writer_timeout: float, free_space_fl
     for shortage in find_shortages(demands, free_space_floor):
         missing = format_short_size(shortage.bytes)
         no.append(f"not enough space on {shortage.mount} (for {shortage.purpose}): {missing} more needed")
+    for demand in find_inode_shortages(demands):
+        disk = demand.disk
+        no.append(f"not enough free inodes on {disk.mount} (for {demand.purpose}): {disk.free_inodes} (see df -i)")
+    if facts.backup_dir_access is not DirectoryAccess.WRITABLE:
+        no.append(explain_directory_access(facts.backup_dir_access, facts.backup_dir))
     if facts.leaves_sidecars:
         no.append(
             "the backup would leave a -wal and a -shm next to the source that its service cannot write, because no "
@@ -215,14 +234,22 @@ def _explain_long_wait(facts: PreflightFacts, wait: float, timeout: float) -> st
 
 
 def observe_preflight(
-    host: Host, database: Database, sqlite: str, runs_a_day: int, records: Iterable[Record]
+    host: Host,
+    database: Database,
+    sqlite: str,
+    runs_a_day: int,
+    records: Iterable[Record],
+    notify: Notify = ignore,
 ) -> PreflightFacts:
-    """Collect the facts; nothing is written on the host. Raises CouldNotLookError and NoDatabaseError."""
+    """Collect the facts; nothing is written on the host. Raises CouldNotLookError and NoDatabaseError.
+
+    `notify` gets a message if the source is locked.
+    """
     source = database.source
     backups = list_backups(host, database)
     header = read_header(host, source)
     sidecars = list_sidecars(host, source)
-    summary = read_summary(host, source, header, sidecars)
+    summary = read_summary(host, source, header, sidecars, notify)
     wal_file = stat_file(host, sidecar_path(source, "-wal"))
     backup_disk, source_disk, state_disk = _read_disks(host, database)
     write_rate = host.query_parsed(
@@ -243,6 +270,8 @@ def observe_preflight(
         backup_disk=backup_disk,
         source_disk=source_disk,
         state_disk=state_disk,
+        backup_dir=database.backup_dir,
+        backup_dir_access=read_directory_access(host, database),
         write_rate=write_rate,
         backup_processes=backup_processes(host, database),
         hidden_backup=has_hidden_backup(host, database),

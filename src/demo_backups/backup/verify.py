@@ -18,7 +18,9 @@ from ..sqlite.inspect import (
     SUMMARY_STATEMENTS,
     DatabaseSummary,
     Header,
+    Notify,
     header_command,
+    ignore,
     list_sidecars,
     parse_header,
     read_summary,
@@ -80,16 +82,17 @@ def verify_backup(
     tolerance: float,
     follow: FollowJob,
     resume: bool = False,
+    notify: Notify = ignore,
 ) -> Verification:
     """Verify a backup of a database, the one at `path` or else the newest; nothing is written next to it.
 
     The integrity check takes long, so it is a job on the host, and `follow` waits for its end. A running check of the
-    same file is joined; with `resume`, also one that has ended.
+    same file is joined; with `resume`, also one that has ended. `notify` gets a message if the source is locked.
 
     Raises CouldNotLookError where the host or the backup folder cannot be read at all.
     """
     path, backup = _find_backup(host, database, path)
-    database, source, sharing = _read_source(host, database)
+    database, source, sharing = _read_source(host, database, notify)
     integrity: list[str] = []
     if path is None or backup is None or backup.type not in READABLE_TYPES:
         checks = _check_unreadable(database, path, backup)
@@ -168,7 +171,7 @@ def run_integrity_job(
     return Result(status.status, "", output)
 
 
-def _read_source(host: Host, database: Database) -> tuple[Database, Source, Sharing | None]:
+def _read_source(host: Host, database: Database, notify: Notify) -> tuple[Database, Source, Sharing | None]:
     """Read the live source, creating no file next to it.
 
     Return the database with the resolved path of its source, the summary or why there is none, and for a source in WAL
@@ -181,7 +184,7 @@ def _read_source(host: Host, database: Database) -> tuple[Database, Source, Shar
         if header.wal:
             sharing = read_sharing(host, database.source, wal=True)
         sidecars = list_sidecars(host, database.source)
-        return database, read_summary(host, database.source, header, sidecars), sharing
+        return database, read_summary(host, database.source, header, sidecars, notify), sharing
     except NoDatabaseError as error:
         unavailable = SourceUnavailableError(f"the source {error.action}", host=host.name, advice=error.advice)
         return database, unavailable, sharing

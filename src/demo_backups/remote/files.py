@@ -45,8 +45,11 @@ def file_command(path: PurePosixPath) -> str:
 
 
 def files_command(folder: PurePosixPath, pattern: str) -> str:
-    """Build the command that prints the files of a folder whose names match a shell pattern."""
-    return f"find -H {quote(folder)} -maxdepth 1 -name {quote(pattern)} {_PRINT_FILES}"
+    """Build the command that prints the files of a folder whose names match a shell pattern.
+
+    It fails if the folder is not a directory.
+    """
+    return f"find -H {quote(f'{folder}/')} -mindepth 1 -maxdepth 1 -name {quote(pattern)} {_PRINT_FILES}"
 
 
 def parse_files(output: str) -> list[File]:

@@ -8,6 +8,7 @@ while it breaks every SFTP session.
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 import shlex
 import time
@@ -54,6 +55,7 @@ LONGEST_ANSWER = 500  # characters of an answer that cannot be parsed, in the er
 # Everything that a function of text can raise: no answer of a host ends in a traceback.
 PARSE_ERRORS = (ValueError, ArithmeticError, LookupError, TypeError, RecursionError, OSError)
 LARGEST_ARGUMENT = 128 * 1024 - 4096  # bytes; Linux takes 128 KiB for one argument (execve(2), MAX_ARG_STRLEN)
+PROGRAM_NOT_FOUND = 127  # the exit status of a shell that does not find a program
 SUDO_ADVICE = "allow it in sudoers, run this task on a terminal, or set use_sudo to false (INVOKE_USE_SUDO=0)"
 SUDO_WITHOUT_PASSWORD = "sudo -n -H -- "
 ENGLISH = "LC_ALL=C; export LC_ALL"  # of sudo too, whose messages are recognized
@@ -218,6 +220,9 @@ class Host:
             self.commands.append(command)
 
     def _advice(self, result: Result) -> str:
+        if result.status == PROGRAM_NOT_FOUND:
+            program = find_missing_program(result.stderr)
+            return f"install {program or 'the program'} on the host, or put it on the PATH of this login"
         if "Permission denied" in result.stderr and not self.use_sudo:
             return "if it belongs to root on the host, set use_sudo to true (INVOKE_USE_SUDO=1)"
         return ""
@@ -351,7 +356,7 @@ class Host:
         probe = self.run("use sudo", "sudo -n true")
         if probe.ok:
             return _RootAccess(SUDO_WITHOUT_PASSWORD)
-        if probe.status == 127:
+        if probe.status == PROGRAM_NOT_FOUND:
             raise SudoError("sudo is not installed", host=self.name, advice="log in as root, or set use_sudo to false")
         password = ask_secret(f"sudo password on {self.name} (asked once, not stored): ")
         if password is None:
@@ -370,6 +375,12 @@ class Host:
 def parse_user_id(output: str) -> int:
     """Parse what `id -u` printed; raises ValueError."""
     return parse_count(parse_line(output), largest=2**32)
+
+
+def find_missing_program(stderr: str) -> str | None:
+    """Find in the message of a shell the name of the program that it did not find; None if there is none."""
+    match = re.search(r"^[^\n]*?: (?:line )?(?:\d+: )?([^:\s]+): (?:command )?not found$", stderr, re.MULTILINE)
+    return match[1] if match else None
 
 
 def _describe_status(status: int | None) -> str:

@@ -134,3 +134,23 @@ def parse_processes(output: str) -> list[Process]:
 def processes_with_open(host: Host, path: PurePosixPath) -> list[Process]:
     """List the processes that have a file open; raises CouldNotLookError."""
     return host.query_parsed(f"see who has {path} open", processes_with_open_command(path), parse_processes)
+
+
+def processes_using_command(path: PurePosixPath) -> str:
+    """Build the command that prints which processes have a file open or hold a lock on it.
+
+    All users can read who holds a lock (proc(5), /proc/locks).
+    """
+    return "\n".join(
+        [
+            f"{{ {processes_with_open_loop(quote(path), 'echo $pid')}; {lock_holders_command([path])}; }} |",
+            "cut -d ' ' -f 1 | sort -u | while read -r pid; do",
+            f"  {describe_process()}",
+            "done",
+        ]
+    )
+
+
+def processes_using(host: Host, path: PurePosixPath) -> list[Process]:
+    """List the processes that have a file open or hold a lock on it; raises CouldNotLookError."""
+    return host.query_parsed(f"find out which processes use {path}", processes_using_command(path), parse_processes)

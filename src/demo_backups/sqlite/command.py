@@ -31,6 +31,10 @@ class AccessError(enum.IntEnum):
     AUTH = 23
 
 
+LOCKED = (AccessError.BUSY, AccessError.LOCKED)
+DAMAGED = (11, 26)  # SQLITE_CORRUPT and SQLITE_NOTADB
+
+
 def sqlite_command(
     path: PurePosixPath,
     *statements: str,
@@ -43,13 +47,16 @@ def sqlite_command(
     A missing database is an error and is never created (uri.html). sqlite3 waits up to `timeout` seconds for a lock.
     With `immutable` it takes no lock, creates no file next to the database and ignores those that exist (uri.html,
     section 3.3): right for a finished backup, and for a database in WAL mode that no process has open.
+
+    The sqlite3 that cron would run is found also if the login has a PATH without it.
     """
     encoded = percent_encode(str(path), errors="surrogateescape")
     parameters = f"mode={'rw' if writable else 'ro'}"
     if immutable:
         parameters += "&immutable=1"
     options = [] if writable else ["-readonly"]
-    return shlex.join([*SQLITE, *options, f"file:{encoded}?{parameters}", timeout_command(timeout), *statements])
+    arguments = [*SQLITE, *options, f"file:{encoded}?{parameters}", timeout_command(timeout), *statements]
+    return f'PATH="$PATH:{CRON_PATH}" {shlex.join(arguments)}'
 
 
 def timeout_command(seconds: float) -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from typing import TypeAlias
 
 from ..errors import CouldNotLookError, NoDatabaseError, SourceUnavailableError
 from ..remote.answers import END, parse_count, parse_list, parse_yes_no
 from ..remote.files import stat_file
-from ..remote.host import COMMAND_TIMEOUT, Host, Result
-from ..remote.shell import quote
+from ..remote.host import COMMAND_TIMEOUT, PROGRAM_NOT_FOUND, Host, Result
+from ..remote.processes import processes_using
+from ..remote.shell import CRON_PATH, quote
 from ..settings import Database
-from .command import LOCK_TIMEOUT, AccessError, sqlite_command
+from .command import DAMAGED, LOCK_TIMEOUT, LOCKED, AccessError, sqlite_command
 
 MOST_PAGES, LARGEST_PAGE = 2**32 - 2, 65536  # limits.html
 HEADER_BYTES = 100
@@ -20,6 +23,14 @@ MAGIC = b"SQLite format 3\0"
 WAL_VERSION = 2  # the file format versions 18 and 19 of a database in WAL mode
 SETTINGS_ADVICE = "check the settings: app_dir, and file of the database"
 START_SERVICE = "start its service once"
+EXCLUSIVE_NOTE = "A database that its service uses with locking_mode=EXCLUSIVE cannot be read by any other process"
+QUIET_TIMEOUT = 1  # seconds to wait for a lock before the user is told of it
+
+Notify: TypeAlias = Callable[[str], None]  # gets a message for the user
+
+
+def ignore(message: str) -> None:
+    """Drop a message for the user."""
 
 
 # --- the path -------------------------------------------------------------------------------------------------------
@@ -200,17 +211,21 @@ def parse_summary(output: str) -> DatabaseSummary:
     return DatabaseSummary(size, frozenset(tables))
 
 
-def read_summary(host: Host, source: PurePosixPath, header: Header, sidecars: list[str]) -> DatabaseSummary:
-    """Read the summary of a live database, creating no file next to it; raises SourceUnavailableError."""
+def read_summary(
+    host: Host, source: PurePosixPath, header: Header, sidecars: list[str], notify: Notify = ignore
+) -> DatabaseSummary:
+    """Read the summary of a live database, creating no file next to it; raises SourceUnavailableError.
+
+    It waits up to LOCK_TIMEOUT seconds for a lock; `notify` gets a message if it has to wait.
+    """
     mode = choose_open_mode(header, sidecars)
     if mode is OpenMode.IMPOSSIBLE:
-        raise SourceUnavailableError(
-            f"the source {source} has a -wal but no -shm: opening it would create files next to it",
-            host=host.name,
-            advice=START_SERVICE,
-        )
-    command = sqlite_command(source, *SUMMARY_STATEMENTS, immutable=mode is OpenMode.IMMUTABLE)
-    result = host.run(f"query {source}", command, root=True, timeout=LOCK_TIMEOUT + COMMAND_TIMEOUT)
+        raise _explain_missing_shm(host, source)
+    is_immutable = mode is OpenMode.IMMUTABLE
+    result = _query_summary(host, source, is_immutable, QUIET_TIMEOUT)
+    if result.status in LOCKED:
+        notify(f"{source} is locked: waiting for up to {LOCK_TIMEOUT} s\n{describe_users(host, source)}")
+        result = _query_summary(host, source, is_immutable, LOCK_TIMEOUT)
     if not result.ok:
         raise _explain_open_failure(host, source, result)
     try:
@@ -219,17 +234,51 @@ def read_summary(host: Host, source: PurePosixPath, header: Header, sidecars: li
         raise SourceUnavailableError(error.action, host=host.name, output=error.output) from error
 
 
-def _explain_open_failure(host: Host, source: PurePosixPath, result: Result) -> SourceUnavailableError:
-    if result.status == AccessError.READONLY:
+def _query_summary(host: Host, source: PurePosixPath, immutable: bool, lock_timeout: int) -> Result:
+    command = sqlite_command(source, *SUMMARY_STATEMENTS, immutable=immutable, timeout=lock_timeout)
+    return host.run(f"query {source}", command, root=True, timeout=lock_timeout + COMMAND_TIMEOUT)
+
+
+def describe_users(host: Host, source: PurePosixPath) -> str:
+    """Describe the processes that use a database, one on a line; raises CouldNotLookError."""
+    processes = processes_using(host, source)
+    listing = "\n".join(str(process) for process in processes) or "no process that this user can see"
+    return f"open in:\n{listing}"
+
+
+def _explain_missing_shm(host: Host, source: PurePosixPath) -> SourceUnavailableError:
+    """Explain a `-wal` without a `-shm`: a connection in exclusive mode needs none (wal.html, section 8)."""
+    if processes_using(host, source):
         return SourceUnavailableError(
-            f"the source {source} has the journal of a writer that crashed: it cannot be opened read-only",
+            f"the source {source} has a -wal but no -shm, although it is open: its service uses locking_mode=EXCLUSIVE",
             host=host.name,
-            output=result.output,
-            advice=START_SERVICE,
+            output=describe_users(host, source),
+            advice="let the service use locking_mode=NORMAL, or stop it for the backup; no other process can read the "
+            "database until then",
         )
     return SourceUnavailableError(
-        f"the source {source} cannot be opened read-only",
+        f"the source {source} has a -wal but no -shm: opening it would create files next to it",
         host=host.name,
-        output=result.output,
-        advice="is its service running?",
+        advice=START_SERVICE,
     )
+
+
+def _explain_open_failure(host: Host, source: PurePosixPath, result: Result) -> SourceUnavailableError:
+    """Explain why a live database cannot be read, by the exit status of sqlite3 (rescode.html)."""
+    action = f"the source {source} cannot be opened read-only"
+    output = result.output
+    if result.status == AccessError.READONLY:
+        action = f"the source {source} has the journal of a writer that crashed: it cannot be opened read-only"
+        advice = START_SERVICE
+    elif result.status in LOCKED:
+        action = f"the source {source} stayed locked for {LOCK_TIMEOUT} s"
+        output += f"\n{describe_users(host, source)}"
+        advice = f"try again when its transaction has ended. {EXCLUSIVE_NOTE}"
+    elif result.status == PROGRAM_NOT_FOUND:
+        action = f"the source {source} cannot be read: sqlite3 is not installed"
+        advice = f"install it (Debian package: sqlite3); it is neither on the PATH of this login nor on {CRON_PATH}"
+    elif result.status in DAMAGED:
+        advice = "it may be damaged: check it on the host with PRAGMA integrity_check, and keep the older backups"
+    else:
+        advice = "is its service running, and may this user read it? See use_sudo (INVOKE_USE_SUDO=1)"
+    return SourceUnavailableError(action, host=host.name, output=output, advice=advice)

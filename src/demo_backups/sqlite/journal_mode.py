@@ -10,14 +10,21 @@ from pathlib import PurePosixPath
 from ..errors import JournalModeError
 from ..remote.answers import parse_line
 from ..remote.host import Host, Result
-from ..remote.processes import processes_with_open
 from ..remote.shell import quote
 from ..settings import Database
-from .command import AccessError, sqlite_command
-from .inspect import list_sidecars, read_header, sidecar_path, sidecars_writable
+from .command import LOCKED, sqlite_command
+from .inspect import (
+    EXCLUSIVE_NOTE,
+    Notify,
+    describe_users,
+    ignore,
+    list_sidecars,
+    read_header,
+    sidecar_path,
+    sidecars_writable,
+)
 
 RETRY_TIMEOUT = 60  # seconds for which the change is retried while writers keep the database busy
-LOCKED = (AccessError.BUSY, AccessError.LOCKED)
 
 JOURNAL_MODES = {"delete", "truncate", "persist", "memory", "wal", "off"}  # pragma.html#pragma_journal_mode
 
@@ -91,11 +98,11 @@ def check_sidecars_writable(host: Host, database: Database) -> None:
         )
 
 
-def change_journal_mode(host: Host, database: Database, wal: bool) -> int:
+def change_journal_mode(host: Host, database: Database, wal: bool, notify: Notify = ignore) -> int:
     """Change the journal mode; return the number of tries. Raises JournalModeError.
 
-    The change to WAL mode is retried while writers keep the database locked. The change back is tried once: it needs a
-    database that no other process has open.
+    The change to WAL mode is retried while writers keep the database locked, and `notify` gets a message. The change
+    back is tried once: it needs a database that no other process has open.
     """
     deadline = time.monotonic() + (RETRY_TIMEOUT if wal else 0)
     command = journal_mode_command(database, wal)
@@ -107,6 +114,8 @@ def change_journal_mode(host: Host, database: Database, wal: bool) -> int:
             return tries
         if result.status not in LOCKED or time.monotonic() > deadline:
             raise _explain_failure(host, database, result, wal)
+        if tries == 1:
+            notify(f"{database.source} is locked: trying for up to {RETRY_TIMEOUT} s, while its service keeps running")
 
 
 def check_journal_mode(host: Host, database: Database, wal: bool) -> JournalMode:
@@ -147,15 +156,14 @@ def _explain_failure(host: Host, database: Database, result: Result, wal: bool) 
     """Explain why the mode was not changed, with the processes that have the database open."""
     if result.status not in LOCKED:
         return JournalModeError("the journal mode was not changed", host=host.name, output=result.output)
-    processes = processes_with_open(host, database.source)
-    listing = "\n".join(str(process) for process in processes) or "no process that this user can see"
+    listing = describe_users(host, database.source)
     if wal:
         action = f"{database.source} stayed locked for {RETRY_TIMEOUT} s: a process keeps a transaction open"
-        advice = "end that transaction, or try again when there is less traffic; nothing was changed"
+        advice = f"end that transaction, or try again when there is less traffic; nothing was changed. {EXCLUSIVE_NOTE}"
     else:
         action = f"{database.source} is open in another process: WAL mode can be left only while no process has it open"
         advice = (
             f"stop its service (on the demo: docker compose stop {database.name}, in the folder of app_dir), "
             "run this again, start the service; nothing was changed"
         )
-    return JournalModeError(action, host=host.name, output=f"{result.output}\nopen in:\n{listing}", advice=advice)
+    return JournalModeError(action, host=host.name, output=f"{result.output}\n{listing}", advice=advice)
