@@ -384,7 +384,7 @@ def report(c: Context, host: str | None = None, open: bool = False, format: str 
         return
     path = ROOT / "reports/index.html"
     files.save_report(render.render_html(observed), path)
-    print(files.open_report(path) if open else f"the report is {path}")
+    console.make_console().say(files.open_report(path) if open else f"the report is {path}")
 
 
 # --- this project ---------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .errors import SettingsError
+from .ui.console import make_console
 
 
 def list_checks(root: Path, pytest_arguments: str) -> list[list[str]]:
@@ -61,13 +62,15 @@ def run_checks(root: Path, pytest_arguments: str) -> int:
     require_test_tools()
     failed = [shlex.join(command) for command in list_checks(root, pytest_arguments) if not _passes(command, root)]
     for command_line in failed:
-        print(f"FAILED: {command_line}")
+        make_console().say(f"FAILED: {command_line}")
     return 1 if failed else 0
 
 
 def _passes(command: list[str], root: Path) -> bool:
-    print(f"$ {shlex.join(command)}", flush=True)
+    out = make_console()
+    out.say(f"$ {shlex.join(command)}")
+    sys.stdout.flush()
     if shutil.which(command[0]) is None:
-        print(f"skipped: {command[0]} is not installed; ./inv test --install installs it")
+        out.say(f"skipped: {command[0]} is not installed; ./inv test --install installs it")
         return os.environ.get("CI") != "true"
     return subprocess.run(command, cwd=root, check=False).returncode == 0

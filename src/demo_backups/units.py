@@ -1,4 +1,4 @@
-"""Sizes, durations and times as text."""
+"""Sizes, durations and times as text, and text from elsewhere made harmless for a terminal."""
 
 from __future__ import annotations
 
@@ -32,3 +32,8 @@ def format_duration(seconds: float) -> str:
 def format_time(time: datetime) -> str:
     """Write a time in UTC, to the minute."""
     return f"{time.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC"
+
+
+def escape_controls(text: str) -> str:
+    """Escape control characters and undecodable bytes: text from a server must not control the terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)

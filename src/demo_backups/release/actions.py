@@ -16,7 +16,7 @@ from ..project import ROOT, task_command
 from ..rehearsal.options import RehearsalOptions
 from ..rehearsal.rehearse import rehearse
 from ..settings import Settings, rehearsal_settings
-from ..ui.console import Console
+from ..ui.console import Console, confirm
 from ..ui.outcome import Tone
 from ..ui.tables import print_verification
 from ..workflows import Session, deploy, enable, open_session, print_heading, run, verify
@@ -251,10 +251,5 @@ def _confirm() -> None:
             "nothing was done: there is no terminal for the question",
             advice="use --yes to do the step without the question",
         )
-    try:
-        answer = input("Do it? [y/N] ")
-    except EOFError:  # Ctrl-D
-        answer = ""
-        print()
-    if answer.strip().lower() not in ("y", "yes"):
+    if not confirm("Do it?"):
         raise StepError("nothing was done")

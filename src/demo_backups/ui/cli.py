@@ -18,7 +18,8 @@ from invoke import Context, Exit
 
 from ..errors import FAILED, INTERRUPTED, WRONG_INPUT, BackupsError, SettingsError, StepError
 from ..project import ROOT, find_unknown_variables, read_project_file
-from .debug import limit_debug_output
+from ..units import escape_controls
+from .debug import limit_debug_output, print_uncaught
 
 
 def load_project(tasks: Path) -> dict[str, Any]:
@@ -31,10 +32,11 @@ def load_project(tasks: Path) -> dict[str, Any]:
         message = f"demo_backups is installed from {ROOT}, not from this directory"
         raise Exit(f"{message}: run ./inv, or 'pip install -e .' first", WRONG_INPUT)
     limit_debug_output()
+    sys.excepthook = print_uncaught
     try:
         return read_project_file()
     except BackupsError as error:
-        raise Exit(str(error), error.exit_code) from error
+        raise Exit(escape_controls(str(error)), error.exit_code) from error
 
 
 class LazyModule:
@@ -94,9 +96,9 @@ def exit_cleanly(json: bool = False) -> Iterator[None]:
             message = f"{sys.executable} does not have {missing}: run ./inv, or 'pip install -e .' again"
             raise Exit(message, WRONG_INPUT) from None
         except BackupsError as error:
-            from .console import escape_controls, print_json
-
             if json:
+                from .console import print_json
+
                 print_json({"error": str(error), "exit_code": error.exit_code})
             raise Exit(escape_controls(str(error)), error.exit_code) from error
 
@@ -109,7 +111,7 @@ def _warn_about_variables(c: Context) -> None:
 
 @functools.cache
 def _print_warning_once(warning: str) -> None:
-    print(warning, file=sys.stderr)
+    print(escape_controls(warning), file=sys.stderr)
 
 
 def _check_standard_streams() -> None:

@@ -14,18 +14,15 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from rich import console
+from rich.segment import Segment
 from rich.text import Text
 
 from ..errors import SettingsError
+from ..units import escape_controls
 from .outcome import STYLES, Tone
 
 PICTURE_WIDTH = 114  # columns: enough for the lines and tables of a rehearsal
 WIDTH_WITHOUT_TERMINAL = 160  # columns
-
-
-def escape_controls(text: str) -> str:
-    """Escape control characters and undecodable bytes: text from a server must not control the terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
 def styled(text: str, tone: Tone = Tone.PLAIN) -> Text:
@@ -34,10 +31,18 @@ def styled(text: str, tone: Tone = Tone.PLAIN) -> Text:
 
 
 class Console(console.Console):
-    """A Rich console that prints text literally: no markup, no emoji, no highlighting."""
+    """A Rich console that prints text literally: no markup, no emoji, no highlighting, no links.
+
+    Everything that is printed passes `render`, whatever renders it: a table, a progress bar or a question.
+    """
 
     def __init__(self, file: TextIO, width: int, record: bool = False) -> None:
         super().__init__(file=file, width=width, record=record, highlight=False, markup=False, emoji=False)
+
+    def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
+        """Render something; control characters in its text are escaped. Rich's own control codes have no text."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else _harmless(segment)
 
     def say(self, text: str, tone: Tone = Tone.PLAIN) -> None:
         """Print lines, escaped; long lines are left to the terminal to wrap."""
@@ -46,6 +51,13 @@ class Console(console.Console):
     def echo(self, text: str) -> None:
         """Print a piece of the output of a command, escaped, without adding a line end."""
         self.print(styled(text), end="", soft_wrap=True)
+
+
+def _harmless(segment: Segment) -> Segment:
+    style = segment.style
+    if style and style.link:
+        style = style.update_link(None)
+    return Segment(escape_controls(segment.text), style)
 
 
 def make_console(stream: TextIO | None = None, record: bool = False) -> Console:
@@ -69,7 +81,17 @@ def print_json(value: Any) -> None:
 def print_text(text: str) -> None:
     """Print text in UTF-8 for another program, whatever the encoding of the terminal."""
     sys.stdout.flush()
-    sys.stdout.buffer.write(text.encode())
+    sys.stdout.buffer.write(escape_controls(text).encode())
+
+
+def confirm(question: str) -> bool:
+    """Ask a yes-or-no question on the terminal; Ctrl-D means no."""
+    try:
+        answer = input(f"{escape_controls(question)} [y/N] ")
+    except EOFError:
+        print()
+        return False
+    return answer.strip().lower() in ("y", "yes")
 
 
 # --- pictures -------------------------------------------------------------------------------------------------------
@@ -100,5 +122,5 @@ def save_svg(out: Console, path: Path, title: str) -> None:
     """
     picture = console.Console(file=io.StringIO(), width=PICTURE_WIDTH, record=True)
     picture.print(Text.from_ansi(out.export_text(styles=True).rstrip()), overflow="fold")
-    svg = re.sub(r"@font-face \{.*?\}\s*", "", picture.export_svg(title=title), flags=re.DOTALL)
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", picture.export_svg(title=escape_controls(title)), flags=re.DOTALL)
     path.write_text(svg, encoding="utf-8")

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
+from types import TracebackType
+
+from ..units import escape_controls
 
 
 def limit_debug_output() -> None:
@@ -26,11 +30,14 @@ def limit_debug_output() -> None:
     project.propagate = False
 
 
+def print_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an exception that nothing has caught, an error of this project: its text may be that of a host."""
+    print(escape_controls("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
+
+
 class _Formatter(logging.Formatter):
     """Format a log record: further lines are indented, and control characters, which a host may send, are escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Format a record."""
-        from .console import escape_controls
-
         return escape_controls(f"debug: {record.getMessage()}").replace("\n", "\n  ")

@@ -62,11 +62,15 @@ def _columns(job: Job) -> list[progress.ProgressColumn]:
         progress.DownloadColumn(),
         progress.TransferSpeedColumn(),
         progress.TimeRemainingColumn(),
-        progress.TextColumn("left, after"),
+        _text("left, after"),
     ]
     return [
-        progress.TextColumn("{task.description}"),
+        _text("{task.description}"),
         progress.BarColumn(),
         *(copied if job.kind == BACKUP else []),
-        progress.TextColumn("{task.fields[elapsed]}"),
+        _text("{task.fields[elapsed]}"),
     ]
+
+
+def _text(template: str) -> progress.TextColumn:
+    return progress.TextColumn(template, markup=False)
