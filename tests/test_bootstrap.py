@@ -30,10 +30,10 @@ case "$*" in
   "-c import ensurepip, venv") [[ -e "$LOG/venv" ]] ;;
   "-c import fcntl; "*) exec "$REAL_PYTHON" "$@" ;;
   "-c import sysconfig; "*) echo "$LOG" ;;
+  -c*"from invoke.main import program"*) printf '<%s>' "${@:3}"; exit "${STATUS:-0}" ;;
   -c*ensurepip*) echo /pip.whl ;;
   "-m venv --clear --without-pip "*)
-    log venv "$5"; rm -rf -- "$5"; mkdir -p "$5/bin"; cp "$0" "$5/bin/python"
-    printf '#!/usr/bin/env bash\nprintf "<%%s>" "$@"; exit "${STATUS:-0}"\n' > "$5/bin/inv"; chmod +x "$5/bin/inv" ;;
+    log venv "$5"; rm -rf -- "$5"; mkdir -p "$5/bin"; cp "$0" "$5/bin/python" ;;
   "-m pip install "*)
     log pip "${@:3}"; cat "${@: -1}" >> "$LOG/requirements"; echo "$$" >> "$LOG/pips"
     while [[ -e "$LOG/hold" ]]; do sleep 0.05; done
@@ -74,7 +74,7 @@ TOOLS = [
     "setsid",
 ]
 REQUIRED = ["flock", "git", "sqlite3", "ssh"]
-OPTIONAL = ["shellcheck", "chromium", "gh", "sudo", "sshd", "cron", "useradd", "unshare", "mount"]
+OPTIONAL = ["shellcheck", "chromium", "gh", "sudo", "sshd", "cron", "useradd", "unshare", "mount", "tcsh", "fish"]
 
 BUILT = "inv: building .venv from requirements.lock (once)\n"
 TEST_TOOLS_ADDED = "inv: adding the test tools of requirements-test.lock (once)\n"

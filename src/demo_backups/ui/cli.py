@@ -8,6 +8,7 @@ import functools
 import importlib
 import inspect
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -80,6 +81,7 @@ def exit_with(code: int) -> None:
 @contextlib.contextmanager
 def exit_cleanly(json: bool = False) -> Iterator[None]:
     """Turn an error into a message on standard error, with `json` also into an object, and an exit code."""
+    _restore_signals()
     _check_standard_streams()
     with _report_write_errors():
         try:
@@ -112,6 +114,13 @@ def _warn_about_variables(c: Context) -> None:
 @functools.cache
 def _print_warning_once(warning: str) -> None:
     print(escape_controls(warning), file=sys.stderr)
+
+
+def _restore_signals() -> None:
+    """Let Ctrl-C and a closed pipe raise exceptions: `./inv` lets them end the process until a task starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
 
 
 def _check_standard_streams() -> None:
