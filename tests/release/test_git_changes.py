@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -371,6 +372,25 @@ def test_push_does_not_overwrite_other_commits(release_branch: ReleaseRepository
     release_branch.git("pull", "-q", "--rebase", "origin", BRANCH)
     check_result(release_branch.run_task("push"), 0, "pushed")
     assert release_branch.git("rev-parse", f"{BRANCH}~", cwd=release_branch.remote) == other
+
+
+@pytest.mark.parametrize("way", ["amend", "rebase"])
+def test_advice_after_rewriting_keeps_pushed_commits(release_branch: ReleaseRepository, way: str) -> None:
+    for task in ("commit-index-backup", "commit-tracker-backup", "push"):
+        check_result(release_branch.run_task(task), 0)
+    pushed = release_branch.git("rev-parse", BRANCH)
+    release_branch.git("stash", "-q", "-u")
+    if way == "rebase":
+        release_branch.push_from_other_clone("other.txt", "x\n", branch="main")
+        release_branch.git("pull", "-q", "--rebase", "origin", "main")
+    else:
+        release_branch.git("commit", "-q", "--amend", "-m", "feat: another message")
+    output = check_result(release_branch.run_task("push"), 1, "could not push", "rewritten here")
+    (advice,) = re.findall(r"git pull .*(?=, then)", output)
+    subprocess.run(["sh", "-c", advice], cwd=release_branch.path, check=True)
+    check_result(release_branch.run_task("push"), 0, "pushed")
+    assert pushed in release_branch.git("rev-list", BRANCH, cwd=release_branch.remote).split()
+    assert release_branch.git("diff", pushed, BRANCH, "--", INDEX, TRACKER) == ""
 
 
 def test_refusal_of_remote_is_reported(release_branch: ReleaseRepository) -> None:

@@ -792,7 +792,7 @@ VERIFIED = verification("index", **OF_SCRIPT)
         ),
         (
             combine(on_host("index", script=AGAIN), records(rehearsal("index"), replace(VERIFIED, exit_status=1))),
-            {"index-run": UNKNOWN, "index-verify": TO_DO, "index-enable": OUT_OF_ORDER},
+            {"index-verify": TO_DO, "index-enable": OUT_OF_ORDER},
         ),
         (records(VERIFIED, verification("tracker")), {"index-test": UNKNOWN}),
         (fact("docs", {"AGENTS.md": "is missing"}), {"docs": TO_DO, "docs-commit": OUT_OF_ORDER}),

@@ -1,56 +1,55 @@
-"""The pull request of the release: a fake GitHub CLI, and a real git repository."""
+"""The pull request of the release: the real gh with a local GitHub, and a real git repository."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import sys
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from demo_backups.errors import CouldNotLookError
+from demo_backups.errors import CouldNotLookError, StepError
+from demo_backups.release.git_state import read_remote_state
+from demo_backups.release.github import explain_failure, parse_repository
+from demo_backups.release.merge_state import MergeState, read_merge
 from demo_backups.release.pull_request import (
     PullRequest,
     PullRequestState,
     Review,
     compare_url,
-    parse_pull_request,
+    parse_pull_requests,
     plan_pull_request,
     read_pull_request,
 )
 from demo_backups.release.repository import apply
 
-from ..helpers.release_repository import BRANCH, ReleaseRepository, empty_repository, release_repository
+from ..helpers.github import BASE_REPOSITORY, HOST, GitHub, PullRequestOnGitHub, github
+from ..helpers.programs import link_programs
+from ..helpers.release_repository import BRANCH, INDEX, ReleaseRepository, empty_repository, release_repository
 
 pytestmark = pytest.mark.user
 
-__all__ = ["empty_repository", "release_repository"]  # fixtures
+__all__ = ["empty_repository", "github", "release_repository"]  # fixtures
 
-URL = "https://github.com/torrust/torrust-demo/pull/90"
-FIELDS = "url,state,headRefName,baseRefName,reviewDecision,latestReviews"
+FORK = "somebody/torrust-demo"
+URL = f"https://{HOST}/{BASE_REPOSITORY}/pull/90"
 
 
-def answer(state: str = "OPEN", decision: str = "", *latest: str) -> str:
-    """Return the output of `gh pr view --json` for these fields, as recorded from gh 2.23."""
-    reviews = [
-        {
-            "id": f"PRR_{number}",
-            "author": {"login": f"reviewer{number}"},
-            "authorAssociation": "MEMBER",
-            "body": "",
-            "submittedAt": "2026-11-24T20:00:00Z",
-            "includesCreatedEdit": False,
-            "reactionGroups": [],
-            "state": state_of_review,
-            "commit": {"oid": ""},
-        }
-        for number, state_of_review in enumerate(latest)
-    ]
-    names = {"headRefName": BRANCH, "baseRefName": "main"}
-    return json.dumps({"latestReviews": reviews, "reviewDecision": decision, "state": state, "url": URL} | names)
+def answer(state: str = "OPEN", decision: str = "", *latest: str, **values: Any) -> str:
+    """Return the output of `gh pr list --json` for one pull request."""
+    node = PullRequestOnGitHub(90, state, decision=decision, reviews=latest, head="ab12").as_node()
+    node["latestReviews"] = node["latestReviews"]["nodes"]  # as gh prints it
+    return json.dumps([node | values])
+
+
+def parse(output: str, branch: str = BRANCH, base: str = "main", owner: str | None = "torrust") -> list[PullRequest]:
+    return parse_pull_requests(output, branch, base, owner)
+
+
+# --- the answer of gh -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -70,143 +69,304 @@ def answer(state: str = "OPEN", decision: str = "", *latest: str) -> str:
     ],
 )
 def test_pull_request_is_parsed(output: str, state: str, review: str) -> None:
-    request = PullRequest(URL, PullRequestState(state), Review(review))
-    assert parse_pull_request(output, BRANCH, "main") == request
-
-
-@pytest.mark.parametrize(("branch", "base"), [("85", "main"), (BRANCH, "develop")])
-def test_pull_request_of_other_branches_is_ignored(branch: str, base: str) -> None:
-    assert parse_pull_request(answer("MERGED", "APPROVED"), branch, base) is None
+    assert parse(output) == [PullRequest(URL, PullRequestState(state), Review(review), head="ab12")]
 
 
 @pytest.mark.parametrize(
-    "output",
+    ("values", "count"),
     [
-        *("", "null", "[]", "5", "{}", "<html>", '{"url": 1}', answer()[:-1]),
-        *(answer().replace("[]", wrong) for wrong in ("5", "[5]", "null", '[{"state": []}]')),
-        answer("DELETED"),
-        answer().replace('"reviewDecision": ""', '"reviewDecision": 5'),
+        ({}, 1),
+        ({"headRefName": "85"}, 0),
+        ({"baseRefName": "develop"}, 0),
+        ({"headRepositoryOwner": {"login": "Torrust"}}, 1),
+        ({"headRepositoryOwner": {"login": "another"}}, 0),
+        ({"headRepositoryOwner": None}, 1),  # the fork was deleted
+        ({"headRepositoryOwner": {"login": ""}}, 1),
     ],
 )
+def test_pull_request_of_other_branch_is_ignored(values: dict[str, Any], count: int) -> None:
+    assert len(parse(answer(**values))) == count
+
+
+INVALID = [
+    *("", "null", "5", "{}", "<html>", '[{"url": 1}]', "[1]", answer()[:-1], "[" * 100_000),
+    *(answer(latestReviews=wrong) for wrong in (5, [5], None, [{"state": []}])),
+    *(answer(**{name: wrong}) for name in ("url", "body", "headRefOid", "state") for wrong in (5, None, [], "DELETED")),
+    answer(reviewDecision=5),
+]
+INVALID.remove(answer(body="DELETED"))
+
+
+@pytest.mark.parametrize("output", INVALID)
 def test_invalid_answer_is_reported(output: str) -> None:
     with pytest.raises(CouldNotLookError, match="not valid"):
-        parse_pull_request(output, BRANCH, "main")
+        parse(output)
 
 
-@dataclass
-class GitHub:
-    """A fake GitHub CLI, which logs its calls and prints a given answer."""
-
-    folder: Path
-
-    def set_answer(self, out: str = "", error: str = "", code: int = 0) -> None:
-        (self.folder / "out").write_text(out)
-        (self.folder / "error").write_text(error)
-        (self.folder / "code").write_text(str(code))
-
-    @property
-    def calls(self) -> list[dict[str, Any]]:
-        log = self.folder / "calls"
-        return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(st.text(max_size=5), values, max_size=3),
+    max_leaves=5,
+)
+bounded = settings(derandomize=True, max_examples=200, deadline=None, database=None)
 
 
-FAKE_GH = f"""#!{sys.executable}
-import json, os, pathlib, sys
-folder = pathlib.Path(__file__).parent
-creates = sys.argv[1:3] == ["pr", "create"]
-stdin = sys.stdin.read()
-names = ("GH_PROMPT_DISABLED", "NO_COLOR")
-with (folder / "calls").open("a") as log:
-    variables = [os.environ.get(name) for name in names]
-    call = {{"arguments": sys.argv[1:], "stdin": stdin, "cwd": os.getcwd(), "variables": variables}}
-    log.write(json.dumps(call) + "\\n")
-if creates:
-    print("{URL}")
-    sys.exit(0)
-sys.stdout.write((folder / "out").read_text())
-sys.stderr.write((folder / "error").read_text())
-sys.exit(int((folder / "code").read_text()))
-"""
+@bounded
+@given(changes=st.dictionaries(st.sampled_from(sorted(json.loads(answer())[0])), json_values, max_size=2))
+def test_any_json_is_an_answer_or_an_error(changes: dict[str, Any]) -> None:
+    with contextlib.suppress(CouldNotLookError):
+        parse(answer(**changes))
 
 
-@pytest.fixture
-def gh(release_repository: ReleaseRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GitHub:
-    """A fake gh, first on PATH."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    (folder / "gh").write_text(FAKE_GH)
-    (folder / "gh").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    github = GitHub(folder)
-    github.set_answer(error=f'no pull requests found for branch "{BRANCH}"\n', code=1)
-    return github
+@bounded
+@given(url=st.text(st.sampled_from("git@hub.com:/~ é\n-0"), max_size=40))
+def test_any_url_is_a_repository_or_none(url: str) -> None:
+    repository = parse_repository(url)
+    assert repository is None or (repository.owner and repository.name and "/" not in repository.name)
 
 
-def test_gh_runs_in_the_checkout(release_repository: ReleaseRepository, gh: GitHub) -> None:
+# --- the real gh ----------------------------------------------------------------------------------------------------
+
+
+def test_pull_request_is_read(release_repository: ReleaseRepository, github: GitHub) -> None:
     assert read_pull_request(release_repository.checkout()) is None
-    (call,) = gh.calls
-    assert call["arguments"] == ["pr", "view", BRANCH, "--json", FIELDS]
-    assert (call["cwd"], call["stdin"], call["variables"]) == (str(release_repository.path), "", ["1", "1"])
+    github.add(reviews=("APPROVED",), body="text")
+    expected = PullRequest(URL, PullRequestState.OPEN, Review.APPROVED, "text", "0" * 40)
+    assert read_pull_request(release_repository.checkout()) == expected
 
 
-def test_pull_request_is_read(release_repository: ReleaseRepository, gh: GitHub) -> None:
-    gh.set_answer(answer("OPEN", "", "APPROVED"))
-    assert read_pull_request(release_repository.checkout()) == PullRequest(URL, PullRequestState.OPEN, Review.APPROVED)
+def test_branch_named_as_number_is_a_branch(release_repository: ReleaseRepository, github: GitHub) -> None:
+    github.add()
+    assert read_pull_request(release_repository.checkout(branch="90")) is None
+
+
+def test_open_pull_request_takes_precedence(release_repository: ReleaseRepository, github: GitHub) -> None:
+    for state in ("OPEN", "CLOSED", "MERGED"):
+        github.add(state=state)
+    request = read_pull_request(release_repository.checkout())
+    assert request is not None
+    assert request.state is PullRequestState.OPEN
+
+
+def test_pull_request_of_earlier_branch_is_ignored(release_repository: ReleaseRepository, github: GitHub) -> None:
+    earlier = release_repository.git("rev-parse", "HEAD")
+    release_repository.git("switch", "-q", "-c", BRANCH)
+    newer = release_repository.commit_file(INDEX, "new\n", "feat: new")
+    request = github.add(state="MERGED", head=earlier)
+    assert read_pull_request(release_repository.checkout()) is None
+    request.head = newer
+    found = read_pull_request(release_repository.checkout())
+    assert found is not None
+    assert found.has_branch
+    request.head = "f" * 40  # commits of a reviewer that were not fetched
+    found = read_pull_request(release_repository.checkout())
+    assert found is not None
+    assert not found.has_branch
+
+
+FAILURES = [
+    ((500, {"message": "Something broke"}), "githubstatus"),
+    ((502, {}), "githubstatus"),
+    ((401, {"message": "Bad credentials"}), "gh auth login"),
+    ((403, {"message": "Resource not accessible by personal access token"}), "write access"),
+    ((403, {"message": "API rate limit exceeded for user ID 1."}), "rate_limit"),
+    ((403, {"message": "Resource protected by organization SAML enforcement."}), "gh auth refresh"),
+    ((429, {"message": "Too many"}), "rate_limit"),
+    ((404, {"message": "Not Found"}), "cannot see the repository"),
+    ((422, {"message": "Validation Failed"}), "says why"),
+    ((200, {"errors": [{"type": "RATE_LIMITED", "message": "API rate limit exceeded"}]}), "rate_limit"),
+    ((200, {"errors": [{"type": "NOT_FOUND", "message": "Could not resolve to a Repository"}]}), "cannot see"),
+]
 
 
 @pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        ("To get started with GitHub CLI, please run:  gh auth login\n", 4),
-        ("none of the git remotes configured for this repository point to a known GitHub host.\n", 1),
-        ("error connecting to api.github.com\ncheck your internet connection\n", 1),
-        ('Unknown JSON field: "latestReviews"\n', 1),
-        ("", 1),
-    ],
+    ("failure", "advice"), FAILURES, ids=[f"{status}-{advice}" for (status, _), advice in FAILURES]
 )
-def test_failure_of_gh_is_reported(release_repository: ReleaseRepository, gh: GitHub, error: str, code: int) -> None:
-    gh.set_answer(error=error, code=code)
+def test_advice_fits_answer_of_github(
+    release_repository: ReleaseRepository, github: GitHub, failure: tuple[int, dict[str, Any]], advice: str
+) -> None:
+    github.failure = failure
     with pytest.raises(CouldNotLookError, match="gh cannot read") as caught:
         read_pull_request(release_repository.checkout())
-    assert caught.value.output == (error.strip() or "exit status 1")
+    assert advice in caught.value.advice
+    assert caught.value.output
+    if advice in ("githubstatus", "rate_limit", "says why"):
+        assert "auth" not in caught.value.advice
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "advice"),
+    [
+        ("GH_TOKEN", "", "gh auth login"),
+        ("HTTP_PROXY", "http://127.0.0.1:9", "network connection"),
+        ("HTTP_PROXY", "http://nowhere.invalid:80", "network connection"),
+    ],
+)
+def test_advice_fits_missing_login_or_network(
+    release_repository: ReleaseRepository,
+    github: GitHub,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+    advice: str,
+) -> None:
+    monkeypatch.setenv(name, value)
+    if name == "GH_TOKEN":
+        monkeypatch.delenv("GH_HOST")  # gh takes its host for one with a login
+    with pytest.raises(CouldNotLookError) as caught:
+        read_pull_request(release_repository.checkout())
+    assert advice in caught.value.advice
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [(["--json", "nothing"], "too old"), (["--nothing"], "too old"), (["--web", "x"], "GH_DEBUG")],
+)
+def test_advice_fits_old_gh(
+    release_repository: ReleaseRepository, github: GitHub, arguments: list[str], advice: str
+) -> None:
+    result = release_repository.checkout().run("gh", "pr", "list", *arguments)
+    assert not result.ok
+    assert advice in explain_failure(result.status, result.output)
+
+
+def test_remote_that_is_not_on_github(release_repository: ReleaseRepository, github: GitHub) -> None:
+    release_repository.git("remote", "set-url", "origin", str(release_repository.remote))
+    with pytest.raises(CouldNotLookError) as caught:
+        read_pull_request(release_repository.checkout())
+    assert "git remote -v" in caught.value.advice
 
 
 def test_missing_gh_is_reported(
     release_repository: ReleaseRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    monkeypatch.setenv("PATH", str(link_programs(tmp_path / "bin", "gh")))
     with pytest.raises(CouldNotLookError, match="gh is not installed"):
         read_pull_request(release_repository.checkout())
 
 
 def test_gh_that_cannot_run_is_reported(
-    release_repository: ReleaseRepository, gh: GitHub, monkeypatch: pytest.MonkeyPatch
+    release_repository: ReleaseRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (gh.folder / "gh").chmod(0o644)
-    monkeypatch.setenv("PATH", str(gh.folder))
+    folder = link_programs(tmp_path / "bin", "gh")
+    (folder / "gh").write_text("")
+    monkeypatch.setenv("PATH", str(folder))
     with pytest.raises(CouldNotLookError, match="gh cannot be run"):
         read_pull_request(release_repository.checkout())
 
 
-def test_pull_request_gets_text_on_stdin(release_repository: ReleaseRepository, gh: GitHub) -> None:
+# --- opening and updating -------------------------------------------------------------------------------------------
+
+
+def test_pull_request_is_opened_with_text(release_repository: ReleaseRepository, github: GitHub) -> None:
     checkout = release_repository.checkout(title="It's a title")
-    change = plan_pull_request(checkout)
-    body = "# Evidence\n\n'quoted' $(id) ünï\n" * 5000
-    apply(checkout, replace(change, stdin=body))
-    call = gh.calls[-1]
-    arguments = ["pr", "create", "--base", "main", "--head", BRANCH, "--title", "It's a title", "--body-file", "-"]
-    assert (call["arguments"], call["stdin"]) == (arguments, body)
+    text = "# Evidence\n\n'quoted' $(id) ünï\n" * 1500
+    assert apply(checkout, plan_pull_request(checkout, text)) == f"{URL}\n"
+    (request,) = github.pull_requests
+    assert (request.title, request.branch, request.base) == ("It's a title", BRANCH, "main")
+    assert text.rstrip() in request.body
+    before = request.body
+    change = plan_pull_request(checkout, text)
+    assert (change.is_needed, request.body) == (False, before)
 
 
-@pytest.mark.parametrize(("state", "opens"), [("OPEN", False), ("MERGED", False), ("CLOSED", True)])
-def test_pull_request_is_opened_once(
-    release_repository: ReleaseRepository, gh: GitHub, state: str, opens: bool
-) -> None:
-    gh.set_answer(answer(state))
-    change = plan_pull_request(release_repository.checkout())
-    assert change.is_needed == opens
-    assert (f"{URL} ({state.lower()}): nothing to do" == change.summary) != opens
+def test_only_own_text_is_updated(release_repository: ReleaseRepository, github: GitHub) -> None:
+    checkout = release_repository.checkout()
+    apply(checkout, plan_pull_request(checkout, "first"))
+    (request,) = github.pull_requests
+    request.body = f"Dear reviewers,\r\n{request.body}Thanks!"
+    apply(checkout, plan_pull_request(checkout, r"second \1"))
+    assert request.body.startswith("Dear reviewers,\n")
+    assert request.body.endswith("Thanks!")
+    assert (r"second \1" in request.body, "first" in request.body) == (True, False)
+    request.body = "Written by hand."
+    apply(checkout, plan_pull_request(checkout, "third"))
+    assert request.body.startswith("Written by hand.\n\n")
+    assert "third" in request.body
 
+
+def test_closed_pull_request_is_not_reopened(release_repository: ReleaseRepository, github: GitHub) -> None:
+    github.add(state="CLOSED")
+    with pytest.raises(StepError, match=f"closed without a merge: {URL}") as caught:
+        plan_pull_request(release_repository.checkout(), "text")
+    assert "gh pr reopen" in caught.value.advice
+    assert github.changes == []
+
+
+def test_merged_pull_request_is_not_changed(release_repository: ReleaseRepository, github: GitHub) -> None:
+    github.add(state="MERGED")
+    assert plan_pull_request(release_repository.checkout(), "text").summary == f"{URL} (merged): nothing to do"
+
+
+def test_refused_change_has_fitting_advice(release_repository: ReleaseRepository, github: GitHub) -> None:
+    checkout = release_repository.checkout()
+    change = plan_pull_request(checkout, "text")
+    github.failure = (200, {"errors": [{"message": f"No commits between main and {BRANCH}"}]})
+    with pytest.raises(StepError, match="could not open the pull request") as caught:
+        apply(checkout, change)
+    assert "nothing to merge" in caught.value.advice
+
+
+# --- from a fork ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fork(release_repository: ReleaseRepository, github: GitHub, tmp_path: Path) -> ReleaseRepository:
+    """The repository as a clone of a fork, with the remote `upstream`."""
+    path = tmp_path / "fork.git"
+    release_repository.git("clone", "-q", "--bare", str(release_repository.remote), str(path))
+    release_repository.git("remote", "add", "upstream", github.url())
+    release_repository.git("remote", "set-url", "origin", github.add_repository(path, FORK))
+    return release_repository
+
+
+def test_pull_request_of_fork_is_found(fork: ReleaseRepository, github: GitHub) -> None:
+    github.add()  # of a branch of the same name in the base repository
+    assert read_pull_request(fork.checkout()) is None
+    github.add(owner="somebody")
+    found = read_pull_request(fork.checkout())
+    assert found is not None
+    assert found.url == f"https://{HOST}/{BASE_REPOSITORY}/pull/91"
+
+
+def test_pull_request_of_fork_names_owner(fork: ReleaseRepository, github: GitHub) -> None:
+    apply(fork.checkout(), plan_pull_request(fork.checkout(), "text"))
+    assert github.changes[0]["headRefName"] == f"somebody:{BRANCH}"
+
+
+def test_release_of_fork_is_merged_in_base_repository(fork: ReleaseRepository, github: GitHub) -> None:
+    fork.git("switch", "-q", "-c", BRANCH)
+    fork.git("commit", "-q", "-a", "-m", "feat: all")
+    fork.git("push", "-q", "origin", BRANCH)
+    checkout = fork.checkout()
+    assert read_merge(checkout, read_remote_state(checkout), [INDEX]).state is MergeState.NOT_MERGED
+    fork.git("push", "-q", str(fork.remote), f"{BRANCH}:main")
+    assert read_merge(checkout, read_remote_state(checkout), [INDEX]).state is MergeState.MERGED
+
+
+@pytest.mark.parametrize(
+    ("way", "remote"), [("upstream", "upstream"), ("gh", "mirror"), ("setting", "mirror"), ("none", "origin")]
+)
+def test_base_remote_is_chosen_as_by_gh(fork: ReleaseRepository, way: str, remote: str) -> None:
+    fork.git("remote", "add", "mirror", "git@github.localhost:torrust/torrust-demo.git")
+    changes = {}
+    if way == "gh":
+        fork.git("config", "remote.mirror.gh-resolved", "base")
+    elif way == "setting":
+        changes["base_remote"] = "mirror"
+    elif way == "none":
+        fork.git("remote", "remove", "upstream")
+    assert fork.checkout(**changes).base_remote == remote
+
+
+def test_compare_url_of_fork_names_owner(release_repository: ReleaseRepository) -> None:
+    release_repository.git("remote", "set-url", "origin", "git@github.com:somebody/torrust-demo.git")
+    release_repository.git("remote", "add", "upstream", "https://github.com/torrust/torrust-demo")
+    page = compare_url(release_repository.checkout())
+    assert page == f"https://github.com/torrust/torrust-demo/compare/main...somebody:{BRANCH}?expand=1"
+
+
+# --- by hand --------------------------------------------------------------------------------------------------------
 
 COMPARE = f"https://github.com/torrust/torrust-demo/compare/main...{BRANCH}?expand=1"
 
@@ -224,6 +384,7 @@ COMPARE = f"https://github.com/torrust/torrust-demo/compare/main...{BRANCH}?expa
         ("git@github.com:torrust/torrust-demo.git", COMPARE),
         ("git@github.com:torrust/torrust-demo", COMPARE),
         ("git@github.com:torrust/torrust.demo.git", COMPARE.replace("torrust-demo", "torrust.demo")),
+        ("ssh://git@ssh.github.com:443/torrust/torrust-demo.git", COMPARE),
         ("https://gitlab.com/torrust/torrust-demo.git", None),
         ("https://github.com.example.org/torrust/torrust-demo.git", None),
         ("https://example.org/github.com/torrust/torrust-demo.git", None),

@@ -170,12 +170,22 @@ def _find_merge(search: _Search) -> str | None:
 def _is_merged_whole(search: _Search, start: str) -> bool:
     """Tell whether a branch without changes of its own was merged, by a merge commit or fast-forward.
 
-    A new branch has none either, but it is on the main line of the base branch, and has no commit of the release.
+    A new branch has none either, but it is on the main line of the base branch, and nobody committed to it.
     """
     if start != search.head:
         return False
     main_line = search.checkout.query("rev-list", "--first-parent", search.base).split()
-    return start not in main_line or bool(_find_messages(search, start))
+    return start not in main_line or bool(_find_messages(search, start)) or _has_own_commits(search)
+
+
+def _has_own_commits(search: _Search) -> bool:
+    """Tell whether a branch that the base branch contains was pushed, or got a commit in this checkout."""
+    release = search.checkout.release
+    pushed = find_commit(search.checkout, tracking_name(release.remote, release.branch))
+    if pushed == search.head or (search.remote and search.remote.branch_commit == search.head):
+        return True
+    history = search.checkout.run("git", "reflog", "show", "--format=%gs", f"refs/heads/{release.branch}")
+    return any(line.startswith("commit") for line in history.stdout.splitlines())
 
 
 def _merge_changes_nothing(checkout: Checkout, commit: str, head: str) -> bool:
