@@ -306,7 +306,7 @@ def plan(
         if json:
             console.print_json(observed.as_json())
         else:
-            out.say(f"{observed.host}: plan")
+            out.say(f"{observed.host}: plan of {observed.checkout}")
             tables.print_plan(out, observed)
     exit_with(observed.exit_code if exit_code else 0)
 

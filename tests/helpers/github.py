@@ -18,6 +18,7 @@ import pytest
 
 from .release_repository import BRANCH, ReleaseRepository
 
+GH = shutil.which("gh")  # some tests have a PATH without it
 HOST = "github.localhost"
 OWNER, NAME = "torrust", "torrust-demo"
 BASE_REPOSITORY = f"{OWNER}/{NAME}"
@@ -164,18 +165,11 @@ def _handler(github: GitHub) -> type[http.server.BaseHTTPRequestHandler]:
     return Handler
 
 
-def gh_program() -> str:
-    """Return the path of the real gh; the test is skipped without it."""
-    program = shutil.which("gh")
-    if program is None:
-        pytest.skip("no gh (Debian: apt install gh)")
-    return program
-
-
 @pytest.fixture
 def github(release_repository: ReleaseRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GitHub]:
     """A local GitHub to which the remote of the repository leads, with a login."""
-    gh_program()
+    if GH is None:
+        pytest.skip("no gh (Debian: apt install gh)")
     folder = tmp_path / "a GitHub"
     folder.mkdir()
     (folder / "ssh").write_text(SSH)

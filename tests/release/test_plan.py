@@ -222,7 +222,8 @@ def step(name: str, state: State, *needs: str, optional: bool = False) -> Step:
 def test_mark_follows_state_and_needs(facts: ReleaseFacts, first: State, second: State, expected: list[Mark]) -> None:
     marked = mark_steps([step("first", first), step("second", second, "first")], facts)
     assert [step.mark for step in marked.values()] == expected
-    assert [step.details for step in marked.values()] == ["first details", "second details"]
+    blocked = "; blocked by first" if expected[1] is BLOCKED and first is not State.DONE else ""
+    assert [step.details for step in marked.values()] == ["first details", f"second details{blocked}"]
 
 
 @pytest.mark.parametrize(

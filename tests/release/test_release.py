@@ -31,13 +31,14 @@ from demo_backups.release.plan import Plan
 from demo_backups.settings import Settings, select_host
 from demo_backups.ui.console import make_console
 
-from ..helpers.release_repository import DOCS, SCRIPTS, ReleaseRepository, empty_repository, release_repository
-from ..helpers.tasks import INV, DemoServer
+from ..helpers.github import GH, GitHub, github
+from ..helpers.release_repository import BRANCH, DOCS, SCRIPTS, ReleaseRepository, empty_repository, release_repository
+from ..helpers.tasks import INV, DemoServer, InvRunner, assert_exit, assert_success
 from ..helpers.terminal import terminal
 
 pytestmark = pytest.mark.user
 
-__all__ = ["empty_repository", "release_repository"]  # fixtures
+__all__ = ["empty_repository", "github", "release_repository"]  # fixtures
 
 STEPS = {
     "Index database": [
@@ -53,23 +54,6 @@ SERVER_MARKS = {"index-deploy", "index-run", "index-verify", "index-enable", *OP
 GITHUB_STEPS = {"open-pr", "review"}
 SERVER_STEPS = ("index-deploy", "index-run", "index-verify", "index-enable")
 GIT_STEPS = ("branch", "index-commit", "tracker-commit", "docs-commit", "push")
-
-GH = """#!/bin/sh
-# A fake gh(1) with the calls that the tasks make. The pull request is a file in its directory.
-set -eu
-folder=$(dirname -- "$0")
-case "$1 $2" in
-  "pr view")
-    [ -e "$folder/pull_request.json" ] || { echo "no pull requests found for branch \\"$3\\"" >&2; exit 1; }
-    cat -- "$folder/pull_request.json" ;;
-  "pr create")
-    cat > "$folder/body"
-    printf '%s\\n' "$@" > "$folder/arguments"
-    echo '{"url": "https://github.com/torrust/torrust-demo/pull/90", "state": "OPEN", "reviewDecision": "",
-      "headRefName": "'"$6"'", "baseRefName": "'"$4"'", "latestReviews": []}' > "$folder/pull_request.json" ;;
-  *) exit 1 ;;
-esac
-"""
 
 Done = subprocess.CompletedProcess[str]
 
@@ -122,16 +106,14 @@ class Release:
         change(record)
         path.write_text(json.dumps(record))
 
-    def install_gh(self) -> Path:
-        """Put a fake GitHub CLI on the PATH; return the directory of its files."""
-        folder = self.folder / "github"
+    def install_gh(self, github: GitHub) -> None:
+        """Put the real gh on the PATH, with a local GitHub."""
+        folder = self.folder / "with gh"
         folder.mkdir()
-        (folder / "gh").write_text(GH)
-        (folder / "gh").chmod(0o755)
+        (folder / "gh").symlink_to(GH or "/nowhere")
         path = f"{folder}:{os.environ['PATH']}"
-        self.demo.environment = {**self.demo.environment, "PATH": path}
+        self.demo.environment = {**self.demo.environment, **github.variables, "PATH": path}
         os.environ["PATH"] = path  # put back by the fixture
-        return folder
 
 
 def path_without_gh(folder: Path) -> str:
@@ -175,7 +157,7 @@ def read_plan(done: Done) -> dict[str, dict[str, Any]]:
     """Return the steps by name from the output of `inv plan --json`, and check its documented shape."""
     assert done.stderr == ""
     plan = json.loads(done.stdout)
-    assert list(plan) == ["host", "phases"]
+    assert list(plan) == ["host", "checkout", "phases"]
     assert [list(phase) for phase in plan["phases"]] == [["name", "steps"]] * 4
     assert {phase["name"]: [step["name"] for step in phase["steps"]] for phase in plan["phases"]} == STEPS
     steps = {step["name"]: step for phase in plan["phases"] for step in phase["steps"]}
@@ -236,8 +218,8 @@ def test_next_walks_plan_until_gh_is_missing(release: Release) -> None:
     assert repository.git("status", "--porcelain") == ""
 
 
-def test_next_with_gh_reaches_manual_merge(release: Release) -> None:
-    github = release.install_gh()
+def test_next_with_gh_reaches_manual_merge(release: Release, github: GitHub) -> None:
+    release.install_gh(github)
     demo = release.demo
     release.add_record("rehearsal")
     release.do(*SERVER_STEPS, *GIT_STEPS)
@@ -245,13 +227,11 @@ def test_next_with_gh_reaches_manual_merge(release: Release) -> None:
 
     done = demo.inv("next", "--yes")
     assert (done.returncode, done.stderr) == (0, "")
-    names = release.settings.release
-    assert "done: open-pr (https://github.com/torrust/torrust-demo/pull/90 (open))" in done.stdout
-    arguments = (github / "arguments").read_text().splitlines()
-    assert arguments == [
-        *("pr", "create", "--base", "main", "--head", names.branch, "--title", names.title, "--body-file", "-")
-    ]
-    assert (github / "body").read_text().strip()
+    (request,) = github.pull_requests
+    assert f"opened the pull request: {request.url}\n" in done.stdout
+    assert f"done: open-pr ({request.url} (open))" in done.stdout
+    assert (request.title, request.body == "") == (release.settings.release.title, False)
+    request.head = release.repository.git("rev-parse", release.settings.release.branch)
 
     waiting = release.plan()
     assert details_of(waiting, "review") == ("blocked", "not approved yet")
@@ -261,40 +241,122 @@ def test_next_with_gh_reaches_manual_merge(release: Release) -> None:
     assert done.stdout.splitlines() == [
         "nothing to do now",
         "review blocked: not approved yet",
-        "merge blocked: not in main",
+        "merge blocked: not in main; blocked by review",
     ]
 
-    request = json.loads((github / "pull_request.json").read_text())
-    for state, decision, review, merge in [
-        ("OPEN", "CHANGES_REQUESTED", "to do", "blocked"),
-        ("OPEN", "APPROVED", "done", "to do"),
-    ]:
-        (github / "pull_request.json").write_text(json.dumps({**request, "state": state, "reviewDecision": decision}))
+    for decision, review, merge in [("CHANGES_REQUESTED", "to do", "blocked"), ("APPROVED", "done", "to do")]:
+        request.decision = decision
         plan = release.plan()
         assert (marks(plan)["review"], marks(plan)["merge"]) == (review, merge)
     done = demo.inv("next", "--yes")
     assert done.returncode == 1
     assert done.stderr.startswith("merge is a manual step\n")
 
-    (github / "pull_request.json").write_text(json.dumps({**request, "state": "MERGED"}))
+    request.state = "MERGED"
     done = demo.inv("plan", "--json", "--exit-code")
     assert done.returncode == 0
     assert {name for name, step in read_plan(done).items() if step["mark"] != "done"} == OPTIONAL
     done = demo.inv("next")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "nothing to do: the release is complete\n", "")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("nothing to do: the release is complete\n")
 
 
-def test_merge_is_detected_without_gh(release: Release) -> None:
+def test_open_pr_updates_text_of_open_request(release: Release, github: GitHub) -> None:
+    release.install_gh(github)
+    release.do(*GIT_STEPS)
+    assert_success(release.demo.inv("release.open-pr"))
+    (request,) = github.pull_requests
+    request.body = f"By a person.\n{request.body}"
+    release.add_record("rehearsal")
+    release.do(*SERVER_STEPS)
+    done = release.demo.inv("release.open-pr")
+    assert assert_success(done) == f"updated the text of {request.url}\n"
+    assert request.body.startswith("By a person.\n")
+    assert "all 5 checks passed" in request.body
+    assert assert_success(release.demo.inv("release.open-pr")) == f"{request.url} (open): nothing to do\n"
+
+    request.state = "CLOSED"
+    before = request.body
+    assert_exit(release.demo.inv("release.open-pr"), 1, f"closed without a merge: {request.url}", "gh pr reopen")
+    assert (request.state, request.body) == ("CLOSED", before)
+
+
+def merge_on_remote(release: Release, way: str) -> None:
+    """Merge as a reviewer does, in another clone, and delete the branch on the remote."""
+    names, repository = release.settings.release, release.repository
+    other = release.folder / "reviewer"
+    repository.git("clone", "-q", str(repository.remote), str(other), cwd=release.folder)
+    if way == "squash":
+        repository.git("merge", "-q", "--squash", f"origin/{names.branch}", cwd=other)
+        repository.git("commit", "-q", "-m", f"{names.title} (#90)", cwd=other)
+    else:
+        repository.git("merge", "-q", f"--{way}", "--no-edit", f"origin/{names.branch}", cwd=other)
+    repository.git("push", "-q", "origin", "main", f":{names.branch}", cwd=other)
+
+
+@pytest.mark.parametrize("way", ["squash", "no-ff"])
+def test_merge_is_detected_without_gh(release: Release, way: str) -> None:
     release.add_record("rehearsal")
     release.do(*SERVER_STEPS, *GIT_STEPS)
-    names, git = release.settings.release, release.repository.git
-    git("switch", "--quiet", "main")
-    git("merge", "--quiet", "--no-ff", "--no-edit", names.branch)
-    git("push", "--quiet", "origin", "main", f":{names.branch}")
-    git("branch", "--quiet", "--delete", names.branch)
+    git = release.repository.git
+    merge_on_remote(release, way)
+    for command in (["status"], ["switch", "-q", "main"], ["pull", "-q"], ["branch", "-D", BRANCH]):
+        git(*command)
+        plan = release.plan()
+        assert details_of(plan, "merge")[1].startswith("merged into main; ")
+        assert {name for name, mark in marks(plan).items() if mark != "done"} == OPTIONAL, command
+    release.script.touch()
+    Path(release.demo.database.script).chmod(0o755)  # a new change time, as after a git pull on the server
+    release.backup.unlink()
+    assert {name for name, mark in marks(release.plan()).items() if mark != "done"} == OPTIONAL
+    done = release.demo.inv("next")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("nothing to do: the release is complete\n")
+
+
+@pytest.mark.parametrize("changed", ["index", "none"])
+def test_release_of_few_changes_is_completed(release: Release, changed: str) -> None:
+    git = release.repository.git
+    unchanged = [SCRIPTS[1], *DOCS, *([SCRIPTS[0]] if changed == "none" else [])]
+    git("add", "--", *unchanged)
+    git("commit", "-q", "-m", "feat: somewhere else")
+    git("push", "-q", "origin", "main")
+    release.add_record("rehearsal")
+    release.do(*SERVER_STEPS, "branch")
+    if changed == "index":
+        assert details_of(release.plan(), "index-commit") == ("to do", "not committed")
+        release.do("index-commit", "push")
+        plan = release.plan()
+        assert {name for name, mark in marks(plan).items() if mark != "done"} == OPTIONAL | GITHUB_STEPS | {"merge"}
+        merge_on_remote(release, "squash")
     plan = release.plan()
-    assert details_of(plan, "merge") == ("done", "merged into main")
-    assert {name for name, mark in marks(plan).items() if mark != "done"} == OPTIONAL | GITHUB_STEPS
+    assert {name for name, mark in marks(plan).items() if mark != "done"} == OPTIONAL
+
+
+# --- the checkout ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "task", ["branch", "commit-index-backup", "commit-tracker-backup", "commit-docs", "push", "open-pr"]
+)
+def test_release_tasks_need_a_named_checkout(release: Release, task: str) -> None:
+    environment = {name: value for name, value in release.demo.environment.items() if "REPOSITORY" not in name}
+    done = InvRunner(environment)(f"release.{task}")
+    assert_exit(done, 2, "release.repository does not name", "INVOKE_RELEASE_REPOSITORY", str(ROOT))
+
+
+@pytest.mark.parametrize("setting", [None, ".", "checkout"])
+def test_plan_names_its_checkout(release: Release, setting: str | None) -> None:
+    environment = {name: value for name, value in release.demo.environment.items() if "REPOSITORY" not in name}
+    if setting:
+        value = str(release.repository.path) if setting == "checkout" else setting
+        environment["INVOKE_RELEASE_REPOSITORY"] = value
+    run_inv = InvRunner(environment)
+    path = str(release.repository.path if setting == "checkout" else ROOT)
+    assert json.loads(run_inv("plan", "--json").stdout)["checkout"] == path
+    printed = " ".join(run_inv("plan").stdout.split())
+    assert " ".join(path.split()) in printed
+    assert ("release.repository is not set" in printed) == (setting is None)
 
 
 def test_next_works_on_local_host(release: Release, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -636,7 +698,7 @@ def test_changed_script_reopens_its_steps(release: Release) -> None:
     mark, details = details_of(plan, "index-commit")
     assert mark == "blocked"
     assert details.startswith("changed since ")
-    assert details.endswith(f": {SCRIPTS[0]}")
+    assert details.endswith(f": {SCRIPTS[0]}; blocked by index-enable")
 
     release.do("index-deploy")
     plan = release.plan()

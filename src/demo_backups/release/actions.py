@@ -6,7 +6,7 @@ import contextlib
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -176,8 +176,28 @@ MANUAL_STEPS = {  # CHECKOUT is replaced by the path of the checkout
     "tracker-script": f"edit it in CHECKOUT, or copy the one of this project from {ROOT / 'share/bin'}",
     "docs": "describe the .backup method in CHECKOUT, and how to verify and restore a backup",
     "review": "answer the reviewers, commit, and push again",
-    "merge": "merge it on its page, or with gh pr merge",
+    "merge": "merge it on its page, or with gh pr merge; then ./inv plan says how to update the checkout on the server",
 }
+
+
+# --- after the merge ------------------------------------------------------------------------------------------------
+
+
+def update_commands(settings: Settings, scripts: Sequence[str]) -> list[str]:
+    """Return the commands that update the application's own checkout on the server after the merge.
+
+    There, `git pull` refuses to overwrite the deployed scripts, and everything that puts them away first (git stash,
+    git checkout, git reset --hard) brings the old ones back for a moment. With the scripts in the index as they are in
+    the base branch, git moves on to that branch and leaves their files alone. Nothing is changed if they differ.
+    """
+    base = shlex.quote(f"origin/{settings.release.base}")
+    files = shlex.join(scripts)
+    steps = [f"cd {shlex.quote(str(settings.app_dir))} && git fetch origin"]
+    if scripts:
+        steps.append(f"git diff --exit-code {base} -- {files} && git add -- {files} && git merge --ff-only {base}")
+    else:
+        steps.append(f"git merge --ff-only {base}")
+    return steps
 
 
 # --- the next step --------------------------------------------------------------------------------------------------
@@ -194,7 +214,7 @@ def do_next(settings: Settings, out: Console, yes: bool) -> None:
     plan = observe_plan(settings)
     step = plan.next
     if step is None:
-        _report_no_next_step(plan, out)
+        _report_no_next_step(settings, plan, out)
         return
     for optional in plan.skipped:
         out.say(f"skipped (optional): {optional.name}: {optional.title}")
@@ -227,7 +247,7 @@ def _check_done(plan: Plan, name: str, out: Console) -> None:
     out.say(f"done: {name} ({step.details})", Tone.GOOD)
 
 
-def _report_no_next_step(plan: Plan, out: Console) -> None:
+def _report_no_next_step(settings: Settings, plan: Plan, out: Console) -> None:
     """Print that there is nothing to do; raises CouldNotLookError if a step is unknown."""
     remaining = [step for step in plan.steps if step.mark is not Mark.DONE and not step.optional]
     lines = [f"{step.name} {step.mark.value}: {step.details}" for step in remaining]
@@ -242,6 +262,11 @@ def _report_no_next_step(plan: Plan, out: Console) -> None:
         )
     summary = "nothing to do now" if remaining else "nothing to do: the release is complete"
     out.say("\n".join([summary, *lines]))
+    if not remaining:
+        commands = "\n".join(f"  {command}" for command in update_commands(settings, plan.deployed))
+        out.say(
+            f"if {settings.app_dir} is a git checkout, update it on {plan.host} like this, not by git pull:\n{commands}"
+        )
 
 
 def _confirm() -> None:

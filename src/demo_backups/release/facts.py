@@ -122,6 +122,11 @@ class ReleaseFacts:
         released = self.merge.released.get(normalize_path(self.scripts[database]), frozenset())
         return any(is_object(content, name) for name in released)
 
+    def is_deployed(self, database: str) -> bool:
+        """Tell whether the host is known to have such a script of a database."""
+        installed = self.databases[database].on_host.script
+        return isinstance(installed, InstalledScript) and self.is_released(database, installed.content)
+
     def unavailable(self) -> list[str]:
         """Return the error text of each fact that is unavailable, without duplicates."""
         facts = (self.records, self.local, self.remote, self.merge, self.pull_request)

@@ -119,6 +119,7 @@ class Plan:
     release: ReleaseSettings | None = None
     pull_request: str | None = None  # its URL
     host_notes: tuple[str, ...] = ()
+    deployed: tuple[str, ...] = ()  # the scripts that the host has as they are in the checkout or the merged release
     verifications: Mapping[str, Record] = field(default_factory=dict)
 
     @property
@@ -178,6 +179,7 @@ def make_plan(facts: ReleaseFacts, invalid_records: Iterable[str] = ()) -> Plan:
         release=facts.release,
         pull_request=request.url if isinstance(request, PullRequest) else None,
         host_notes=facts.host_errors(),
+        deployed=tuple(script for name, script in facts.scripts.items() if facts.is_deployed(name)),
         verifications={
             name: record for name in facts.databases if (record := find_relied_verification(facts, name)) is not None
         },
@@ -189,8 +191,12 @@ def mark_steps(steps: Sequence[Step], facts: ReleaseFacts) -> dict[str, MarkedSt
     marked: dict[str, MarkedStep] = {}
     for step in steps:
         observation = step.evaluate(facts)
-        mark = _mark(observation, [marked[name].mark for name in step.needs])
-        marked[step.name] = MarkedStep(step.name, step.title, mark, step.optional, observation.details)
+        missing = [name for name in step.needs if marked[name].mark is not Mark.DONE]
+        mark = _mark(observation, [marked[name].mark for name in missing])
+        details = observation.details
+        if mark is Mark.BLOCKED and missing:
+            details = f"{details}; blocked by {', '.join(missing)}"
+        marked[step.name] = MarkedStep(step.name, step.title, mark, step.optional, details)
     return marked
 
 
@@ -200,7 +206,7 @@ def _mark(observation: Observation, needs: Iterable[Mark]) -> Mark:
     A step that is done while a step that it needs is not done is out of order; an unknown one does not count. A step
     with nothing to do is not out of order: it is blocked until the steps that it needs are done.
     """
-    missing = {mark for mark in needs if mark is not Mark.DONE}
+    missing = set(needs) - {Mark.DONE}
     match observation.state:
         case State.UNKNOWN:
             return Mark.UNKNOWN

@@ -38,6 +38,7 @@ class Observation:
 
 
 NO_BACKUP = "this script has not made a backup on the server"
+AFTER_MERGE = "./inv next shows how to update the checkout on the server"
 Evaluate: TypeAlias = Callable[[ReleaseFacts], Observation]
 
 
@@ -139,8 +140,9 @@ def _compare_branches(facts: ReleaseFacts, local: LocalState, remote: RemoteStat
 
 
 def _has_nothing_to_merge(facts: ReleaseFacts) -> bool:
-    """Tell whether the branch exists and has no commit that the base branch does not have."""
-    return isinstance(facts.local, LocalState) and facts.local.has_no_commits
+    """Tell whether the branch has no commit that the base branch does not have, and nothing is left to commit."""
+    local = facts.local
+    return isinstance(local, LocalState) and local.has_no_commits and not local.changed_files
 
 
 # --- scripts and docs, in the checkout ------------------------------------------------------------------------------
@@ -203,7 +205,7 @@ def _released_hashes(facts: ReleaseFacts, database: str) -> set[str]:
     """Return the SHA-256 of the script in the checkout, and of the one on the host if that is of the same release."""
     script, installed = facts.databases[database].script, facts.databases[database].on_host.script
     hashes = {script.sha256} if script else set()
-    if isinstance(installed, InstalledScript) and facts.is_released(database, installed.content):
+    if isinstance(installed, InstalledScript) and facts.is_deployed(database):
         hashes.add(installed.sha256)
     return hashes
 
@@ -268,7 +270,7 @@ def _evaluate_recorded_run(facts: ReleaseFacts, database: str) -> Observation:
     record = _find_recorded(facts, database, ("run", "verification"))
     if record and (record.exit_status == 0 or record.kind == "verification"):
         return done(f"{PurePosixPath(record.backup or '').name} ({_format_time(record)})")
-    return _not_recorded(NO_BACKUP) if _is_released_on_host(facts, database) else to_do(NO_BACKUP)
+    return _not_recorded(NO_BACKUP) if facts.is_merged and facts.is_deployed(database) else to_do(NO_BACKUP)
 
 
 def evaluate_verification(database: str) -> Evaluate:
@@ -288,7 +290,7 @@ def evaluate_verification(database: str) -> Evaluate:
             details = _describe_verification(record)
             return done(details) if _has_passed(record) else to_do(details)
         details = f"{backups[0].path.name} is not verified" if backups else NO_BACKUP
-        return _not_recorded(details) if _is_released_on_host(facts, database) else to_do(details)
+        return _not_recorded(details) if facts.is_merged and facts.is_deployed(database) else to_do(details)
 
     return evaluate
 
@@ -311,12 +313,6 @@ def _describe_verification(record: Record) -> str:
     return f"{PurePosixPath(record.backup or '').name}: {_describe_result(record)} ({_format_time(record)})"
 
 
-def _is_released_on_host(facts: ReleaseFacts, database: str) -> bool:
-    """Tell whether the release is merged, and the host has its script."""
-    installed = facts.databases[database].on_host.script
-    return facts.is_merged and isinstance(installed, InstalledScript) and facts.is_released(database, installed.content)
-
-
 def _find_recorded(facts: ReleaseFacts, database: str, kinds: Sequence[str]) -> Record | None:
     """Return the last record of these kinds that is of the script of a merged release.
 
@@ -324,7 +320,7 @@ def _find_recorded(facts: ReleaseFacts, database: str, kinds: Sequence[str]) -> 
     may have changed the time of the script.
     """
     installed = facts.databases[database].on_host.script
-    if not _is_released_on_host(facts, database) or not isinstance(installed, InstalledScript):
+    if not facts.is_merged or not facts.is_deployed(database) or not isinstance(installed, InstalledScript):
         return None
     if isinstance(facts.records, Unavailable):
         return None
@@ -357,7 +353,7 @@ def _backups_of_script(facts: ReleaseFacts, database: str) -> Fact[list[File]]:
         return on_host.script
     if isinstance(on_host.backups, Unavailable):
         return on_host.backups
-    if on_host.script is None or not facts.is_released(database, on_host.script.content):
+    if on_host.script is None or not facts.is_deployed(database):
         return []
     since = on_host.script.changed
     return [
@@ -432,11 +428,13 @@ def evaluate_merge(facts: ReleaseFacts) -> Observation:
     """Evaluate whether the release is in its base branch."""
     base = facts.release.base
     if facts.is_merged:
-        return done(f"merged into {base}")
+        return done(f"merged into {base}; {AFTER_MERGE}")
     if facts.merge_doubt:
         return Observation(State.UNKNOWN, facts.merge_doubt)
     if _has_nothing_to_merge(facts):
         return Observation(State.NOT_NEEDED, "nothing to merge")
+    if isinstance(facts.remote, Unavailable) and isinstance(facts.pull_request, Unavailable):
+        return unknown(facts.remote)
     return to_do(f"not in {base}")
 
 

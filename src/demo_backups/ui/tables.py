@@ -165,6 +165,12 @@ def _utc(record: Record) -> str:
 # --- the release plan -----------------------------------------------------------------------------------------------
 
 
+NO_REPOSITORY = (
+    "release.repository is not set: this is the plan of this clone, and the release tasks refuse to change it. "
+    "Set it to the checkout of the application, or to . for this clone"
+)
+
+
 def print_plan(out: Console, plan: Plan) -> None:
     """Print every step with its mark and details, then what could not be observed, in full."""
     table = _make_table("step", "mark", "details")
@@ -178,6 +184,8 @@ def print_plan(out: Console, plan: Plan) -> None:
             table.add_row(name, styled(step.mark.value, tone), styled(step.details))
         table.add_section()
     out.print(table)
+    if plan.release and plan.release.repository is None:
+        out.say(NO_REPOSITORY, Tone.WARNING)
     for note in plan.notes:
         out.say(note, Tone.WARNING)
     out.say(_summarize_plan(plan))
