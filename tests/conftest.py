@@ -26,8 +26,9 @@ from .helpers.tasks import DemoServer, InvRunner, clean_environment
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C reach what the tests start, also where this process ignores it."""
+    """Let Ctrl-C reach what the tests start, and let no group write to the directories that they create."""
     restore_sigint()
+    os.umask(0o022)
 
 
 @pytest.fixture

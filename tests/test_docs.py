@@ -278,7 +278,7 @@ def test_documented_retention_is_that_of_the_scripts() -> None:
     assert "`find -mtime +7`" in section(page("backups.md"), "Retention")
     for database in read_project_file()["databases"].values():
         script = (ROOT / database["script"]).read_text()
-        pattern = rf"^find .*'{database['backup_prefix']}\*\.db' -mtime \+7 -delete$"
+        pattern = rf"^(?:if ! )?find .*'{database['backup_prefix']}\*\.db' -mtime \+7 -delete(?:; then)?$"
         assert re.search(pattern, script, re.MULTILINE)
 
 

@@ -118,7 +118,8 @@ def as_other_user(setup: ScriptSetup) -> Iterator[list[str]]:
         setup.source = public / "database" / setup.source.name
         setup.folder = public / "backups"
         setup.script = public / SCRIPT.name
-        setup.folder.chmod(0o777)
+        if os.geteuid() == 0:
+            os.chown(setup.folder, NOBODY, NOBODY)
         nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
         yield nobody if os.geteuid() == 0 else []
         setup.folder.chmod(0o755)
@@ -159,7 +160,7 @@ def one_megabyte(setup: ScriptSetup) -> ScriptSetup:
 
 def test_full_disk_fails_and_is_freed(one_megabyte: ScriptSetup, private_mounts: list[str]) -> None:
     inside = """
-        mount -t tmpfs -o size=512k tmpfs "$BACKUP_DIR"
+        mount -t tmpfs -o size=512k,mode=755 tmpfs "$BACKUP_DIR"
         touch -d '10 days ago' "$BACKUP_DIR/backup_2020-02-02_02-00-00.db"
         status=0; "$@" || status=$?
         ls -A -- "$BACKUP_DIR"

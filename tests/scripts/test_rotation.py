@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..helpers.backup_script import DAY, OLD_BACKUP, OLD_TRACKER_BACKUP, ScriptSetup, make_older
+from ..helpers.databases import is_consistent
 
 
 def test_rotation_deletes_old_index_backups_only(setup: ScriptSetup) -> None:
@@ -37,3 +38,20 @@ def test_rotation_deletes_old_index_backups_only(setup: ScriptSetup) -> None:
     names = {str(path.relative_to(setup.folder)) for path in setup.folder.rglob("*")}
     created = {"backup_2026-02-02_00-00-00.db", ".backup.lock"}
     assert names == {*remaining, "backup_folder.db", "backup_link.db", *created}
+
+
+def test_undeletable_backup_fails_rotation_only(setup: ScriptSetup, private_mounts: list[str]) -> None:
+    deleted = "backup_2020-01-01_00-00-00.db"
+    for name in (deleted, OLD_BACKUP):
+        (setup.folder / name).write_text("old")
+        make_older(setup.folder / name, 10 * DAY)
+    # A mount point cannot be deleted, not even by root.
+    inside = f'mount --bind "$BACKUP_DIR/{OLD_BACKUP}" "$BACKUP_DIR/{OLD_BACKUP}"; exec "$@"'
+    with setup.dates("2026-02-02_00-00-00"):
+        done = setup.run(*private_mounts, "sh", "-euc", inside, "sh")
+    created = "backup_2026-02-02_00-00-00.db"
+    assert done.returncode == 4
+    assert f"cannot delete './{OLD_BACKUP}'" in done.stderr.replace("‘", "'").replace("’", "'")
+    assert f"{created} was made, but" in done.stderr
+    assert setup.visible() == [OLD_BACKUP, created]  # the rotation deletes what it can
+    assert is_consistent(setup.folder / created)

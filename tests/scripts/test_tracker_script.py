@@ -66,7 +66,7 @@ def test_settings_match_script(project_settings: Settings, name: str) -> None:
     text = SCRIPTS[name].read_text()
     assert database.local_script == SCRIPTS[name]
     assert f'PART="{database.part.name}"\n' in text
-    assert f'exec 9> "$PWD/{database.lock.name}"\n' in text
+    assert f'LOCK="{database.lock.name}"\n' in text
     assert f'BACKUP_FILE="{database.backup_prefix}$(date ' in text
     assert f"-name '{database.backup_prefix}*.db'" in text
     assert f'DATABASE_FILE="${{DATABASE_FILE:-{database.source}}}"' in text
