@@ -88,8 +88,11 @@ def test_inode_shortages_are_found_once_per_disk() -> None:
     assert find_inode_shortages(demands) == [demands[0]]
 
 
+COUNTS = st.integers(0, 2**63 - 1)
+
+
 @settings(derandomize=True, deadline=None, max_examples=200)
-@given(st.lists(st.tuples(st.integers(0), st.integers(0), st.text("abc /", min_size=1).map(lambda t: f"/{t}x"))))
+@given(st.lists(st.tuples(COUNTS, COUNTS, st.text("abc /", min_size=1).map(lambda t: f"/{t}x"))))
 def test_disks_are_parsed_back(rows: list[tuple[int, int, str]]) -> None:
     lines = ["Avail Inodes IFree Mounted on", *(f"{free} {inodes} {inodes} {mount}" for free, inodes, mount in rows)]
     disks = parse_disks("\n".join(lines) + "\n", len(rows))

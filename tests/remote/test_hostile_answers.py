@@ -10,13 +10,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from demo_backups.backup import catalog, copy_speed, deploy, disk_space, run, write_rate
+from demo_backups.backup import catalog, copy_speed, deploy, directory, disk_space, run, write_rate
 from demo_backups.errors import COULD_NOT_LOOK, BackupsError, CouldNotLookError
 from demo_backups.remote import answers, files, jobs, processes
 from demo_backups.remote import host as host_module
 from demo_backups.remote.host import LONGEST_ANSWER, Host, Result, Transfer
 from demo_backups.settings import Settings
-from demo_backups.sqlite import inspect, journal_mode
+from demo_backups.sqlite import inspect, integrity, journal_mode, sharing
 
 SEED = settings(derandomize=True, max_examples=200, deadline=None)
 PATH = PurePosixPath("/srv/x.db")
@@ -38,10 +38,18 @@ PARSERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "summary": (inspect.parse_summary, "3\n4096\na\nb\n"),
     "owners": (journal_mode.parse_owners, "root:root\n"),
     "journal mode": (journal_mode.parse_journal_mode, "wal\n"),
-    "missing tools": (deploy.parse_missing_tools, "sqlite3\nend\n"),
+    "missing tools": (deploy.parse_missing_tools, "sqlite3 /opt/bin/sqlite3\nrm \nend\n"),
     "version": (deploy.parse_sqlite_version, "3.40.1\n"),
     "installed script": (deploy.parse_installed, "755 1700000000.5 +0000\n#!/bin/sh\n"),
-    "disks": (lambda output: disk_space.parse_disks(output, 2), "Avail Mounted on\n10 /\n20 /srv/a b\n"),
+    "disks": (
+        lambda output: disk_space.parse_disks(output, 2),
+        "Avail Inodes IFree Mounted on\n10 9 8 /\n20 0 0 /srv/a b\n",
+    ),
+    "directory access": (directory.parse_directory_access, "rmdir: failed to remove '.l': Not a directory\nwritable\n"),
+    "real path": (inspect.parse_real_path, "/srv/x.db\n"),
+    "mounts": (lambda output: sharing.parse_mounts(output, PATH), "1\nall\nmnt_id:\t36\n36 1 8:1 / /srv\nend\n"),
+    "lock holders": (processes.parse_lock_holders, "12 0 yes\n-1 1 no\nend\n"),
+    "table checks": (integrity.parse_table_checks, "Error: no such module: x\n== 74 count 0\n3\n"),
     "read speed": (copy_speed.parse_read_speed, DD),
     "write rate": (lambda output: write_rate.parse_write_rate(output, 4096), "1.0\n5\n2.0\n6\n"),
     "job": (jobs.parse_job, ""),
@@ -112,6 +120,10 @@ def facts(project_settings: Settings) -> dict[str, Callable[[Host], Any]]:
         "sidecars": lambda host: inspect.list_sidecars(host, PATH),
         "writable": lambda host: inspect.sidecars_writable(host, PATH),
         "summary": lambda host: inspect.read_summary(host, PATH, header, []),
+        "real path": lambda host: inspect.resolve_source(host, database),
+        "sharing": lambda host: sharing.read_sharing(host, PATH, wal=True),
+        "users": lambda host: processes.processes_using(host, PATH),
+        "directory access": lambda host: directory.read_directory_access(host, database),
         "tools": deploy.require_tools,
         "version": deploy.probe_sqlite,
         "installed": lambda host: deploy.read_installed(host, database),

@@ -100,6 +100,10 @@ class LockHolder:
 
 def lock_holders_command(paths: Sequence[PurePosixPath]) -> str:
     """Build the command that prints which processes hold a lock on which of some files; a missing file has none."""
+    return f"{_list_lock_holders(paths)}\necho {END}"
+
+
+def _list_lock_holders(paths: Sequence[PurePosixPath]) -> str:
     lines = ["set -e; locks=$(cat /proc/locks)"]
     for number, path in enumerate(paths):
         lines += [
@@ -111,7 +115,7 @@ def lock_holders_command(paths: Sequence[PurePosixPath]) -> str:
             f"  if [ -e /proc/$pid/exe ]; then echo $pid {number} yes; else echo $pid {number} no; fi",
             "done; fi",
         ]
-    return "\n".join([*lines, f"echo {END}"])
+    return "\n".join(lines)
 
 
 def parse_lock_holders(output: str) -> list[LockHolder]:
@@ -143,10 +147,11 @@ def processes_using_command(path: PurePosixPath) -> str:
     """
     return "\n".join(
         [
-            f"{{ {processes_with_open_loop(quote(path), 'echo $pid')}; {lock_holders_command([path])}; }} |",
+            f"{{ {processes_with_open_loop(quote(path), 'echo $pid')}; {_list_lock_holders([path])}; }} |",
             "cut -d ' ' -f 1 | sort -u | while read -r pid; do",
             f"  {describe_process()}",
             "done",
+            f"echo {END}",
         ]
     )
 
