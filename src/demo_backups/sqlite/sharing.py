@@ -32,6 +32,7 @@ from .inspect import sidecar_path
 T = TypeVar("T")
 DELETED = "//deleted"  # after the root of a mount whose file was deleted
 SHOWN_PROCESSES = 3  # that see one mount
+SHOWN_CHARACTERS = 40  # of the command of a process
 MOUNT_ADVICE = "stop its service, mount the directory of the database into the container, not the file, and start it"
 LINK_ADVICE = "remove the other hard links, after all services that use them have ended"
 WAL_ADVICE = "stop the service, so that it writes its -wal back to the database, and start it again"
@@ -78,7 +79,9 @@ class Sharing:
         if self.links > 1:
             problems.append(Problem(f"it has {self.links} hard links: each name has a -wal of its own", LINK_ADVICE))
         problems += [Problem(_describe_mount(mount, processes), MOUNT_ADVICE) for mount, processes in self.mounts]
-        problems += [Problem(f"{process} uses another -wal", WAL_ADVICE) for process in self.other_wal]
+        named = {process.pid for _, processes in self.mounts for process in processes}
+        others = [process for process in self.other_wal if process.pid not in named]
+        problems += [Problem(f"{_name_process(process)} uses another -wal", WAL_ADVICE) for process in others]
         return problems
 
     @property
@@ -94,8 +97,12 @@ class Sharing:
 
 def _describe_mount(mount: FileMount, processes: Sequence[Process]) -> str:
     state = ", which was deleted or replaced since" if mount.deleted else ""
-    shown = "; ".join(str(process) for process in processes[:SHOWN_PROCESSES]) or "no process any more"
-    return f"it is mounted as a single file{state} at {mount.path}, where its -wal is another one (seen by {shown})"
+    shown = "; ".join(_name_process(process) for process in processes[:SHOWN_PROCESSES]) or "no process any more"
+    return f"it is mounted as a single file{state} at {mount.path}, where its -wal is another one: in {shown}"
+
+
+def _name_process(process: Process) -> str:
+    return f"process {process.pid} of {process.user} ({process.command[:SHOWN_CHARACTERS]})"
 
 
 # --- mounts ---------------------------------------------------------------------------------------------------------
