@@ -474,13 +474,14 @@ def test_missing_sqlite_is_named(
     assert "service" not in caught.value.advice
 
 
+@pytest.mark.parametrize("program", ["df", "find", "od"])
 def test_missing_program_is_named(
-    observe: Callable[..., PreflightFacts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    observe: Callable[..., PreflightFacts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
 ) -> None:
-    monkeypatch.setenv("PATH", str(link_programs(tmp_path / "programs", "df")))
+    monkeypatch.setenv("PATH", str(link_programs(tmp_path / "programs", program)))
     with pytest.raises(CouldNotLookError) as caught:
         observe()
-    assert "install df" in caught.value.advice
+    assert f"install {program}" in caught.value.advice
 
 
 def test_missing_backup_folder_is_an_error(observe: Callable[..., PreflightFacts], database: Database) -> None:

@@ -112,7 +112,7 @@ def test_directory_in_overlay_shares_files(
     (public_folder / "lower/data").mkdir()
     overlay = 'cd "$0"; mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work overlay root'
     script = f'{overlay}; mount --bind data root/data; exec "$@"'
-    start = [*private_mounts, "sh", "-euc", script, public_folder]
+    start = [*private_mounts, "sh", "-euc", script, str(public_folder)]
     with service_in_process(public_folder / "root/data" / source.name, INSERT, start=start):
         assert is_clean(read(local_host, source))
 

@@ -177,7 +177,9 @@ def read_crontab(host: Host) -> str | None:
         )
     if "no crontab for" in result.stderr:
         return None
-    raise CouldNotLookError("could not read the crontab", host=host.name, output=result.output)
+    raise CouldNotLookError(
+        "could not read the crontab", host=host.name, output=result.output, advice=host.advise(result)
+    )
 
 
 def check_log_writable(host: Host, log: PurePosixPath) -> None:

@@ -199,7 +199,10 @@ def _read_source_header(host: Host, source: PurePosixPath) -> Header:
         raise SourceUnavailableError(f"the source {source} does not exist", host=host.name)
     result = host.run(f"read the header of {source}", header_command(source), root=True)
     if not result.ok:
-        raise SourceUnavailableError(f"the source {source} cannot be read", host=host.name, output=result.output)
+        advice = host.advise(result)
+        raise SourceUnavailableError(
+            f"the source {source} cannot be read", host=host.name, output=result.output, advice=advice
+        )
     try:
         header = parse_header(result.stdout, file.bytes)
     except ValueError as error:

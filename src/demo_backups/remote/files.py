@@ -75,7 +75,7 @@ def stat_file(host: Host, path: PurePosixPath) -> File | None:
         return host.parse(action, result.stdout, parse_file)
     if result.stderr.rstrip().endswith("No such file or directory"):
         return None
-    raise CouldNotLookError(f"could not {action}", host=host.name, output=result.output)
+    raise CouldNotLookError(f"could not {action}", host=host.name, output=result.output, advice=host.advise(result))
 
 
 def parse_sha256(output: str) -> str:
@@ -135,7 +135,9 @@ def receive(
     """
     transfer = host.stream(action, command, root=root, timeout=timeout, display=display, sink=sink)
     if not transfer.result.ok:
-        raise CouldNotLookError(f"could not {action}", host=host.name, output=transfer.result.output)
+        raise CouldNotLookError(
+            f"could not {action}", host=host.name, output=transfer.result.output, advice=host.advise(transfer.result)
+        )
     return transfer
 
 

@@ -170,7 +170,7 @@ class Host:
         result = self.run(action, command, root=root)
         if not result.ok:
             raise CouldNotLookError(
-                f"could not {action}", host=self.name, output=result.output, advice=self._advice(result) or advice
+                f"could not {action}", host=self.name, output=result.output, advice=self.advise(result) or advice
             )
         return result.stdout
 
@@ -205,7 +205,7 @@ class Host:
     def require_success(self, action: str, result: Result) -> None:
         """Raise StepError unless a command that changes something has succeeded."""
         if not result.ok:
-            raise StepError(f"could not {action}", host=self.name, output=result.output, advice=self._advice(result))
+            raise StepError(f"could not {action}", host=self.name, output=result.output, advice=self.advise(result))
 
     def task(self, name: str, *flags: str) -> str:
         """Return the command with which a user runs a task on this host."""
@@ -219,7 +219,8 @@ class Host:
         if command not in self.commands:
             self.commands.append(command)
 
-    def _advice(self, result: Result) -> str:
+    def advise(self, result: Result) -> str:
+        """Say what to do about a command that failed, where its exit status or message tells that; else nothing."""
         if result.status == PROGRAM_NOT_FOUND:
             program = find_missing_program(result.stderr)
             return f"install {program or 'the program'} on the host, or put it on the PATH of this login"

@@ -61,7 +61,7 @@ def resolve_source(host: Host, database: Database) -> Database:
         return replace(database, source=host.parse(action, result.stdout, parse_real_path))
     if result.stderr.rstrip().endswith("No such file or directory"):
         raise NoDatabaseError(f"{database.source} does not exist", host=host.name, advice=SETTINGS_ADVICE)
-    raise CouldNotLookError(f"could not {action}", host=host.name, output=result.output)
+    raise CouldNotLookError(f"could not {action}", host=host.name, output=result.output, advice=host.advise(result))
 
 
 # --- the header -----------------------------------------------------------------------------------------------------

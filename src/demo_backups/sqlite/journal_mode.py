@@ -155,7 +155,8 @@ def _is_changed(host: Host, result: Result, wal: bool) -> bool:
 def _explain_failure(host: Host, database: Database, result: Result, wal: bool) -> JournalModeError:
     """Explain why the mode was not changed, with the processes that have the database open."""
     if result.status not in LOCKED:
-        return JournalModeError("the journal mode was not changed", host=host.name, output=result.output)
+        advice = host.advise(result)
+        return JournalModeError("the journal mode was not changed", host=host.name, output=result.output, advice=advice)
     listing = describe_users(host, database.source)
     if wal:
         action = f"{database.source} stayed locked for {RETRY_TIMEOUT} s: a process keeps a transaction open"
