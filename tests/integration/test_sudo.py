@@ -71,23 +71,41 @@ def test_wrong_password_is_not_tried_again(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("allowed", "defaults", "message"),
+    ("allowed", "defaults", "message", "advice"),
     [
-        pytest.param("ALL", [], "a password is required", id="a password, and no terminal"),
-        pytest.param(None, [], "a password is required", id="no right to sudo"),
-        pytest.param("NOPASSWD: ALL", ["requiretty"], "you must have a tty to run sudo", id="requiretty"),
-        pytest.param("NOPASSWD: /usr/bin/true", [], "a password is required", id="another command only"),
+        pytest.param("ALL", [], "a password is required", "run this task on a terminal", id="password, no terminal"),
+        pytest.param(None, [], "a password is required", "run this task on a terminal", id="no right to sudo"),
+        pytest.param("NOPASSWD: ALL", ["requiretty"], "requiretty is set", "!requiretty", id="requiretty"),
+        pytest.param("NOPASSWD: /usr/bin/true", [], "a password is required", "allow it in sudoers", id="another"),
     ],
 )
 def test_refusing_sudo_is_no_empty_answer(
-    server: Server, allowed: str | None, defaults: list[str], message: str
+    server: Server, allowed: str | None, defaults: list[str], message: str, advice: str
 ) -> None:
     server.machine.allow_sudo(allowed, *defaults)
     done = server.inv("list-backups")
     assert done.returncode == 3, done.stdout + done.stderr
     assert message in done.stderr
-    assert "allow it in sudoers, run this task on a terminal, or set use_sudo to false" in done.stderr
+    assert advice in done.stderr
     assert "backup_" not in done.stdout
+
+
+def test_requiretty_asks_for_no_password(server: Server) -> None:
+    server.machine.allow_sudo("ALL", "requiretty")
+    with server.inv_on_terminal("list-backups") as tty:
+        assert tty.end() == 3, tty.shown
+        assert "!requiretty" in tty.shown
+        assert QUESTION not in tty.shown
+
+
+def test_single_try_for_the_password(server: Server) -> None:
+    server.machine.allow_sudo("ALL", "passwd_tries=1")
+    with server.inv_on_terminal("list-backups") as tty:
+        tty.expect(QUESTION)
+        tty.type("guess")
+        assert tty.end() == 3, tty.shown
+        assert "sudo refused the password" in tty.shown
+        assert "-> start the task again" in tty.shown
 
 
 def test_user_who_may_not_use_sudo(server: Server) -> None:
@@ -202,7 +220,7 @@ def test_timestamp_may_expire_between_commands(server: Server, typist: Typist) -
 def test_refusing_sudo_gets_no_data(server: Server, typist: Typist, allowed: str | None) -> None:
     server.machine.allow_sudo(allowed)
     typist.password = "wrong guess 4711" if allowed else PASSWORD
-    with pytest.raises(CouldNotLookError, match=r"did not start|sudo refused the password"):
+    with pytest.raises(CouldNotLookError, match=r"may not use sudo|sudo refused the password"):
         send(typist.open_host(), "send it", "cat > /root/data", b"data")
     assert not (server.machine.folder / "root/data").exists()
     assert files_with(typist.password, server.machine.folder) == []

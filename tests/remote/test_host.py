@@ -450,7 +450,7 @@ def test_root_login_needs_no_sudo(demo_server: DemoServer) -> None:
     ("sudo", "action", "output", "advice"),
     [
         (REFUSES, "there is no terminal to ask for it", "a password is required", "sudoers"),
-        (WANTS_TERMINAL, "there is no terminal to ask for it", "must have a tty", "INVOKE_USE_SUDO=0"),
+        (WANTS_TERMINAL, "requiretty is set in sudoers", "must have a tty", "INVOKE_USE_SUDO=0"),
         (None, "sudo is not installed", "", "log in as root, or set use_sudo to false"),
     ],
 )

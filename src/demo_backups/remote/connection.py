@@ -31,13 +31,12 @@ from .known_hosts import fingerprint
 from .openssh_runner import open_openssh
 from .proxy import ProxyCommand
 from .runners import LocalRunner, SshRunner
-from .ssh_config import Hop, parse_destination, parse_jumps, resolve
+from .ssh_config import USE_OPENSSH, Hop, parse_destination, parse_jumps, resolve
 
 CONNECT_TIMEOUT = BANNER_TIMEOUT = 10  # seconds
 AUTH_TIMEOUT = 30
 CHANNEL_TIMEOUT = 30
 KEEPALIVE = 30  # seconds between keepalive messages, so that no firewall drops an idle connection
-USE_OPENSSH = "let the OpenSSH client connect: INVOKE_SSH_TRANSPORT=openssh"
 # Paramiko's warnings are raised as exceptions too, and those are reported.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False

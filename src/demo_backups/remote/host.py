@@ -41,6 +41,7 @@ from .exchange import (
     run_exchange,
 )
 from .shell import for_any_shell
+from .sudo import SUDO_ADVICE, Refusal, explain_refusal
 from .terminal import ask_secret
 
 if TYPE_CHECKING:
@@ -56,8 +57,8 @@ LONGEST_ANSWER = 500  # characters of an answer that cannot be parsed, in the er
 PARSE_ERRORS = (ValueError, ArithmeticError, LookupError, TypeError, RecursionError, OSError)
 LARGEST_ARGUMENT = 128 * 1024 - 4096  # bytes; Linux takes 128 KiB for one argument (execve(2), MAX_ARG_STRLEN)
 PROGRAM_NOT_FOUND = 127  # the exit status of a shell that does not find a program
-SUDO_ADVICE = "allow it in sudoers, run this task on a terminal, or set use_sudo to false (INVOKE_USE_SUDO=0)"
 SUDO_WITHOUT_PASSWORD = "sudo -n -H -- "
+PASSWORD_REFUSED = "Sorry, try again."  # what sudo prints, and then asks again
 ENGLISH = "LC_ALL=C; export LC_ALL"  # of sudo too, whose messages are recognized
 
 log = logging.getLogger("demo_backups.remote")
@@ -83,7 +84,9 @@ class Result:
     def output(self) -> str:
         """Both outputs, or the exit status if the command printed nothing."""
         printed = "\n".join(text.strip() for text in (self.stderr, self.stdout) if text.strip())
-        return printed or _describe_status(self.status)
+        if self.status == PROGRAM_NOT_FOUND:
+            printed += f"\nexit status {PROGRAM_NOT_FOUND}: a program is not installed there, or not on the PATH"
+        return printed.strip() or _describe_status(self.status)
 
 
 @dataclass(frozen=True)
@@ -234,22 +237,30 @@ class Host:
         """Run a command as the login user or as root; raises CommandNotStartedError."""
         if root and self.use_sudo:
             outcome = self._run_as_root(command, request)
-            advice = SUDO_ADVICE
-        else:
-            outcome = self._run_logged(command, None, request)
-            advice = f"this must print 'ok': ssh {self.name} /bin/sh -c \"'echo ok'\""
+            if not outcome.started:
+                raise self._sudo_error(command.action, _decode(outcome.preamble))
+            return outcome
+        outcome = self._run_logged(command, None, request)
         if not outcome.started:
             raise CommandNotStartedError(
                 f"could not {command.action}: the command did not start",
                 host=self.name,
                 output=_decode(outcome.preamble),
-                advice=advice,
+                advice=f"this must print 'ok': ssh {self.name} /bin/sh -c \"'echo ok'\"",
             )
         return outcome
 
+    def _sudo_error(self, action: str, printed: str) -> SudoError:
+        refusal = explain_refusal(printed)
+        if refusal is Refusal.PASSWORD:
+            self._password_refused = True
+        return SudoError(
+            f"could not {action}: {refusal.problem}", host=self.name, output=printed, advice=refusal.advice
+        )
+
     def _run_as_root(self, command: _Command, request: Request) -> ExchangeResult:
         if self._password_refused:  # not again: a server may lock the account
-            raise self._password_error(command.action)
+            raise self._sudo_error(command.action, PASSWORD_REFUSED)
         access = self._find_root_access()
         outcome = self._run_logged(command, access, request)
         if not outcome.started and access.prefix == SUDO_WITHOUT_PASSWORD:
@@ -314,8 +325,7 @@ class Host:
                     advice="see MaxSessions in its sshd_config",
                 )
             case PasswordRefusedError():
-                self._password_refused = True
-                return self._password_error(action)
+                return self._sudo_error(action, PASSWORD_REFUSED)
             case OutputLimitError():
                 return OutputTooLongError(
                     f"could not {action}: the command printed more than {OUTPUT_LIMIT:,} bytes", host=self.name
@@ -326,11 +336,6 @@ class Host:
                     host=self.name,
                     output=str(error),
                 )
-
-    def _password_error(self, action: str) -> SudoError:
-        return SudoError(
-            f"could not {action}: sudo refused the password", host=self.name, advice="start the task again"
-        )
 
     def _shell_command(self, command: _Command, prefix: str, has_input: bool) -> str:
         """Make a command of any login shell, which runs a script that starts with the markers."""
@@ -359,6 +364,8 @@ class Host:
             return _RootAccess(SUDO_WITHOUT_PASSWORD)
         if probe.status == PROGRAM_NOT_FOUND:
             raise SudoError("sudo is not installed", host=self.name, advice="log in as root, or set use_sudo to false")
+        if explain_refusal(probe.stderr) is Refusal.TERMINAL:
+            raise self._sudo_error("use sudo", probe.stderr)
         password = ask_secret(f"sudo password on {self.name} (asked once, not stored): ")
         if password is None:
             raise SudoError(

@@ -21,7 +21,7 @@ import paramiko
 from ..errors import CouldNotLookError, SettingsError
 from .auth import CERTIFICATE
 from .known_hosts import KeyStatus, KnownKey, Marker, evaluate, find_keys, fingerprint, is_krl, is_revoked, read_error
-from .ssh_config import Hop, split_paths
+from .ssh_config import USE_OPENSSH, Hop, split_paths
 
 # Host key algorithms that Paramiko supports: OpenSSH's short name of the key type, and the curve.
 ALGORITHMS = {
@@ -140,7 +140,7 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
         if any(key.marker is Marker.AUTHORITY for key in [*self.keys, *self.keys_without_port]):
             kind = _short_name(blob)
             plain = ",".join(algorithm for algorithm, (name, _) in ALGORITHMS.items() if name == kind)
-            command = self._accept("-o", f"HostKeyAlgorithms={plain}")
+            command = f"{self._accept('-o', f'HostKeyAlgorithms={plain}')}. Or {USE_OPENSSH}"
             problem = "is known through a @cert-authority only, and host certificates are not supported"
         else:
             command = self._accept()
@@ -174,15 +174,15 @@ def _check_supported(options: Mapping[str, Any], alias: str) -> None:
         raise SettingsError(
             f"KnownHostsCommand {command} is not supported",
             host=alias,
-            advice="write its keys to a file named by UserKnownHostsFile, and set 'KnownHostsCommand none' for this "
-            "host in your SSH configuration, or set ssh_config to a file without it",
+            advice=f"{USE_OPENSSH}. Or write its keys to a file named by UserKnownHostsFile, and set "
+            "'KnownHostsCommand none' for this host in your SSH configuration",
         )
     algorithms = options.get("hostkeyalgorithms")
     if algorithms and not ALGORITHMS.keys() & set(algorithms.split(",")):
         raise SettingsError(
             f"HostKeyAlgorithms {algorithms} has no algorithm that is supported",
             host=alias,
-            advice=f"add one of {', '.join(ALGORITHMS)}",
+            advice=f"{USE_OPENSSH}. Or add one of {', '.join(ALGORITHMS)}",
         )
 
 

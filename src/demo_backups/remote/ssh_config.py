@@ -29,7 +29,7 @@ LISTS = frozenset(
     }
 )
 
-
+USE_OPENSSH = "let the OpenSSH client connect: INVOKE_SSH_TRANSPORT=openssh"  # the advice where Paramiko cannot
 DESTINATIONS = "use HOST, USER@HOST or ssh://[USER@]HOST[:PORT]"
 # As valid_hostname() and valid_ruser() in ssh.c: no option, and nothing that the shell of a ProxyCommand interprets.
 _HOST = re.compile(r"""(?!-)[^\s'`"$\\;&<>|(){},\x00-\x1f\x7f]+""")
@@ -172,7 +172,7 @@ def _expand(keyword: str, value: str, options: Mapping[str, Any], alias: str, *,
             raise SettingsError(
                 f"{keyword} {value}: {match[0]} cannot be expanded",
                 host=alias,
-                advice="replace it by its value in the SSH configuration",
+                advice=f"replace it by its value in the SSH configuration, or {USE_OPENSSH}",
             ) from None
 
     pattern = r"%(?P<token>.?)|\$\{(?P<variable>[^}]*)\}" if variables else r"%(?P<token>.?)"
