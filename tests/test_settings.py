@@ -109,6 +109,8 @@ WRONG = [
     ("release.commits.index", "feat: x "),
     ("release.branch", "a b"),
     ("release.remote", "a:b"),
+    ("release.base_remote", ""),
+    *(("release.closes", value) for value in (0, -1, True, 1.5, "x", "1\n", "٣", [85])),
     ("release.docs", ""),
     ("release.docs", []),
     ("release.docs", ["a.md", 5]),
@@ -137,6 +139,15 @@ def test_wrong_value_is_reported_with_key(key: str, value: Any) -> None:
     (line,) = complaint(values).splitlines()
     assert line.startswith(f"{key}: ")
     assert line.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("value", "number"), [(None, None), ("", None), (85, 85), ("85", 85), ("#85", 85), ("9999999999", 9_999_999_999)]
+)
+def test_issue_number_is_optional(value: Any, number: int | None) -> None:
+    values = as_shipped()
+    set_at(values, "release.closes", value)
+    assert validate_settings(values).release.closes == number
 
 
 def test_release_branch_must_differ_from_base() -> None:
@@ -276,9 +287,11 @@ def test_every_setting_has_a_variable(merge: Callable[..., Settings]) -> None:
         INVOKE_DATABASES_TRACKER_QUERY="SELECT 3",
         INVOKE_RELEASE_REPOSITORY="/srv/checkout",
         INVOKE_RELEASE_REMOTE="upstream",
+        INVOKE_RELEASE_BASE_REMOTE="upstream",
         INVOKE_RELEASE_BASE="develop",
         INVOKE_RELEASE_BRANCH="86-x",
         INVOKE_RELEASE_TITLE="Another",
+        INVOKE_RELEASE_CLOSES="#86",
         INVOKE_RELEASE_COMMITS_INDEX="feat: i",
         INVOKE_RELEASE_COMMITS_TRACKER="feat: t",
         INVOKE_RELEASE_COMMITS_DOCS="docs: d",
@@ -309,9 +322,11 @@ def test_every_setting_has_a_variable(merge: Callable[..., Settings]) -> None:
     assert release == {
         "repository": "/srv/checkout",
         "remote": "upstream",
+        "base_remote": "upstream",
         "base": "develop",
         "branch": "86-x",
         "title": "Another",
+        "closes": 86,
         "commits": {"index": "feat: i", "tracker": "feat: t", "docs": "docs: d"},
         "docs": ["README.md", "docs/a b.md"],
     }

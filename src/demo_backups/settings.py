@@ -81,9 +81,10 @@ def _git_name(text: str) -> str:
     return text
 
 
-def _issue_number(value: Any) -> int:
-    # An environment variable can only be text.
-    match = re.fullmatch(r"#?([1-9][0-9]{0,9})", str(value)) if not isinstance(value, bool) else None
+def _issue_number(value: Any) -> int | None:
+    if value is None or value == "":  # the text is for the environment variable
+        return None
+    match = re.fullmatch(r"#?([1-9][0-9]{0,9})", str(value))
     if match is None:
         raise ValueError(f"{value!r} is not the number of an issue")
     return int(match[1])
@@ -133,7 +134,7 @@ Seconds = Annotated[float, BeforeValidator(_seconds)]
 Paths = Annotated[tuple[str, ...], BeforeValidator(_paths)]
 Message = Annotated[Text, AfterValidator(_message)]
 GitName = Annotated[Text, AfterValidator(_git_name)]
-IssueNumber = Annotated[int, BeforeValidator(_issue_number)]
+IssueNumber = Annotated[int | None, BeforeValidator(_issue_number)]
 
 
 class _Model(BaseModel):
@@ -172,7 +173,7 @@ class ReleaseSettings(_Model):
     base: GitName
     branch: GitName
     title: Text
-    closes: IssueNumber | None
+    closes: IssueNumber
     commits: CommitSettings
     docs: Paths
 

@@ -13,7 +13,7 @@ import pytest
 
 from demo_backups.errors import SettingsError
 from demo_backups.records.check import Check, Outcome
-from demo_backups.records.record import Record
+from demo_backups.records.record import Record, VerificationDetails
 from demo_backups.release.plan import Mark
 from demo_backups.release.report.page import build_page
 from demo_backups.release.report.render import (
@@ -24,6 +24,7 @@ from demo_backups.release.report.render import (
     render_markdown,
 )
 from demo_backups.release.report.text import code_span, escape_markdown
+from demo_backups.settings import Settings
 from demo_backups.ui.outcome import Tone
 
 from ..helpers.report_samples import (
@@ -72,19 +73,49 @@ def cells(line: str) -> list[str]:
 
 
 def test_markdown_has_plan_checks_and_notes() -> None:
-    text = render_markdown(page_of(verification(), unreachable(-1), plan=all_marks(notes=("demo: no such host",))))
+    plan = replace(all_marks(notes=("gh cannot read it", "invalid record")), host_notes=("demo: no such host",))
+    text = render_markdown(page_of(verification(), unreachable(-1), plan=plan))
     rows = [cells(line) for line in text.splitlines() if line.startswith("|")]
-    assert ["Step 4", "→ to do", "some details"] in rows
-    assert ["An extra (optional)", "… blocked", "some details"] in rows
+    assert ["Step 3", "! out of order", "some details"] in rows
     assert ["integrity", "✓ passed", "integrity: details"] in rows
-    assert "### Phase 2: Pull request\n\n| Step" in text
     assert "**✓ all 5 checks passed**: `/backups/backup_2024-11-24_20-00-00.db` on `demo`" in text
-    assert "`maintainer@laptop`" in text
     assert "\n```text\nok\n```\n" in text
     assert "2024-11-24 21:00 UTC" in text
     assert "demo: no answer" in text
     assert "- demo: no such host" in text
     assert "\n\n\n" not in text
+
+
+def test_markdown_leaves_out_pull_request_and_people() -> None:
+    plan = replace(all_marks(notes=("gh cannot read it",)), host="login@demo", host_notes=("job of maintainer@laptop",))
+    error = "started by maintainer@laptop"
+    text = render_markdown(
+        page_of(verification(host="login@demo"), unreachable(-1, host="login@demo", error=error), plan=plan)
+    )
+    for absent in ("Pull request", "Step 4", "An extra", "gh cannot", "@", "laptop", "next"):
+        assert absent not in text, absent
+    assert "on `demo`" in text
+
+
+@pytest.mark.parametrize(("closes", "expected"), [(85, True), (None, False)])
+def test_markdown_starts_with_summary(project_settings: Settings, closes: int | None, expected: bool) -> None:
+    release = project_settings.release.model_copy(update={"closes": closes})
+    text = render_markdown(page_of(verification(), plan=replace(plan_of(Mark.DONE, Mark.DONE), release=release)))
+    summary = text.partition("### ")[0]
+    assert summary.startswith("## Summary\n")
+    assert f"into `{release.base}`" in summary
+    assert "All 1 steps" in summary
+    assert "all 5 checks passed" in summary
+    assert ("\nCloses #85\n" in summary) == expected
+
+
+def test_markdown_shows_verification_of_plan() -> None:
+    full = verification(2, backup="/b/full.db")
+    quick = verification(1, backup="/b/quick.db", details=VerificationDetails(quick=True))
+    assert "/b/full.db" in render_markdown(page_of(full, quick))
+    assert "/b/quick.db" in render_markdown(page_of(quick))
+    plan = replace(plan_of(Mark.DONE), verifications={"index": full})
+    assert "/b/full.db" in render_markdown(page_of(full, verification(backup="/b/other.db"), plan=plan))
 
 
 def test_markdown_without_records_names_first_task() -> None:
@@ -168,7 +199,7 @@ def test_markdown_stays_within_github_limit() -> None:
 
 def test_markdown_shortens_output_to_fit() -> None:
     lines = ["<" * 3000 + str(number) for number in range(1000)]
-    rows = [Check(f"check {number}", Outcome.PASSED, "@x" * 300) for number in range(16)]
+    rows = [Check(f"check {number}", Outcome.PASSED, "#x" * 300) for number in range(16)]
     short = page_of(verification(integrity_check=lines, commands=lines))
     fields: dict[str, Any] = {"integrity_check": lines, "commands": lines, "checks": rows}
     long = page_of(*(verification(database=name, **fields) for name in DATABASES))
@@ -179,7 +210,7 @@ def test_markdown_shortens_output_to_fit() -> None:
 
 def test_many_notes_are_bounded() -> None:
     plan = all_marks(notes=tuple(f"invalid record: evidence/{number}.json" for number in range(10_000)))
-    page = page_of(verification(), plan=plan)
+    page = page_of(verification(), plan=replace(plan, host_notes=tuple(plan.notes)))
     text, html = render_markdown(page), render_html(page)
     assert "9960 more" in text
     assert len(text) <= LONGEST_BODY

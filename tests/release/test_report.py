@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -210,6 +210,14 @@ def test_last_verification_is_shown_in_full(show: Show) -> None:
     assert "PRAGMA integrity_check" in section.get_by_role("region", name="Commands").inner_text()
 
 
+def test_page_links_pull_request(show: Show) -> None:
+    url = "https://github.com/torrust/torrust-demo/pull/90"
+    plan = replace(plan_of(Mark.DONE), checkout="/srv/<b>checkout</b>", pull_request=url)
+    banner = show(page_of(verification(), plan=plan)).tab.get_by_role("banner")
+    assert banner.get_by_role("link", name=url).get_attribute("href") == url
+    assert "/srv/<b>checkout</b>" in banner.inner_text()
+
+
 def test_empty_page_names_first_task(show: Show) -> None:
     tab = show(EMPTY_PAGE).tab
     assert "./inv rehearse" in tab.get_by_role("banner").inner_text()
@@ -275,7 +283,7 @@ def test_structure_is_accessible(page: Page, show: Show) -> None:
     assert all(after - before <= 1 for before, after in zip([0, *levels], levels, strict=False))
     ids = tab.evaluate("[...document.querySelectorAll('[id]')].map(e => e.id)")
     assert len(ids) == len(set(ids))
-    targets = tab.evaluate("[...document.querySelectorAll('a')].map(e => e.getAttribute('href').slice(1))")
+    targets = tab.evaluate("[...document.querySelectorAll('a[href^=\"#\"]')].map(e => e.getAttribute('href').slice(1))")
     labels = tab.evaluate(
         "['aria-labelledby', 'aria-describedby'].flatMap(name =>"
         " [...document.querySelectorAll(`[${name}]`)].map(e => e.getAttribute(name)))"
@@ -317,6 +325,19 @@ def test_wide_table_announces_that_it_scrolls(show: Show) -> None:
     wide = show(FULL_PAGE, 1280).tab
     assert wide.get_by_role("region", name="The latest records").evaluate("e => e.scrollWidth <= e.clientWidth")
     assert not wide.locator(".hint").is_visible()
+
+
+def test_scrollbar_of_wide_table_is_in_window(show: Show) -> None:
+    table = show(FULL_PAGE, 380).tab.get_by_role("region", name="The latest records")
+    assert table.evaluate("e => e.scrollHeight > e.clientHeight && e.offsetHeight < innerHeight")
+
+
+def test_narrow_tables_break_no_words(show: Show) -> None:
+    tab = show(FULL_PAGE, 380).tab
+    tab.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
+    lines = "e => Math.round(e.getBoundingClientRect().height / parseFloat(getComputedStyle(e).lineHeight))"
+    heads = tab.locator("figure .scroll thead th").all()
+    assert {head.evaluate(lines) for head in heads} == {1}
 
 
 def test_keyboard_reaches_everything_and_shows_focus(show: Show) -> None:

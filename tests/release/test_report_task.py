@@ -133,7 +133,8 @@ def test_markdown_is_utf8_on_standard_output(report: Report, home: Path) -> None
     write_record(home / "evidence", verification(host="nowhere.invalid"))
     done = report("--format", "markdown", LC_ALL="C", PYTHONUTF8="0", PYTHONIOENCODING="ascii", PYTHONCOERCECLOCALE="0")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("## Backups of `nowhere.invalid`\n")
+    assert done.stdout.startswith("## Summary\n")
+    assert "on `nowhere.invalid`" in done.stdout
     assert "✓ passed" in done.stdout
     assert list((home / "reports").iterdir()) == []
 

@@ -225,7 +225,7 @@ def _not_recorded(details: str) -> Observation:
 def _is_test_of(record: Record, database: str, hashes: set[str]) -> bool:
     is_test = record.kind == "rehearsal" or (record.kind == "verification" and record.host == LOCAL)
     is_of_script = record.database == database and record.script_sha256 in hashes
-    return is_test and is_of_script and not _is_quick_only(record)
+    return is_test and is_of_script and not is_quick_only(record)
 
 
 # --- the host: deployed, run, verified, enabled ---------------------------------------------------------------------
@@ -326,7 +326,7 @@ def _find_recorded(facts: ReleaseFacts, database: str, kinds: Sequence[str]) -> 
         return None
     for record in reversed(facts.records):
         is_of_script = (record.host, record.database, record.script_sha256) == (facts.host, database, installed.sha256)
-        if is_of_script and record.kind in kinds and record.backup and not _is_quick_only(record):
+        if is_of_script and record.kind in kinds and record.backup and not is_quick_only(record):
             return record
     return None
 
@@ -381,7 +381,7 @@ def _verifications_by_path(records: Sequence[Record], host: str, database: str) 
     groups: dict[str | None, list[Record]] = {}
     for record in reversed(records):
         is_verification = (record.kind, record.host, record.database) == ("verification", host, database)
-        if is_verification and not _is_quick_only(record):
+        if is_verification and not is_quick_only(record):
             groups.setdefault(record.backup, []).append(record)
     return groups
 
@@ -402,7 +402,7 @@ def _describe_result(record: Record) -> str:
     return "not all checks could be made" if record.outcome is Outcome.UNKNOWN else "FAILED"
 
 
-def _is_quick_only(record: Record) -> bool:
+def is_quick_only(record: Record) -> bool:
     """Tell whether it passed only by quick_check, which does not verify indexes (pragma.html#pragma_quick_check)."""
     return isinstance(record, VerificationRecord) and record.details.quick and _has_passed(record)
 

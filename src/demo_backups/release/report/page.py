@@ -11,7 +11,8 @@ from datetime import datetime
 from ...records.check import Outcome
 from ...records.record import Record
 from ...ui.outcome import Tone
-from ..plan import Mark, Plan
+from ..plan import Mark, Phase, Plan
+from ..steps import is_quick_only
 from .charts import Figure, make_figures, parse_time
 
 MOST_RECORDS = 50  # in the list, the latest
@@ -38,7 +39,9 @@ class DatabaseSection:
     """What the records say about one database.
 
     The records are those of the plan's host. If it has none, they are those of another one, and `is_other_host` is set.
-    `failed_attempt` is a verification that is later than `last_verification` and made no check.
+    `last_verification` is the one that the plan relies on. Without one, it is the last that made checks; one with
+    quick_check alone only if there is no other. `failed_attempt` is a verification that is later than all others and
+    made no check.
     """
 
     database: str
@@ -68,7 +71,7 @@ def build_page(plan: Plan, records: Sequence[Record] | None, databases: Iterable
     `records` is None where none could be read; the plan's notes say why.
     """
     ordered = sorted(records or [], key=lambda record: parse_time(record.when))
-    sections = [_build_section(plan.host, name, ordered, f"plot-{n}") for n, name in enumerate(databases, start=1)]
+    sections = [_build_section(plan, name, ordered, f"plot-{n}") for n, name in enumerate(databases, start=1)]
     latest = ordered[::-1][:MOST_RECORDS]
     return Page(
         plan=plan,
@@ -87,7 +90,8 @@ def _records_state(records: Sequence[Record] | None) -> RecordsState:
     return RecordsState.PRESENT if records else RecordsState.EMPTY
 
 
-def _build_section(host: str, database: str, records: Sequence[Record], prefix: str) -> DatabaseSection:
+def _build_section(plan: Plan, database: str, records: Sequence[Record], prefix: str) -> DatabaseSection:
+    host = plan.host
     of_database = [record for record in records if record.database == database]
     with_results = [record for record in of_database if record.checks or record.bytes is not None]
     hosts = [record.host for record in with_results]
@@ -97,10 +101,17 @@ def _build_section(host: str, database: str, records: Sequence[Record], prefix: 
         database=database,
         host=source,
         is_other_host=source != host,
-        last_verification=next((record for record in reversed(of_host) if record.checks), None),
+        last_verification=plan.verifications.get(database) or _find_last_verification(of_host),
         failed_attempt=_find_failed_attempt(of_host),
         figures=make_figures(of_host, prefix),
     )
+
+
+def _find_last_verification(records: Sequence[Record]) -> Record | None:
+    """Return the last record with checks; one that passed by quick_check alone only if there is no other."""
+    with_checks = [record for record in reversed(records) if record.checks]
+    full = [record for record in with_checks if not is_quick_only(record)]
+    return next(iter([*full, *with_checks]), None)
 
 
 def _find_failed_attempt(records: Sequence[Record]) -> Record | None:
@@ -110,6 +121,27 @@ def _find_failed_attempt(records: Sequence[Record]) -> Record | None:
         if record.kind == "verification":
             return record
     return None
+
+
+# --- the pull request -----------------------------------------------------------------------------------------------
+
+
+def release_phases(plan: Plan) -> list[Phase]:
+    """Return the phases that a pull request can describe: those before the pull request itself."""
+    return plan.phases[:-1]
+
+
+def summarize_phases(plan: Plan) -> tuple[str, Tone]:
+    """Sum up the steps of these phases in a sentence; optional steps do not count."""
+    steps = [step for phase in release_phases(plan) for step in phase.steps if not step.optional]
+    remaining = [step for step in steps if step.mark is not Mark.DONE]
+    if not remaining:
+        return f"All {len(steps)} steps before the pull request are done", Tone.GOOD
+    names = ", ".join(f"{step.name} ({step.mark.value})" for step in remaining)
+    return (
+        f"{len(steps) - len(remaining)} of {len(steps)} steps before the pull request are done; not: {names}",
+        Tone.WARNING,
+    )
 
 
 # --- the verdict ----------------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from ...ui.outcome import MARKS, RESULTS, Tone, describe_outcome
 from ...units import format_duration, format_size, format_time
 from ..plan import Mark
 from .charts import parse_time
-from .text import code_block, code_span, escape_markdown, join_lines, truncate
+from .page import release_phases, summarize_phases
+from .text import code_block, code_span, escape_markdown, join_lines, mask_users, truncate, without_login
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -23,7 +24,7 @@ HTML, MARKDOWN = FORMATS = ("html", "markdown")
 TEMPLATES = Path(__file__).parent
 MOST_NOTES = 50
 MOST_LINES = (40, 10, 3)  # of each output in Markdown: the first of these with which the text is short enough
-LONGEST_BODY = 65_536  # characters of a pull request, GitHub's limit
+LONGEST_BODY = 65_000  # characters; GitHub's limit is 65,536, and open-pr adds two comments around the text
 
 
 def check_format(name: str) -> None:
@@ -69,9 +70,10 @@ def make_environment(autoescape: bool, *folders: Path) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    texts = (code_block, code_span, escape_markdown, join_lines, truncate)
+    texts = (code_block, code_span, escape_markdown, join_lines, mask_users, truncate, without_login)
     values = (parse_time, format_duration, format_size, format_time, describe_outcome, describe_verification)
-    environment.filters |= {function.__name__: function for function in (*texts, *values)}
+    phases = (release_phases, summarize_phases)
+    environment.filters |= {function.__name__: function for function in (*texts, *values, *phases)}
     environment.globals |= {"MARKS": MARKS, "RESULTS": RESULTS, "Mark": Mark}
     return environment
 

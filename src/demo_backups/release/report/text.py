@@ -25,6 +25,16 @@ def join_lines(lines: Sequence[str], most: int = MOST_LINES, characters: int = M
     return "\n".join([*(truncate(line, characters) for line in lines[:most]), *note])
 
 
+def mask_users(text: str) -> str:
+    """Replace each user@machine: a pull request is public, and says nothing about the machines of maintainers."""
+    return re.sub(r"[\w.+-]+@[\w.-]+", "(user)", text)
+
+
+def without_login(host: str) -> str:
+    """Return a host without the name of its login."""
+    return host.rpartition("@")[2]
+
+
 def escape_markdown(text: str) -> str:
     """Write a text on one line without markup, links, mentions, issue references or formulas."""
     escaped = re.sub(r"([\\`*_{}\[\]<>&|~#$])", r"\\\1", " ".join(escape_controls(text).split()))
