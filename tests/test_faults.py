@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from demo_backups.errors import COULD_NOT_LOOK, FAILED, INTERRUPTED
+from demo_backups.errors import COULD_NOT_LOOK, FAILED, INCOMPLETE, INTERRUPTED
 
 from .helpers.faults import install_program, install_script, snapshot
 from .helpers.processes import wait_for_end, wait_until
@@ -57,6 +57,36 @@ def test_sudo_password_without_terminal(demo_server: DemoServer) -> None:
     install_program(demo_server, "sudo", "echo 'sudo: a password is required' >&2; exit 1")
     done = demo_server.inv("list-backups", INVOKE_USE_SUDO="1")
     assert_exit(done, COULD_NOT_LOOK, "  | sudo: a password is required", "sudoers", "use_sudo")
+
+
+# --- the rotation ---------------------------------------------------------------------------------------------------
+
+
+def test_failed_rotation_is_not_failed_backup(demo_server: DemoServer) -> None:
+    name = "backup_2026-02-02_00-00-00.db"
+    refused = "find: cannot delete './backup_2020-01-01_00-00-00.db': Operation not permitted"
+    install_script(demo_server, f'cd "{demo_server.backups}"; echo x > {name}; echo "{refused}" >&2; exit 4')
+    messages = (refused, "could not be deleted", "chattr -i")
+    for task in ("run", "attach"):
+        done = demo_server.inv(task)
+        assert "untouched" not in assert_exit(done, INCOMPLETE, *messages)
+        assert f"created {demo_server.backups / name} (2 bytes" in done.stdout
+    (record,) = demo_server.records()
+    assert (record["kind"], record["exit_status"]) == ("run", INCOMPLETE)
+    assert (record["backup"], record["bytes"]) == (str(demo_server.backups / name), 2)
+    assert refused in record["error"]
+
+
+def test_status_4_without_backup_is_failure(demo_server: DemoServer) -> None:
+    install_script(demo_server, "exit 4")
+    assert_exit(demo_server.inv("run"), FAILED, "exit status 4")
+
+
+@pytest.mark.parametrize(("status", "claims"), [(1, True), (127, True), (137, False), (143, False)])
+def test_killed_script_may_have_rotated(demo_server: DemoServer, status: int, claims: bool) -> None:
+    install_script(demo_server, f"exit {status}")
+    message = assert_exit(demo_server.inv("run"), FAILED, f"exit status {status}")
+    assert ("older backups untouched" in message) is claims
 
 
 # --- the server is not as expected ----------------------------------------------------------------------------------

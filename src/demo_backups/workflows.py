@@ -32,13 +32,22 @@ from .backup.deploy import (
     require_tools,
 )
 from .backup.preflight import Preflight, Verdict, decide_preflight, observe_preflight
-from .backup.run import clear_command, clear_unfinished, collect_result, cron_command, lock_wait, start_backup
+from .backup.run import (
+    check_rotation,
+    clear_command,
+    clear_unfinished,
+    collect_result,
+    cron_command,
+    lock_wait,
+    start_backup,
+)
 from .backup.script import Script, read_script
 from .backup.script_lint import require_safe
 from .backup.stop import active_jobs, end_backup, stop_commands
 from .backup.verify import Verification, verify_backup
 from .errors import (
     COULD_NOT_LOOK,
+    INCOMPLETE,
     INTERRUPTED,
     CouldNotLookError,
     PreflightRefusedError,
@@ -243,18 +252,22 @@ def run_command(work: Session, command: str, source_bytes: int) -> File:
 
 
 def finish_backup(work: Session, job: Job) -> File:
-    """Follow a backup to its end, print its result, and return the file; raises StepError if it failed."""
-    backup = _collect_backup(work, job)
+    """Follow a backup to its end, print its result, and return the file.
+
+    Raises StepError if it failed, and RotationFailedError if only the rotation after it failed.
+    """
+    status, output = follow(work, job)
+    backup = _collect_backup(work, job, status, output)
     work.out.say(f"created {backup.path} ({format_size(backup.bytes)}, {work.record.seconds:.1f} s)")
+    check_rotation(work.host, work.database, status, output)
     return backup
 
 
-def _collect_backup(work: Session, job: Job) -> File:
-    """Follow a backup to its end, record its result, and return the file."""
-    status, output = follow(work, job)
+def _collect_backup(work: Session, job: Job, status: JobStatus, output: str) -> File:
+    """Record the result of a backup, and return the file."""
     work.record.exit_status = status.status
     work.record.seconds = round((status.ended or status.now) - job.started, 3)
-    if status.status != 0:
+    if status.status not in (0, INCOMPLETE):
         clear_unfinished(work.host, work.database)
     backup = collect_result(work.host, work.database, job, status, output)
     _record_backup(work.record, backup.path, backup)
@@ -349,7 +362,7 @@ def stop_backup(work: Session) -> None:
         work.show("\n".join([*stop_commands(work.database, active.kinds, message), clear_command(work.database)]))
     else:
         end_backup(work.host, work.database, message)
-        work.out.say("stopped; the partial file was removed, and older backups are unchanged")
+        work.out.say("stopped; only the partial file was removed")
 
 
 # --- verify ---------------------------------------------------------------------------------------------------------

@@ -107,6 +107,7 @@ def test_sample_of_short_and_long_files(tmp_path: Path, size: int, read: int) ->
         ([run_record(100, 1, host="local")], None),
         ([run_record(100, 1, database="index")], None),
         ([run_record(100, 1, exit_status=1), run_record(700, 2)], 700),
+        ([run_record(100, 1, exit_status=4)], 100),
         ([run_record(100, 1, exit_status=None)], None),
         ([run_record(100, 1, bytes=None), run_record(100, 1, seconds=None), run_record(100, 1, seconds=0.0)], None),
     ],

@@ -51,7 +51,7 @@ def test_undeletable_backup_fails_rotation_only(setup: ScriptSetup, private_moun
         done = setup.run(*private_mounts, "sh", "-euc", inside, "sh")
     created = "backup_2026-02-02_00-00-00.db"
     assert done.returncode == 4
-    assert f"cannot delete './{OLD_BACKUP}'" in done.stderr.replace("‘", "'").replace("’", "'")
+    assert f"./{OLD_BACKUP}" in done.stderr
     assert f"{created} was made, but" in done.stderr
     assert setup.visible() == [OLD_BACKUP, created]  # the rotation deletes what it can
     assert is_consistent(setup.folder / created)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from statistics import median
 
+from ..errors import INCOMPLETE
 from ..records.record import Record, RunRecord
 from ..remote.answers import parse_count, parse_seconds
 from ..remote.host import Host
@@ -68,10 +69,10 @@ def parse_read_speed(output: str) -> float:
 
 
 def find_recorded_speed(records: Iterable[Record], host: str, database: str) -> float | None:
-    """Return the median speed of the latest successful runs on a host, in bytes per second; None if there is none."""
+    """Return the median speed of the latest runs on a host that made a backup, in bytes per second; None if there is none."""
     speeds = []
     for record in sorted(records, key=lambda record: record.when):
-        if not isinstance(record, RunRecord) or record.exit_status != 0:
+        if not isinstance(record, RunRecord) or record.exit_status not in (0, INCOMPLETE):
             continue
         if (record.host, record.database) == (host, database):
             speed = _speed_of_run(record)

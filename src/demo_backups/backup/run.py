@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from ..errors import BackupFailedError, NoNewBackupError
+from ..errors import INCOMPLETE, BackupFailedError, NoNewBackupError, RotationFailedError
 from ..remote.answers import parse_seconds
 from ..remote.files import File
 from ..remote.host import Host
@@ -12,6 +12,18 @@ from ..remote.jobs import BACKUP, Job, JobStatus, start_job
 from ..remote.shell import CRON_PATH, quote
 from ..settings import Database
 from .catalog import find_new_backup, list_backups
+
+SIGNALED = 128  # the exit status of a shell for a command that a signal ended is higher than this
+ROTATION_ADVICE = {  # by what find prints, in the C locale of a job (errno(3))
+    "Operation not permitted": (
+        "the file is immutable (see lsattr). To have it deleted: chattr -i FILE. To keep it: chattr -i FILE, "
+        "move it to another directory, chattr +i there"
+    ),
+    "Read-only file system": "the file system is read-only now: see the log of the kernel (dmesg), and verify the backup",
+    "Permission denied": "see the owner and the mode of the directory: only its owner may delete files in it",
+    "Device or resource busy": "something is mounted on the file (see findmnt): unmount it",
+    "Input/output error": "the disk fails: see the log of the kernel (dmesg), and copy the backups to another disk",
+}
 
 
 def cron_command(command: str) -> str:
@@ -51,7 +63,7 @@ def lock_wait(host: Host, job: Job, backup: PurePosixPath) -> float:
 
 
 def collect_result(host: Host, database: Database, job: Job, status: JobStatus, output: str) -> File:
-    """Return the backup that a job made.
+    """Return the backup that a job made, also if the rotation after it failed: see `check_rotation`.
 
     Raises BackupFailedError where the job failed, and NoNewBackupError where it exited with 0 and made no backup.
     """
@@ -61,17 +73,13 @@ def collect_result(host: Host, database: Database, job: Job, status: JobStatus, 
             "it was killed, or the server went down",
             host=host.name,
             output=output,
-            advice="older backups are untouched, and unfinished files were removed; start the backup again",
+            advice="backups that have not expired are untouched; start the backup again",
         )
-    if status.status != 0:
-        raise BackupFailedError(
-            f"the backup of the {database.name} database failed (exit status {status.status})",
-            host=host.name,
-            output=output,
-            advice="after a failure, the script of this checkout leaves older backups untouched. "
-            f"See: {host.task('list-backups', '--database', database.name)}",
-        )
+    if status.status not in (0, INCOMPLETE):
+        raise _backup_failed(host, database, status.status, output)
     backup = find_new_backup(job.before, list_backups(host, database), status.ended)
+    if backup is None and status.status == INCOMPLETE:
+        raise _backup_failed(host, database, status.status, output)
     if backup is None:
         raise NoNewBackupError(
             f"the script exited with 0, but there is no new backup in {database.backup_dir}",
@@ -80,6 +88,37 @@ def collect_result(host: Host, database: Database, job: Job, status: JobStatus, 
             f"See: {host.task('deploy', '--database', database.name, '--dry-run')}",
         )
     return backup
+
+
+def _backup_failed(host: Host, database: Database, status: int, output: str) -> BackupFailedError:
+    # A script that a signal ended may have been in its rotation. Before that, it deletes nothing.
+    spared = "leaves older backups untouched" if status < SIGNALED else "deletes only expired backups"
+    return BackupFailedError(
+        f"the backup of the {database.name} database failed (exit status {status})",
+        host=host.name,
+        output=output,
+        advice=f"after a failure, the script of this checkout {spared}. "
+        f"See: {host.task('list-backups', '--database', database.name)}",
+    )
+
+
+def check_rotation(host: Host, database: Database, status: JobStatus, output: str) -> None:
+    """Raise RotationFailedError where the script made a backup, and could not delete an expired one."""
+    if status.status == INCOMPLETE:
+        raise RotationFailedError(
+            f"the new backup is complete, but an expired backup of the {database.name} database could not be deleted",
+            host=host.name,
+            output=output,
+            advice=explain_rotation(output),
+        )
+
+
+def explain_rotation(output: str) -> str:
+    """Return what to do about an expired backup that find could not delete, from what it printed."""
+    for message, advice in ROTATION_ADVICE.items():
+        if message in output:
+            return advice
+    return "the next run tries again; until then, the file takes space"
 
 
 def clear_command(database: Database) -> str:
