@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -22,7 +22,7 @@ from demo_backups.remote.processes import (
 )
 from demo_backups.remote.shell import quote
 
-from ..helpers.constants import EVERY_ODD_NAME
+from ..helpers.constants import EVERY_ODD_NAME, NOBODY
 from ..helpers.processes import wait_until
 from ..helpers.shell import run_sh
 
@@ -84,3 +84,47 @@ def test_signal_reaches_stopped_process(tmp_path: Path) -> None:
         assert run_sh(signal_processes_command(quote(str(path)), "TERM")).ok
         wait_until(lambda: process.poll() is not None, "the end of the process")
         assert process.returncode == -signal.SIGTERM
+
+
+def test_processes_of_linked_file_are_found(local_host: Host, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    (tmp_path / "link").symlink_to("file")
+    with locked(path) as process:
+        found = processes_with_open(local_host, PurePosixPath(tmp_path / "link"))
+    assert process.pid in [process.pid for process in found]
+
+
+def give_away(lock: Path, target: Path) -> None:
+    target.rename(lock)
+    os.chown(lock, NOBODY, -1)
+
+
+PLANTED: dict[str, Callable[[Path, Path], object]] = {
+    "symbolic link": lambda lock, target: lock.symlink_to(target),
+    "hard link": lambda lock, target: os.link(target, lock),
+    "file of another user": give_away,
+}
+
+
+@pytest.mark.parametrize("plant", PLANTED.values(), ids=PLANTED)
+def test_planted_lock_signals_nobody(tmp_path: Path, plant: Callable[[Path, Path], object]) -> None:
+    if plant is give_away and os.geteuid() != 0:
+        pytest.skip("only root can give files to another user")
+    target, lock = tmp_path / "opened by a service", tmp_path / "lock"
+    with locked(target) as service:
+        plant(lock, target)
+        assert run_sh(signal_processes_command(quote(str(lock)), "KILL")).ok
+        service.communicate(b"", timeout=20)
+    assert service.returncode == 0
+
+
+def test_pipe_for_lock_signals_nobody(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    os.mkfifo(lock)
+    descriptor = os.open(lock, os.O_RDWR)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[descriptor]) as service:
+        assert run_sh(signal_processes_command(quote(str(lock)), "KILL")).ok
+        service.communicate(b"", timeout=20)
+    os.close(descriptor)
+    assert service.returncode == 0

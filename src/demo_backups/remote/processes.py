@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from .answers import END, parse_count, parse_list
 from .host import Host
-from .shell import quote
+from .shell import TRUSTED_OWNER, quote
 
 LARGEST_PID = 2**22  # proc(5), pid_max
 
@@ -58,12 +58,27 @@ def processes_with_open_command(path: PurePosixPath) -> str:
     return f"set -e; [ -d /proc/self/fd ]; {listing}; echo {END}"
 
 
-def signal_processes_command(file: str, signal: str) -> str:
-    """Build the command that sends a signal to each process that has a file open, also to a stopped one (SIGSTOP).
+def own_lock(file: str) -> str:
+    """Build the command that prints the device and the inode of a lock file, and nothing if it is not one of ours.
 
-    `file` is a word of the host's shell.
+    Ours is a regular file with one name that belongs to root, the user of the command, or the account that sudo was
+    called from. `file` is a word of the host's shell.
     """
-    return _for_processes_with_open(file, f"kill -s {signal} $pid 2>/dev/null && kill -s CONT $pid 2>/dev/null || true")
+    return f"find {file} -maxdepth 0 -type f -links 1 {TRUSTED_OWNER} -printf %D:%i"
+
+
+def signal_processes_command(lock: str, signal: str) -> str:
+    """Build the command that sends a signal to each process that has a lock file open, also to a stopped one (SIGSTOP).
+
+    It does nothing if the file is not a lock of ours. `lock` is a word of the host's shell.
+    """
+    opened = "printf '%s\\0' /proc/[0-9]*/fd/* | xargs -0 stat -L -c '%d:%i %n' 2>/dev/null"
+    pids = 'sed -n "s|^$id /proc/\\([0-9]*\\)/.*|\\1|p" | sort -u'
+    send = f"kill -s {signal} $pid 2>/dev/null && kill -s CONT $pid 2>/dev/null || true"
+    return (
+        f'id=$({own_lock(lock)} 2>/dev/null); [ -z "$id" ] || '
+        f"{{ {opened} | {pids} | while read -r pid; do {send}; done; }}"
+    )
 
 
 def _set_lock_name(path: PurePosixPath) -> str:
