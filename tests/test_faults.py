@@ -164,6 +164,38 @@ def test_failed_upload_keeps_the_old_script(demo_server: DemoServer, reads: str,
     assert snapshot(demo_server.script.parent) == before
 
 
+@pytest.mark.parametrize("task", ["deploy-index-backup", "enable-index-backup"])
+def test_next_task_clears_what_killed_one_staged(demo_server: DemoServer, task: str) -> None:
+    if task == "enable-index-backup":
+        assert_success(demo_server.inv("deploy-index-backup"))
+    before = set(snapshot(demo_server.server.folder))
+    cat = install_program(demo_server, "cat", '[ "$#" = 0 ] || exec /bin/cat "$@"\nhead -c 100; kill -KILL $PPID')
+    assert demo_server.inv(task).returncode != 0
+    cat.unlink()
+    staged = {name for name in set(snapshot(demo_server.server.folder)) - before if name[-7] == "."}
+    assert staged
+    assert_success(demo_server.inv(task))
+    assert not staged & set(snapshot(demo_server.server.folder))
+
+
+def test_what_another_task_stages_stays(demo_server: DemoServer) -> None:
+    folder = demo_server.script.parent
+    with subprocess.Popen(
+        ["flock", folder, "sh", "-c", "echo locked; exec cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout
+        assert other.stdout.readline() == b"locked\n"
+        staged = folder / ".index-db-backup.sh.abcdef"  # by the other one
+        staged.touch()
+        assert_success(demo_server.inv("deploy"))
+        assert staged.exists()
+        demo_server.script.write_text("#!/bin/sh\n")
+        assert other.stdin
+        other.stdin.close()
+    assert_success(demo_server.inv("deploy"))
+    assert not staged.exists()
+
+
 def test_script_without_execute_permission(demo_server: DemoServer) -> None:
     install_script(demo_server, "exit 0").chmod(0o644)
     assert_exit(demo_server.inv("deploy-index-backup"), FAILED, "mode 644", "chmod 755 ")

@@ -77,6 +77,10 @@ class PreflightRefusedError(StepError):
     """The preflight said no: a backup would fail or do harm."""
 
 
+class UnsafePathError(StepError):
+    """A user other than root and the login account can write to a directory or file of a backup."""
+
+
 class BackupFailedError(StepError):
     """A backup ended with a failure, or without reporting an exit status."""
 

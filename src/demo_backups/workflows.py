@@ -31,6 +31,7 @@ from .backup.deploy import (
     read_installed_sha256,
     require_tools,
 )
+from .backup.permissions import refuse_problems, require_safe_paths
 from .backup.preflight import Preflight, Verdict, decide_preflight, observe_preflight
 from .backup.run import (
     check_rotation,
@@ -144,6 +145,7 @@ def deploy(work: Session, force_unsafe: bool = False) -> None:
     work.record.script_sha256 = script.sha256
     require_tools(work.host)
     version = probe_sqlite(work.host)
+    require_safe_paths(work.host, work.database, script=True, for_script=True)
     deployment = plan_deployment(work.host, work.database, script)
     check_deployment(work.host, deployment)
     if not deployment.is_needed:
@@ -216,7 +218,7 @@ def run(work: Session, force: bool = False, force_unsafe: bool = False) -> File 
     """Run the database's script on the host as cron would, and return the backup; in a dry run, None.
 
     Raises StepError if the preflight says no, unless `force` is set; UnsafeScriptError or UncheckedScriptError unless
-    `force_unsafe` is set.
+    `force_unsafe` is set; and in any case UnsafePathError if another user could change the backup or its script.
     """
     deployment = require_deployed(work)
     _check_installed_script(work, deployment, force_unsafe)
@@ -226,6 +228,7 @@ def run(work: Session, force: bool = False, force_unsafe: bool = False) -> File 
     if work.dry_run:
         work.show(cron_command(command))
         return None
+    refuse_problems(work.host, prediction.facts.problems)
     if prediction.verdict is Verdict.NO and not force:
         raise PreflightRefusedError(
             f"the {work.database.name} database was not backed up: the preflight says no",
@@ -240,7 +243,8 @@ def _show_prediction(work: Session, deployment: Deployment, prediction: Prefligh
     if deployment.is_needed:
         work.out.say(f"note: {deployment.target} is not the script of this checkout")
     reasons = [f"  {reason}" for reason in prediction.reasons]
-    work.out.say("\n".join([f"preflight: {prediction.verdict.value}", *reasons]))
+    notes = [f"note: {note}" for note in prediction.notes]
+    work.out.say("\n".join([f"preflight: {prediction.verdict.value}", *reasons, *notes]))
 
 
 def run_command(work: Session, command: str, source_bytes: int) -> File:
@@ -354,6 +358,7 @@ def _find_latest_job(work: Session) -> Job:
 
 def stop_backup(work: Session) -> None:
     """Stop the running backup of the database, or the running check of one, and remove its partial file."""
+    require_safe_paths(work.host, work.database)
     message = f"stopped by {whoami()}"
     if work.dry_run:
         active = active_jobs(work.host, work.database)
@@ -375,6 +380,7 @@ def verify(work: Session, path: PurePosixPath | None = None, quick: bool = False
     """
     if path is not None:
         path = work.database.backup_dir / path
+    require_safe_paths(work.host, work.database)
     tolerance = work.settings.size_tolerance
     verification = verify_backup(
         work.host, work.database, path, quick, tolerance, lambda job: follow(work, job), resume, work.out.say
@@ -420,6 +426,7 @@ def enable(work: Session, force_unsafe: bool = False) -> None:
             host=work.host.name,
             advice=f"deploy it first: {work.task('deploy')}",
         )
+    require_safe_paths(work.host, work.database, script=True, for_script=True)
     old = read_crontab(work.host)
     new = add_job(old or "", job)
     if new == old:

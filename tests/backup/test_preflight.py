@@ -19,6 +19,7 @@ from demo_backups.backup.copy_speed import SpeedSource
 from demo_backups.backup.crontab import PUBLISHED, count_daily_runs
 from demo_backups.backup.directory import DirectoryAccess
 from demo_backups.backup.disk_space import Disk
+from demo_backups.backup.permissions import Problem
 from demo_backups.backup.preflight import (
     RETENTION_DAYS,
     PreflightFacts,
@@ -134,6 +135,12 @@ def on_two_disks(facts: PreflightFacts, backups: int, source: int) -> PreflightF
         # One backup at a time.
         (replace(WAL, hidden_backup=True), Verdict.NO, ["running"]),
         (replace(WAL, backup_processes=RUNNING[:1], hidden_backup=True), Verdict.NO, ["process 12 of root"]),
+        (
+            replace(WAL, problems=[Problem("/srv belongs to bob", "chown root /srv")]),
+            Verdict.NO,
+            ["/srv belongs to bob"],
+        ),
+        (replace(WAL, script_owner="torrust can change it"), Verdict.GO, []),
         (replace(WAL, backup_processes=RUNNING), Verdict.NO, ["process 12 of root, process 13 of torrust"]),
         (
             on_one_disk(replace(ROLLBACK, backup_processes=RUNNING, copy_seconds=9.0), 0),
@@ -178,6 +185,7 @@ def test_json_has_all_numbers() -> None:
         "backups": {"count": 3, "bytes": 150_000, "rotation_bytes": 50_000 * 24 * RETENTION_DAYS},
         "verdict": "no",
         "reasons": list(preflight.reasons),
+        "notes": [],
     }
 
 
@@ -338,7 +346,8 @@ def foreign(database: Database, public_folder: Path) -> Database:
     source.chmod(0o666)
     backups.mkdir()
     backups.chmod(0o777)
-    return replace(database, source=PurePosixPath(source), backup_dir=PurePosixPath(backups))
+    script = PurePosixPath(public_folder / "bin/script.sh")
+    return replace(database, source=PurePosixPath(source), script=script, backup_dir=PurePosixPath(backups))
 
 
 @root_only
@@ -363,7 +372,9 @@ def test_hidden_backup_means_no(local_host: Host, foreign: Database, as_nobody: 
         wait_until(lambda: has_hidden_backup(local_host, foreign), "the lock")
         facts = observe_preflight(local_host, foreign, "3.40.1", 24, ())
         assert (facts.backup_processes, facts.hidden_backup) == ([], True)
-        assert decide_preflight(facts, TIMEOUT, FLOOR).verdict is Verdict.NO
+        prediction = decide_preflight(facts, TIMEOUT, FLOOR)
+        assert prediction.verdict is Verdict.NO
+        assert any("cannot see" in reason for reason in prediction.reasons)
         assert backup.stdin
         backup.stdin.close()
     assert not has_hidden_backup(local_host, foreign)  # the lock file exists, unlocked

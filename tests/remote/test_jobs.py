@@ -554,7 +554,7 @@ def test_state_of_other_user_is_rejected(local_host: Host, database: Database, h
     ):
         with pytest.raises(CouldNotLookError) as error:
             query()
-        says(error, "another user's: it is rejected", "its owner is nobody", "rm -r ")
+        says(error, "it is rejected", "its owner is nobody", "rm -r ")
     with pytest.raises(StepError, match="could not stop it") as refused:
         stop(local_host, database, "stopped")
     says(refused, "its owner is nobody")

@@ -51,7 +51,8 @@ def find_new_backup(before: Iterable[str], after: Iterable[File], end: float) ->
 
 def backup_processes(host: Host, database: Database) -> list[Process]:
     """List the processes that are backing up a database, started by any user: they have its lock file open."""
-    if stat_file(host, database.lock) is None:
+    lock = stat_file(host, database.lock)
+    if lock is None or lock.type != "f":  # the preflight says no, and stop-backup refuses, where it is not a file
         return []
     return processes_with_open(host, database.lock)
 

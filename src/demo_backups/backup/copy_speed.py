@@ -69,7 +69,7 @@ def parse_read_speed(output: str) -> float:
 
 
 def find_recorded_speed(records: Iterable[Record], host: str, database: str) -> float | None:
-    """Return the median speed of the latest runs on a host that made a backup, in bytes per second; None if there is none."""
+    """Return the median speed of the latest runs that made a backup on a host, in bytes per second, or None."""
     speeds = []
     for record in sorted(records, key=lambda record: record.when):
         if not isinstance(record, RunRecord) or record.exit_status not in (0, INCOMPLETE):

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from ..errors import CouldNotLookError, CrontabConflictError, NoScheduleError, StepError
 from ..project import ROOT
-from ..remote.files import STALE_MINUTES, check_sha256, send
+from ..remote.files import check_sha256, send
 from ..remote.host import Host
 from ..remote.shell import HOME, STATE_DIR, quote
 from ..settings import Database, Settings
@@ -214,7 +214,7 @@ def install_command(old: str | None, new: str | None) -> str:
         '  echo "$PWD belongs to another user, or others can write to it" >&2; exit 1',
         "fi",
         "exec 8< .; flock --wait 10 8 || { echo 'another task is changing the crontab' >&2; exit 1; }",
-        f"find . -maxdepth 1 -name 'crontab.[no][el][wd].??????' -mmin +{STALE_MINUTES} -delete",
+        "find . -maxdepth 1 -name 'crontab.[no][el][wd].??????' -delete",  # left by a task that was killed
         'new=""; old=""; trap \'rm -f -- "$new" "$old"\' EXIT; trap "exit 1" HUP INT TERM',
         *([] if new is None else stage),
         "old=$(mktemp ./crontab.old.XXXXXX)",

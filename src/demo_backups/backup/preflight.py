@@ -41,6 +41,7 @@ from .disk_space import (
     parse_disks,
     sum_needed_bytes,
 )
+from .permissions import Problem, describe_script_owner, find_backup_dir_problems, find_script_problems, observe_access
 from .write_rate import WriteRate, parse_write_rate, write_rate_command
 
 RETENTION_DAYS = 8  # -mtime +7 deletes what is at least eight whole days old (find(1))
@@ -60,7 +61,8 @@ class PreflightFacts:
 
     `state_disk` is the disk of the home directory, where jobs keep their state. `hidden_backup` is a running backup
     whose processes this user cannot see. `leaves_sidecars`: the backup would leave files next to the source that its
-    service cannot write.
+    service cannot write. `problems` are paths that another user can write to, and `script_owner` says which account
+    other than root can change the script that root runs.
     """
 
     host: str
@@ -84,6 +86,8 @@ class PreflightFacts:
     backup_count: int
     backup_bytes: int
     runs_a_day: int
+    problems: Sequence[Problem] = ()
+    script_owner: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,11 @@ class Preflight:
     rotation_bytes: int
     verdict: Verdict
     reasons: Sequence[str]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a maintainer should know, and what does not change the verdict."""
+        return [self.facts.script_owner] if self.facts.script_owner else []
 
     @property
     def exit_code(self) -> int:
@@ -136,6 +145,7 @@ class Preflight:
             },
             "verdict": self.verdict.value,
             "reasons": list(self.reasons),
+            "notes": self.notes,
         }
 
 
@@ -152,7 +162,7 @@ def decide_preflight(facts: PreflightFacts, writer_timeout: float, free_space_fl
         SpaceDemand(facts.state_disk, 0, "the state of the job"),
     ]
     warn = []
-    no = []
+    no = [f"{problem.text}: {problem.advice}" for problem in facts.problems]
     if writer_wait > writer_timeout:
         no.append(_explain_long_wait(facts, writer_wait, writer_timeout))
     elif writer_wait:
@@ -247,6 +257,7 @@ def observe_preflight(
     """
     source = database.source
     backups = list_backups(host, database)
+    access = observe_access(host, database)
     header = read_header(host, source)
     sidecars = list_sidecars(host, source)
     summary = read_summary(host, source, header, sidecars, notify)
@@ -282,6 +293,8 @@ def observe_preflight(
         backup_count=len(backups),
         backup_bytes=sum(backup.bytes for backup in backups),
         runs_a_day=runs_a_day,
+        problems=[*find_script_problems(access), *find_backup_dir_problems(access, for_script=True)],
+        script_owner=describe_script_owner(access),
     )
 
 

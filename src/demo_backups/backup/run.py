@@ -9,7 +9,8 @@ from ..remote.answers import parse_seconds
 from ..remote.files import File
 from ..remote.host import Host
 from ..remote.jobs import BACKUP, Job, JobStatus, start_job
-from ..remote.shell import CRON_PATH, quote
+from ..remote.processes import own_lock
+from ..remote.shell import CRON_PATH, TRUSTED_OWNER, quote
 from ..settings import Database
 from .catalog import find_new_backup, list_backups
 
@@ -19,10 +20,10 @@ ROTATION_ADVICE = {  # by what find prints, in the C locale of a job (errno(3))
         "the file is immutable (see lsattr). To have it deleted: chattr -i FILE. To keep it: chattr -i FILE, "
         "move it to another directory, chattr +i there"
     ),
-    "Read-only file system": "the file system is read-only now: see the log of the kernel (dmesg), and verify the backup",
+    "Read-only file system": "the file system is now read-only: see dmesg, and verify the backup",
     "Permission denied": "see the owner and the mode of the directory: only its owner may delete files in it",
     "Device or resource busy": "something is mounted on the file (see findmnt): unmount it",
-    "Input/output error": "the disk fails: see the log of the kernel (dmesg), and copy the backups to another disk",
+    "Input/output error": "the disk fails: see dmesg, and copy the backups to another disk",
 }
 
 
@@ -122,11 +123,23 @@ def explain_rotation(output: str) -> str:
 
 
 def clear_command(database: Database) -> str:
-    """Build the command that removes the unfinished files of a killed backup, unless another one is running."""
-    part = quote(database.part)
-    journal = quote(f"{database.part}-journal")
-    lock = quote(database.lock)
-    return f"[ ! -e {lock} ] || flock --nonblock {lock} rm -f -- {part} {journal} || true"
+    """Build the command that removes the unfinished files of a killed backup, unless another one is running.
+
+    It does nothing in a directory that another user can write to, and without a lock of ours.
+    """
+    part, journal, lock = (quote(f"./{name}") for name in _unfinished_names(database))
+    safe = f"find . -maxdepth 0 {TRUSTED_OWNER} ! -perm /022"
+    return "\n".join(
+        [
+            f"cd -- {quote(database.backup_dir)} || exit 0",
+            f'[ -n "$({safe})" ] && [ -n "$({own_lock(lock)} 2>/dev/null)" ] || exit 0',
+            f"flock --nonblock {lock} rm -f -- {part} {journal} || true",
+        ]
+    )
+
+
+def _unfinished_names(database: Database) -> tuple[str, str, str]:
+    return database.part.name, f"{database.part.name}-journal", database.lock.name
 
 
 def clear_unfinished(host: Host, database: Database) -> None:

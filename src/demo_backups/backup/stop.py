@@ -52,9 +52,9 @@ def stop_commands(database: Database, kinds: Iterable[str], message: str) -> lis
     """
     lock = quote(database.lock)
     terminate = [f"( {stop_job_command(database, kind, message)} )" for kind in kinds]
-    terminate.append(f"[ ! -e {lock} ] || {signal_processes_command(lock, 'TERM')}")
+    terminate.append(signal_processes_command(lock, "TERM"))
     kill = [f"( {stop_job_command(database, kind)} )" for kind in kinds]
-    kill.append(f"[ ! -e {lock} ] || {signal_processes_command(lock, 'KILL')}")
+    kill.append(signal_processes_command(lock, "KILL"))
     return ["\n".join(terminate), "\n".join(kill)]
 
 

@@ -20,7 +20,8 @@ from .host import Host, Transfer
 from .shell import quote
 
 STALL_TIMEOUT = 60  # seconds without data after which a transfer is aborted
-STALE_MINUTES = 60  # a staged file that was not written to for this long was left by a crash
+LOCK_TIMEOUT = 2  # seconds to wait for another task that puts a file into the same directory
+STALE_MINUTES = 60  # without the lock: a staged file that was not written to for this long was left by a crash
 
 
 # --- facts ----------------------------------------------------------------------------------------------------------
@@ -163,7 +164,8 @@ class FileWrite:
         """Build the command that puts its standard input in place.
 
         The input is staged in the same folder, checked by its SHA-256, given its owner and mode, flushed and renamed.
-        So the file is always either the old or the new one, and a lost connection changes nothing.
+        So the file is always either the old or the new one, and a lost connection changes nothing. What a killed
+        command has staged is removed: while this one has the lock of the folder, no other one is at work.
         """
         target, folder = quote(self.target), quote(self.target.parent)
         staged = f".{self.target.name}.XXXXXX"
@@ -171,7 +173,10 @@ class FileWrite:
         return "\n".join(
             [
                 "set -eu; umask 077",
-                f"find -H {folder} -maxdepth 1 -name {stale} -type f -mmin +{STALE_MINUTES} -delete || true",
+                # Any user may hold this lock, and some file systems have none for directories.
+                f"exec 8< {folder}; age=''",
+                f"flock --wait {LOCK_TIMEOUT} 8 2>/dev/null || age='-mmin +{STALE_MINUTES}'",
+                f"find -H {folder} -maxdepth 1 -name {stale} -type f $age -delete || true",
                 f"new=$(mktemp -- {quote(self.target.parent / staged)})",
                 "trap 'rm -f -- \"$new\"' EXIT; trap 'exit 1' HUP INT TERM",
                 'cat > "$new"',

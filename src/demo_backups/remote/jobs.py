@@ -31,7 +31,7 @@ from ..project import whoami
 from ..settings import Database
 from .files import check_sha256
 from .host import Host, Result
-from .processes import signal_processes_command
+from .processes import own_lock, signal_processes_command
 from .shell import HOME, STATE_DIR, quote
 
 T = TypeVar("T")
@@ -39,13 +39,19 @@ BACKUP = "backup"
 CHECK = "check"
 KINDS = (BACKUP, CHECK)
 SUPERVISOR = Path(__file__).with_name("job.sh")
+OTHERS_CAN_WRITE = "other users can write to it"
 BUSY, NOT_OURS = 75, 77  # sysexits.h: try again later, no permission
 SHORTEST_WAIT, LONGEST_WAIT = 0.05, 1.0  # seconds between two readings of a job's status
 PIECE = 256 * 1024  # bytes of a job's output that are read at a time, and from its start
 TAIL = 64 * 1024  # bytes of a long output that are read from its end
 
-# Stops a script in a state directory that another user could have filled.
-CHECK_OWNER = f'[ -O . ] || {{ echo "its owner is $(stat -c %U .)" >&2; exit {NOT_OURS}; }}'
+# Stops a script in a state directory that another user could have filled, or can write to.
+CHECK_OWNER = (
+    f'{{ [ -O . ] && [ -O .. ]; }} || {{ echo "its owner is $(stat -c %U .)" >&2; exit {NOT_OURS}; }}; '
+    f'[ -z "$(find . .. -maxdepth 0 -perm /022)" ] || {{ echo {OTHERS_CAN_WRITE!r} >&2; exit {NOT_OURS}; }}; '
+    f'[ ! -e lock ] && [ ! -L lock ] || [ -n "$({own_lock("lock")})" ] || '
+    f"{{ echo 'its lock is not a regular file of this user' >&2; exit {NOT_OURS}; }}"
+)
 
 
 @dataclass(frozen=True)
@@ -119,8 +125,8 @@ def start_command(
     return "\n".join(
         [
             f"set -eu; umask 077; mkdir -p -- {directory}; cd -- {directory}; {CHECK_OWNER}",
-            f"exec 8> lock; flock --wait 1 8 || exit {BUSY}",
-            "rm -f -- status output about.part; : > output; cat > about.part",
+            f"exec 8>> lock; flock --wait 1 8 || exit {BUSY}",
+            "rm -f -- status status.new output about.part about.new; : > output; cat > about.part",
             check_sha256("about.part", sha256, "the transfer of the description was damaged"),
             "{ date +%s.%N; cat about.part; } > about.new; rm -f -- about.part",
             "sync -- about.new; mv -- about.new about",
@@ -418,11 +424,14 @@ def _damaged(host: Host, directory: str, problem: str) -> JobStateError:
 
 def _check_owner(host: Host, directory: str, result: Result) -> None:
     if result.status == NOT_OURS:
+        advice = f"ask that user; if nothing is running, remove it there: rm -r {directory}"
+        if OTHERS_CAN_WRITE in result.output:
+            advice = f"see what they have changed, then, on the host: chmod go-w {STATE_DIR} {directory}"
         raise JobStateError(
-            f"the state directory of this job, {_displayed(directory)}, is another user's: it is rejected",
+            f"the state directory of this job, {_displayed(directory)}, is not this user's alone: it is rejected",
             host=host.name,
             output=result.output,
-            advice=f"ask that user; if nothing is running, remove it there: rm -r {directory}",
+            advice=advice,
         )
 
 

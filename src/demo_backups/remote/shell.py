@@ -9,8 +9,7 @@ HOME = '"$HOME"'  # words of the host's shell
 STATE_DIR = f"{HOME}/.demo-backups"  # the state of the latest jobs, and the previous crontab
 CRON_PATH = "/usr/bin:/bin"  # the PATH of a job in a crontab that does not set it (crontab(5))
 
-# Words of `find`: the owner is root, the user of the command, or the account that sudo was called from (sudo(8)). Nobody
-# else is trusted.
+# Words of `find`: the owner is root, the user of the command, or the account that sudo was called from (sudo(8)).
 TRUSTED_OWNER = r'\( -uid 0 -o -uid "$(id -u)" -o -uid "${SUDO_UID:-0}" \)'
 
 

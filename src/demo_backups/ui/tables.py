@@ -211,6 +211,8 @@ def print_preflight(out: Console, preflight: Preflight) -> None:
     out.print(table)
     verdict = preflight.verdict.value
     out.say("\n".join([verdict, *(f"  {reason}" for reason in preflight.reasons)]), VERDICTS[verdict])
+    for note in preflight.notes:
+        out.say(f"note: {note}")
 
 
 def _preflight_rows(preflight: Preflight) -> list[tuple[str, str]]:
