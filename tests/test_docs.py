@@ -481,6 +481,13 @@ def test_link_in_docs_resolves(doc: Path, link: str) -> None:
     assert not anchor or anchor in anchors(target.read_text())
 
 
+def test_security_page_names_existing_tests() -> None:
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    names = set(re.findall(r"`(test_\w+)`", page("security.md")))
+    assert names
+    assert [name for name in sorted(names) if f"def {name}(" not in tests] == []
+
+
 def test_every_page_is_linked_from_readme() -> None:
     linked = {(ROOT / link.partition("#")[0]).resolve() for link in links(README.read_text())}
     assert set(DOCS) - {README} <= linked

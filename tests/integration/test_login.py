@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from ..helpers.processes import wait_until
+from ..helpers.agent import agent
 from .conftest import Server
 from .machine import PASSWORD
 
 PASSPHRASE = "tr0ub4dor & three"
-
-
-@contextmanager
-def agent(folder: Path, *keys: Path) -> Iterator[Path]:
-    """A real ssh-agent with some keys; yields its socket."""
-    socket = folder / "agent"
-    with subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL) as process:
-        try:
-            wait_until(socket.exists, "the agent's socket")
-            for key in keys:
-                subprocess.run(
-                    ["ssh-add", "-q", key], env={"SSH_AUTH_SOCK": str(socket)}, capture_output=True, check=True
-                )
-            yield socket
-        finally:
-            process.terminate()
 
 
 def test_unknown_key_is_refused(server: Server) -> None:

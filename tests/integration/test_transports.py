@@ -31,6 +31,7 @@ from demo_backups.remote.host import Host
 from demo_backups.remote.host_keys import HostKeyError
 from demo_backups.settings import FABRIC, OPENSSH
 
+from ..helpers.agent import agent
 from ..helpers.processes import wait_until
 from .conftest import Server
 from .machine import PASSWORD, USER, Sshd
@@ -146,6 +147,16 @@ def test_unknown_jump_host_is_refused(server: Server, open_by: Opener) -> None:
     machine.known_hosts.write_text(server.sshd.known + jump.known)
     for transport in (FABRIC, OPENSSH):
         assert open_by(transport).run("read", "echo out").stdout == "out\n"
+
+
+@pytest.mark.parametrize("transport", [FABRIC, OPENSSH])
+def test_agent_is_not_forwarded(server: Server, open_by: Opener, tmp_path: Path, transport: str) -> None:
+    with agent(tmp_path, server.machine.key) as socket:
+        serve(server, "AllowAgentForwarding yes", alias=("ForwardAgent yes", f"IdentityAgent {socket}"))
+        question = "echo ${SSH_AUTH_SOCK-none}"
+        by_ssh = ["ssh", "-F", server.machine.ssh_config, "-o", "BatchMode=yes", "demo", question]
+        assert subprocess.run(by_ssh, capture_output=True, text=True, check=True).stdout != "none\n"
+        assert open_by(transport).run("look for the agent", question).stdout == "none\n"
 
 
 def test_wrong_key_is_a_login_error(server: Server, open_by: Opener) -> None:
