@@ -280,7 +280,7 @@ def test_outdated_files_are_not_edited(pushed: ReleaseRepository) -> None:
     assert (found.state, found.edited_files, found.outdated_files) == (MERGED, frozenset(), frozenset(FILES))
     pushed.write_file(TRACKER, "edited\n")
     found = read(pushed)
-    assert (found.edited_files, found.outdated_files) == ({TRACKER}, frozenset(FILES) - {TRACKER})
+    assert (found.edited_files, found.outdated_files) == (frozenset({TRACKER}), frozenset(FILES) - {TRACKER})
 
 
 def test_released_contents_include_later_ones(pushed: ReleaseRepository) -> None:

@@ -92,7 +92,7 @@ _CAUSES = (
 )
 
 
-def explain_failure(status: int, output: str) -> str:
+def explain_failure(status: int | None, output: str) -> str:
     """Return what to do about a call of gh that failed, from its exit status and its output."""
     for pattern, advice in _CAUSES:
         if re.search(pattern, output, re.IGNORECASE):

@@ -64,7 +64,9 @@ def read_pull_request(checkout: Checkout) -> PullRequest | None:
         advice = explain_failure(result.status, result.output)
         raise CouldNotLookError("gh cannot read the pull request", output=result.output, advice=advice)
     repository = _read_repository(checkout, release.remote)
-    requests = parse_pull_requests(result.stdout, release.branch, release.base, repository and repository.owner)
+    requests = parse_pull_requests(
+        result.stdout, release.branch, release.base, repository.owner if repository else None
+    )
     related = [request for request in (_relate(checkout, request) for request in requests) if request]
     is_open = [request for request in related if request.state is PullRequestState.OPEN]
     return next(iter([*is_open, *related]), None)
@@ -108,8 +110,8 @@ def parse_pull_requests(output: str, branch: str, base: str, owner: str | None) 
 
 
 def _is_wanted(answer: Mapping[str, Any], branch: str, base: str, owner: str | None) -> bool:
-    login = (answer["headRepositoryOwner"] or {}).get("login") or owner
-    is_of_owner = owner is None or login.lower() == owner.lower()
+    login = (answer["headRepositoryOwner"] or {}).get("login")
+    is_of_owner = not login or owner is None or login.lower() == owner.lower()
     return is_of_owner and (answer["headRefName"], answer["baseRefName"]) == (branch, base)
 
 

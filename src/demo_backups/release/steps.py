@@ -171,8 +171,8 @@ def evaluate_docs(facts: ReleaseFacts) -> Observation:
     problems = {file: problem for file, problem in facts.docs.items() if problem}
     if problems and all(facts.is_outdated(file) for file in problems):
         return done(_describe_outdated(facts))
-    problems = [f"{file} {problem}" for file, problem in problems.items()]
-    return to_do("; ".join(problems)) if problems else done(f"{', '.join(facts.docs)}: .backup is described")
+    lines = [f"{file} {problem}" for file, problem in problems.items()]
+    return to_do("; ".join(lines)) if lines else done(f"{', '.join(facts.docs)}: .backup is described")
 
 
 def _describe_outdated(facts: ReleaseFacts) -> str:
