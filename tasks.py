@@ -156,8 +156,9 @@ def attach(c: Context, host: str | None = None, database: str = "index") -> None
     """
     with session(c, "attach", host, database) as work:
         verification = workflows.attach(work)
+        if verification:
+            tables.print_verification(work.out, verification)
     if verification:
-        tables.print_verification(work.out, verification)
         exit_with(verification.exit_code)
 
 
@@ -193,10 +194,10 @@ def verify(
     path = None if backup is None else PurePosixPath(backup)
     with session(c, "verify", host, database, record="verification", json=json) as work:
         verification = workflows.verify(work, path, quick)
-    if json:
-        console.print_json(verification.as_json())
-    else:
-        tables.print_verification(work.out, verification)
+        if json:
+            console.print_json(verification.as_json())
+        else:
+            tables.print_verification(work.out, verification)
     exit_with(verification.exit_code)
 
 

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import os
 import socket
+import tempfile
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from demo_backups.errors import (
     COULD_NOT_LOOK,
     FAILED,
+    INCOMPLETE,
     INTERRUPTED,
     WRONG_INPUT,
     CouldNotLookError,
+    RecordNotWrittenError,
     SettingsError,
     StepError,
 )
 from demo_backups.project import ROOT, whoami
-from demo_backups.records.record import RunDetails, new_record
+from demo_backups.records.check import Check, Outcome
+from demo_backups.records.record import KINDS, Record, RunDetails, VerificationDetails, new_record
 from demo_backups.records.store import filter_records, read_records, record_outcome, records_dir, write_record
 from demo_backups.settings import Settings
 
@@ -105,22 +112,72 @@ def test_file_names_sort_by_time(tmp_path: Path) -> None:
     ids=["infinite", "nan", "year 9999", "no time", "negative", "kind", "details"],
 )
 def test_invalid_record_is_not_written(tmp_path: Path, changes: dict[str, Any]) -> None:
-    with pytest.raises(StepError) as caught:
+    with pytest.raises(RecordNotWrittenError) as caught:
         write_record(tmp_path, replace(make_record(), **changes))
     assert caught.value.output
     assert list(tmp_path.iterdir()) == []
 
 
+texts = st.text(max_size=30) | st.binary(max_size=9).map(lambda value: value.decode("utf-8", "surrogateescape"))
+numbers = st.floats() | st.integers(-(10**20), 10**20)
+times = st.datetimes(timezones=st.timezones() | st.none()).map(datetime.isoformat) | texts
+sizes = st.none() | st.integers(-1, 2**64)
+checks = st.builds(Check, texts, st.sampled_from(Outcome), texts)
+more = st.dictionaries(texts, st.none() | st.booleans() | numbers | texts | st.lists(numbers), max_size=2)
+DETAILS = {
+    "run": st.builds(RunDetails, waited_seconds=st.none() | st.floats(0, 1e6), job_started=st.none()) | st.just(None),
+    "verification": st.builds(VerificationDetails, source_bytes=st.none() | st.integers(0, 2**63 - 1)) | st.just(None),
+}
+
+
+@st.composite
+def any_records(draw: st.DrawFn) -> Record:
+    """A record with any values, also those that a server with a wrong clock would report."""
+    kind = draw(st.sampled_from(list(KINDS)))
+    optional = {name: st.none() | values for name, values in {"created": times, "seconds": numbers}.items()}
+    record = new_record(kind, draw(texts), draw(texts), when=draw(times))
+    for name, values in optional.items():
+        setattr(record, name, draw(values))
+    record.bytes = draw(sizes)
+    record.exit_status = draw(st.none() | st.integers(-300, 300))
+    record.commands = draw(st.lists(texts, max_size=3))
+    record.checks = draw(st.lists(checks, max_size=3))
+    record.backup, record.error, record.who = draw(st.none() | texts), draw(st.none() | texts), draw(texts)
+    if kind in DETAILS and (details := draw(DETAILS[kind])):
+        record.details = details
+    for name, value in draw(more).items():
+        with contextlib.suppress(ValueError, TypeError):
+            setattr(record.details, name, value)
+    return record
+
+
+@given(any_records())
+@settings(derandomize=True, max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_written_record_is_read_back(record: Record) -> None:
+    """Whatever is written can be read: a record with any other value is refused, and leaves no file."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        try:
+            path = write_record(folder, record)
+        except RecordNotWrittenError:
+            assert list(folder.iterdir()) == []
+            return
+        assert list(folder.iterdir()) == [path]
+        records, invalid = read_records(folder)
+        assert invalid == []
+        assert [read.as_json() for read in records] == [record.as_json()]
+
+
 def test_failed_rename_leaves_no_file(tmp_path: Path) -> None:
     place = tmp_path / "2024-11-24T20-00-00.123456_run_demo_index.json"
     place.mkdir()
-    with pytest.raises(StepError):
+    with pytest.raises(RecordNotWrittenError):
         write_record(tmp_path, make_record())
     assert list(tmp_path.iterdir()) == [place]
 
 
 def test_unwritable_directory_is_an_error(blocked_folder: Path) -> None:
-    with pytest.raises(StepError) as caught:
+    with pytest.raises(RecordNotWrittenError) as caught:
         write_record(blocked_folder, make_record())
     assert "Not a directory" in caught.value.output
     assert "evidence_dir" in caught.value.advice
@@ -193,10 +250,19 @@ def test_failed_write_does_not_hide_the_error(tmp_path: Path, error: BaseExcepti
         assert error.advice == "check"
 
 
-def test_failed_write_after_success_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("exit_status", "exit_code"), [(None, INCOMPLETE), (0, INCOMPLETE), (1, 1), (3, 3)])
+def test_failed_write_keeps_worse_exit_code(tmp_path: Path, exit_status: int | None, exit_code: int) -> None:
     folder = tmp_path / "evidence"
-    with pytest.raises(StepError), record_outcome(folder, make_record()):
+    with pytest.raises(RecordNotWrittenError) as caught, record_outcome(folder, make_record(exit_status=exit_status)):
         replace_by_file(folder)
+    assert caught.value.exit_code == exit_code
+
+
+def test_optional_record_does_not_stop_the_task(blocked_folder: Path) -> None:
+    is_done = False
+    with pytest.raises(RecordNotWrittenError), record_outcome(blocked_folder, make_record(), required=False):
+        is_done = True
+    assert is_done
 
 
 def replace_by_file(folder: Path) -> None:

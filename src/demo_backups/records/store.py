@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from ..errors import FAILED, INTERRUPTED, BackupsError, CouldNotLookError, StepError
+from ..errors import FAILED, INTERRUPTED, BackupsError, CouldNotLookError, RecordNotWrittenError, StepError
 from ..project import ROOT, whoami
 from ..settings import Settings
 from .record import KINDS, SCHEMA, Record, validate_record
@@ -43,13 +44,15 @@ class InvalidRecord:
 
 
 @contextlib.contextmanager
-def record_outcome(folder: Path, record: R) -> Iterator[R]:
+def record_outcome(folder: Path, record: R, required: bool = True) -> Iterator[R]:
     """Write the record of what is done inside and of how it ends.
 
-    Raises StepError before anything is done if the directory cannot be written.
+    If it is `required`, raises StepError before anything is done if the directory cannot be written. If it cannot be
+    written at the end, raises RecordNotWrittenError; the exit code is that of the record if that is not 0.
     """
     record.who = record.who or whoami()
-    _check_writable(folder)
+    if required:
+        _check_writable(folder)
     start = time.monotonic()
     try:
         yield record
@@ -58,17 +61,24 @@ def record_outcome(folder: Path, record: R) -> Iterator[R]:
         _complete(record, _exit_code(error), start)
         try:
             write_record(folder, record)
-        except StepError as write_error:
+        except RecordNotWrittenError as write_error:
             # It must not hide the first error.
             if isinstance(error, BackupsError):
                 error.output = f"{error.output}\n{write_error}".strip()
         raise
     _complete(record, 0, start)
-    write_record(folder, record)
+    try:
+        write_record(folder, record)
+    except RecordNotWrittenError as error:
+        error.action = f"the task is done, but {error.action}"
+        # A check that failed, or that could not be made, matters more.
+        error.exit_code = record.exit_status or error.exit_code
+        raise
 
 
 def _check_writable(folder: Path) -> None:
-    with _translate_oserror(folder), tempfile.TemporaryFile(dir=folder):
+    """Raise StepError unless a file can be created in the directory."""
+    with _translate_oserror(folder, StepError), tempfile.TemporaryFile(dir=folder):
         pass
 
 
@@ -86,17 +96,21 @@ def _exit_code(error: BaseException) -> int:
 
 
 def write_record(folder: Path, record: Record) -> Path:
-    """Write a record to a hidden file, flush it and rename it; raises StepError.
+    """Write a record to a hidden file, flush it and rename it; raises RecordNotWrittenError.
 
     A record with an invalid value is not written, since it could not be read again.
     """
-    content = record.as_json()
     try:
+        content = record.as_json()
         validate_record(content)
-    except ValidationError as error:
-        raise StepError("the record was not written: it has invalid values", output=_describe(error)) from error
+    except ValueError as error:
+        raise RecordNotWrittenError(
+            "the record was not written: it has invalid values",
+            output=_describe(error) if isinstance(error, ValidationError) else str(error),
+            advice="times and sizes are those of the server: is its clock correct?",
+        ) from error
     with (
-        _translate_oserror(folder),
+        _translate_oserror(folder, RecordNotWrittenError),
         tempfile.NamedTemporaryFile("w", dir=folder, prefix=".", delete=False, encoding="utf-8") as file,
     ):
         try:
@@ -116,16 +130,18 @@ def _file_name(record: Record) -> str:
 
 
 @contextlib.contextmanager
-def _translate_oserror(folder: Path) -> Iterator[None]:
-    """Create the directory; raise StepError if something inside cannot be written to it."""
+def _translate_oserror(folder: Path, kind: type[BackupsError]) -> Iterator[None]:
+    """Create the directory; raise an error of this kind if something inside cannot be written to it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        raise StepError(
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise kind(
             f"the record could not be written to {folder}",
             output=str(error),
-            advice="set evidence_dir to a directory that can be written (INVOKE_EVIDENCE_DIR)",
+            advice=f"{'free space there, or ' if full else ''}set evidence_dir to a directory that can be written "
+            "(INVOKE_EVIDENCE_DIR)",
         ) from error
 
 
@@ -175,9 +191,11 @@ def _read_record(path: Path) -> Record:
     if "when" not in content:  # which has a default in a new record
         raise ValueError("when: is missing")
     try:
-        return validate_record(content)
+        record = validate_record(content)
     except ValidationError as error:
         raise ValueError(_describe(error)) from error
+    record.as_json()  # raises ValueError for a name that is not text, which pydantic accepts in the details
+    return record
 
 
 def _read_object(path: Path) -> dict[str, Any]:

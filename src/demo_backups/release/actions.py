@@ -145,8 +145,7 @@ def _commit_action(task: str, part: str) -> Action:
 
 def _verify(context: ActionContext, dry_run: bool) -> None:
     with _open_session(context, "verify", "index", "verification", dry_run) as session:
-        verification = verify(session)
-    print_verification(context.out, verification)
+        print_verification(context.out, verify(session))
 
 
 def _rehearse(context: ActionContext, dry_run: bool) -> None:
