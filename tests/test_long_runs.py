@@ -97,8 +97,8 @@ class TrackerServer:
 
     @property
     def job_state(self) -> Path:
-        """The state directory of the backup job."""
-        (folder,) = (self.demo_server.server.home / ".demo-backups").glob("tracker-backup-*")
+        """The state directory of the only backup job."""
+        (folder,) = (self.demo_server.server.home / ".demo-backups").glob("tracker-backup-*/0*")
         return folder
 
 
@@ -168,6 +168,58 @@ def test_long_check_detaches_too(tracker: TrackerServer) -> None:
     assert tracker.demo_server.names()[0] in output
 
 
+def test_second_verification_joins_the_check(tracker: TrackerServer) -> None:
+    assert_success(tracker.inv("run"))
+    (tracker.backups / OLDER).unlink()
+    first, pid = stop_check_midway(tracker)
+    second = tracker.start("verify")
+    wait_for_line(second, "joining the check that ")
+    assert tracker.sqlite_processes() == [pid]
+    os.kill(pid, signal.SIGCONT)
+    for task in (first, second):
+        assert "all checks passed" in assert_success(wait_for_end(task))
+    records = [record for record in tracker.demo_server.records() if record["kind"] == "verification"]
+    assert [record["exit_status"] for record in records] == [0, 0]
+    assert len({record["details"]["job_started"] for record in records}) == 1
+
+
+def test_check_of_other_backup_waits_its_turn(tracker: TrackerServer) -> None:
+    assert_success(tracker.inv("run"))
+    (name,) = tracker.new_backups()
+    other = tracker.backups / "tracker_backup_2020-01-01_00-00-00.db"
+    shutil.copy2(tracker.backups / name, other)
+    (tracker.backups / OLDER).unlink()
+    first, pid = stop_check_midway(tracker)
+    second = tracker.start("verify", "--backup", other.name)
+    wait_for_line(second, "waiting for the end of the check that ")
+    os.kill(pid, signal.SIGCONT)
+    for task in (first, second):
+        assert "all checks passed" in assert_success(wait_for_end(task))
+    backups = [record["backup"] for record in tracker.demo_server.records() if record["kind"] == "verification"]
+    assert len(set(backups)) == 2
+
+
+def wait_for_line(task: subprocess.Popen[str], text: str) -> None:
+    """Wait until a task prints a line that starts with a text."""
+    assert task.stdout
+    for line in task.stdout:
+        if line.startswith(text):
+            return
+    pytest.fail(f"{text!r} was not printed")
+
+
+def test_simultaneous_runs_leave_first_alone(tracker: TrackerServer) -> None:
+    """One of them may also start after the end of the other."""
+    for _ in range(3):
+        count = len(tracker.new_backups())
+        results = [wait_for_end(task) for task in [tracker.start("run"), tracker.start("run")]]
+        created = [done for done in results if done.returncode == 0]
+        assert len(tracker.new_backups()) - count == len(created) >= 1
+        for done in results:
+            if done not in created:
+                assert_exit(done, FAILED, "running")
+
+
 def stop_check_midway(tracker: TrackerServer) -> tuple[subprocess.Popen[str], int]:
     """Start a verification and stop its integrity check in the middle; return the task and the check."""
     for _ in range(20):
@@ -213,9 +265,13 @@ def test_stop_backup_stops_run_of_cron(tracker: TrackerServer) -> None:
     tracker.assert_nothing_left()
 
 
-@pytest.mark.parametrize("task", ["attach", "stop-backup"])
-def test_missing_job_is_an_error(demo_server: DemoServer, task: str) -> None:
-    assert_exit(demo_server.inv(task), FAILED, "index database")
+def test_missing_job_is_an_error(demo_server: DemoServer) -> None:
+    assert_exit(demo_server.inv("attach"), FAILED, "index database")
+
+
+def test_nothing_to_stop_is_no_error(demo_server: DemoServer) -> None:
+    assert "index database" in assert_success(demo_server.inv("stop-backup"))
+    assert_success(demo_server.inv("stop-backup", "--dry-run"))
 
 
 # --- faults ---------------------------------------------------------------------------------------------------------
@@ -258,14 +314,14 @@ def test_damaged_job_state_is_not_trusted(tracker: TrackerServer) -> None:
     assert_success(tracker.inv("run"))
     (tracker.job_state / "about").write_text("{")
     assert_exit(tracker.inv("attach"), COULD_NOT_LOOK, "rm -r ")
-    (tracker.job_state / "about").unlink()
+    shutil.rmtree(tracker.job_state)
     assert_exit(tracker.inv("attach"), FAILED)
 
 
 @root_only
 def test_foreign_job_state_is_not_trusted(tracker: TrackerServer) -> None:
     assert_success(tracker.inv("run"))
-    os.chown(tracker.job_state, NOBODY, NOBODY)
+    os.chown(tracker.job_state.parent, NOBODY, NOBODY)
     for task in ("attach", "stop-backup", "run"):
         assert_exit(tracker.inv(task), COULD_NOT_LOOK, "another user")
 

@@ -89,10 +89,6 @@ class NoNewBackupError(StepError):
     """A backup script exited with 0 and made no backup."""
 
 
-class NoBackupRunningError(StepError):
-    """There is no running backup to stop."""
-
-
 class NoDatabaseError(StepError):
     """The file that the settings name as the live database is missing, or is not a database."""
 
@@ -107,6 +103,10 @@ class NoScheduleError(StepError):
 
 class JobRunningError(StepError):
     """A job of the same kind is running."""
+
+
+class JobNotStartedError(StepError):
+    """A job could not be started."""
 
 
 class CrontabConflictError(StepError):
@@ -161,6 +161,10 @@ class OutputTooLongError(CouldNotLookError):
 
 class JobStateError(CouldNotLookError):
     """The state directory of a job is damaged, or belongs to another user."""
+
+
+class BackupUnconfirmedError(CouldNotLookError):
+    """There is a new backup, but it is not known how the script ended that made it."""
 
 
 class MissingToolError(CouldNotLookError):

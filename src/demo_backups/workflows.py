@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import PurePosixPath
 
@@ -62,7 +62,7 @@ from .records.store import read_records, record_outcome, records_dir
 from .remote.connection import open_host
 from .remote.files import File
 from .remote.host import Host
-from .remote.jobs import BACKUP, KINDS, Job, JobStatus, find_job, follow_job, hint_on_detach
+from .remote.jobs import BACKUP, KINDS, Job, JobStatus, find_job, follow_job, hint_on_detach, without_functions
 from .settings import Database, Settings
 from .sqlite.inspect import resolve_source
 from .sqlite.integrity import is_quick_command
@@ -79,12 +79,16 @@ from .ui.console import Console
 from .ui.progress import JobProgress
 from .units import format_size
 
+# Kinds of record without which the task is of use all the same: it shows a result, or ends a backup that does harm.
+WITHOUT_RECORD = ("verification", "stop-backup")
+
 
 @dataclass
 class Session:
     """An open connection to a host, with the database to work on, the console and the record of the task.
 
-    In a dry run the workflows show what they would change, and change nothing.
+    In a dry run the workflows show what they would change, and change nothing. What is entered on `stack` is left when
+    the session ends, after the result was shown.
     """
 
     host: Host
@@ -93,6 +97,7 @@ class Session:
     record: Record
     out: Console
     dry_run: bool = False
+    stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def __post_init__(self) -> None:
         # The same list, so that the record has the commands however the task ends.
@@ -127,9 +132,9 @@ def open_session(
         record = new_record(kind, settings.host, database.name)
     with contextlib.ExitStack() as stack:
         if kind and not dry_run:
-            stack.enter_context(record_outcome(records_dir(settings), record))
+            stack.enter_context(record_outcome(records_dir(settings), record, required=kind not in WITHOUT_RECORD))
         host = stack.enter_context(open_host(settings, settings.host))
-        yield Session(host, settings, database, record, out, dry_run)
+        yield Session(host, settings, database, record, out, dry_run, stack)
 
 
 # --- deploy ---------------------------------------------------------------------------------------------------------
@@ -313,26 +318,24 @@ def attach(work: Session) -> Verification | None:
     """
     job = _find_latest_job(work)
     work.out.say(f"{job.kind} of {job.subject}, started by {job.by} at {job.when}")
-    with _record_once(work, job):
-        if job.kind != BACKUP:
-            return verify(work, PurePosixPath(job.subject), is_quick_command(job.command), resume=True)
-        with hint_on_detach(work.host, work.database, job.kind):
-            finish_backup(work, job)
+    _record_once(work, job)
+    if job.kind != BACKUP:
+        return verify(work, PurePosixPath(job.subject), is_quick_command(job.command), job)
+    with hint_on_detach(work.host, work.database, job.kind):
+        finish_backup(work, job)
     return None
 
 
-@contextlib.contextmanager
-def _record_once(work: Session, job: Job) -> Iterator[None]:
-    """Write a record of how a job ended, unless there already is one."""
+def _record_once(work: Session, job: Job) -> None:
+    """Write a record of how a job ended when the session ends, unless there already is one."""
     folder = records_dir(work.settings)
     kind = "run" if job.kind == BACKUP else "verification"
     work.record = new_record(kind, work.host.name, work.database.name, commands=work.host.commands)
-    records, _ = read_records(folder)
-    if any(_has_end(record, work.record, job) for record in records):
-        yield
-    else:
-        with record_outcome(folder, work.record):
-            yield
+    records: list[Record] = []
+    with contextlib.suppress(CouldNotLookError):  # it cannot be written either, which is reported after the result
+        records, _ = read_records(folder)
+    if not any(_has_end(record, work.record, job) for record in records):
+        work.stack.enter_context(record_outcome(folder, work.record, required=False))
 
 
 def _has_end(record: Record, new: Record, job: Job) -> bool:
@@ -357,33 +360,40 @@ def _find_latest_job(work: Session) -> Job:
 
 
 def stop_backup(work: Session) -> None:
-    """Stop the running backup of the database, or the running check of one, and remove its partial file."""
+    """Stop the running backup of the database, or the running check of one, and remove its partial file.
+
+    If nothing is running, say so.
+    """
     require_safe_paths(work.host, work.database)
     message = f"stopped by {whoami()}"
     if work.dry_run:
         active = active_jobs(work.host, work.database)
         running = [*(f"a {kind} is running" for kind in active.kinds), *map(str, active.processes)]
         work.out.say("\n".join(running) or "nothing is running")
-        work.show("\n".join([*stop_commands(work.database, active.kinds, message), clear_command(work.database)]))
+        commands = [*stop_commands(work.database, active.kinds, message), clear_command(work.database)]
+        work.show(without_functions("\n".join(commands)))
+    elif not end_backup(work.host, work.database, message):
+        work.out.say(f"no backup of the {work.database.name} database is running: nothing to do")
     else:
-        end_backup(work.host, work.database, message)
         work.out.say("stopped; only the partial file was removed")
 
 
 # --- verify ---------------------------------------------------------------------------------------------------------
 
 
-def verify(work: Session, path: PurePosixPath | None = None, quick: bool = False, resume: bool = False) -> Verification:
+def verify(
+    work: Session, path: PurePosixPath | None = None, quick: bool = False, job: Job | None = None
+) -> Verification:
     """Verify a backup: the newest by default. A relative path is in the backup directory.
 
-    With `resume`, a check of the same file that has ended is used instead of starting one.
+    With `job`, a check of this file that was started before, its result is used instead of starting one.
     """
     if path is not None:
         path = work.database.backup_dir / path
     require_safe_paths(work.host, work.database)
     tolerance = work.settings.size_tolerance
     verification = verify_backup(
-        work.host, work.database, path, quick, tolerance, lambda job: follow(work, job), resume, work.out.say
+        work.host, work.database, path, quick, tolerance, lambda check: follow(work, check), work.out.say, job
     )
     _record_verification(work, verification, quick)
     return verification

@@ -6,7 +6,7 @@ import os
 import pwd
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -20,7 +20,14 @@ from demo_backups.backup.run import (
     lock_wait,
     start_backup,
 )
-from demo_backups.errors import BackupFailedError, CouldNotLookError, NoNewBackupError
+from demo_backups.errors import (
+    COULD_NOT_LOOK,
+    BackupFailedError,
+    BackupUnconfirmedError,
+    CouldNotLookError,
+    JobNotStartedError,
+    NoNewBackupError,
+)
 from demo_backups.remote.files import File
 from demo_backups.remote.host import Host
 from demo_backups.remote.jobs import Job, JobStatus, follow_job
@@ -127,10 +134,39 @@ def test_killed_job_is_a_failure(local_host: Host, database: Database) -> None:
 
 
 def test_missing_exit_status_is_a_failure(local_host: Host, database: Database) -> None:
-    job = Job("backup", "index", "", "", 1, started=1_000.0)
-    status = JobStatus(False, None, None, None, 2_000.0, 1_000.0, "")
-    with pytest.raises(BackupFailedError):
-        collect_result(local_host, database, job, status, "")
+    finished = kill_supervisor(run_backup(local_host, database, "true"))
+    with pytest.raises(BackupFailedError, match="without reporting an exit status"):
+        finished.collect()
+
+
+def test_new_backup_without_exit_status_is_unconfirmed(local_host: Host, database: Database, folder: Path) -> None:
+    finished = kill_supervisor(run_backup(local_host, database, f"echo x > {quote(str(folder / NAME))}"))
+    with pytest.raises(BackupUnconfirmedError, match=NAME) as caught:
+        finished.collect()
+    assert caught.value.exit_code == COULD_NOT_LOOK
+    assert f"./inv verify --host local --database index --backup {NAME}" in caught.value.advice
+
+
+def kill_supervisor(finished: FinishedJob) -> FinishedJob:
+    """Return a job as it would be without its status, as if its supervisor had been killed."""
+    return replace(finished, status=replace(finished.status, status=None, ended=None))
+
+
+def test_backup_made_before_is_not_new(local_host: Host, database: Database, folder: Path) -> None:
+    """The names are read when the job starts, not before."""
+    for number in range(3):
+        (folder / f"backup_2024-11-24_20-00-0{number}.db").touch()
+    finished = run_backup(local_host, database, f"touch {quote(str(folder))}/*")
+    with pytest.raises(NoNewBackupError):
+        finished.collect()
+
+
+def test_lost_output_is_named_as_such(local_host: Host, database: Database) -> None:
+    finished = run_backup(local_host, database, "exit 9")
+    finished.status = replace(finished.status, problem="No space left on device")
+    with pytest.raises(BackupFailedError, match="exit status 9") as caught:
+        finished.collect()
+    assert "No space left on device" in caught.value.output
 
 
 def test_success_without_backup_is_a_failure(local_host: Host, database: Database, folder: Path) -> None:
@@ -145,7 +181,7 @@ def test_success_without_backup_is_a_failure(local_host: Host, database: Databas
 
 def test_missing_folder_prevents_start(local_host: Host, database: Database, folder: Path) -> None:
     folder.rmdir()
-    with pytest.raises(CouldNotLookError):
+    with pytest.raises(JobNotStartedError, match="No such file or directory"):
         run_backup(local_host, database, f"touch {quote(str(folder.parent / 'ran'))}")
     assert not (folder.parent / "ran").exists()
 
@@ -189,13 +225,13 @@ def test_lock_wait_is_not_copy_time(local_host: Host, database: Database) -> Non
 
 
 def test_unknown_creation_time_means_no_wait(local_host: Host) -> None:
-    job = Job("backup", "index", "", "", 1, started=1_000.0)
+    job = Job("backup", "index", "", "/db", 1, started=1_000.0)
     assert lock_wait(local_host, job, PurePosixPath("/proc/version")) == 0.0
 
 
 @pytest.mark.parametrize("output", ["", "nan", "-"])
 def test_invalid_creation_time_is_an_error(local_host: Host, output: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("demo_backups.backup.run.birth_time_command", lambda path: f"echo '{output}'")
-    job = Job("backup", "index", "", "", 1, started=1_000.0)
+    job = Job("backup", "index", "", "/db", 1, started=1_000.0)
     with pytest.raises(CouldNotLookError):
         lock_wait(local_host, job, PurePosixPath("/proc/version"))

@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import math
 import os
 import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from demo_backups.errors import BackupsError, ConnectionLostError, CouldNotLookError, InterruptedRunError, StepError
+from demo_backups.errors import (
+    BackupsError,
+    ConnectionLostError,
+    CouldNotLookError,
+    InterruptedRunError,
+    JobNotStartedError,
+    JobRunningError,
+    JobStateError,
+    StepError,
+)
 from demo_backups.rehearsal.server import processes_at_home
 from demo_backups.remote import jobs
+from demo_backups.remote.connection import open_host
 from demo_backups.remote.host import Host
 from demo_backups.remote.jobs import (
     BACKUP,
     CHECK,
+    KINDS,
+    MOST_JOBS,
     PIECE,
     SUPERVISOR,
     TAIL,
@@ -32,9 +49,10 @@ from demo_backups.remote.jobs import (
     follow_job,
     hint_on_detach,
     is_job_running,
-    job_dir,
+    jobs_dir,
     parse_job,
     parse_status,
+    read_before,
     read_status,
     start_job,
     stop_job_command,
@@ -44,7 +62,7 @@ from demo_backups.settings import Database, Settings
 from ..helpers.constants import root_only
 from ..helpers.processes import wait_until
 
-JOB = Job(BACKUP, "tracker", "copy", "/db/it's ü.db", 4096, ["old.db"], by="me@laptop")
+JOB = Job(BACKUP, "tracker", "copy", "/db/it's ü.db", 4096, by="me@laptop")
 
 
 @pytest.fixture
@@ -70,10 +88,20 @@ def kill(pid: int, number: int = signal.SIGKILL) -> None:
         os.kill(pid, number)
 
 
+def state_dirs(home: Path) -> list[Path]:
+    """The state directories of the jobs, the oldest first."""
+    return sorted((home / ".demo-backups").glob("*/[0-9]*"))
+
+
 def state_dir(home: Path) -> Path:
     """The state directory of the only job."""
-    (directory,) = (home / ".demo-backups").iterdir()
+    (directory,) = state_dirs(home)
     return directory
+
+
+def wait_for_job(local_host: Host, database: Database, kind: str = BACKUP) -> None:
+    """Wait until no job of a kind is running."""
+    wait_until(lambda: not is_job_running(local_host, database, kind), "the end of the job")
 
 
 def processes(home: Path, text: str) -> list[int]:
@@ -118,59 +146,67 @@ def says(error: pytest.ExceptionInfo[BackupsError], *texts: str) -> None:
 # --- what answers mean ----------------------------------------------------------------------------------------------
 
 
+DESCRIBED = json.loads(describe_job(JOB))
+
+
 def described(**changes: Any) -> str:
     """The description of a job, with changes."""
-    return f"1764023456.25\n{json.dumps(asdict(JOB) | changes)}"
+    return f"00000012\n1764023456.25\n{json.dumps(DESCRIBED | changes)}\n"
 
 
 def test_description_is_parsed_as_it_was() -> None:
-    job = parse_job(f"1764023456.25\n{describe_job(JOB).decode()}")
-    assert job == Job(**asdict(JOB) | {"started": 1764023456.25})
+    job = parse_job(described())
+    assert job == replace(JOB, started=1764023456.25, number=12)
     assert job.when == "2025-11-24 22:30:56+00:00"
 
 
-def test_invalid_utf8_names_are_described() -> None:
-    odd = "/b/\udcff.db"
-    job = parse_job(f"1.5\n{describe_job(Job(BACKUP, 'index', 'copy', odd, 1, [odd])).decode()}")
-    assert job
-    assert (job.subject, job.before) == (odd, [odd])
+def test_missing_job_is_said_explicitly() -> None:
+    assert parse_job("none\n") is None
 
 
-@pytest.mark.parametrize("printed", ["", "\n"])
-def test_no_answer_is_no_job(printed: str) -> None:
-    assert parse_job(printed) is None
+UNEXPECTED_DESCRIPTIONS = {
+    "nothing": "",
+    "empty line": "\n",
+    "garbage": "garbage",
+    "zeros": "\0" * 40,
+    "none and more": "none\nnone\n",
+    "no number": described().removeprefix("00000012\n"),
+    "number too long": described().replace("00000012", "1" * 30),
+    "number and time only": "00000012\n1764023456.25\n",
+    "open brace": "00000012\n1764023456.25\n{",
+    "null": "00000012\n1764023456.25\nnull",
+    "list": "00000012\n1764023456.25\n[1]",
+    "text": '00000012\n1764023456.25\n"kind"',
+    "one field": '00000012\n1764023456.25\n{"kind": "backup"}',
+    "nested deeply": "00000012\n1764023456.25\n" + "[" * 60_000,
+    "half": described()[:-9],
+    "field of another version": described(before=[]),
+    "escape sequence as kind": described(kind="check\033]0;title\007"),
+    "list as kind": described(kind=["backup"]),
+    "no database": described(database=None),
+    "long database": described(database="x" * 300),
+    "number as name": described(by=3),
+    "long name": described(by="x" * 300),
+    "half of a character": described(by="\ud800"),
+    "text as size": described(total="4096"),
+    "negative size": described(total=-1),
+    "true as size": described(total=True),
+    "fraction as size": described(total=1.5),
+    "size beyond files": described(total=10**400),
+    "relative subject": described(subject="db"),
+    "no subject": described(subject=""),
+    "NUL in subject": described(subject="/db\0"),
+    "long subject": described(subject="/" * 5000),
+    "NUL in command": described(command="a\0b"),
+    "long command": described(command="x" * 100_000),
+    "date as time": described().replace("1764023456.25", "yesterday"),
+    "nan as time": described().replace("1764023456.25", "nan"),
+    "negative time": described().replace("1764023456.25", "-1"),
+    "time after all years": described().replace("1764023456.25", "1e300"),
+}
 
 
-@pytest.mark.parametrize(
-    "printed",
-    [
-        "garbage",
-        "\0" * 40,
-        "1764023456.25",
-        "1764023456.25\n",
-        "1764023456.25\n{",
-        "1764023456.25\nnull",
-        "1764023456.25\n[1]",
-        '1764023456.25\n"kind"',
-        '1764023456.25\n{"kind": "backup"}',
-        described()[:-9],
-        described(more=1),
-        described(kind="check\033]0;title\007"),
-        described(kind=["backup"]),
-        described(database=None),
-        described(by=3),
-        described(total="4096"),
-        described(total=-1),
-        described(total=True),
-        described(total=1.5),
-        described(before="old.db"),
-        described(before=[1]),
-        described().replace("1764023456.25", "yesterday"),
-        described().replace("1764023456.25", "nan"),
-        described().replace("1764023456.25", "-1"),
-        described().replace("1764023456.25", "1e300"),
-    ],
-)
+@pytest.mark.parametrize("printed", UNEXPECTED_DESCRIPTIONS.values(), ids=UNEXPECTED_DESCRIPTIONS)
 def test_unexpected_description_is_refused(printed: str) -> None:
     with pytest.raises(ValueError, match="does not describe a job"):
         parse_job(printed)
@@ -181,11 +217,12 @@ def test_unexpected_description_is_refused(printed: str) -> None:
     [
         ("running\n\n4096\n17.5\n9.5\n0\n", JobStatus(True, None, None, 4096, 17.5, 9.5, "", 0)),
         ("running\n\n\n17.5\n9.5\n7\none\ntwo", JobStatus(True, None, None, None, 17.5, 9.5, "one\ntwo", 7)),
-        ("ended\n0 16.25\n\n17.5\n9.5\n0\n", JobStatus(False, 0, 16.25, None, 17.5, 9.5, "", 0)),
-        ("ended\n143 16.25\n\n17.5\n9.5\n9\n\n\n", JobStatus(False, 143, 16.25, None, 17.5, 9.5, "\n\n", 9)),
+        ("ended\n0 16.25 \n\n17.5\n9.5\n0\n", JobStatus(False, 0, 16.25, None, 17.5, 9.5, "", 0)),
+        ("ended\n143 16.25 \n\n17.5\n9.5\n9\n\n\n", JobStatus(False, 143, 16.25, None, 17.5, 9.5, "\n\n", 9)),
         ("ended\n\n\n17.5\n9.5\n0\n", JobStatus(False, None, None, None, 17.5, 9.5, "", 0)),
+        ("ended\n1 16.25 disk full\n\n17.5\n9.5\n0\n", JobStatus(False, 1, 16.25, None, 17.5, 9.5, "", 0, "disk full")),
     ],
-    ids=["copying", "printing", "succeeded", "stopped", "killed"],
+    ids=["copying", "printing", "succeeded", "stopped", "killed", "disk full"],
 )
 def test_status_is_parsed(printed: str, status: JobStatus) -> None:
     assert parse_status(printed) == status
@@ -199,12 +236,12 @@ def test_status_is_parsed(printed: str, status: JobStatus) -> None:
         "walking\n\n4096\n17.5\n9.5\n0\n",
         "ended\nwell\n\n17.5\n9.5\n0\n",
         "ended\n0\n\n17.5\n9.5\n0\n",
-        "ended\n0 soon\n\n17.5\n9.5\n0\n",
-        "ended\n0 16.25 9\n\n17.5\n9.5\n0\n",
-        "ended\n-1 16.25\n\n17.5\n9.5\n0\n",
-        "ended\n256 16.25\n\n17.5\n9.5\n0\n",
-        "ended\n0 nan\n\n17.5\n9.5\n0\n",
-        "ended\n0 1e300\n\n17.5\n9.5\n0\n",
+        "ended\n0 soon \n\n17.5\n9.5\n0\n",
+        "ended\n0 16.25\n\n17.5\n9.5\n0\n",
+        "ended\n-1 16.25 \n\n17.5\n9.5\n0\n",
+        "ended\n256 16.25 \n\n17.5\n9.5\n0\n",
+        "ended\n0 nan \n\n17.5\n9.5\n0\n",
+        "ended\n0 1e300 \n\n17.5\n9.5\n0\n",
         "ended\n\0\0\n\n17.5\n9.5\n0\n",
         "running\n\nlarge\n17.5\n9.5\n0\n",
         "running\n\n-5\n17.5\n9.5\n0\n",
@@ -219,38 +256,89 @@ def test_unexpected_status_is_refused(printed: str) -> None:
         parse_status(printed)
 
 
-@pytest.mark.parametrize("answer", ["", "garbage\n", "walking\n\n\n1\n1\n0\n"])
-def test_garbage_answers_are_no_status(
+@given(st.text())
+@settings(derandomize=True, max_examples=300, deadline=None)
+@example("none\n")
+@example(described())
+def test_any_description_is_parsed_or_refused(printed: str) -> None:
+    with contextlib.suppress(ValueError):
+        job = parse_job(printed)
+        assert job is None or describe_job(job)
+
+
+names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=200)
+texts = names | st.binary(max_size=200).map(lambda value: value.replace(b"\0", b"").decode("utf-8", "surrogateescape"))
+
+
+@given(
+    st.builds(
+        Job,
+        st.sampled_from(KINDS),
+        names,
+        texts,
+        texts.map(lambda value: f"/{value}"),
+        st.integers(0, 2**63 - 1),
+        texts,
+        st.floats(0, 1e11, exclude_max=True),
+        st.integers(1, 10**8 - 1),
+    )
+)
+@settings(derandomize=True, max_examples=300, deadline=None)
+def test_described_job_is_read_back(job: Job) -> None:
+    assert parse_job(f"{job.number:08}\n{job.started!r}\n{describe_job(job)}\n") == job
+
+
+@given(st.text())
+@settings(derandomize=True, max_examples=300, deadline=None)
+@example("ended\n0 16.25 \n\n17.5\n9.5\n0\n")
+@example("ended\n" + "9" * 5000 + " 1 \n\n17.5\n9.5\n0\n")
+def test_any_status_is_parsed_or_refused(printed: str) -> None:
+    with contextlib.suppress(ValueError):
+        status = parse_status(printed)
+        assert status.status is None or 0 <= status.status <= 255
+        assert math.isfinite(status.now)
+
+
+@pytest.mark.parametrize("answer", ["", "garbage\n", "walking\n\n\n1\n1\n0\n", "yes", "yes\nno\n"])
+def test_unexpected_answer_is_neither_yes_nor_no(
     local_host: Host, database: Database, monkeypatch: pytest.MonkeyPatch, answer: str
 ) -> None:
     command = f"printf {json.dumps(answer)}"
-    for name in ("start_command", "status_command", "is_running_command"):
+    for name in ("start_command", "find_command", "status_command", "is_running_command"):
         monkeypatch.setattr(jobs, name, lambda *words, **options: command)
     queries: list[Callable[[], object]] = [
         lambda: start_job(local_host, database, JOB, "true"),
-        lambda: read_status(local_host, database, BACKUP),
-        *([lambda: is_job_running(local_host, database, BACKUP)] if answer else []),
+        lambda: find_job(local_host, database, BACKUP),
+        lambda: read_status(local_host, database, JOB),
+        lambda: is_job_running(local_host, database, BACKUP),
     ]
     for query in queries:
-        with pytest.raises(CouldNotLookError):
+        with pytest.raises(JobStateError) as caught:
             query()
+        says(caught, 'rm -r "$HOME"/.demo-backups/tracker-backup-')
 
 
-def test_description_of_other_kind_is_damage(local_host: Host, database: Database, home: Path) -> None:
-    start_job(local_host, database, JOB, "true")
+@pytest.mark.parametrize(
+    "change", [('"kind": "backup"', '"kind": "check"'), ('"database": "tracker"', '"database": "index"')]
+)
+def test_description_of_other_job_is_damage(
+    local_host: Host, database: Database, home: Path, change: tuple[str, str]
+) -> None:
+    run_job(local_host, database, "true")
     about = state_dir(home) / "about"
-    about.write_text(about.read_text().replace('"kind": "backup"', '"kind": "check"'))
-    with pytest.raises(CouldNotLookError, match="is damaged"):
+    assert change[0] in about.read_text()
+    about.write_text(about.read_text().replace(*change))
+    with pytest.raises(JobStateError, match="is damaged"):
         find_job(local_host, database, BACKUP)
 
 
 def test_job_directories_differ(database: Database, project_settings: Settings) -> None:
     """There is one for each database, kind and backup folder."""
     directories = {
-        job_dir(database, BACKUP),
-        job_dir(database, CHECK),
-        job_dir(project_settings.database("tracker"), BACKUP),
-        job_dir(project_settings.database("index"), BACKUP),
+        jobs_dir(database, BACKUP),
+        jobs_dir(database, CHECK),
+        jobs_dir(project_settings.database("tracker"), BACKUP),
+        jobs_dir(project_settings.database("index"), BACKUP),
     }
     assert len(directories) == 4
 
@@ -290,27 +378,68 @@ def test_job_is_found_as_it_was_started(local_host: Host, database: Database) ->
     assert find_job(local_host, database, BACKUP) is None
     job = start_job(local_host, database, JOB, "true")
     assert find_job(local_host, database, BACKUP) == job
-    assert (job.subject, job.before, job.by) == (JOB.subject, JOB.before, JOB.by)
+    assert job == replace(JOB, started=job.started, number=1)
     assert find_job(local_host, database, CHECK) is None
 
 
-def test_description_may_be_larger_than_an_argument(local_host: Host, database: Database) -> None:
-    before = [f"tracker_backup_2026-01-01_00-00-{number:05}.db" for number in range(5000)]
-    job = start_job(local_host, database, Job(BACKUP, "tracker", "copy", "/db", 1, before), "true")
-    assert job.before == before
+def test_kept_output_may_be_larger_than_an_argument(local_host: Host, database: Database) -> None:
+    job = start_job(local_host, database, JOB, "true", before="seq 100000")
+    assert read_before(local_host, database, job, str.split) == [str(number) for number in range(1, 100_001)]
+
+
+def test_failed_preparation_starts_nothing(local_host: Host, database: Database, home: Path) -> None:
+    with pytest.raises(JobNotStartedError) as caught:
+        start_job(local_host, database, JOB, "touch never", before="echo gone >&2; false")
+    says(caught, "gone")
+    assert state_dirs(home) == []
+    assert [path.name for path in (home / ".demo-backups").glob("*/*")] == ["lock"]
 
 
 def test_state_is_private(local_host: Host, database: Database, home: Path) -> None:
     run_job(local_host, database, "true")
-    paths = [home / ".demo-backups", state_dir(home), *state_dir(home).iterdir()]
-    assert {path.name for path in paths[2:]} == {"about", "lock", "output", "status"}
+    paths = [home / ".demo-backups", state_dir(home).parent, state_dir(home), *state_dir(home).iterdir()]
+    assert {path.name for path in paths[3:]} == {"about", "before", "lock", "output", "status"}
     assert [path.name for path in paths if path.stat().st_mode & 0o077] == []
 
 
-def test_next_job_replaces_ended_one(local_host: Host, database: Database) -> None:
-    run_job(local_host, database, "echo first; exit 7")
-    status, printed = run_job(local_host, database, "echo second")
-    assert (status.status, printed) == (0, "second\n")
+def test_each_job_has_its_own_result(local_host: Host, database: Database) -> None:
+    first = start_job(local_host, database, JOB, "echo first; exit 7")
+    wait_for_job(local_host, database)
+    second = start_job(local_host, database, JOB, "echo second")
+    assert find_job(local_host, database, BACKUP) == second
+    for job, result in {first: (7, "first\n"), second: (0, "second\n")}.items():
+        status, printed = follow(local_host, database, job)
+        assert (status.status, printed) == result
+
+
+def test_state_of_last_jobs_is_left(local_host: Host, database: Database, home: Path) -> None:
+    for _ in range(MOST_JOBS + 2):
+        run_job(local_host, database, "true")
+    assert [directory.name for directory in state_dirs(home)] == [f"{3 + n:08}" for n in range(MOST_JOBS)]
+
+
+def test_removed_state_cannot_be_followed(local_host: Host, database: Database, home: Path) -> None:
+    first = start_job(local_host, database, JOB, "true")
+    wait_for_job(local_host, database)
+    shutil.rmtree(state_dir(home).parent)
+    with pytest.raises(JobStateError, match="was removed"):
+        follow(local_host, database, first)
+    run_job(local_host, database, "true")  # which gets the same number
+    assert state_dir(home).name == "00000001"
+    with pytest.raises(JobStateError, match="was removed"):
+        follow(local_host, database, first)
+
+
+def test_leftovers_are_cleared_by_next_job(local_host: Host, database: Database, home: Path) -> None:
+    """A start that was killed leaves a staged directory; earlier versions left files of one job."""
+    run_job(local_host, database, "true")
+    base = state_dir(home).parent
+    (base / ".new").mkdir()
+    (base / ".new/about").write_text("half")
+    (base / "about").write_text("1.5\n{}")
+    job = start_job(local_host, database, JOB, "true")
+    assert job.number == 2
+    assert sorted(path.name for path in base.iterdir()) == ["00000001", "00000002", "lock"]
 
 
 def test_output_is_read_piece_by_piece(local_host: Host, database: Database, tmp_path: Path) -> None:
@@ -339,21 +468,22 @@ def test_output_of_usual_size_is_complete(local_host: Host, database: Database, 
 def test_middle_of_long_output_is_left_out(local_host: Host, database: Database, home: Path, ended: bool) -> None:
     job = start_job(local_host, database, JOB, "echo first; head -c 20000000 /dev/zero | tr '\\0' x; echo last")
     if ended:
-        wait_until(lambda: not read_status(local_host, database, BACKUP, limit=0).running, "the end of the job")
+        wait_for_job(local_host, database)
     status, printed = follow(local_host, database, job)
     left_out = 20_000_011 - PIECE - TAIL
     assert (status.status, status.output_bytes) == (0, 20_000_011)
     assert printed.startswith("first\nxxx")
     assert printed.endswith("xxxlast\n")
-    assert f"[... {left_out:,} bytes more, in ~/.demo-backups/{state_dir(home).name}/output on local]" in printed
+    name = state_dir(home).relative_to(home / ".demo-backups")
+    assert f"[... {left_out:,} bytes more, in ~/.demo-backups/{name}/output on local]" in printed
     assert len(printed) < PIECE + TAIL + 200
 
 
 def test_copied_bytes_are_size_of_part(local_host: Host, database: Database) -> None:
-    start_job(local_host, database, JOB, "sleep 600")
-    assert read_status(local_host, database, BACKUP).bytes is None
+    job = start_job(local_host, database, JOB, "sleep 600")
+    assert read_status(local_host, database, job).bytes is None
     Path(database.part).write_bytes(b"x" * 5000)
-    assert read_status(local_host, database, BACKUP).bytes == 5000
+    assert read_status(local_host, database, job).bytes == 5000
 
 
 # --- one at a time --------------------------------------------------------------------------------------------------
@@ -381,7 +511,7 @@ def test_lock_outlives_supervisor(local_host: Host, database: Database, home: Pa
         return not pids
 
     wait_until(is_supervisor_gone, "the end of the supervisor")
-    assert read_status(local_host, database, BACKUP).running
+    assert read_status(local_host, database, job).running
     with pytest.raises(StepError, match="is already running"):
         start_job(local_host, database, JOB, "true")
     kill(command)
@@ -391,12 +521,37 @@ def test_lock_outlives_supervisor(local_host: Host, database: Database, home: Pa
     assert run_job(local_host, database, "true")[0].status == 0
 
 
-def test_replaced_job_cannot_be_followed(local_host: Host, database: Database) -> None:
-    first = start_job(local_host, database, JOB, "true")
-    wait_until(lambda: not is_job_running(local_host, database, BACKUP), "the end of the first job")
+def test_simultaneous_starts_run_one_job(local_host: Host, database: Database, project_settings: Settings) -> None:
+    """Each of them either starts a job or is refused, and each job has its own result."""
+    local = project_settings.model_copy(update={"use_sudo": False})
+
+    def start(number: int) -> Job | None:
+        with open_host(local, "local") as host:
+            try:
+                return start_job(host, database, replace(JOB, by=f"user {number}"), f"echo {number}; sleep 0.2")
+            except JobRunningError:
+                return None
+
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(start, range(24)))
+    started = {number: job for number, job in enumerate(results) if job}
+    assert started
+    assert len({job.number for job in started.values()}) == len(started)
+    for number, job in started.items():
+        status, printed = follow(local_host, database, job)
+        assert (job.by, status.status, printed) == (f"user {number}", 0, f"{number}\n")
+
+
+def test_start_during_locked_directory_is_refused(
+    local_host: Host, database: Database, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_job(local_host, database, "true")
-    with pytest.raises(CouldNotLookError, match="another backup of the tracker database has been started"):
-        follow(local_host, database, first)
+    monkeypatch.setattr(jobs, "START_TIMEOUT", 0)
+    with (state_dir(home).parent / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(JobNotStartedError, match="has locked this directory"):
+            start_job(local_host, database, JOB, "true")
+    assert run_job(local_host, database, "true")[0].status == 0
 
 
 # --- stopped from outside -------------------------------------------------------------------------------------------
@@ -512,8 +667,9 @@ def test_damaged_state_is_named(
     with pytest.raises(CouldNotLookError) as error:
         attach()
     directory = state_dir(home)
-    says(error, f"the state directory of this job, ~/.demo-backups/{directory.name}, is damaged")
-    says(error, f'rm -r "$HOME"/.demo-backups/{directory.name}')
+    place = directory.relative_to(home / ".demo-backups")
+    says(error, f"the state directory of this job, ~/.demo-backups/{place}, is damaged")
+    says(error, f'rm -r "$HOME"/.demo-backups/{place}')
     shutil.rmtree(directory)  # the advice helps
     assert run_job(local_host, database, "true")[0].status == 0
 
@@ -536,21 +692,25 @@ def test_only_the_lock_tells_a_running_job(
 
 
 def test_job_without_status_was_killed(local_host: Host, database: Database, home: Path) -> None:
-    run_job(local_host, database, "echo so far")
+    job = start_job(local_host, database, JOB, "echo so far")
+    wait_for_job(local_host, database)
     (state_dir(home) / "status").unlink()
-    status = read_status(local_host, database, BACKUP)
+    status = read_status(local_host, database, job)
     assert (status.running, status.status, status.output) == (False, None, "so far\n")
 
 
 @root_only
 def test_state_of_other_user_is_rejected(local_host: Host, database: Database, home: Path) -> None:
-    run_job(local_host, database, "true")
-    os.chown(state_dir(home), 65534, 65534)
-    before = {path.name: path.read_bytes() for path in state_dir(home).iterdir()}
+    job = start_job(local_host, database, JOB, "true")
+    wait_for_job(local_host, database)
+    base = state_dir(home).parent
+    os.chown(base, 65534, 65534)
+    before = snapshot(base)
     for query in (
         lambda: start_job(local_host, database, JOB, "true"),
         lambda: find_job(local_host, database, BACKUP),
-        lambda: read_status(local_host, database, BACKUP),
+        lambda: read_status(local_host, database, job),
+        lambda: is_job_running(local_host, database, BACKUP),
     ):
         with pytest.raises(CouldNotLookError) as error:
             query()
@@ -558,19 +718,24 @@ def test_state_of_other_user_is_rejected(local_host: Host, database: Database, h
     with pytest.raises(StepError, match="could not stop it") as refused:
         stop(local_host, database, "stopped")
     says(refused, "its owner is nobody")
-    assert {path.name: path.read_bytes() for path in state_dir(home).iterdir()} == before
+    assert snapshot(base) == before
 
 
 def test_inaccessible_state_is_not_missing(local_host: Host, database: Database, home: Path) -> None:
     (home / ".demo-backups").mkdir()
-    name = job_dir(database, BACKUP).rpartition("/")[2]
+    name = jobs_dir(database, BACKUP).rpartition("/")[2]
     (home / ".demo-backups" / name).write_text("a file")
     with pytest.raises(CouldNotLookError, match="rejected") as error:
         find_job(local_host, database, BACKUP)
-    says(error, "it cannot be entered")
+    says(error, "can't cd to")
     with pytest.raises(StepError) as refused:
         start_job(local_host, database, JOB, "true")
     says(refused, "the backup could not be started", "exists")
+
+
+def snapshot(folder: Path) -> dict[Path, bytes]:
+    """The files below a folder, with their content."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_supervisor_adds_nothing_to_output(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from ..remote.answers import parse_yes_no
+from ..remote.answers import END, parse_list, parse_yes_no
 from ..remote.files import File, files_command, parse_files, stat_file
 from ..remote.host import Host
 from ..remote.processes import Process, is_locked_command, processes_with_open
@@ -33,6 +33,18 @@ def _directory_advice(host: Host, database: Database) -> str:
     sudo = "sudo " if host.use_sudo else ""
     command = f"{sudo}install -d {options} {quote(database.backup_dir)}"
     return f"is backup_dir correct? If it is, create the directory on the host: {command}"
+
+
+def names_command(database: Database) -> str:
+    """Build the command that prints the names of the backups of a database."""
+    pattern = quote(f"{database.backup_prefix}*.db")
+    folder = quote(f"{database.backup_dir}/")
+    return f"find -H {folder} -mindepth 1 -maxdepth 1 -name {pattern} -printf '%f\\0' && printf {END}"
+
+
+def parse_names(output: str) -> list[str]:
+    """Parse what `names_command` printed; raises ValueError."""
+    return parse_list(output, "\0")
 
 
 def find_new_backup(before: Iterable[str], after: Iterable[File], end: float) -> File | None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from ..errors import INCOMPLETE, BackupFailedError, NoNewBackupError, RotationFailedError
+from ..errors import INCOMPLETE, BackupFailedError, BackupUnconfirmedError, NoNewBackupError, RotationFailedError
 from ..remote.answers import parse_seconds
 from ..remote.files import File
 from ..remote.host import Host
-from ..remote.jobs import BACKUP, Job, JobStatus, start_job
+from ..remote.jobs import BACKUP, Job, JobStatus, read_before, start_job
 from ..remote.processes import own_lock
 from ..remote.shell import CRON_PATH, TRUSTED_OWNER, quote
 from ..settings import Database
-from .catalog import find_new_backup, list_backups
+from .catalog import find_new_backup, list_backups, names_command, parse_names
 
 SIGNALED = 128  # the exit status of a shell for a command that a signal ended is higher than this
 ROTATION_ADVICE = {  # by what find prints, in the C locale of a job (errno(3))
@@ -42,10 +42,9 @@ def start_backup(host: Host, database: Database, command: str, total: int, floor
     `total` is the size of the source in bytes. The job stops where a disk has less than `floor` bytes free. Raises
     StepError where a backup is running already.
     """
-    names = [backup.path.name for backup in list_backups(host, database)]
-    job = Job(BACKUP, database.name, command, str(database.source), total, names)
+    job = Job(BACKUP, database.name, command, str(database.source), total)
     watched = [database.backup_dir, database.source.parent]
-    return start_job(host, database, job, cron_command(command), watched, floor)
+    return start_job(host, database, job, cron_command(command), watched, floor, names_command(database))
 
 
 def birth_time_command(backup: PurePosixPath) -> str:
@@ -66,9 +65,13 @@ def lock_wait(host: Host, job: Job, backup: PurePosixPath) -> float:
 def collect_result(host: Host, database: Database, job: Job, status: JobStatus, output: str) -> File:
     """Return the backup that a job made, also if the rotation after it failed: see `check_rotation`.
 
-    Raises BackupFailedError where the job failed, and NoNewBackupError where it exited with 0 and made no backup.
+    Raises BackupFailedError where the job failed, and NoNewBackupError where it exited with 0 and made no backup. If it
+    is not known how the job ended, and there is a new backup, raises BackupUnconfirmedError.
     """
+    if status.problem:
+        output += f"\n[output may be missing: {status.problem}]"
     if status.status is None or status.ended is None:
+        _report_unconfirmed(host, database, job, status, output)
         raise BackupFailedError(
             f"the backup of the {database.name} database ended without reporting an exit status: "
             "it was killed, or the server went down",
@@ -78,7 +81,7 @@ def collect_result(host: Host, database: Database, job: Job, status: JobStatus, 
         )
     if status.status not in (0, INCOMPLETE):
         raise _backup_failed(host, database, status.status, output)
-    backup = find_new_backup(job.before, list_backups(host, database), status.ended)
+    backup = _find_backup(host, database, job, status.ended)
     if backup is None and status.status == INCOMPLETE:
         raise _backup_failed(host, database, status.status, output)
     if backup is None:
@@ -120,6 +123,24 @@ def explain_rotation(output: str) -> str:
         if message in output:
             return advice
     return "the next run tries again; until then, the file takes space"
+
+
+def _find_backup(host: Host, database: Database, job: Job, end: float) -> File | None:
+    names = read_before(host, database, job, parse_names)
+    return find_new_backup(names, list_backups(host, database), end)
+
+
+def _report_unconfirmed(host: Host, database: Database, job: Job, status: JobStatus, output: str) -> None:
+    """Raise BackupUnconfirmedError if there is a new backup, although it is not known how its script ended."""
+    backup = _find_backup(host, database, job, status.now)
+    if backup:
+        raise BackupUnconfirmedError(
+            f"{backup.path} is new, but the backup of the {database.name} database ended without reporting an exit "
+            "status: it was killed, or the server went down. It is not known whether that backup is complete",
+            host=host.name,
+            output=output,
+            advice=f"verify it: {host.task('verify', '--database', database.name, '--backup', backup.path.name)}",
+        )
 
 
 def clear_command(database: Database) -> str:

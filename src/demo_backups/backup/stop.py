@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..errors import HiddenBackupError, NoBackupRunningError, StepError
+from ..errors import HiddenBackupError, StepError
 from ..remote.host import Host
-from ..remote.jobs import KINDS, SHORTEST_WAIT, is_job_running, stop_job_command
+from ..remote.jobs import KINDS, SHORTEST_WAIT, is_job_running, stop_job_command, without_functions
 from ..remote.processes import Process, signal_processes_command
 from ..remote.shell import quote
 from ..settings import Database
@@ -58,20 +58,20 @@ def stop_commands(database: Database, kinds: Iterable[str], message: str) -> lis
     return ["\n".join(terminate), "\n".join(kill)]
 
 
-def end_backup(host: Host, database: Database, message: str) -> None:
+def end_backup(host: Host, database: Database, message: str) -> bool:
     """Stop a running backup, also one by cron, or a running integrity check, and remove unfinished files.
 
-    `message` is added to the output of the job. Raises NoBackupRunningError, HiddenBackupError, and StepError where
-    it cannot be stopped.
+    `message` is added to the output of the job. Returns False if nothing is running. Raises HiddenBackupError, and
+    StepError where it cannot be stopped.
     """
     active = active_jobs(host, database)
     if active.is_idle:
-        raise NoBackupRunningError(f"no backup of the {database.name} database is running", host=host.name)
+        return False
     for command in stop_commands(database, active.kinds, message):
-        host.execute("stop the backup", command)
+        host.execute("stop the backup", command, display=without_functions(command))
         if _wait_for_end(host, database):
             clear_unfinished(host, database)
-            return
+            return True
     raise StepError(
         f"the backup of the {database.name} database did not stop",
         host=host.name,

@@ -7,11 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
-from ..errors import COULD_NOT_LOOK, FAILED, NoDatabaseError, SourceUnavailableError
+from ..errors import (
+    COULD_NOT_LOOK,
+    FAILED,
+    JobNotStartedError,
+    JobRunningError,
+    NoDatabaseError,
+    SourceUnavailableError,
+)
 from ..records.check import Check, Outcome, combine_outcomes
 from ..remote.files import File, stat_file
 from ..remote.host import COMMAND_TIMEOUT, LONG_TIMEOUT, Host, Result
-from ..remote.jobs import CHECK, Job, JobStatus, find_job, hint_on_detach, read_status, start_job
+from ..remote.jobs import CHECK, Job, JobStatus, find_job, hint_on_detach, start_job
 from ..settings import Database
 from ..sqlite.command import sqlite_command
 from ..sqlite.inspect import (
@@ -47,6 +54,7 @@ class Verification:
     source_bytes: int | None
     checks: list[Check]
     integrity: list[str] = field(default_factory=list)
+    advice: str = ""  # what to do where there is no backup to check
 
     @property
     def outcome(self) -> Outcome:
@@ -81,13 +89,14 @@ def verify_backup(
     quick: bool,
     tolerance: float,
     follow: FollowJob,
-    resume: bool = False,
     notify: Notify = ignore,
+    job: Job | None = None,
 ) -> Verification:
     """Verify a backup of a database, the one at `path` or else the newest; nothing is written next to it.
 
-    The integrity check takes long, so it is a job on the host, and `follow` waits for its end. A running check of the
-    same file is joined; with `resume`, also one that has ended. `notify` gets a message if the source is locked.
+    The integrity check takes long, so it is a job on the host, and `follow` waits for its end. With `job`, an integrity
+    check of this file that was started before, its result is used. A running check of the same file is joined; after a
+    running check of another file, this one is started. `notify` gets a message about that, or if the source is locked.
 
     Raises CouldNotLookError where the host or the backup folder cannot be read at all.
     """
@@ -97,11 +106,14 @@ def verify_backup(
     if path is None or backup is None or backup.type not in READABLE_TYPES:
         checks = _check_unreadable(database, path, backup)
     else:
-        result = run_integrity_job(host, database, backup, quick, follow, resume)
+        result = run_integrity_job(host, database, backup, quick, follow, notify, job)
         integrity = list_integrity_lines(result)
         checks = _check_readable(host, database, backup, check_integrity(result, quick), source, sharing, tolerance)
     source_bytes = source.bytes if isinstance(source, DatabaseSummary) else None
-    return Verification(host.name, database.name, path, backup, database.source, source_bytes, checks, integrity)
+    advice = "" if backup else _advise_on_missing(host, database, path)
+    return Verification(
+        host.name, database.name, path, backup, database.source, source_bytes, checks, integrity, advice
+    )
 
 
 def _find_backup(
@@ -114,6 +126,12 @@ def _find_backup(
     if not backups:
         return None, None
     return backups[0].path, backups[0]
+
+
+def _advise_on_missing(host: Host, database: Database, path: PurePosixPath | None) -> str:
+    if path is None:
+        return f"make a backup: {host.task('run', '--database', database.name)}"
+    return f"list the backups: {host.task('list-backups', '--database', database.name)}"
 
 
 def _check_unreadable(database: Database, path: PurePosixPath | None, backup: File | None) -> list[Check]:
@@ -154,21 +172,53 @@ def _check_readable(
 
 
 def run_integrity_job(
-    host: Host, database: Database, backup: File, quick: bool, follow: FollowJob, resume: bool = False
+    host: Host,
+    database: Database,
+    backup: File,
+    quick: bool,
+    follow: FollowJob,
+    notify: Notify = ignore,
+    job: Job | None = None,
 ) -> Result:
-    """Run the integrity check of a backup as a job, or join the one that is running; wait for its end."""
+    """Run the integrity check of a backup as a job, or join one, and wait for its end: see `verify_backup`."""
     command = integrity_command(backup.path, quick)
+    new_job = Job(CHECK, database.name, command, str(backup.path), backup.bytes)
     with hint_on_detach(host, database, CHECK):
-        job = find_job(host, database, CHECK)
-        # The path is not enough: a file that was written after the start of the check is another backup.
-        is_same = job and job.command == command and backup.modified.timestamp() <= job.started
-        if not (job and is_same and (resume or read_status(host, database, CHECK).running)):
-            new_job = Job(CHECK, database.name, command, str(backup.path), backup.bytes)
-            job = start_job(host, database, new_job, command)
+        try:
+            if job is None or not _is_same_check(job, new_job, backup):
+                job = _start_or_join(host, database, new_job, backup, follow, notify)
+        except JobNotStartedError as error:
+            return Result(None, "", str(error))
         status, output = follow(job)
+    if status.problem and not output:
+        return Result(None, "", f"its output is missing: {status.problem}")
     if status.status == 0:
         return Result(0, output, "")
     return Result(status.status, "", output)
+
+
+def _is_same_check(job: Job, new_job: Job, backup: File) -> bool:
+    # The path is not enough: a file that was written after the start of the check is another backup.
+    return job.command == new_job.command and backup.modified.timestamp() <= job.started
+
+
+def _start_or_join(
+    host: Host, database: Database, new_job: Job, backup: File, follow: FollowJob, notify: Notify
+) -> Job:
+    """Start an integrity check, or return the running one of the same file; wait for the end of any other one."""
+    while True:
+        try:
+            return start_job(host, database, new_job, new_job.command)
+        except JobRunningError:
+            running = find_job(host, database, CHECK)
+            if running is None:  # its state was removed
+                raise
+        by = f"the check that {running.by} started at {running.when}"
+        if _is_same_check(running, new_job, backup):
+            notify(f"joining {by}")
+            return running
+        notify(f"waiting for the end of {by}: it reads {running.subject}")
+        follow(running)
 
 
 def _read_source(host: Host, database: Database, notify: Notify) -> tuple[Database, Source, Sharing | None]:

@@ -6,7 +6,8 @@
 # Runs in the job's state directory, with its lock on file descriptor 8 and its output going to a file there. The
 # command is stopped when less than FLOOR bytes are free (for users other than root) on the disk of a DIRECTORY or of the
 # state directory, and when that cannot be read. A SIGTERM to all processes that hold the lock stops the command too;
-# this script survives it. At the end, `status` has the exit status and the time in seconds.
+# this script survives it. At the end, `status` has the exit status, the time in seconds, and why the output could not
+# be stored, if that is so. The status is written over zeros that are on the disk already: a full disk takes no more.
 set -uo pipefail
 floor="$1" command="$2"
 shift 2
@@ -46,4 +47,10 @@ wait "$child"
 status=$?
 kill "$watcher"
 
-printf '%s %s\n' "$status" "$(date +%s.%N)" > status.new && sync -- status.new && mv -- status.new status
+# What the command cannot print on a full disk is lost: one more block shows whether that is so.
+problem="$({ head -c 4096 /dev/zero > probe; } 2>&1)"
+rm -f -- probe
+line="$status $(date +%s.%N) ${problem//$'\n'/ }"
+line="${line:0:1000}"
+printf '%s\n' "$line" 1<> status.new && truncate --size="$((${#line} + 1))" status.new &&
+  sync -- status.new && mv -- status.new status

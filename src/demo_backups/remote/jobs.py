@@ -1,7 +1,9 @@
 """Jobs: commands on a host that keep running when the connection drops, and that can be found again.
 
 A job runs in a session of its own. Its state directory on the host has what it is (`about`), what it printed
-(`output`), how it ended (`status`), and a lock that is held for as long as any process of the job lives.
+(`output`), how it ended (`status`), and a lock that is held for as long as any process of the job lives. The jobs of a
+database and a kind are numbered, and one of them runs at a time. The state of the last ones is kept, so a job can be
+followed to its end while the next one runs.
 """
 
 from __future__ import annotations
@@ -9,12 +11,11 @@ from __future__ import annotations
 import codecs
 import contextlib
 import hashlib
-import io
 import json
-import math
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -23,13 +24,13 @@ from ..errors import (
     ConnectionLostError,
     CouldNotLookError,
     InterruptedRunError,
+    JobNotStartedError,
     JobRunningError,
     JobStateError,
-    StepError,
 )
 from ..project import whoami
 from ..settings import Database
-from .files import check_sha256
+from .answers import parse_count, parse_seconds, parse_yes_no
 from .host import Host, Result
 from .processes import own_lock, signal_processes_command
 from .shell import HOME, STATE_DIR, quote
@@ -40,10 +41,15 @@ CHECK = "check"
 KINDS = (BACKUP, CHECK)
 SUPERVISOR = Path(__file__).with_name("job.sh")
 OTHERS_CAN_WRITE = "other users can write to it"
-BUSY, NOT_OURS = 75, 77  # sysexits.h: try again later, no permission
+NOT_FOUND, BUSY, NOT_OURS = 66, 75, 77  # sysexits.h: no input, try again later, no permission
 SHORTEST_WAIT, LONGEST_WAIT = 0.05, 1.0  # seconds between two readings of a job's status
 PIECE = 256 * 1024  # bytes of a job's output that are read at a time, and from its start
 TAIL = 64 * 1024  # bytes of a long output that are read from its end
+MOST_JOBS = 20  # jobs of a database and a kind whose state is kept
+START_TIMEOUT = 10  # seconds to wait for another start
+LONGEST_DESCRIPTION = 64 * 1024  # bytes
+LONGEST_PATH, LONGEST_NAME = 4096, 256  # characters; PATH_MAX, and more than a user and a host name have
+FIELDS = ("kind", "database", "command", "subject", "total", "by")  # of a description
 
 # Stops a script in a state directory that another user could have filled, or can write to.
 CHECK_OWNER = (
@@ -53,13 +59,37 @@ CHECK_OWNER = (
     f"{{ echo 'its lock is not a regular file of this user' >&2; exit {NOT_OURS}; }}"
 )
 
+NUMBERS = "[0-9]" * 8  # the pattern of the state directories of jobs, which the shell sorts
+
+# Functions of the scripts below. `enter DIRECTORY ANSWER CODE` changes to a directory that belongs to this user. Only
+# if it is missing, it prints the answer and exits with the code.
+#
+# `running` prints the numbers of the jobs that are running. While stop_job_command sends signals to all processes that
+# have a lock open, those that only read it are killed too: the job is then not known to have ended.
+FUNCTIONS = f"""\
+set -eu
+enter() {{
+  if problem=$(stat -- "$1" 2>&1); then cd -- "$1" || exit {NOT_OURS}; else
+    case "$problem" in *': No such file or directory') echo "$2"; exit "$3" ;; esac
+    echo "$problem" >&2; exit {NOT_OURS}
+  fi
+  {CHECK_OWNER}
+}}
+running() {{
+  for lock in {NUMBERS}/lock; do
+    [ -e "$lock" ] || continue
+    code=0; flock --nonblock --shared --conflict-exit-code {BUSY} "$lock" true || code=$?
+    case $code in 0) ;; {BUSY} | 137 | 143) echo "${{lock%/lock}}" ;; *) [ ! -e "$lock" ] || exit 1 ;; esac
+  done
+}}
+"""
+
 
 @dataclass(frozen=True)
 class Job:
     """What a job is: `kind` is one of KINDS, `subject` the file that it reads, `total` its size in bytes.
 
-    `before` names the backups that existed when it was started; `started` is in seconds since 1970, by the host's
-    clock.
+    Once it was started it has a `number`, and `started` is in seconds since 1970, by the host's clock.
     """
 
     kind: str
@@ -67,9 +97,9 @@ class Job:
     command: str
     subject: str
     total: int
-    before: list[str] = field(default_factory=list)
-    by: str = field(default_factory=whoami)
+    by: str = field(default_factory=lambda: whoami()[:LONGEST_NAME])
     started: float = 0.0
+    number: int = 0
 
     @property
     def when(self) -> str:
@@ -82,7 +112,8 @@ class JobStatus:
     """A job at one moment, `now` by the host's clock; `started` tells which job it is.
 
     A job that is not running and has no exit `status` was killed, or the host went down. `bytes` is the size of what a
-    backup has copied so far. `output` is a piece of what the job has printed, of `output_bytes` in all.
+    backup has copied so far. `output` is a piece of what the job has printed, of `output_bytes` in all. `problem` is
+    why output of an ended job may be missing: the disk was full.
     """
 
     running: bool
@@ -93,127 +124,159 @@ class JobStatus:
     started: float
     output: str
     output_bytes: int = 0
+    problem: str = ""
 
 
-def job_dir(database: Database, kind: str) -> str:
-    """Return the state directory of a database's jobs of one kind, as a word of the host's shell."""
+def jobs_dir(database: Database, kind: str) -> str:
+    """Return the directory of a database's jobs of one kind, as a word of the host's shell."""
     place = hashlib.sha256(str(database.backup_dir).encode()).hexdigest()[:8]
     return f"{STATE_DIR}/{quote(f'{database.name}-{kind}-{place}')}"
+
+
+def job_dir(database: Database, job: Job) -> str:
+    """Return the state directory of a job, as a word of the host's shell."""
+    return f"{jobs_dir(database, job.kind)}/{job.number:08}"
 
 
 # --- commands and parsers -------------------------------------------------------------------------------------------
 
 
-def describe_job(job: Job) -> bytes:
-    """Describe a job as it is stored on the host: JSON, which `start_command` reads from its standard input."""
-    return json.dumps(asdict(job)).encode()
+def describe_job(job: Job) -> str:
+    """Describe a job as it is stored on the host: one line of JSON. Raises ValueError if it could not be read back."""
+    description = json.dumps({name: getattr(job, name) for name in FIELDS})
+    _parse_description(description)
+    return description
 
 
 def start_command(
-    directory: str, job: Job, command: str, watched: Sequence[PurePosixPath], floor: int, *, shortened: bool = False
+    jobs: str,
+    job: Job,
+    command: str,
+    watched: Sequence[PurePosixPath],
+    floor: int,
+    before: str = "true",
+    *,
+    shortened: bool = False,
 ) -> str:
-    """Build the command that starts a job, with its description on standard input, and prints what `find_command` does.
+    """Build the command that starts a job in the directory `jobs`, and prints what `find_command` does.
 
-    Exits BUSY if a job of this kind is running. If `shortened`, for messages, a note replaces the supervisor's text.
+    What the command `before` prints is kept with the job. Exits BUSY if a job of this kind is running. If `shortened`,
+    for messages, notes replace the text of the supervisor and the description.
     """
-    supervisor = SUPERVISOR.read_text()
+    supervisor, description = SUPERVISOR.read_text(), f"'%s\\n' {quote(describe_job(job))}"
     if shortened:
-        supervisor = f"<{len(supervisor):,} bytes of {SUPERVISOR.name}>"
+        supervisor, description = f"<{len(supervisor):,} bytes of {SUPERVISOR.name}>", "<description>"
     arguments = ["setsid", "--fork", "bash", "-c", supervisor, SUPERVISOR.name, str(floor), command]
     arguments += [str(path) for path in watched]
-    sha256 = hashlib.sha256(describe_job(job)).hexdigest()
-    return "\n".join(
+    return FUNCTIONS + "\n".join(
         [
-            f"set -eu; umask 077; mkdir -p -- {directory}; cd -- {directory}; {CHECK_OWNER}",
-            f"exec 8>> lock; flock --wait 1 8 || exit {BUSY}",
-            "rm -f -- status status.new output about.part about.new; : > output; cat > about.part",
-            check_sha256("about.part", sha256, "the transfer of the description was damaged"),
-            "{ date +%s.%N; cat about.part; } > about.new; rm -f -- about.part",
-            "sync -- about.new; mv -- about.new about",
-            # Appended, since stop_job_command writes to the same file.
-            f"{' '.join(quote(argument) for argument in arguments)} >> output 2>&1 < /dev/null",
-            "cat about",
+            f"umask 077; mkdir -p -- {jobs}; enter {jobs} missing 1",
+            # One start at a time. A job of an earlier version of this project holds this lock until it ends.
+            f"exec 9>> lock; flock --wait {START_TIMEOUT} 9 ||",
+            "  { echo 'another start, or a job of an earlier version, has locked this directory' >&2; exit 1; }",
+            f'running=$(running); [ -z "$running" ] || exit {BUSY}',
+            "rm -rf -- .new about output status status.new",  # left by a start that was killed, or an earlier version
+            f'set -- {NUMBERS}; last=0; for number; do [ ! -d "$number" ] || last=$number; done',
+            f'while [ $# -ge {MOST_JOBS} ]; do rm -rf -- "$1"; shift; done',
+            'number=$(printf %08d "$(expr "$last" + 1)")',
+            "trap 'rm -rf -- .new \"$number\"' EXIT; mkdir .new; : > .new/output",
+            "head -c 4096 /dev/zero > .new/status.new",  # room for the status, also on a disk that is full by then
+            f"( {before}; ) > .new/before",
+            f"{{ date +%s.%N; printf {description}; }} > .new/about",
+            "sync -- .new/status.new .new/before .new/about",
+            "exec 8> .new/lock; flock --nonblock 8",
+            'mv --no-target-directory -- .new "$number"; echo "$number"; cat -- "$number/about"',
+            # The output is appended, since stop_job_command writes to the same file.
+            f'( cd -- "$number"; exec {" ".join(map(quote, arguments))} >> output 2>&1 < /dev/null 9>&- )',
+            "trap - EXIT",
         ]
     )
 
 
-def find_command(directory: str) -> str:
-    """Build the command that prints what a job is; nothing if there never was one."""
-    return _in_job_dir(
-        directory, "[ ! -e about ] || { [ -s about ] || { echo 'about is empty' >&2; exit 1; }; cat about; }"
-    )
-
-
-def is_running_command(directory: str) -> str:
-    """Build the command that prints whether a job is running: only its lock decides that."""
-    return _in_job_dir(directory, "[ ! -e lock ] || flock --nonblock --shared lock true || echo running")
-
-
-def _in_job_dir(directory: str, query: str) -> str:
-    """Run a query in the state directory of a job; prints nothing if there is none."""
-    return "\n".join(
+def find_command(jobs: str) -> str:
+    """Build the command that prints the number of the last job in a directory, and its description; or `none`."""
+    return FUNCTIONS + "\n".join(
         [
-            f"if cd -- {directory} 2>/dev/null; then {CHECK_OWNER}",
-            f"  {query}",
-            # A directory that cannot be entered is not one that is missing.
-            f"elif [ -e {directory} ] || {{ [ -e {STATE_DIR} ] && [ ! -x {STATE_DIR} ]; }}; then",
-            f"  echo 'it cannot be entered' >&2; exit {NOT_OURS}; fi",
+            f"enter {jobs} none 0",
+            f'last=; for number in {NUMBERS}; do [ ! -d "$number" ] || last=$number; done',
+            '[ -n "$last" ] || { echo none; exit; }',
+            'echo "$last"; cd -- "$last"; [ -s about ] || { echo "about is missing or empty" >&2; exit 1; }',
+            f"head -c {LONGEST_DESCRIPTION + 100} about",
         ]
     )
+
+
+def is_running_command(jobs: str) -> str:
+    """Build the command that prints `yes` if a job is running, else `no`: only the locks of the jobs decide that."""
+    return FUNCTIONS + "\n".join(
+        [f"enter {jobs} no 0", 'running=$(running); if [ -n "$running" ]; then echo yes; else echo no; fi']
+    )
+
+
+def _enter_job(jobs: str, job: Job) -> str:
+    return f"enter {jobs} '' {NOT_FOUND}; enter {job.number:08} '' {NOT_FOUND}"
 
 
 def parse_job(text: str) -> Job | None:
     """Parse what `find_command` printed; None if there never was a job. Raises ValueError."""
-    if not text.strip():
+    if text == "none\n":
         return None
-    started, _, about = text.partition("\n")
+    number, started, description = [*text.split("\n", 2), "", ""][:3]
     try:
-        return replace(_parse_description(json.loads(about)), started=_parse_time(started))
+        return replace(
+            _parse_description(description), started=parse_seconds(started), number=parse_count(number, 10**8 - 1)
+        )
     except ValueError as error:
         raise ValueError(f"this does not describe a job: {text.strip()[:200]!r} ({error})") from error
 
 
-def _parse_description(value: Any) -> Job:
+def _parse_description(text: str) -> Job:
     """Make a Job of what `describe_job` wrote; raises ValueError for anything else."""
-    if not isinstance(value, dict) or value.keys() != Job.__dataclass_fields__.keys():
+    if len(text) > LONGEST_DESCRIPTION:
+        raise ValueError(f"it has more than {LONGEST_DESCRIPTION:,} characters")
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(value, dict) or value.keys() != set(FIELDS):
         raise ValueError("its fields are not those of a job")
-    texts = [value[name] for name in ("database", "command", "subject", "by")]
-    if not (
-        value["kind"] in KINDS
-        and all(isinstance(text, str) for text in texts)
-        and type(value["total"]) is int
-        and value["total"] >= 0
-        and isinstance(value["before"], list)
-        and all(isinstance(name, str) for name in value["before"])
-    ):
-        raise ValueError("a field has an invalid value")
+    for name in ("database", "command", "subject", "by"):
+        _check_text(name, value[name])
+    if value["kind"] not in KINDS:
+        raise ValueError(f"kind is not one of {', '.join(KINDS)}")
+    if type(value["total"]) is not int or not 0 <= value["total"] < 2**63:
+        raise ValueError("total is not a number of bytes")
+    if not value["subject"].startswith("/") or len(value["subject"]) > LONGEST_PATH:
+        raise ValueError("subject is not an absolute path")
+    if max(len(value["by"]), len(value["database"])) > LONGEST_NAME:
+        raise ValueError(f"a name has more than {LONGEST_NAME} characters")
     return Job(**value)
 
 
-def _parse_time(text: str) -> float:
-    seconds = float(text)
-    if not (math.isfinite(seconds) and 0 <= seconds < 1e11):  # datetime has no later years
-        raise ValueError(f"{text} s is not a time")
-    return seconds
+def _check_text(name: str, value: Any) -> None:
+    """Raise ValueError unless a value can be part of a command of the host."""
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError(f"{name} is not a text")
+    try:
+        value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} is not a text: {error}") from error
 
 
-def _parse_count(text: str, largest: int = 2**63) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) <= largest):
-        raise ValueError(f"{text[:50]!r} is not a number from 0 to {largest}")
-    return int(text)
-
-
-def status_command(directory: str, growing: PurePosixPath | None, offset: int, limit: int = PIECE) -> str:
+def status_command(
+    jobs: str, job: Job, growing: PurePosixPath | None = None, offset: int = 0, limit: int = PIECE
+) -> str:
     """Build the command that prints the status of a job, and `limit` bytes of its output after the first `offset`.
 
     `growing` is the file that a backup writes. The lock is read first: what follows is then final for an ended job.
+    Exits NOT_FOUND if the state of the job was removed.
     """
     size = f"stat -c %s -- {quote(growing)} 2>/dev/null || echo" if growing else "echo"
-    return "\n".join(
+    return FUNCTIONS + "\n".join(
         [
-            f"cd -- {directory} && {CHECK_OWNER}",
+            _enter_job(jobs, job),
             "if flock --nonblock --shared lock true; then echo ended; else echo running; fi",
-            "cat status 2>/dev/null || echo",
+            "if [ -e status ]; then head -n 1 status; else echo; fi",
             size,
             "date +%s.%N",
             "head -n 1 about",
@@ -224,58 +287,98 @@ def status_command(directory: str, growing: PurePosixPath | None, offset: int, l
     )
 
 
+def before_command(jobs: str, job: Job) -> str:
+    """Build the command that prints what was kept when a job started. Exits NOT_FOUND if its state was removed."""
+    return f"{FUNCTIONS}{_enter_job(jobs, job)}; cat before"
+
+
 def parse_status(text: str) -> JobStatus:
     """Parse what `status_command` printed; raises ValueError."""
     state, end, size, now, started, output_size, output = text.split("\n", 6)
     if state not in ("running", "ended"):
         raise ValueError(f"{state[:50]!r} is not a state of a job")
-    status, ended = end.split() or (None, None)
+    status, ended, problem = end.split(" ", 2) if end else (None, None, "")
     return JobStatus(
         running=state == "running",
-        status=None if status is None else _parse_count(status, largest=255),
-        ended=None if ended is None else _parse_time(ended),
-        bytes=_parse_count(size) if size else None,
-        now=_parse_time(now),
-        started=_parse_time(started),
+        status=None if status is None else parse_count(status, largest=255),
+        ended=None if ended is None else parse_seconds(ended),
+        bytes=parse_count(size) if size else None,
+        now=parse_seconds(now),
+        started=parse_seconds(started),
         output=output,
-        output_bytes=_parse_count(output_size),
+        output_bytes=parse_count(output_size),
+        problem=problem,
     )
 
 
 def stop_job_command(database: Database, kind: str, message: str = "") -> str:
-    """Build the command that sends SIGTERM to a job, and adds a message, if there is one, to its output."""
-    terminate = signal_processes_command("lock", "TERM")
-    note = f"echo {quote(message)} >> output; " if message else ""
-    return f"cd -- {job_dir(database, kind)} && {CHECK_OWNER}; {note}{terminate}"
+    """Build the command that sends SIGTERM to the running job, and adds a message, if there is one, to its output."""
+    terminate = signal_processes_command('"$number"/lock', "TERM")
+    note = f'echo {quote(message)} >> "$number"/output; ' if message else ""
+    return FUNCTIONS + "\n".join(
+        [
+            f"enter {jobs_dir(database, kind)} '' {NOT_FOUND}",
+            "running=$(running); set +e",  # a full disk, which takes no message, must not prevent the signal
+            f"for number in $running; do {note}{terminate}; done",
+        ]
+    )
 
 
 # --- on a host ------------------------------------------------------------------------------------------------------
 
 
+def _run(host: Host, action: str, command: str, display: str = "") -> Result:
+    return host.run(action, command, root=True, display=without_functions(display or command))
+
+
+def without_functions(command: str) -> str:
+    """Return a command of this module as it is shown: without the functions that all of them have."""
+    return command.replace(FUNCTIONS, "")
+
+
 def start_job(
-    host: Host, database: Database, job: Job, command: str, watched: Sequence[PurePosixPath] = (), floor: int = 0
+    host: Host,
+    database: Database,
+    job: Job,
+    command: str,
+    watched: Sequence[PurePosixPath] = (),
+    floor: int = 0,
+    before: str = "true",
 ) -> Job:
     """Start a job, which is stopped when less than `floor` bytes are free on the disk of a `watched` directory.
 
-    Raises StepError if one of its kind is running, or if it cannot be started.
+    `read_before` returns what the command `before` printed at its start. Raises JobRunningError if one of its kind is
+    running, and JobNotStartedError if it cannot be started.
     """
-    directory = job_dir(database, job.kind)
-    result = host.stream(
+    jobs = jobs_dir(database, job.kind)
+    result = _run(
+        host,
         f"start the {job.kind}",
-        start_command(directory, job, command, watched, floor),
-        root=True,
-        display=start_command(directory, job, command, watched, floor, shortened=True),
-        source=io.BytesIO(describe_job(job)),
-    ).result
+        start_command(jobs, job, command, watched, floor, before),
+        start_command(jobs, job, command, watched, floor, before, shortened=True),
+    )
     if result.status == BUSY:
         raise _job_running(host, database, job.kind)
-    _check_owner(host, directory, result)
+    _check_access(host, jobs, result)
     if not result.ok:
-        raise StepError(f"the {job.kind} could not be started", host=host.name, output=result.output)
-    started = _parse(host, directory, result, parse_job)
+        raise JobNotStartedError(
+            f"the {job.kind} could not be started",
+            host=host.name,
+            output=result.output,
+            advice=_advise_on_start(jobs, result),
+        )
+    started = _parse(host, jobs, result, parse_job)
     if started is None:
-        raise _damaged(host, directory, "nothing is stored about the job")
+        raise _damaged(host, jobs, "nothing is stored about the job")
     return started
+
+
+def _advise_on_start(jobs: str, result: Result) -> str:
+    if "No space left on device" in result.stderr or "Disk quota exceeded" in result.stderr:
+        return f"free space or inodes on the disk of {_displayed(jobs)}: df {STATE_DIR}; df -i {STATE_DIR}"
+    if "Read-only file system" in result.stderr:
+        return f"the file system of {_displayed(jobs)} is read-only: see the log of the kernel (dmesg)"
+    return ""
 
 
 def _job_running(host: Host, database: Database, kind: str) -> JobRunningError:
@@ -291,33 +394,57 @@ def _job_running(host: Host, database: Database, kind: str) -> JobRunningError:
 
 
 def find_job(host: Host, database: Database, kind: str) -> Job | None:
-    """Find a database's last job of a kind; raises CouldNotLookError if its directory is damaged or another user's."""
-    directory = job_dir(database, kind)
-    job = _read(host, directory, host.run(f"find the last {kind}", find_command(directory), root=True), parse_job)
-    if job and job.kind != kind:
-        raise _damaged(host, directory, f"it describes a {job.kind}")
+    """Find a database's last job of a kind; raises CouldNotLookError if its state is damaged or another user's."""
+    jobs = jobs_dir(database, kind)
+    job = _read(host, jobs, _run(host, f"find the last {kind}", find_command(jobs)), parse_job)
+    if job and (job.kind, job.database) != (kind, database.name):
+        raise _damaged(host, job_dir(database, job), f"it describes a {job.kind} of the {job.database} database")
     return job
 
 
 def is_job_running(host: Host, database: Database, kind: str) -> bool:
     """Tell whether a job of a kind is running, even if its description is damaged; raises CouldNotLookError."""
-    directory = job_dir(database, kind)
-    answers = {"running\n": True, "": False}
-    result = host.run(f"see whether a {kind} is running", is_running_command(directory), root=True)
-    return _read(host, directory, result, lambda printed: answers[printed])
+    jobs = jobs_dir(database, kind)
+    result = _run(host, f"see whether a {kind} is running", is_running_command(jobs))
+    return _read(host, jobs, result, parse_yes_no)
 
 
-def read_status(host: Host, database: Database, kind: str, offset: int = 0, limit: int = PIECE) -> JobStatus:
+def read_status(host: Host, database: Database, job: Job, offset: int = 0, limit: int = PIECE) -> JobStatus:
     """Read the status of a job, with a piece of its output; raises CouldNotLookError."""
-    directory = job_dir(database, kind)
-    growing = database.part if kind == BACKUP else None
-    result = host.run(
-        f"read the status of the {kind}",
-        status_command(directory, growing, offset, limit),
-        root=True,
-        display=status_command(directory, growing, 0),  # recorded once, however often it is run
+    growing = database.part if job.kind == BACKUP else None
+    jobs = jobs_dir(database, job.kind)
+    result = _run(
+        host,
+        f"read the status of the {job.kind}",
+        status_command(jobs, job, growing, offset, limit),
+        status_command(jobs, job, growing),  # recorded once, however often it is run
     )
-    return _read(host, directory, result, parse_status)
+    status = _read_of_job(host, database, job, result, parse_status)
+    if status.started != job.started:
+        raise _removed(host, database, job)
+    return status
+
+
+def read_before(host: Host, database: Database, job: Job, parse: Callable[[str], T]) -> T:
+    """Parse what was kept when a job started: see `start_job`. Raises CouldNotLookError."""
+    action = f"read what was kept at the start of the {job.kind}"
+    result = _run(host, action, before_command(jobs_dir(database, job.kind), job))
+    return _read_of_job(host, database, job, result, parse)
+
+
+def _read_of_job(host: Host, database: Database, job: Job, result: Result, parse: Callable[[str], T]) -> T:
+    if result.status == NOT_FOUND:
+        raise _removed(host, database, job)
+    return _read(host, job_dir(database, job), result, parse)
+
+
+def _removed(host: Host, database: Database, job: Job) -> JobStateError:
+    return JobStateError(
+        f"the state directory of this {job.kind}, {_displayed(job_dir(database, job))}, was removed: "
+        "it is not known how it ended",
+        host=host.name,
+        advice=f"list the backups: {host.task('list-backups', '--database', database.name)}",
+    )
 
 
 def follow_job(
@@ -337,7 +464,7 @@ def follow_job(
     while True:
         # More than the start of a long output is read only when its end is known.
         limit = max(0, PIECE - offset)
-        status = _read_same(host, database, job, offset, limit)
+        status = read_status(host, database, job, offset, limit)
         printed = status.output.encode("utf-8", "surrogateescape")
         offset += len(printed)
         echo(decode(printed))
@@ -350,22 +477,10 @@ def follow_job(
     skipped = status.output_bytes - TAIL - offset
     if skipped > 0:
         offset += skipped
-        file = f"{_displayed(job_dir(database, job.kind))}/output"
+        file = f"{_displayed(job_dir(database, job))}/output"
         echo(f"\n[... {skipped:,} bytes more, in {file} on {host.name}]\n")
     if offset < status.output_bytes:
-        echo(decode(_read_same(host, database, job, offset, PIECE).output.encode("utf-8", "surrogateescape")))
-    return status
-
-
-def _read_same(host: Host, database: Database, job: Job, offset: int, limit: int) -> JobStatus:
-    """Read the status of this job; raises CouldNotLookError if another one has replaced it."""
-    status = read_status(host, database, job.kind, offset, limit)
-    if status.started != job.started:
-        raise JobStateError(
-            f"another {job.kind} of the {database.name} database has been started: the result of this one is lost",
-            host=host.name,
-            advice=f"list the backups: {host.task('list-backups', '--database', database.name)}",
-        )
+        echo(decode(read_status(host, database, job, offset, PIECE).output.encode("utf-8", "surrogateescape")))
     return status
 
 
@@ -400,17 +515,23 @@ def attach_command(host: Host, database: Database, task: str = "attach") -> str:
 
 def _read(host: Host, directory: str, result: Result, parse: Callable[[str], T]) -> T:
     """Parse the answer to a query in a state directory; raises CouldNotLookError for everything unexpected."""
-    _check_owner(host, directory, result)
+    _check_access(host, directory, result)
     if not result.ok:
-        raise _damaged(host, directory, result.output)
+        raise _damaged(host, _narrow(directory, result), result.output)
     return _parse(host, directory, result, parse)
 
 
 def _parse(host: Host, directory: str, result: Result, parse: Callable[[str], T]) -> T:
     try:
         return parse(result.stdout)
-    except (ValueError, KeyError) as error:
-        raise _damaged(host, directory, str(error)) from error
+    except ValueError as error:
+        raise _damaged(host, _narrow(directory, result), str(error)) from error
+
+
+def _narrow(directory: str, result: Result) -> str:
+    """Return the directory of the job whose number was printed first, or the directory of all jobs."""
+    number, _, _ = result.stdout.partition("\n")
+    return f"{directory}/{number}" if re.fullmatch(r"[0-9]{8}", number) else directory
 
 
 def _damaged(host: Host, directory: str, problem: str) -> JobStateError:
@@ -422,7 +543,7 @@ def _damaged(host: Host, directory: str, problem: str) -> JobStateError:
     )
 
 
-def _check_owner(host: Host, directory: str, result: Result) -> None:
+def _check_access(host: Host, directory: str, result: Result) -> None:
     if result.status == NOT_OURS:
         advice = f"ask that user; if nothing is running, remove it there: rm -r {directory}"
         if OTHERS_CAN_WRITE in result.output:

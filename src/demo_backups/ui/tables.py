@@ -56,6 +56,8 @@ def print_verification(out: Console, verification: Verification) -> None:
     out.print(_checks_table(verification))
     _, _, tone = RESULTS[verification.outcome]
     out.print(styled(SUMMARIES[verification.outcome], tone))
+    if verification.advice:
+        out.say(f"  -> {verification.advice}")
 
 
 def _checks_table(verification: Verification) -> Table:
