@@ -286,7 +286,7 @@ def test_missing_tools_by_path_of_cron(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "of-the-login-shell").touch(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     result = run_sh(missing_tools_command(["cat", "no-such-tool", "of-the-login-shell"]))
-    assert result == Result(0, "no-such-tool\nof-the-login-shell\nend\n", "")
+    assert result == Result(0, f"no-such-tool \nof-the-login-shell {tmp_path}/of-the-login-shell\nend\n", "")
     assert run_sh(missing_tools_command(["cat", "sh"])) == Result(0, "end\n", "")
 
 
