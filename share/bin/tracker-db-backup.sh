@@ -18,7 +18,7 @@ is_own_file() { [[ -n "$(find "$1" -maxdepth 0 -type f -links 1 -uid "$EUID")" ]
 
 DATABASE_FILE="$(realpath -e -- "$DATABASE_FILE")"
 [[ -f "$DATABASE_FILE" && -s "$DATABASE_FILE" ]] || fail "$DATABASE_FILE is empty, or is not a file"
-read -r SIZE MODE LINKS < <(stat -c '%s %a %h' -- "$DATABASE_FILE")
+read -r SIZE MODE LINKS < <(stat -c '%s 0%a %h' -- "$DATABASE_FILE")
 # SQLite looks for a -wal next to the name by which it opened the file: the service may have opened it by another one.
 ((LINKS == 1)) || fail "$DATABASE_FILE has more than one hard link"
 
@@ -53,7 +53,7 @@ LEFT="$(stat -c %s -- "$DATABASE_FILE")"
 # Publish only a complete copy, readable by those who can read its source, and never over another backup: ln fails where
 # mv replaces. This sync replaces those that --async leaves out.
 is_own_file "$PART" || fail "$PWD/$PART was replaced while it was written"
-printf -v MODE %o $((8#$MODE & 8#755)) # only its owner may write it
+printf -v MODE %o "$((MODE & 0755))" # nobody but its owner may write it
 chmod "$MODE" -- "$PART"
 sync -- "$PART"
 ln --no-target-directory -- "$PART" "$BACKUP_FILE"
