@@ -67,8 +67,8 @@ def test_failed_rotation_is_not_failed_backup(demo_server: DemoServer) -> None:
     refused = "find: cannot delete './backup_2020-01-01_00-00-00.db': Operation not permitted"
     install_script(demo_server, f'cd "{demo_server.backups}"; echo x > {name}; echo "{refused}" >&2; exit 4')
     messages = (refused, "could not be deleted", "chattr -i")
-    for task in ("run", "attach"):
-        done = demo_server.inv(task)
+    for task in (("run", "--force-unsafe"), ("attach",)):
+        done = demo_server.inv(*task)
         assert "untouched" not in assert_exit(done, INCOMPLETE, *messages)
         assert f"created {demo_server.backups / name} (2 bytes" in done.stdout
     (record,) = demo_server.records()
@@ -79,13 +79,13 @@ def test_failed_rotation_is_not_failed_backup(demo_server: DemoServer) -> None:
 
 def test_status_4_without_backup_is_failure(demo_server: DemoServer) -> None:
     install_script(demo_server, "exit 4")
-    assert_exit(demo_server.inv("run"), FAILED, "exit status 4")
+    assert_exit(demo_server.inv("run", "--force-unsafe"), FAILED, "exit status 4")
 
 
 @pytest.mark.parametrize(("status", "claims"), [(1, True), (127, True), (137, False), (143, False)])
 def test_killed_script_may_have_rotated(demo_server: DemoServer, status: int, claims: bool) -> None:
     install_script(demo_server, f"exit {status}")
-    message = assert_exit(demo_server.inv("run"), FAILED, f"exit status {status}")
+    message = assert_exit(demo_server.inv("run", "--force-unsafe"), FAILED, f"exit status {status}")
     assert ("older backups untouched" in message) is claims
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import shlex
 import signal
 import tempfile
@@ -174,13 +175,24 @@ def _create_layout(folder: Path, settings: Settings, options: RehearsalOptions) 
             f"databases.{options.database} is missing", advice="the rehearsal needs it: correct invoke.yaml"
         )
     source = folder / "app" / database.file
-    for path in (source.parent, (folder / "app" / database.script).parent, folder / "backups"):
-        path.mkdir(parents=True, exist_ok=True)
+    with _writable_by_owner_only():
+        for path in (source.parent, (folder / "app" / database.script).parent, folder / "backups"):
+            path.mkdir(parents=True, exist_ok=True)
     if options.database == "index":
         make_index(source, options.journal)
     else:
         make_tracker(source, options.journal, options.rows)
     return source
+
+
+@contextlib.contextmanager
+def _writable_by_owner_only() -> Iterator[None]:
+    """Create directories as on a server: where a group can write, the script makes no backup."""
+    before = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def server_settings(server: Server, settings: Settings) -> Settings:
