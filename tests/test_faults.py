@@ -104,7 +104,7 @@ def test_missing_backup_directory(demo_server: DemoServer) -> None:
     assert_success(demo_server.inv("deploy-index-backup"))
     demo_server.backups.rmdir()
     for task in ("run-index-backup", "verify", "list-backups"):
-        messages = ("No such file or directory", "backup_dir", f"mkdir -m 750 {demo_server.backups}")
+        messages = ("No such file or directory", "backup_dir", f"install -d -m 750 {demo_server.backups}")
         assert_exit(demo_server.inv(task), COULD_NOT_LOOK, *messages)
     assert not demo_server.backups.exists()
 

@@ -26,7 +26,7 @@ from demo_backups.settings import Database, Settings
 
 from ..helpers.constants import NOBODY, root_only
 
-JOB = Job(BACKUP, "index", "copy", "/db", 1, [])
+JOB = Job(BACKUP, "index", "copy", "/db", 1)
 
 
 @pytest.fixture
@@ -36,20 +36,26 @@ def database(project_settings: Settings, tmp_path: Path) -> Database:
 
 
 @pytest.fixture
-def state(local_host: Host, database: Database, home: Path) -> Path:
-    """The state directory of a job that has ended."""
+def job(local_host: Host, database: Database) -> Job:
+    """A job that has ended."""
     job = start_job(local_host, database, JOB, "true")
     follow_job(local_host, database, job, lambda text: None, lambda status: None)
-    return Path(job_dir(database, BACKUP).replace(HOME, str(home)))
+    return job
 
 
-def check_rejected(host: Host, database: Database, message: str) -> None:
-    """Check that nothing is read from the state directory of a job, started in it or signaled."""
+@pytest.fixture
+def state(database: Database, job: Job, home: Path) -> Path:
+    """Its state directory."""
+    return Path(job_dir(database, job).replace(HOME, str(home)))
+
+
+def check_rejected(host: Host, database: Database, job: Job, message: str) -> None:
+    """Check that nothing is read from the state of a job, and that no job is started or signaled there."""
     queries: list[Callable[[], object]] = [
         lambda: start_job(host, database, JOB, "true"),
         lambda: find_job(host, database, BACKUP),
         lambda: is_job_running(host, database, BACKUP),
-        lambda: read_status(host, database, BACKUP),
+        lambda: read_status(host, database, job),
     ]
     for query in queries:
         with pytest.raises(CouldNotLookError, match="it is rejected") as caught:
@@ -58,18 +64,26 @@ def check_rejected(host: Host, database: Database, message: str) -> None:
     assert message in host.run("stop it", stop_job_command(database, BACKUP), root=True).output
 
 
-@pytest.mark.parametrize("mode", [0o770, 0o707, 0o1777])
-@pytest.mark.parametrize("above", [False, True])
-def test_state_that_others_can_write(local_host: Host, database: Database, state: Path, mode: int, above: bool) -> None:
-    (state.parent if above else state).chmod(mode)
-    check_rejected(local_host, database, "other users can write to it")
+@pytest.mark.parametrize("mode", [0o770, 0o1777])
+@pytest.mark.parametrize("levels", [1, 2])
+def test_state_that_others_can_write(
+    local_host: Host, database: Database, job: Job, state: Path, mode: int, levels: int
+) -> None:
+    [state, *state.parents][levels].chmod(mode)
+    check_rejected(local_host, database, job, "other users can write to it")
+
+
+def test_state_of_job_that_others_can_write(local_host: Host, database: Database, job: Job, state: Path) -> None:
+    state.chmod(0o770)
+    with pytest.raises(CouldNotLookError, match="it is rejected"):
+        read_status(local_host, database, job)
 
 
 @root_only
-@pytest.mark.parametrize("above", [False, True])
-def test_state_of_another_user(local_host: Host, database: Database, state: Path, above: bool) -> None:
-    os.chown(state.parent if above else state, NOBODY, -1)
-    check_rejected(local_host, database, "its owner is")
+@pytest.mark.parametrize("levels", [1, 2])
+def test_state_of_another_user(local_host: Host, database: Database, job: Job, state: Path, levels: int) -> None:
+    os.chown([state, *state.parents][levels], NOBODY, -1)
+    check_rejected(local_host, database, job, "its owner is")
 
 
 PLANTED: dict[str, Callable[[Path, Path], object]] = {
@@ -81,34 +95,32 @@ PLANTED: dict[str, Callable[[Path, Path], object]] = {
 
 
 @pytest.mark.parametrize("plant", PLANTED.values(), ids=PLANTED)
+@pytest.mark.parametrize("levels", [0, 1])
 def test_planted_lock_of_job(
-    local_host: Host, database: Database, state: Path, tmp_path: Path, plant: Callable[[Path, Path], object]
+    local_host: Host,
+    database: Database,
+    job: Job,
+    state: Path,
+    tmp_path: Path,
+    plant: Callable[[Path, Path], object],
+    levels: int,
 ) -> None:
     target = tmp_path / "target"
     target.write_text("content")
-    (state / "lock").unlink()
-    plant(state / "lock", target)
-    check_rejected(local_host, database, "its lock is not a regular file")
+    lock = [state, *state.parents][levels] / "lock"
+    lock.unlink()
+    plant(lock, target)
+    check_rejected(local_host, database, job, "not a regular file of this user")
     assert target.read_text() == "content"
     assert not target.with_name("created").exists()
 
 
-@pytest.mark.parametrize("name", ["about.new", "about.part", "output", "status", "status.new"])
-def test_planted_link_in_state_is_replaced(
-    local_host: Host, database: Database, state: Path, tmp_path: Path, name: str
-) -> None:
-    target = tmp_path / "target"
-    target.write_text("content")
-    (state / name).unlink(missing_ok=True)
-    (state / name).symlink_to(target)
-    job = start_job(local_host, database, JOB, "echo done")
-    output: list[str] = []
-    status = follow_job(local_host, database, job, output.append, lambda status: None)
-    assert (status.status, "".join(output)) == (0, "done\n")
-    assert target.read_text() == "content"
+def test_link_for_state_of_job(local_host: Host, database: Database, job: Job, state: Path, tmp_path: Path) -> None:
+    state.with_name("00000007").symlink_to(tmp_path)
+    check_rejected(local_host, database, job, "not a regular file of this user")
 
 
-def test_lock_of_job_is_not_truncated(local_host: Host, database: Database, state: Path) -> None:
-    (state / "lock").write_text("content")
+def test_lock_of_jobs_is_not_truncated(local_host: Host, database: Database, state: Path) -> None:
+    (state.parent / "lock").write_text("content")
     start_job(local_host, database, JOB, "true")
-    assert (state / "lock").read_text() == "content"
+    assert (state.parent / "lock").read_text() == "content"

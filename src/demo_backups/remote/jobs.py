@@ -32,7 +32,7 @@ from ..project import whoami
 from ..settings import Database
 from .answers import parse_count, parse_seconds, parse_yes_no
 from .host import Host, Result
-from .processes import own_lock, signal_processes_command
+from .processes import OWN_LOCK, signal_processes_command
 from .shell import HOME, STATE_DIR, quote
 
 T = TypeVar("T")
@@ -51,15 +51,16 @@ LONGEST_DESCRIPTION = 64 * 1024  # bytes
 LONGEST_PATH, LONGEST_NAME = 4096, 256  # characters; PATH_MAX, and more than a user and a host name have
 FIELDS = ("kind", "database", "command", "subject", "total", "by")  # of a description
 
+NUMBERS = "[0-9]" * 8  # the pattern of the state directories of jobs, which the shell sorts
+PLANTED = f"-name lock ! \\( {OWN_LOCK} \\) -o -name '{NUMBERS}' ! -type d"
+
 # Stops a script in a state directory that another user could have filled, or can write to.
 CHECK_OWNER = (
     f'{{ [ -O . ] && [ -O .. ]; }} || {{ echo "its owner is $(stat -c %U .)" >&2; exit {NOT_OURS}; }}; '
     f'[ -z "$(find . .. -maxdepth 0 -perm /022)" ] || {{ echo {OTHERS_CAN_WRITE!r} >&2; exit {NOT_OURS}; }}; '
-    f'[ ! -e lock ] && [ ! -L lock ] || [ -n "$({own_lock("lock")})" ] || '
-    f"{{ echo 'its lock is not a regular file of this user' >&2; exit {NOT_OURS}; }}"
+    f"planted=$(find . -maxdepth 2 \\( {PLANTED} \\) 2>/dev/null) || true; "
+    f'[ -z "$planted" ] || {{ echo "not a regular file of this user: $planted" >&2; exit {NOT_OURS}; }}'
 )
-
-NUMBERS = "[0-9]" * 8  # the pattern of the state directories of jobs, which the shell sorts
 
 # Functions of the scripts below. `enter DIRECTORY ANSWER CODE` changes to a directory that belongs to this user. Only
 # if it is missing, it prints the answer and exits with the code.

@@ -58,13 +58,17 @@ def processes_with_open_command(path: PurePosixPath) -> str:
     return f"set -e; [ -d /proc/self/fd ]; {listing}; echo {END}"
 
 
+# Words of `find`: a regular file with one name that belongs to us.
+OWN_LOCK = f"-type f -links 1 {TRUSTED_OWNER}"
+
+
 def own_lock(file: str) -> str:
     """Build the command that prints the device and the inode of a lock file, and nothing if it is not one of ours.
 
     Ours is a regular file with one name that belongs to root, the user of the command, or the account that sudo was
     called from. `file` is a word of the host's shell.
     """
-    return f"find {file} -maxdepth 0 -type f -links 1 {TRUSTED_OWNER} -printf %D:%i"
+    return f"find {file} -maxdepth 0 {OWN_LOCK} -printf %D:%i"
 
 
 def signal_processes_command(lock: str, signal: str) -> str:
