@@ -465,6 +465,8 @@ STEPS: list[tuple[Change, str, Mark, str]] = [
             (remote(branch_commit="b" * 40), "push"),
         ]
     ),
+    (combine(request("merged", "none"), merge(MergeState.NOT_MERGED)), "open-pr", TO_DO, f"{URL} is merged"),
+    (combine(request("merged", "none"), merge(MergeState.NOT_MERGED)), "review", BLOCKED, f"{URL} is merged"),
     (combine(merge(MergeState.MERGED), fact("pull_request", None)), "open-pr", DONE, "merged into main"),
     (combine(merge(MergeState.MERGED), fact("pull_request", UNAVAILABLE)), "review", DONE, "merged into main"),
     (combine(request("closed", "none"), merge(MergeState.MERGED)), "open-pr", DONE, "merged into main"),

@@ -305,6 +305,13 @@ def test_merged_pull_request_is_not_changed(release_repository: ReleaseRepositor
     assert plan_pull_request(release_repository.checkout(), "text").summary == f"{URL} (merged): nothing to do"
 
 
+def test_earlier_merged_pull_request_is_followed(release_repository: ReleaseRepository, github: GitHub) -> None:
+    github.add(state="MERGED", head="f" * 40)
+    release_repository.git("branch", BRANCH)
+    apply(release_repository.checkout(), plan_pull_request(release_repository.checkout(), "text"))
+    assert [request.state for request in github.pull_requests] == ["OPEN", "MERGED"]
+
+
 def test_refused_change_has_fitting_advice(release_repository: ReleaseRepository, github: GitHub) -> None:
     checkout = release_repository.checkout()
     change = plan_pull_request(checkout, "text")

@@ -175,7 +175,7 @@ MANUAL_STEPS = {  # CHECKOUT is replaced by the path of the checkout
     "tracker-script": f"edit it in CHECKOUT, or copy the one of this project from {ROOT / 'share/bin'}",
     "docs": "describe the .backup method in CHECKOUT, and how to verify and restore a backup",
     "review": "answer the reviewers, commit, and push again",
-    "merge": "merge it on its page, or with gh pr merge; then ./inv plan says how to update the checkout on the server",
+    "merge": "merge it on its page, or with gh pr merge; then ./inv next shows how to update the checkout on the server",
 }
 
 
@@ -193,7 +193,9 @@ def update_commands(settings: Settings, scripts: Sequence[str]) -> list[str]:
     files = shlex.join(scripts)
     steps = [f"cd {shlex.quote(str(settings.app_dir))} && git fetch origin"]
     if scripts:
-        steps.append(f"git diff --exit-code {base} -- {files} && git add -- {files} && git merge --ff-only {base}")
+        steps.append(
+            f"git --no-pager diff --exit-code {base} -- {files} && git add -- {files} && git merge --ff-only {base}"
+        )
     else:
         steps.append(f"git merge --ff-only {base}")
     return steps
@@ -252,12 +254,16 @@ def _report_no_next_step(settings: Settings, plan: Plan, out: Console) -> None:
     lines = [f"{step.name} {step.mark.value}: {step.details}" for step in remaining]
     unknown = [step.name for step in remaining if step.mark is Mark.UNKNOWN]
     if unknown:
-        by_hand = f", or open the pull request by hand with the output of {ACTIONS['open-pr'].command(plan.host)}"
+        by_hand = {
+            "open-pr": f", or open the pull request by hand with the output of {ACTIONS['open-pr'].command(plan.host)}",
+            "index-test": f", or do the step again: {ACTIONS['index-test'].command(plan.host)}",
+            "index-verify": f", or do the step again: {ACTIONS['index-verify'].command(plan.host)}",
+        }
         raise CouldNotLookError(
             "the next step is unknown",
             host=plan.host,
             output="\n".join([*lines, *plan.notes]),
-            advice=f"fix that and run it again{by_hand if unknown[0] == 'open-pr' else ''}",
+            advice=f"fix that and run it again{by_hand.get(unknown[0], '')}",
         )
     summary = "nothing to do now" if remaining else "nothing to do: the release is complete"
     out.say("\n".join([summary, *lines]))

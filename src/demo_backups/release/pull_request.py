@@ -167,13 +167,16 @@ def _owner_prefix(base: Repository | None, head: Repository | None) -> str:
 
 
 def plan_pull_request(checkout: Checkout, text: str) -> Change:
-    """Plan to open the pull request with a text, or to replace that text in an open one.
+    """Plan to open the pull request of the pushed branch with a text, or to replace that text in an open one.
 
     What others wrote around the text is kept. Raises StepError if it was closed, CouldNotLookError if gh fails.
     """
     request = read_pull_request(checkout)
     block = f"{_START}\n{text.rstrip()}\n{_END}"
-    if request is None:
+    # The head of a pull request follows what is pushed until it is merged. One with another head is an earlier one.
+    branch = find_commit(checkout, f"refs/heads/{checkout.release.branch}")
+    is_earlier = request and request.state is PullRequestState.MERGED and branch and not request.has_branch
+    if request is None or is_earlier:
         return _plan_opening(checkout, f"{block}\n")
     if request.state is PullRequestState.CLOSED:
         raise StepError(

@@ -440,6 +440,8 @@ def evaluate_merge(facts: ReleaseFacts) -> Observation:
 
 def _evaluate_request(facts: ReleaseFacts, evaluate: Callable[[PullRequest], Observation]) -> Observation:
     request = facts.pull_request
+    if isinstance(request, PullRequest) and request.state is PullRequestState.MERGED and not facts.is_merged:
+        return to_do(f"there is no pull request of these commits; {request.url} is merged")
     if isinstance(request, PullRequest) and request.state is not PullRequestState.CLOSED:
         return evaluate(request)
     if facts.is_merged:
