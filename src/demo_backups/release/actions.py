@@ -175,7 +175,7 @@ MANUAL_STEPS = {  # CHECKOUT is replaced by the path of the checkout
     "tracker-script": f"edit it in CHECKOUT, or copy the one of this project from {ROOT / 'share/bin'}",
     "docs": "describe the .backup method in CHECKOUT, and how to verify and restore a backup",
     "review": "answer the reviewers, commit, and push again",
-    "merge": "merge it on its page, or with gh pr merge; then ./inv next shows how to update the checkout on the server",
+    "merge": "merge it on its page, or with gh pr merge; ./inv next then shows how to update the server's checkout",
 }
 
 
