@@ -20,7 +20,8 @@ from demo_backups.project import ROOT, read_project_file
 from demo_backups.release.actions import branch, commit, push
 from demo_backups.release.repository import Checkout
 from demo_backups.settings import ReleaseSettings, Settings, load_settings
-from demo_backups.ui.console import Console, escape_controls, make_console
+from demo_backups.ui.console import Console, make_console
+from demo_backups.units import escape_controls
 
 BRANCH = "85-use-sqlite-backup-command-instead-of-cp-for-database-backups"
 SCRIPTS = INDEX, TRACKER = "share/bin/index-db-backup.sh", "share/bin/tracker-db-backup.sh"

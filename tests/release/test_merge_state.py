@@ -16,10 +16,8 @@ from hypothesis import strategies as st
 
 from demo_backups.errors import CouldNotLookError
 from demo_backups.release.git_state import parse_references, read_remote_state
+from demo_backups.release.merge import Merge, MergeState, is_object
 from demo_backups.release.merge_state import (
-    Merge,
-    MergeState,
-    is_object,
     parse_messages,
     parse_raw,
     parse_tree,

@@ -18,7 +18,7 @@ from demo_backups.records.check import Check, Outcome
 from demo_backups.records.record import Record, VerificationDetails, new_record
 from demo_backups.release.facts import CronState, DatabaseFacts, HostFacts, ReleaseFacts, Unavailable
 from demo_backups.release.git_state import LocalState, RemoteState
-from demo_backups.release.merge_state import Merge, MergeState
+from demo_backups.release.merge import Merge, MergeState
 from demo_backups.release.plan import PHASES, Mark, Plan, make_plan, mark_steps
 from demo_backups.release.pull_request import PullRequest, PullRequestState, Review
 from demo_backups.release.steps import Observation, State, Step

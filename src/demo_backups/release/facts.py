@@ -13,7 +13,7 @@ from ..records.record import Record
 from ..remote.files import File
 from ..settings import ReleaseSettings
 from .git_state import LocalState, RemoteState, normalize_path
-from .merge_state import Merge, MergeState, is_object
+from .merge import Merge, MergeState, is_object
 from .pull_request import PullRequest, PullRequestState
 
 T = TypeVar("T")

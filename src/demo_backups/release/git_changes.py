@@ -10,13 +10,12 @@ from ..errors import CouldNotLookError, StepError
 from .git_state import (
     LocalState,
     find_base,
-    find_commit,
     find_part_commit,
     normalize_path,
     read_local_state,
     read_remote_state,
 )
-from .repository import Change, Checkout
+from .repository import Change, Checkout, find_commit
 
 # --- the branch -----------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ..errors import CouldNotLookError
-from .repository import Checkout, read_remote_url
+from .repository import Checkout, find_commit, read_remote_url
 
 # --- the checkout ---------------------------------------------------------------------------------------------------
 
@@ -79,12 +79,6 @@ def _read_file_commits(checkout: Checkout, commit: str, files: Iterable[str]) ->
 def tracking_name(remote: str, branch: str) -> str:
     """Return the reference of a branch of a remote as it was last fetched."""
     return f"refs/remotes/{remote}/{branch}"
-
-
-def find_commit(checkout: Checkout, name: str | None) -> str | None:
-    """Return the commit that a name refers to, None if there is no such name."""
-    found = checkout.run("git", "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}") if name else None
-    return found.stdout.strip() if found and found.ok else None
 
 
 def find_base(checkout: Checkout) -> str | None:

@@ -1,46 +1,21 @@
-"""Whether a release is in its base branch. Contents decide: not names of branches, and no time of a file."""
+"""Find out whether a release is in its base branch. Contents decide: not names of branches, and no time of a file."""
 
 from __future__ import annotations
 
 import contextlib
-import enum
-import hashlib
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from ..errors import CouldNotLookError
-from .git_state import MISSING, RemoteState, find_commit, hash_work_tree, normalize_path, tracking_name
-from .repository import Checkout
+from .git_state import MISSING, RemoteState, hash_work_tree, normalize_path, tracking_name
+from .merge import Merge, MergeState
+from .repository import Checkout, find_commit
 
 MOST_COMMITS = 300  # of the base branch, the latest that change the files of the release
 _TREE_ENTRY = re.compile(r"^(\d{6}) (\w+) (\w+)\t(.+)$", re.DOTALL)
-
-
-class MergeState(enum.Enum):
-    """Whether the base branch has the contents of the release."""
-
-    MERGED = "merged"
-    NOT_MERGED = "not merged"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True)
-class Merge:
-    """Whether the release is merged; `reason` says why it is unknown.
-
-    `edited_files` have contents in the work tree that neither the base branch nor the branch of the release ever had.
-    `outdated_files` are unchanged in the work tree, but older than in the base branch. `released` has, for each file of
-    a merged release, what git calls its contents in the release and in the base branch since.
-    """
-
-    state: MergeState
-    reason: str = ""
-    edited_files: frozenset[str] = frozenset()
-    outdated_files: frozenset[str] = frozenset()
-    released: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -357,9 +332,3 @@ def _find_released(search: _Search, commit: str) -> dict[str, frozenset[str]]:
         file: frozenset(found) - {MISSING}
         for file, found in zip(search.files, zip(*contents, strict=True), strict=True)
     }
-
-
-def is_object(content: bytes, name: str) -> bool:
-    """Tell whether git calls a content by this name (git-hash-object(1)), in a SHA-1 or SHA-256 repository."""
-    algorithm = "sha1" if len(name) == 40 else "sha256"
-    return hashlib.new(algorithm, b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == name

@@ -11,9 +11,8 @@ from typing import Any
 from urllib.parse import quote
 
 from ..errors import CouldNotLookError, StepError
-from .git_state import find_commit
 from .github import GITHUB, Repository, explain_failure, parse_pull_request_url, parse_repository
-from .repository import Change, Checkout, read_remote_url
+from .repository import Change, Checkout, find_commit, read_remote_url
 
 
 class PullRequestState(enum.Enum):

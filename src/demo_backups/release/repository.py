@@ -164,6 +164,12 @@ def commit_part(settings: Settings, name: str) -> tuple[tuple[str, ...], str]:
     return files, str(getattr(settings.release.commits, name))
 
 
+def find_commit(checkout: Checkout, name: str | None) -> str | None:
+    """Return the commit that a name refers to, None if there is no such name."""
+    found = checkout.run("git", "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}") if name else None
+    return found.stdout.strip() if found and found.ok else None
+
+
 def read_remote_url(checkout: Checkout, remote: str | None = None) -> str | None:
     """Return the URL of a remote (default: release.remote), None if there is none; raises CouldNotLookError."""
     command = ("remote", "get-url", "--", remote or checkout.release.remote)

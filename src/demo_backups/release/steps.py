@@ -11,12 +11,13 @@ from typing import TypeAlias
 
 from ..backup.script import InstalledScript
 from ..records.check import Outcome
-from ..records.record import Record, VerificationRecord
+from ..records.record import Record
 from ..remote.files import File
 from ..settings import LOCAL
 from .facts import CronState, Fact, ReleaseFacts, Unavailable
 from .git_state import LocalState, RemoteState, find_part_commit
 from .pull_request import PullRequest, PullRequestState, Review
+from .verifications import describe_result, format_time, has_passed, is_of_file, is_quick_only, verifications_by_path
 
 
 class State(enum.Enum):
@@ -194,9 +195,9 @@ def evaluate_test(database: str) -> Evaluate:
             details = f"this version of the script ({script.sha256[:12]}) has not been tested"
             return _not_recorded(details) if _is_unchanged_release(facts, database) else to_do(details)
         last = tests[-1]
-        if not _has_passed(last):
-            return to_do(f"the last {last.kind} did not pass ({_format_time(last)})")
-        return done(f"{last.kind} passed ({_format_time(last)})")
+        if not has_passed(last):
+            return to_do(f"the last {last.kind} did not pass ({format_time(last)})")
+        return done(f"{last.kind} passed ({format_time(last)})")
 
     return evaluate
 
@@ -269,7 +270,7 @@ def _evaluate_recorded_run(facts: ReleaseFacts, database: str) -> Observation:
     """Evaluate the run if no backup on the host was made by the script, as far as times show it."""
     record = _find_recorded(facts, database, ("run", "verification"))
     if record and (record.exit_status == 0 or record.kind == "verification"):
-        return done(f"{PurePosixPath(record.backup or '').name} ({_format_time(record)})")
+        return done(f"{PurePosixPath(record.backup or '').name} ({format_time(record)})")
     return _not_recorded(NO_BACKUP) if facts.is_merged and facts.is_deployed(database) else to_do(NO_BACKUP)
 
 
@@ -288,7 +289,7 @@ def evaluate_verification(database: str) -> Evaluate:
         record = find_relied_verification(facts, database)
         if record:
             details = _describe_verification(record)
-            return done(details) if _has_passed(record) else to_do(details)
+            return done(details) if has_passed(record) else to_do(details)
         details = f"{backups[0].path.name} is not verified" if backups else NO_BACKUP
         return _not_recorded(details) if facts.is_merged and facts.is_deployed(database) else to_do(details)
 
@@ -301,16 +302,16 @@ def find_relied_verification(facts: ReleaseFacts, database: str) -> Record | Non
     if isinstance(backups, Unavailable) or isinstance(facts.records, Unavailable):
         return None
     by_cron = facts.is_merged or facts.databases[database].on_host.cron is CronState.ENABLED
-    verifications = _verifications_by_path(facts.records, facts.host, database)
+    verifications = verifications_by_path(facts.records, facts.host, database)
     for file in backups if by_cron else backups[:1]:
-        record = next((each for each in verifications.get(str(file.path), []) if _is_of_file(each, file)), None)
+        record = next((each for each in verifications.get(str(file.path), []) if is_of_file(each, file)), None)
         if record:
             return record
     return _find_recorded(facts, database, ("verification",))
 
 
 def _describe_verification(record: Record) -> str:
-    return f"{PurePosixPath(record.backup or '').name}: {_describe_result(record)} ({_format_time(record)})"
+    return f"{PurePosixPath(record.backup or '').name}: {describe_result(record)} ({format_time(record)})"
 
 
 def _find_recorded(facts: ReleaseFacts, database: str, kinds: Sequence[str]) -> Record | None:
@@ -371,44 +372,6 @@ def _start_time(file: File) -> datetime:
     except ValueError:  # the name has the right form, but there is no such date
         return datetime.min.replace(tzinfo=timezone.utc)
     return started.replace(tzinfo=file.modified.tzinfo)
-
-
-# --- records --------------------------------------------------------------------------------------------------------
-
-
-def _verifications_by_path(records: Sequence[Record], host: str, database: str) -> dict[str | None, list[Record]]:
-    """Group the verifications of a host's backups by the path of the backup, newest first."""
-    groups: dict[str | None, list[Record]] = {}
-    for record in reversed(records):
-        is_verification = (record.kind, record.host, record.database) == ("verification", host, database)
-        if is_verification and not is_quick_only(record):
-            groups.setdefault(record.backup, []).append(record)
-    return groups
-
-
-def _is_of_file(record: Record, file: File) -> bool:
-    """Tell whether the verification of a path is of the file that is there now; old records have no time."""
-    same_time = record.created is None or datetime.fromisoformat(record.created) == file.modified
-    return record.bytes == file.bytes and same_time
-
-
-def _has_passed(record: Record) -> bool:
-    return record.exit_status == 0 and bool(record.checks) and record.outcome is Outcome.PASSED
-
-
-def _describe_result(record: Record) -> str:
-    if _has_passed(record):
-        return "passed"
-    return "not all checks could be made" if record.outcome is Outcome.UNKNOWN else "FAILED"
-
-
-def is_quick_only(record: Record) -> bool:
-    """Tell whether it passed only by quick_check, which does not verify indexes (pragma.html#pragma_quick_check)."""
-    return isinstance(record, VerificationRecord) and record.details.quick and _has_passed(record)
-
-
-def _format_time(record: Record) -> str:
-    return f"{datetime.fromisoformat(record.when).astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC"
 
 
 # --- the pull request -----------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from ...records.check import Outcome
 from ...records.record import Record
 from ...ui.outcome import Tone
 from ..plan import Mark, Phase, Plan
-from ..steps import is_quick_only
+from ..verifications import is_quick_only
 from .charts import Figure, make_figures, parse_time
 
 MOST_RECORDS = 50  # in the list, the latest
@@ -54,9 +54,14 @@ class DatabaseSection:
 
 @dataclass(frozen=True)
 class Page:
-    """What the report shows; the latest records first."""
+    """What the report shows; the latest records first.
+
+    `phases` are those that a pull request can describe, without its own, and `summary` is a sentence on them.
+    """
 
     plan: Plan
+    phases: list[Phase]
+    summary: str
     created: datetime
     verdict: Verdict
     databases: list[DatabaseSection]
@@ -75,6 +80,8 @@ def build_page(plan: Plan, records: Sequence[Record] | None, databases: Iterable
     latest = ordered[::-1][:MOST_RECORDS]
     return Page(
         plan=plan,
+        phases=plan.phases[:-1],
+        summary=_summarize_phases(plan.phases[:-1]),
         created=created,
         verdict=decide_verdict(plan, sections, has_records=bool(ordered) or records is None),
         databases=sections,
@@ -126,22 +133,14 @@ def _find_failed_attempt(records: Sequence[Record]) -> Record | None:
 # --- the pull request -----------------------------------------------------------------------------------------------
 
 
-def release_phases(plan: Plan) -> list[Phase]:
-    """Return the phases that a pull request can describe: those before the pull request itself."""
-    return plan.phases[:-1]
-
-
-def summarize_phases(plan: Plan) -> tuple[str, Tone]:
-    """Sum up the steps of these phases in a sentence; optional steps do not count."""
-    steps = [step for phase in release_phases(plan) for step in phase.steps if not step.optional]
-    remaining = [step for step in steps if step.mark is not Mark.DONE]
+def _summarize_phases(phases: Iterable[Phase]) -> str:
+    """Sum up the steps of the phases before the pull request in a sentence; optional steps do not count."""
+    steps = [step for phase in phases for step in phase.steps if not step.optional]
+    remaining = [f"{step.name} ({step.mark.value})" for step in steps if step.mark is not Mark.DONE]
     if not remaining:
-        return f"All {len(steps)} steps before the pull request are done", Tone.GOOD
-    names = ", ".join(f"{step.name} ({step.mark.value})" for step in remaining)
-    return (
-        f"{len(steps) - len(remaining)} of {len(steps)} steps before the pull request are done; not: {names}",
-        Tone.WARNING,
-    )
+        return f"All {len(steps)} steps before the pull request are done"
+    count = len(steps) - len(remaining)
+    return f"{count} of {len(steps)} steps before the pull request are done; not: {', '.join(remaining)}"
 
 
 # --- the verdict ----------------------------------------------------------------------------------------------------

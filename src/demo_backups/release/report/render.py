@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import SettingsError
-from ...ui.console import escape_controls
 from ...ui.outcome import MARKS, RESULTS, Tone, describe_outcome
-from ...units import format_duration, format_size, format_time
+from ...units import escape_controls, format_duration, format_size, format_time
 from ..plan import Mark
 from .charts import parse_time
-from .page import release_phases, summarize_phases
 from .text import code_block, code_span, escape_markdown, join_lines, mask_users, truncate, without_login
 
 if TYPE_CHECKING:
@@ -72,8 +70,7 @@ def make_environment(autoescape: bool, *folders: Path) -> Environment:
     )
     texts = (code_block, code_span, escape_markdown, join_lines, mask_users, truncate, without_login)
     values = (parse_time, format_duration, format_size, format_time, describe_outcome, describe_verification)
-    phases = (release_phases, summarize_phases)
-    environment.filters |= {function.__name__: function for function in (*texts, *values, *phases)}
+    environment.filters |= {function.__name__: function for function in (*texts, *values)}
     environment.globals |= {"MARKS": MARKS, "RESULTS": RESULTS, "Mark": Mark}
     return environment
 

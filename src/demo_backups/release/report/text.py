@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ...ui.console import escape_controls
+from ...units import escape_controls
 
 MOST_LINES = 200  # of collected output
 MOST_CHARACTERS = 2000  # of one text
