@@ -79,7 +79,7 @@ def test_backup_is_shown_without_record(demo_server: DemoServer, home: Path) -> 
         f"echo x > {shlex.quote(str(backup))}\n"
     )
     demo_server.script.chmod(0o755)
-    done = demo_server.inv("run")
+    done = demo_server.inv("run", "--force-unsafe")
     assert_exit(done, INCOMPLETE, str(evidence), "File exists")
     assert f"created {backup}" in done.stdout
 
