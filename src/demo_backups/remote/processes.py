@@ -46,15 +46,10 @@ def processes_with_open_loop(file: str, do: str) -> str:
     return f"{{ {found}; }} | while read -r fd; do pid=${{fd#/proc/}}; pid=${{pid%%/*}}\n{do}\ndone"
 
 
-def _for_processes_with_open(file: str, do: str) -> str:
-    """Build a command that does something for the `$pid` of each process that has a file open."""
-    pids = processes_with_open_loop(file, "echo $pid")
-    return f"{pids} | sort -u | while read -r pid; do {do}; done"
-
-
 def processes_with_open_command(path: PurePosixPath) -> str:
     """Build the command that prints which processes have a file open."""
-    listing = _for_processes_with_open(quote(path), describe_process())
+    pids = processes_with_open_loop(quote(path), "echo $pid")
+    listing = f"{pids} | sort -u | while read -r pid; do {describe_process()}; done"
     return f"set -e; [ -d /proc/self/fd ]; {listing}; echo {END}"
 
 
