@@ -140,8 +140,8 @@ class HostKeyPolicy(paramiko.MissingHostKeyPolicy):
         if any(key.marker is Marker.AUTHORITY for key in [*self.keys, *self.keys_without_port]):
             kind = _short_name(blob)
             plain = ",".join(algorithm for algorithm, (name, _) in ALGORITHMS.items() if name == kind)
-            command = f"{self._accept('-o', f'HostKeyAlgorithms={plain}')}. Or {USE_OPENSSH}"
-            problem = "is known through a @cert-authority only, and host certificates are not supported"
+            command = self._accept("-o", f"HostKeyAlgorithms={plain}")
+            problem = "is known through a @cert-authority only, and host certificates need ssh_transport: openssh"
         else:
             command = self._accept()
             problem = "is unknown"

@@ -14,7 +14,8 @@ class Refusal(enum.Enum):
     TERMINAL = (
         "must have a tty",
         "sudo requires a terminal there: requiretty is set in sudoers",
-        "add 'Defaults:USER !requiretty' with visudo on the host, log in as root, or set use_sudo to false (INVOKE_USE_SUDO=0)",
+        "add 'Defaults:USER !requiretty' with visudo on the host, log in as root, "
+        "or set use_sudo to false (INVOKE_USE_SUDO=0)",
     )
     PASSWORD = (
         r"incorrect (password|authentication) attempt|(Authentication failed|Sorry), try again",
