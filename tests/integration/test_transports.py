@@ -207,7 +207,7 @@ def test_expired_certificate_leaves_the_key(server: Server, open_by: Opener) -> 
     key = server.machine.key
     authority = server.machine.ssh / "authority"
     server.machine.make_key(authority, known=False)
-    command = ["ssh-keygen", "-q", "-s", authority, "-I", "id", "-n", USER, "-V", "-2d:-1d"]
+    command: list[str | Path] = ["ssh-keygen", "-q", "-s", authority, "-I", "id", "-n", USER, "-V", "-2d:-1d"]
     subprocess.run([*command, key.with_suffix(".pub")], check=True)
     for transport in (FABRIC, OPENSSH):
         assert open_by(transport).run("read", "echo out").stdout == "out\n"
@@ -249,7 +249,7 @@ def test_unsupported_algorithms_are_named(server: Server, open_by: Opener, line:
 def test_open_master_may_be_the_only_way_in(server: Server, open_by: Opener, public_folder: Path) -> None:
     machine = server.machine
     machine.configure(machine.alias("demo", server.sshd, f"ControlPath {public_folder}/%C"))
-    command = ["ssh", "-F", machine.ssh_config, "demo"]
+    command: list[str | Path] = ["ssh", "-F", machine.ssh_config, "demo"]
     subprocess.run([*command, "-f", "-N", "-M"], check=True, capture_output=True)
     try:
         for process in machine.processes("/usr/sbin/sshd -D"):  # the session stays, and nobody else gets in

@@ -7,8 +7,9 @@ import json
 
 import pytest
 
-from demo_backups.ui.console import Console, escape_controls, make_console, print_json
+from demo_backups.ui.console import Console, make_console, print_json
 from demo_backups.ui.outcome import STYLES, Tone
+from demo_backups.units import escape_controls
 
 from ..helpers.consoles import print_to_text
 

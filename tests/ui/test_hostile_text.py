@@ -24,8 +24,9 @@ from demo_backups.records.check import Check, Outcome
 from demo_backups.remote.files import File
 from demo_backups.remote.jobs import CHECK, Job, JobStatus
 from demo_backups.ui import tables
-from demo_backups.ui.console import Console, escape_controls, make_console, print_text, save_svg
+from demo_backups.ui.console import Console, make_console, print_text, save_svg
 from demo_backups.ui.progress import JobProgress
+from demo_backups.units import escape_controls
 
 from ..helpers.records import make_record
 

@@ -8,6 +8,7 @@ its first lines override what would accept an unknown key.
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import shutil
 import subprocess
@@ -76,7 +77,9 @@ class OpenSshRunner:
         """Start a command of the login shell."""
         if self._has_own_master and not self._socket.exists():
             self._open()
-        words = [*self._command("-T", "-o", "BatchMode=yes"), command.encode("utf-8", "surrogateescape")]
+        # As bytes: the name of a file need not be UTF-8.
+        words = [os.fsencode(word) for word in self._command("-T", "-o", "BatchMode=yes")]
+        words.append(command.encode("utf-8", "surrogateescape"))
         # In a session of its own: Ctrl-C is for this process, which decides what to do about the command.
         process = subprocess.Popen(
             words,
