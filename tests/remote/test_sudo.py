@@ -81,5 +81,5 @@ def test_missing_program_is_named(local_host: Host, command: str) -> None:
     for call in (local_host.query, local_host.execute):
         with pytest.raises(Exception, match="no-such-program") as caught:
             call("try", command)
-        assert "install no-such-program on local" in str(caught.value)
+        assert "install no-such-program on the host" in str(caught.value)
     assert "exit status 127" in local_host.run("try", command).output
