@@ -154,7 +154,7 @@ def test_agent_is_not_forwarded(server: Server, open_by: Opener, tmp_path: Path,
     with agent(tmp_path, server.machine.key) as socket:
         serve(server, "AllowAgentForwarding yes", alias=("ForwardAgent yes", f"IdentityAgent {socket}"))
         question = "echo ${SSH_AUTH_SOCK-none}"
-        by_ssh = ["ssh", "-F", server.machine.ssh_config, "-o", "BatchMode=yes", "demo", question]
+        by_ssh = ["ssh", "-F", str(server.machine.ssh_config), "-o", "BatchMode=yes", "demo", question]
         assert subprocess.run(by_ssh, capture_output=True, text=True, check=True).stdout != "none\n"
         assert open_by(transport).run("look for the agent", question).stdout == "none\n"
 
@@ -189,8 +189,8 @@ def test_proxy_command_is_run_by_shell(
 def test_certificate_logs_in(server: Server, open_by: Opener, kind: str, place: str) -> None:
     authority, key = server.machine.ssh / "authority", server.machine.ssh / "certified"
     server.machine.make_key(authority, known=False)
-    subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", key], check=True)
-    subprocess.run(["ssh-keygen", "-q", "-s", authority, "-I", "id", "-n", USER, key.with_suffix(".pub")], check=True)
+    subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", str(key)], check=True)
+    subprocess.run(["ssh-keygen", "-q", "-s", str(authority), "-I", "id", "-n", USER, key.with_suffix(".pub")], check=True)
     certificate = Path(f"{key}-cert.pub")
     lines = []
     if place == "CertificateFile":
