@@ -108,7 +108,7 @@ class GitHub:
             return self.failure
         if method == "PATCH":
             self.changes.append(content)
-            (request,) = (each for each in self.pull_requests if path.endswith(f"/pulls/{each.number}"))
+            (request,) = (pull for pull in self.pull_requests if path.endswith(f"/pulls/{pull.number}"))
             request.body = content["body"]
             return 200, {}
         return 200, {"data": self._answer_query(content["query"], content.get("variables", {}))}
@@ -118,7 +118,7 @@ class GitHub:
             return {"createPullRequest": {"pullRequest": self._create(variables["input"]).as_node()}}
         head = variables.get("headBranch") or variables.get("headRefName")
         states = variables.get("state") or variables.get("states") or ["OPEN", "CLOSED", "MERGED"]
-        nodes = [each.as_node() for each in self.pull_requests if each.branch == head and each.state in states]
+        nodes = [pull.as_node() for pull in self.pull_requests if pull.branch == head and pull.state in states]
         requests = {"nodes": nodes, "totalCount": len(nodes), "pageInfo": {"hasNextPage": False, "endCursor": ""}}
         repository = {
             "id": "R_1",

@@ -287,7 +287,7 @@ def test_released_contents_include_later_ones(pushed: ReleaseRepository) -> None
     pushed.push_from_other_clone(INDEX, "later\n", branch="main")
     pushed.git("switch", "-q", "main")
     released = read(pushed).released[INDEX]
-    assert [any(is_object(each, name) for name in released) for each in (content, b"later\n", b"x")] == [
+    assert [any(is_object(text, name) for name in released) for text in (content, b"later\n", b"x")] == [
         True,
         True,
         False,

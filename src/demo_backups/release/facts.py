@@ -94,7 +94,7 @@ class ReleaseFacts:
 
     @property
     def merge_doubt(self) -> str:
-        """Why it cannot be told whether the release is merged; empty if it can.
+        """Why it is unknown whether the release is merged; empty if it is known.
 
         GitHub's answer that there is no pull request, or an open one, settles it.
         """

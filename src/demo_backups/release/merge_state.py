@@ -326,7 +326,7 @@ def parse_raw(output: str) -> list[tuple[str, str]]:
 
 def _find_released(search: _Search, commit: str) -> dict[str, frozenset[str]]:
     """Return the contents of each file on the branch, in the commit of the merge, and in the base branch."""
-    commits = [each for each in (search.base, commit, search.head) if each]
+    commits = [name for name in (search.base, commit, search.head) if name]
     contents = _contents(search.checkout, commits, search.files)
     return {
         file: frozenset(found) - {MISSING}

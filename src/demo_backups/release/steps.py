@@ -304,10 +304,14 @@ def find_relied_verification(facts: ReleaseFacts, database: str) -> Record | Non
     by_cron = facts.is_merged or facts.databases[database].on_host.cron is CronState.ENABLED
     verifications = verifications_by_path(facts.records, facts.host, database)
     for file in backups if by_cron else backups[:1]:
-        record = next((each for each in verifications.get(str(file.path), []) if is_of_file(each, file)), None)
+        record = _find_of_file(verifications.get(str(file.path), []), file)
         if record:
             return record
     return _find_recorded(facts, database, ("verification",))
+
+
+def _find_of_file(records: Sequence[Record], file: File) -> Record | None:
+    return next((record for record in records if is_of_file(record, file)), None)
 
 
 def _describe_verification(record: Record) -> str:
