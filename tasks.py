@@ -256,20 +256,25 @@ def enable_index_backup(c: Context, host: str | None = None, dry_run: bool = Fal
     enable(c, host, "index", dry_run, force_unsafe)
 
 
-@task(help=HOST | DATABASE | DRY_RUN)
-def disable(c: Context, host: str | None = None, database: str = "index", dry_run: bool = False) -> None:
+DISABLE = {"yes": "also remove lines that no task added, without a question"}
+
+
+@task(help=HOST | DATABASE | DRY_RUN | DISABLE)
+def disable(
+    c: Context, host: str | None = None, database: str = "index", dry_run: bool = False, yes: bool = False
+) -> None:
     """Remove the backup from the server's crontab.
 
-    The other lines do not change.
+    It asks before it removes a line that no task added. The exit code is 0 only if no line runs the script any more.
     """
     with session(c, "disable", host, database, dry_run, record="disable") as work:
-        workflows.disable(work)
+        workflows.disable(work, yes)
 
 
-@task(help=HOST | DRY_RUN)
-def disable_index_backup(c: Context, host: str | None = None, dry_run: bool = False) -> None:
+@task(help=HOST | DRY_RUN | DISABLE)
+def disable_index_backup(c: Context, host: str | None = None, dry_run: bool = False, yes: bool = False) -> None:
     """Remove the index backup from the crontab."""
-    disable(c, host, "index", dry_run)
+    disable(c, host, "index", dry_run, yes)
 
 
 @task(help=HOST | DATABASE | DRY_RUN | {"undo": "switch back to rollback mode; the service must be stopped"})

@@ -319,7 +319,7 @@ def test_server_without_cron(demo_server: DemoServer) -> None:
 def test_line_of_another_job_is_reported(demo_server: DemoServer, crontab: Path) -> None:
     line = f"30 2 * * * nice {demo_server.script} >/dev/null 2>&1"
     crontab.write_text(f"{OLD_CRONTAB}\n{line}\n")
-    assert_exit(demo_server.inv("enable-index-backup"), FAILED, f"  | {line}")
+    assert_exit(demo_server.inv("enable-index-backup"), FAILED, "  | the crontab of ", f": {line}")
     assert crontab.read_text() == f"{OLD_CRONTAB}\n{line}\n"
 
 
@@ -327,7 +327,7 @@ def test_changed_line_is_not_removed(demo_server: DemoServer, crontab: Path) -> 
     assert_success(demo_server.inv("enable-index-backup"))
     changed = crontab.read_text().replace("0  * * * *", "30 * * * *")
     crontab.write_text(changed)
-    assert_exit(demo_server.inv("disable-index-backup"), FAILED, "  | 30 * * * *")
+    assert_exit(demo_server.inv("disable-index-backup"), FAILED, ": 30 * * * *", "--yes")
     assert crontab.read_text() == changed
 
 

@@ -110,7 +110,11 @@ class JobNotStartedError(StepError):
 
 
 class CrontabConflictError(StepError):
-    """A line of the crontab, added or edited by somebody else, prevents the change."""
+    """A line of a crontab, added or edited by somebody else, prevents the change."""
+
+
+class CrontabChangedError(StepError):
+    """The crontab has changed since it was read."""
 
 
 # --- tasks that are done, but not completely ------------------------------------------------------------------------
@@ -133,6 +137,10 @@ class SourceUnavailableError(CouldNotLookError):
 
 class UncheckedScriptError(CouldNotLookError):
     """A backup script cannot be read well enough to tell whether it is safe."""
+
+
+class UnclearCrontabError(CouldNotLookError):
+    """A line of a crontab may run a backup script: what it runs cannot be decided."""
 
 
 class HiddenBackupError(CouldNotLookError):

@@ -9,19 +9,9 @@ from datetime import datetime, timezone
 from pathlib import PurePosixPath
 
 from .backup import catalog
-from .backup.crontab import (
-    PUBLISHED,
-    add_job,
-    backup_command,
-    check_log_writable,
-    count_daily_runs,
-    diff_crontabs,
-    install_command,
-    install_crontab,
-    make_job,
-    read_crontab,
-    remove_job,
-)
+from .backup.crontab import PUBLISHED, backup_command, count_daily_runs, make_job
+from .backup.crontab_change import disable_job, enable_job
+from .backup.crontab_install import check_executable, retry_if_changed
 from .backup.deploy import (
     Deployment,
     check_deployment,
@@ -421,10 +411,11 @@ def list_backups(work: Session) -> list[File]:
 
 
 def enable(work: Session, force_unsafe: bool = False) -> None:
-    """Add the database's job to the crontab of the host; if it is already active, say so and change nothing.
+    """Add the database's job to the crontab of the host; if a line does the same already, say so and change nothing.
 
-    Raises StepError for a database that the published crontab has no line for, and unless the script is deployed;
-    UnsafeScriptError or UncheckedScriptError unless `force_unsafe` is set.
+    Raises StepError for a database that the published crontab has no line for, and unless the script is deployed and
+    can be executed; CrontabConflictError if another line runs the script otherwise than published; UnsafeScriptError
+    or UncheckedScriptError unless `force_unsafe` is set.
     """
     script = read_script(work.database.local_script)
     _check_local_script(work, script, force_unsafe)
@@ -437,36 +428,22 @@ def enable(work: Session, force_unsafe: bool = False) -> None:
             advice=f"deploy it first: {work.task('deploy')}",
         )
     require_safe_paths(work.host, work.database, script=True, for_script=True)
-    old = read_crontab(work.host)
-    new = add_job(old or "", job)
-    if new == old:
-        work.out.say(f"already enabled: nothing to do\n  {job.line}")
-        return
-    check_log_writable(work.host, job.log)
-    _replace_crontab(work, old, new)
-    if not work.dry_run:
-        work.out.say(f"enabled; the crontab has the line\n  {job.line}")
+    check_executable(work.host, deployment.target, deployment.script)
+    retry_if_changed(lambda: enable_job(work, job, deployment.script))
 
 
-def disable(work: Session) -> None:
-    """Remove the database's job from the crontab of the host; the rest of it does not change."""
-    job = make_job(work.settings, work.database, read_script(work.database.local_script))
-    old = read_crontab(work.host)
-    new = remove_job(old or "", job)
-    if new == (old or ""):
-        work.out.say("not in the crontab: nothing to do")
-        return
-    _replace_crontab(work, old, new or None)
-    if not work.dry_run:
-        work.out.say("disabled; the rest of the crontab is unchanged")
+def disable(work: Session, yes: bool = False) -> None:
+    """Remove the lines that run the database's script from the crontab of the host; the rest of it does not change.
 
-
-def _replace_crontab(work: Session, old: str | None, new: str | None) -> None:
-    if work.dry_run:
-        work.out.say(diff_crontabs(old, new))
-        work.show(install_command(old, new))
-    else:
-        install_crontab(work.host, old, new)
+    A line that no task added is removed after a question, or with `yes`. Raises CrontabConflictError if a line remains
+    active, in this crontab or another, and UnclearCrontabError if one may.
+    """
+    try:
+        script = read_script(work.database.local_script)
+        job = make_job(work.settings, work.database, script)
+    except StepError:  # a job can be removed without them
+        script, job = Script(work.database.local_script, b""), None
+    retry_if_changed(lambda: disable_job(work, job, script, yes))
 
 
 def enable_wal(work: Session, undo: bool = False) -> None:

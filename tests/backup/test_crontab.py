@@ -1,97 +1,32 @@
-"""The text of a crontab: lines are split, and the job is added and removed, byte for byte."""
+"""The job of a database: its line, and how it is added to a crontab and removed, byte for byte."""
 
 from __future__ import annotations
 
 import subprocess
-from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from demo_backups.backup.cron_syntax import parse_crontab, split_line, unescape_command
 from demo_backups.backup.crontab import (
     PUBLISHED,
     add_job,
+    count_daily_runs,
     diff_crontabs,
-    escape_command,
-    find_schedule,
-    has_job,
+    end_last_line,
+    find_entry,
+    find_line_end_problems,
     make_job,
-    remove_job,
-    split_line,
-    unescape_command,
+    remove_lines,
 )
 from demo_backups.backup.script import read_script
-from demo_backups.errors import CrontabConflictError, NoScheduleError
+from demo_backups.errors import NoScheduleError
 from demo_backups.settings import Settings, validate_settings
 
 from ..helpers.constants import ODD_NAMES, SCRIPT
-from ..helpers.crontab_texts import JOB, PUBLISHED_LINE, SCHEDULE, SCRIPT_PATH, make_crontabs
-
-# --- lines ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("line", "schedule", "command"),
-    [
-        (PUBLISHED_LINE, SCHEDULE, f"{SCRIPT_PATH} >> /var/log/cron.log 2>&1"),
-        ("*/5 1-3,7 * jan sun x --y  z ", "*/5 1-3,7 * jan sun ", "x --y  z "),
-        ("  \t0\t*\t*\t*\t*\tx", "  \t0\t*\t*\t*\t*\t", "x"),
-        ("@hourly x", "@hourly ", "x"),
-        ("\t@reboot\tx y", "\t@reboot\t", "x y"),
-        ("0 * * * * A=1 x", "0 * * * * ", "A=1 x"),
-        ("0 * * * * x\r", "0 * * * * ", "x\r"),
-    ],
-)
-def test_active_line_is_split(line: str, schedule: str, command: str) -> None:
-    assert split_line(line) == (schedule, command)
-    assert schedule + command == line
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "",
-        "   ",
-        "# a comment",
-        f"#{PUBLISHED_LINE}",
-        f"  # {PUBLISHED_LINE}",
-        "PATH=/bin",
-        "MAILTO = root",
-        "A=0 * * * * x",
-        "0 * * * *",
-        "0 * * * x",
-        "@hourly",
-        "@hourly ",
-        'X="0 * * * * y"',
-    ],
-)
-def test_other_line_is_not_split(line: str) -> None:
-    assert split_line(line) is None
-
-
-def read_as_cron(command: str) -> str:
-    r"""Return what cron passes to the shell: measured with Debian's (3.0pl1), where `\%` is `%`, and `\\` is `\`."""
-    text = ""
-    rest = command
-    while rest and not rest.startswith("%"):
-        length = 2 if rest.startswith(("\\%", "\\\\")) else 1
-        text += rest[length - 1]
-        rest = rest[length:]
-    return text
-
-
-@pytest.mark.parametrize("command", ["x", "date +%F", "%", r"a\b", r"a\\b", r"\%", r"100\\%\\", *ODD_NAMES.values()])
-def test_cron_reads_escaped_command(command: str) -> None:
-    assert read_as_cron(escape_command(command)) == command
-    assert unescape_command(escape_command(command)) == command
-
-
-@pytest.mark.parametrize(
-    ("text", "command"), [(r"a\b", r"a\b"), (r"a\\b", r"a\b"), (r"a\\\%b", r"a\%b"), (r"a\\\\\%b", r"a\\%b")]
-)
-def test_unescaping_is_that_of_cron(text: str, command: str) -> None:
-    assert unescape_command(text) == read_as_cron(text) == command
-
+from ..helpers.crontab_texts import JOB, PIECES, PUBLISHED_LINE, SCHEDULE, SCRIPT_PATH, make_crontabs
 
 # --- the job --------------------------------------------------------------------------------------------------------
 
@@ -152,13 +87,16 @@ def test_odd_paths_reach_script_unchanged(project_settings: Settings, tmp_path: 
     assert (folder / "log").read_text() == f"{settings.database('index').source}\n{settings.backup_dir}\n"
 
 
-def test_schedule_is_the_published_one(project_settings: Settings) -> None:
-    assert find_schedule(project_settings.database("index"), PUBLISHED.read_text()) == SCHEDULE
+# --- the published crontab ------------------------------------------------------------------------------------------
 
 
-def test_database_without_line_has_no_schedule(project_settings: Settings) -> None:
+def test_times_are_the_published_ones(project_settings: Settings) -> None:
+    assert find_entry(project_settings.database("index"), PUBLISHED.read_text()).times == SCHEDULE
+
+
+def test_database_without_line_is_refused(project_settings: Settings) -> None:
     with pytest.raises(NoScheduleError, match="tracker"):
-        find_schedule(project_settings.database("tracker"), PUBLISHED.read_text())
+        find_entry(project_settings.database("tracker"), PUBLISHED.read_text())
 
 
 @pytest.mark.parametrize(
@@ -171,20 +109,32 @@ def test_database_without_line_has_no_schedule(project_settings: Settings) -> No
         "",
     ],
 )
-def test_line_of_other_program_is_no_schedule(project_settings: Settings, line: str) -> None:
+def test_line_of_other_program_is_not_used(project_settings: Settings, line: str) -> None:
     with pytest.raises(NoScheduleError):
-        find_schedule(project_settings.database("index"), f"{line}\n")
+        find_entry(project_settings.database("index"), f"{line}\n")
+
+
+@pytest.mark.parametrize(
+    ("times", "count"),
+    [("0  * * * *", 24), ("@hourly", 24), ("*/20 */2 * * *", 36), ("@reboot", 1), ("0~9 * * * *", 1)],
+)
+@pytest.mark.parametrize("prefix", ["", "BACKUP_DIR=/x ", "nice "])
+def test_published_runs_are_counted(project_settings: Settings, times: str, count: int, prefix: str) -> None:
+    text = f"# jobs\nMAILTO=x\n{times} {prefix}{SCRIPT_PATH} >> /var/log/cron.log\n"
+    assert count_daily_runs(project_settings.database("index"), text) == count
 
 
 # --- adding and removing --------------------------------------------------------------------------------------------
 
 
+def own_lines(text: str) -> list[int]:
+    """Return the numbers of the lines of the job."""
+    return [entry.number for entry in parse_crontab(text) if JOB.is_line(entry.text)]
+
+
 def test_added_job_is_at_the_top() -> None:
     for text in make_crontabs():
-        enabled = add_job(text, JOB)
-        assert enabled == JOB.block + text
-        assert has_job(enabled, JOB)
-        assert not has_job(text, JOB)
+        assert add_job(text, JOB) == JOB.block + end_last_line(text)
 
 
 def test_adding_is_idempotent() -> None:
@@ -195,29 +145,44 @@ def test_adding_is_idempotent() -> None:
 
 def test_removing_restores_text() -> None:
     for text in make_crontabs():
-        assert remove_job(add_job(text, JOB), JOB) == text
-        assert remove_job(text, JOB) == text
+        enabled = add_job(text, JOB)
+        assert own_lines(enabled) == [2]
+        assert remove_lines(enabled, [2], JOB.marker) == end_last_line(text)
+        assert remove_lines(text, [], JOB.marker) == text
 
 
-def test_moved_job_is_removed() -> None:
-    for number, text in enumerate(make_crontabs()):
-        lines = text.split("\n")
-        position = number % len(lines)
-        before = "".join(f"{line}\n" for line in lines[:position])
-        after = "\n".join(lines[position:])
-        assert remove_job(before + JOB.block + after, JOB) == before + after
+@settings(derandomize=True, database=None, deadline=None, max_examples=200)
+@given(
+    pieces=st.lists(st.sampled_from([*PIECES, JOB.block, f"{PUBLISHED_LINE}\n"])),
+    end=st.sampled_from(["", "# x", "\r"]),
+)
+def test_job_is_removed_wherever_it_is(pieces: list[str], end: str) -> None:
+    text = "".join(pieces) + end
+    rest = "".join(piece for piece in pieces if piece not in (JOB.block, f"{PUBLISHED_LINE}\n")) + end
+    removed = remove_lines(text, own_lines(text), JOB.marker)
+    assert own_lines(removed) == []
+    if own_lines(text):
+        assert removed == end_last_line(rest)
+    else:
+        assert removed == text
 
 
-def test_job_of_earlier_version_is_removed() -> None:
+def test_comment_of_earlier_version_is_removed() -> None:
     earlier = f"# demo-backups: index database (inv enable-index-backup)\n{PUBLISHED_LINE}\n"
     assert add_job(earlier, JOB) == earlier
-    assert remove_job(f"A=1\n{earlier}B=2", JOB) == "A=1\nB=2"
+    assert remove_lines(f"A=1\n{earlier}B=2", [3], JOB.marker) == "A=1\nB=2\n"
+
+
+def test_comment_of_other_line_is_kept() -> None:
+    text = f"{JOB.comment}\n\n{PUBLISHED_LINE}\n# mine\n5 * * * * x\n"
+    assert remove_lines(text, [3], JOB.marker) == f"{JOB.comment}\n\n# mine\n5 * * * * x\n"
+    assert remove_lines(text, [5], JOB.marker) == f"{JOB.comment}\n\n{PUBLISHED_LINE}\n# mine\n"
 
 
 @pytest.mark.parametrize("blanks", [("", ""), ("  ", ""), ("\t", " \t")])
-def test_line_without_comment_is_active(blanks: tuple[str, str]) -> None:
+def test_line_without_comment_is_the_job(blanks: tuple[str, str]) -> None:
     text = f"A=1\n{PUBLISHED_LINE.join(blanks)}\n# end"
-    assert has_job(text, JOB)
+    assert own_lines(text) == [2]
     assert add_job(text, JOB) == text
 
 
@@ -226,69 +191,32 @@ def test_line_without_comment_is_active(blanks: tuple[str, str]) -> None:
     [f"#{PUBLISHED_LINE}", f"# {PUBLISHED_LINE}", f"{PUBLISHED_LINE}\r", f"{PUBLISHED_LINE} || x", PUBLISHED_LINE[1:]],
     ids=["commented out", "commented out with a blank", "Windows line ending", "longer", "shorter"],
 )
-def test_different_line_is_not_active(line: str) -> None:
-    assert not has_job(f"{line}\n", JOB)
-
-
-def test_job_is_added_above_commented_one() -> None:
-    text = f"{JOB.comment}\n#{PUBLISHED_LINE}\n"
-    enabled = add_job(text, JOB)
-    assert enabled == JOB.block + text
-    assert remove_job(enabled, JOB) == text
+def test_different_line_is_not_the_job(line: str) -> None:
+    assert not JOB.is_line(line)
 
 
 @pytest.mark.parametrize(
-    "line",
-    [
-        f"30 * * * * {SCRIPT_PATH}",
-        f"@hourly {SCRIPT_PATH} >> /var/log/cron.log 2>&1",
-        f"0 * * * * cd / && BACKUP_DIR=/x {SCRIPT_PATH}",
-        f"{PUBLISHED_LINE}\r",
-        f"0 * * * * flock /tmp/x {SCRIPT_PATH}",
-    ],
+    ("text", "count"), [("", 0), ("A=1\n", 0), ("A=1", 1), ("A=1\r\n", 1), ("A=1\r\nB=1\r", 2), ("A='\r'\n", 0)]
 )
-def test_second_line_for_script_is_refused(line: str) -> None:
-    with pytest.raises(CrontabConflictError, match="crontab") as caught:
-        add_job(f"A=1\n{line}\n", JOB)
-    assert caught.value.output == line.strip()
+def test_line_end_problems_are_found(text: str, count: int) -> None:
+    assert len(find_line_end_problems(text)) == count
 
 
-def test_escaped_path_in_other_line_is_found() -> None:
-    odd = replace(JOB, command="'/100% sure.sh'", script=PurePosixPath("/100% sure.sh"))
-    with pytest.raises(CrontabConflictError):
-        add_job("5 * * * * '/100\\% sure.sh'\n", odd)
-    assert remove_job(add_job("A=1\n", odd), odd) == "A=1\n"
+# --- differences ----------------------------------------------------------------------------------------------------
 
 
-EDITED = {
-    "at another time": JOB.block.replace("0  *", "30  *"),
-    "commented out": JOB.block.replace("0  *", "#0  *"),
-    "only the comment": f"{JOB.comment}\n",
-    "line in between": f"{JOB.comment}\n\n{PUBLISHED_LINE}\n",
-    "comment of the comment": f"#{JOB.block}",
-    "indented": f" {JOB.block}",
-    "cut off": JOB.block.rstrip("\n"),
-    "Windows line endings": JOB.block.replace("\n", "\r\n"),
-    "without comment": f"{PUBLISHED_LINE}\n",
-    "with a second line": f"{JOB.block}{PUBLISHED_LINE}\n",
-    "twice": JOB.block * 2,
-}
-
-
-@pytest.mark.parametrize("text", EDITED.values(), ids=EDITED)
-def test_edited_job_is_not_removed(text: str) -> None:
-    with pytest.raises(CrontabConflictError) as caught:
-        remove_job(f"5 * * * * before\n{text}", JOB)
-    assert "crontab -e" in caught.value.advice
-    assert SCRIPT_PATH in caught.value.output or JOB.comment in caught.value.output
-
-
-def test_diff_has_added_and_removed_lines() -> None:
+def test_diff_has_changed_lines_only() -> None:
     assert diff_crontabs("A=1\n", JOB.block + "A=1\n").splitlines()[2:] == [
-        "@@ -1 +1,3 @@",
+        "@@ -0,0 +1,2 @@",
         f"+{JOB.comment}",
         f"+{JOB.line}",
-        " A=1",
     ]
     assert diff_crontabs(None, JOB.block).count("\n+") == 3  # the heading has one too
-    assert diff_crontabs("A=1\n", None).endswith("\n-A=1")
+    assert diff_crontabs("5 * * * * x\n", None).endswith("\n-5 * * * * x")
+
+
+def test_diff_masks_secrets() -> None:
+    line = f"5 * * * * PGPASSWORD=s3cr3t {SCRIPT_PATH}\n"
+    diff = diff_crontabs(f"TOKEN=s3cr3t\n{line}", "")
+    assert SCRIPT_PATH in diff
+    assert "s3cr3t" not in diff

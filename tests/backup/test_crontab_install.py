@@ -8,14 +8,9 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from demo_backups.backup.crontab import (
-    add_job,
-    check_log_writable,
-    install_command,
-    install_crontab,
-    read_crontab,
-    remove_job,
-)
+from demo_backups.backup.cron_tables import read_crontab
+from demo_backups.backup.crontab import add_job, end_last_line, remove_lines
+from demo_backups.backup.crontab_install import check_log_writable, install_command, install_crontab
 from demo_backups.errors import CouldNotLookError, StepError
 from demo_backups.remote.files import send
 from demo_backups.remote.host import Host
@@ -44,8 +39,8 @@ def test_crontab_is_replaced_and_restored(local_host: Host, crontab: FakeCrontab
     assert crontab.get() == new
     assert crontab.previous.read_bytes() == (old or "").encode("utf-8", "surrogateescape")
 
-    install_crontab(local_host, new, remove_job(new, JOB) or None)
-    assert crontab.get() == (old or None)
+    install_crontab(local_host, new, remove_lines(new, [2], JOB.marker) or None)
+    assert crontab.get() == (end_last_line(old or "") or None)
     assert crontab.previous.read_bytes() == new.encode("utf-8", "surrogateescape")
     assert list(crontab.state.iterdir()) == [crontab.previous]
 

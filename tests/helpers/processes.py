@@ -107,3 +107,13 @@ def run_as_user(uid: int, function: Callable[[], str]) -> str:
         text = answer.read()
     os.waitpid(child, 0)
     return text
+
+
+@contextlib.contextmanager
+def file_mode_mask(mask: int) -> Iterator[None]:
+    """Set the umask of this process."""
+    previous = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(previous)

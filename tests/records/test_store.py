@@ -34,8 +34,8 @@ from demo_backups.records.record import KINDS, Record, RunDetails, VerificationD
 from demo_backups.records.store import filter_records, read_records, record_outcome, records_dir, write_record
 from demo_backups.settings import Settings
 
-from ..helpers.constants import root_only
-from ..helpers.processes import run_as_user
+from ..helpers.constants import NOBODY, root_only
+from ..helpers.processes import file_mode_mask, run_as_user
 from ..helpers.records import make_full_record, make_record, read_only_record
 
 
@@ -166,6 +166,35 @@ def test_written_record_is_read_back(record: Record) -> None:
         records, invalid = read_records(folder)
         assert invalid == []
         assert [read.as_json() for read in records] == [record.as_json()]
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+def test_record_is_private(tmp_path: Path, mask: int) -> None:
+    folder = tmp_path / "a/evidence"
+    with file_mode_mask(mask):
+        path = write_record(folder, make_record())
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_record_in_open_directory_is_private(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    with file_mode_mask(0):
+        path = write_record(tmp_path, make_record())
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
+
+
+@root_only
+def test_record_of_other_user_is_invalid(tmp_path: Path) -> None:
+    own, other = (write_record(tmp_path, make_record(when=f"2024-11-2{day}T20:00:00+00:00")) for day in (1, 2))
+    os.chown(other, NOBODY, NOBODY)
+    records, invalid = read_records(tmp_path)
+    assert [record.when for record in records] == ["2024-11-21T20:00:00+00:00"]
+    assert [record.path for record in invalid] == [other]
+    os.chown(tmp_path, NOBODY, NOBODY)  # who can replace every file in it
+    assert len(read_records(tmp_path)[0]) == 2
+    assert own.exists()
 
 
 def test_failed_rename_leaves_no_file(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from demo_backups.project import ROOT
 from demo_backups.records.store import write_record
 from demo_backups.release.report.files import save_report
 
+from ..helpers.processes import file_mode_mask
 from ..helpers.report_samples import verification
 from ..helpers.tasks import INV, InvRunner
 
@@ -26,7 +27,15 @@ def test_saved_report_replaces_previous_one(tmp_path: Path) -> None:
         save_report(text, place)
         assert place.read_text(encoding="utf-8") == text
     assert list(place.parent.iterdir()) == [place]
-    assert place.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
+def test_report_is_private(tmp_path: Path, mask: int) -> None:
+    place = tmp_path / "reports/index.html"
+    with file_mode_mask(mask):
+        save_report("text", place)
+    assert place.stat().st_mode & 0o777 == 0o600
+    assert place.parent.stat().st_mode & 0o777 == 0o700
 
 
 def test_failed_write_keeps_previous_report(tmp_path: Path) -> None:

@@ -1,25 +1,22 @@
-"""The crontab: its lines, the job of a database, and how a host's crontab is read and replaced."""
+"""The job of a database in a crontab: how the text of a crontab is changed to have it or not."""
 
 from __future__ import annotations
 
 import difflib
-import hashlib
-import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from ..errors import CouldNotLookError, CrontabConflictError, NoScheduleError, StepError
+from ..errors import NoScheduleError
 from ..project import ROOT
-from ..remote.files import check_sha256, send
-from ..remote.host import Host
-from ..remote.shell import HOME, STATE_DIR, quote
+from ..remote.shell import quote
 from ..settings import Database, Settings
+from .cron_command import find_programs
+from .cron_syntax import Entry, Schedule, default_environment, escape_command, parse_crontab, parse_schedule
+from .masking import mask_line
 from .script import Script
 
 PUBLISHED = ROOT / "share/container/default/config/crontab.conf"
-
-
-# --- the text -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -27,15 +24,20 @@ class CrontabJob:
     """A database's job: when it runs, its command, and the log for its output."""
 
     database: str
-    schedule: str  # as published, with its blanks
+    times: str  # as published, with its blanks
     command: str
     log: PurePosixPath
     script: PurePosixPath
 
     @property
+    def schedule(self) -> Schedule | None:
+        """The times at which it runs; None if they are not certain, as for @reboot."""
+        return parse_schedule(self.times)
+
+    @property
     def marker(self) -> str:
-        """The start of the comment above the job, which marks it as ours."""
-        return f"# demo-backups: {self.database} database"
+        """The start of the comment above the job, which marks it as ours; earlier versions wrote another end."""
+        return job_marker(self.database)
 
     @property
     def comment(self) -> str:
@@ -45,45 +47,32 @@ class CrontabJob:
     @property
     def line(self) -> str:
         """The line of the crontab."""
-        return f"{self.schedule}{escape_command(f'{self.command} >> {quote(self.log)} 2>&1')}"
+        return f"{self.times}{escape_command(f'{self.command} >> {quote(self.log)} 2>&1')}"
 
     @property
     def block(self) -> str:
         """The lines that enabling adds."""
         return f"{self.comment}\n{self.line}\n"
 
-    @property
-    def block_pattern(self) -> re.Pattern[str]:
-        """What the lines look like in a crontab: earlier versions named another task in the comment."""
-        return re.compile(rf"^{re.escape(self.marker)} \(inv [^\n]*\)\n{re.escape(self.line)}\n", re.MULTILINE)
+    def is_line(self, line: str) -> bool:
+        """Tell whether a line of a crontab is that of the job, apart from blanks around it."""
+        return line.strip(" \t") == self.line
 
 
-def escape_command(command: str) -> str:
-    r"""Escape a command for a crontab, where `%` is a line end unless it is `\%` (crontab(5)), and `\\` is `\`."""
-    return re.sub(r"[\\%]", r"\\\g<0>", command)
+def job_marker(database: str) -> str:
+    """Return the start of the comment above a database's job."""
+    return f"# demo-backups: {database} database"
 
 
-def unescape_command(command: str) -> str:
-    r"""Undo `escape_command`, as cron does."""
-    return re.sub(r"\\([\\%])", r"\1", command)
+# --- the published crontab ------------------------------------------------------------------------------------------
 
 
-def split_line(line: str) -> tuple[str, str] | None:
-    """Split an active line into schedule, blanks included, and command; None for comments, settings and empty lines."""
-    match = re.match(r"([ \t]*(?:@[a-z]+[ \t]+|(?:[0-9*][^ \t=]*[ \t]+)(?:[^ \t]+[ \t]+){4}))(\S.*)$", line)
-    return (match[1], match[2]) if match else None
-
-
-def find_schedule(database: Database, text: str) -> str:
-    """Find when a crontab such as the published one runs a database's script; raises NoScheduleError."""
-    for line in text.splitlines():
-        parts = split_line(line)
-        if parts is None:
-            continue
-        schedule, command = parts
-        program = PurePosixPath(command.split()[0])
-        if program.name == database.script.name:
-            return schedule
+def find_entry(database: Database, text: str) -> Entry:
+    """Find the line of a crontab such as the published one that runs a database's script; raises NoScheduleError."""
+    for entry in parse_crontab(text):
+        programs = find_programs(entry.command, default_environment("/", ""), str(database.script))
+        if any(PurePosixPath(path).name == database.script.name for path in programs.run):
+            return entry
     raise NoScheduleError(
         f"{PUBLISHED.name} has no line for the {database.name} database: it is backed up by hand",
         advice=f"to have cron back it up, add a line that runs {database.script.name} to {PUBLISHED}",
@@ -91,14 +80,12 @@ def find_schedule(database: Database, text: str) -> str:
 
 
 def count_daily_runs(database: Database, text: str) -> int:
-    """Count how often a day a crontab such as the published one runs a database's script; 1 if it does not."""
+    """Count how often a day a crontab such as the published one runs a database's script; 1 if that is not known."""
     try:
-        minute, hour, *_ = find_schedule(database, text).split()
+        schedule = find_entry(database, text).schedule
     except NoScheduleError:
         return 1
-    per_hour = 60 if minute == "*" else minute.count(",") + 1
-    hours = 24 if hour == "*" else hour.count(",") + 1
-    return per_hour * hours
+    return schedule.runs_per_day if schedule else 1
 
 
 def backup_command(database: Database, script: Script) -> str:
@@ -109,135 +96,57 @@ def backup_command(database: Database, script: Script) -> str:
 
 
 def make_job(settings: Settings, database: Database, script: Script) -> CrontabJob:
-    """Make a database's job, scheduled as published; raises NoScheduleError."""
-    schedule = find_schedule(database, PUBLISHED.read_text())
-    return CrontabJob(database.name, schedule, backup_command(database, script), settings.cron_log, database.script)
+    """Make a database's job, at the published times; raises NoScheduleError."""
+    times = find_entry(database, PUBLISHED.read_text()).times
+    return CrontabJob(database.name, times, backup_command(database, script), settings.cron_log, database.script)
 
 
-def has_job(text: str, job: CrontabJob) -> bool:
-    """Tell whether a crontab has the job's line, active."""
-    return job.line in [line.strip(" \t") for line in text.split("\n")]
+# --- changes --------------------------------------------------------------------------------------------------------
 
 
 def add_job(text: str, job: CrontabJob) -> str:
     """Add the job at the top, where no PATH or SHELL setting of the crontab applies to it.
 
-    Returns `text` unchanged where it has the active line already. Raises CrontabConflictError where another line runs
-    the script.
+    Returns `text` unchanged if it has the line already. Otherwise the last line gets the line end that crontab(1)
+    requires.
     """
-    if has_job(text, job):
+    if any(map(job.is_line, text.split("\n"))):
         return text
-    for line in text.split("\n"):
-        parts = split_line(line)
-        if parts and quote(job.script) in unescape_command(parts[1]):
-            raise CrontabConflictError(
-                "another line of the crontab already runs this script",
-                output=line,
-                advice="remove that line (crontab -e), or keep it and do not enable this one",
-            )
-    return job.block + text
+    return job.block + end_last_line(text)
 
 
-def remove_job(text: str, job: CrontabJob) -> str:
-    """Remove the job and its comment, and keep the rest byte for byte.
+def remove_lines(text: str, numbers: Collection[int], marker: str) -> str:
+    """Remove lines by their numbers, which start at 1, each with the comment above it that starts with `marker`.
 
-    Returns `text` unchanged where it does not have the job. Raises CrontabConflictError where the job was edited.
+    The rest is kept byte for byte, except that its last line gets the line end that crontab(1) requires.
     """
-    rest, count = job.block_pattern.subn("", text, count=1)
-    if has_job(rest, job) or (not count and job.marker in text):
-        lines = [line for line in text.splitlines() if job.marker in line or str(job.script) in line]
-        raise CrontabConflictError(
-            "the line in the crontab was edited since it was enabled",
-            output="\n".join(lines),
-            advice="remove it by hand: crontab -e",
-        )
-    return rest
+    lines = text.split("\n")
+    removed = {number for number in numbers if 1 <= number <= len(lines)}
+    removed |= {number - 1 for number in removed if number > 1 and lines[number - 2].startswith(marker)}
+    if not removed:
+        return text
+    return end_last_line("\n".join(line for number, line in enumerate(lines, 1) if number not in removed))
+
+
+def end_last_line(text: str) -> str:
+    """End the last line; crontab(1) of Debian refuses a crontab whose last line has no end."""
+    return text if not text or text.endswith("\n") else f"{text}\n"
+
+
+def find_line_end_problems(text: str) -> list[str]:
+    """Find what is wrong with the line ends of a crontab that is to be changed."""
+    problems = []
+    if text and not text.endswith("\n"):
+        problems.append("the last line of the crontab has no line end, which cron requires: it gets one")
+    if any(line.endswith("\r") for line in text.split("\n")):
+        problems.append("lines of the crontab end in CRLF, and cron passes the CR to the shell; they are not changed")
+    return problems
 
 
 def diff_crontabs(old: str | None, new: str | None) -> str:
-    """Compare two crontabs in the format of `diff -u`."""
-    old_lines = (old or "").splitlines()
-    new_lines = (new or "").splitlines()
-    return "\n".join(difflib.unified_diff(old_lines, new_lines, "crontab (installed)", "crontab (new)", lineterm=""))
-
-
-# --- on a host ------------------------------------------------------------------------------------------------------
-
-
-def read_crontab(host: Host) -> str | None:
-    """Read the crontab of the user who runs the backups; None if that user has none. Raises CouldNotLookError."""
-    result = host.run("read the crontab", "crontab -l", root=True)
-    if result.ok:
-        return result.stdout
-    if result.status == 127:
-        raise CouldNotLookError(
-            "cron is not installed: there is no crontab command",
-            host=host.name,
-            advice="install it (Debian and Ubuntu: sudo apt install cron)",
-        )
-    if "no crontab for" in result.stderr:
-        return None
-    raise CouldNotLookError(
-        "could not read the crontab", host=host.name, output=result.output, advice=host.advise(result)
-    )
-
-
-def check_log_writable(host: Host, log: PurePosixPath) -> None:
-    """Check that the job can write its log: otherwise the shell would not start the backup. Raises StepError."""
-    path = quote(log)
-    folder = quote(log.parent)
-    command = f"if [ -e {path} ]; then [ -f {path} ] && [ -w {path} ]; else [ -d {folder} ] && [ -w {folder} ]; fi"
-    if not host.run(f"check that {log} can be written", command, root=True).ok:
-        raise StepError(
-            f"the job could not write its log {log}, so it would never run",
-            host=host.name,
-            advice="set cron_log to a file that the crontab's user can write",
-        )
-
-
-def install_command(old: str | None, new: str | None) -> str:
-    """Build the command that replaces the crontab with its standard input; `None` is no crontab at all.
-
-    It keeps the old crontab, and fails if that has changed since it was read. The command itself contains no line of a
-    crontab, because every user of the host can read the arguments of a command, and sudo logs them.
-    """
-    old_sha256 = hashlib.sha256(_encode(old)).hexdigest()
-    new_sha256 = hashlib.sha256(_encode(new)).hexdigest()
-    stage = [
-        "new=$(mktemp ./crontab.new.XXXXXX)",
-        'cat > "$new"',
-        check_sha256('"$new"', new_sha256, "the transfer was damaged"),
-    ]
-    lines = [
-        f"set -eu; umask 077; mkdir -p -- {STATE_DIR}; cd -- {STATE_DIR}",
-        'if [ "$(stat -c %u .)" != "$(id -u)" ] || [ -n "$(find . -prune -perm /022)" ]; then',
-        '  echo "$PWD belongs to another user, or others can write to it" >&2; exit 1',
-        "fi",
-        "exec 8< .; flock --wait 10 8 || { echo 'another task is changing the crontab' >&2; exit 1; }",
-        "find . -maxdepth 1 -name 'crontab.[no][el][wd].??????' -delete",  # left by a task that was killed
-        'new=""; old=""; trap \'rm -f -- "$new" "$old"\' EXIT; trap "exit 1" HUP INT TERM',
-        *([] if new is None else stage),
-        "old=$(mktemp ./crontab.old.XXXXXX)",
-        f'[ "$(crontab -l 2>/dev/null | sha256sum)" = "{old_sha256}  -" ] ||',
-        "  { echo 'the crontab has changed since it was read' >&2; exit 1; }",
-        'crontab -l > "$old" 2>/dev/null || :',
-        check_sha256('"$old"', old_sha256, "the old crontab could not be saved: is the disk full?"),
-        'sync -- "$old"; mv --force -- "$old" crontab.previous',
-        "crontab -r" if new is None else 'crontab "$new"',
-    ]
-    return "\n".join(lines)
-
-
-def install_crontab(host: Host, old: str | None, new: str | None) -> None:
-    """Replace the crontab, and check that the new one is installed; raises StepError."""
-    send(host, "install the crontab", install_command(old, new), _encode(new))
-    if _encode(read_crontab(host)) != _encode(new):
-        raise StepError(
-            "the installed crontab is not the one that was sent",
-            host=host.name,
-            advice=f"on the host, compare crontab -l with {STATE_DIR.replace(HOME, '~')}/crontab.previous",
-        )
-
-
-def _encode(text: str | None) -> bytes:
-    return (text or "").encode("utf-8", "surrogateescape")
+    """Compare two crontabs in the format of `diff -u`, without context, and with the secrets of the lines masked."""
+    old_lines, new_lines = ((text or "").removesuffix("\n").split("\n") if text else [] for text in (old, new))
+    names = ("crontab (installed)", "crontab (new)")
+    lines = list(difflib.unified_diff(old_lines, new_lines, *names, lineterm="", n=0))
+    head, lines = lines[:2], lines[2:]
+    return "\n".join([*head, *(line if line.startswith("@@") else line[0] + mask_line(line[1:]) for line in lines)])

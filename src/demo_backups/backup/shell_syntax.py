@@ -22,7 +22,7 @@ _RESERVED_WORDS = ("{", "}", "then", "elif", "else", "fi", "do", "done", "in", "
 
 SHELLS = ("sh", "bash", "dash", "ash", "ksh", "zsh", "su", "runuser", "flock", "script")  # -c takes a script
 # Commands that run their operands: the options that take a value, and the number of operands before the command.
-_WRAPPERS = {
+WRAPPERS = {
     "builtin": ("", 0),
     "busybox": ("", 0),
     "chronic": ("", 0),
@@ -182,7 +182,7 @@ def _unquote(node: Node) -> str:
 
 def find_commands(root: Node) -> Iterator[Command]:
     """Yield all commands of a script; for `sudo nice cp a b` also `nice cp a b` and `cp a b`."""
-    variables = _find_constants(root)
+    variables = find_constants(root)
     functions = _find_forwarding_functions(root)
     for node in _descendants(root):
         if node.type == "command":
@@ -201,8 +201,8 @@ def _unwrap(words: list[str], functions: Collection[str]) -> Iterator[list[str]]
         if program == "find":
             starts = (number for number, word in enumerate(words) if re.fullmatch("-(exec|ok)(dir)?", word))
             pending.extend(words[start + 1 :] for start in starts)
-        elif program in _WRAPPERS or program in functions:
-            pending.append(_drop_wrapper(words, *_WRAPPERS.get(program, ("", 0))))
+        elif program in WRAPPERS or program in functions:
+            pending.append(_drop_wrapper(words, *WRAPPERS.get(program, ("", 0))))
 
 
 def _drop_wrapper(words: list[str], options_with_value: str, operands: int) -> list[str]:
@@ -242,7 +242,7 @@ def _resolve(node: Node, variables: Mapping[str, list[str]]) -> list[str]:
     return values if source.startswith('"') else " ".join(values).split()
 
 
-def _find_constants(root: Node) -> dict[str, list[str]]:
+def find_constants(root: Node) -> dict[str, list[str]]:
     """Find the variables that are only ever set to one value; an array has a value for each element."""
     found: dict[str, list[list[str]]] = {}
     for node in _descendants(root):

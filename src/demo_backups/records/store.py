@@ -98,7 +98,8 @@ def _exit_code(error: BaseException) -> int:
 def write_record(folder: Path, record: Record) -> Path:
     """Write a record to a hidden file, flush it and rename it; raises RecordNotWrittenError.
 
-    A record with an invalid value is not written, since it could not be read again.
+    Only its owner can read it: tempfile creates it so. A record with an invalid value is not written, since it could
+    not be read again.
     """
     try:
         content = record.as_json()
@@ -131,9 +132,12 @@ def _file_name(record: Record) -> str:
 
 @contextlib.contextmanager
 def _translate_oserror(folder: Path, kind: type[BackupsError]) -> Iterator[None]:
-    """Create the directory; raise an error of this kind if something inside cannot be written to it."""
+    """Create the directory, for its owner only; raise an error of this kind if something cannot be written to it.
+
+    The mode of a directory that exists is not changed: it may be shared, and its files are private in any case.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         yield
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -151,7 +155,8 @@ def _translate_oserror(folder: Path, kind: type[BackupsError]) -> Iterator[None]
 def read_records(folder: Path) -> tuple[list[Record], list[InvalidRecord]]:
     """Read the records of a directory, the oldest first, and name the files that are not valid records.
 
-    A missing directory has no records. Raises CouldNotLookError if it cannot be read.
+    A missing directory has no records. A file of another user is not valid, unless the directory is that user's: in a
+    shared directory anybody could store a record. Raises CouldNotLookError if it cannot be read.
     """
     records, invalid = [], []
     for path in _list_files(folder):
@@ -202,6 +207,8 @@ def _read_object(path: Path) -> dict[str, Any]:
     try:
         if not path.is_file():  # opening a pipe would block
             raise ValueError("it is not a regular file")
+        if path.stat().st_uid not in (os.geteuid(), 0, path.parent.stat().st_uid):
+            raise ValueError("it belongs to another user")
         content = json.loads(path.read_bytes().decode(), parse_constant=_reject_constant)
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from error

@@ -14,7 +14,9 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
-from ..backup.crontab import make_job, read_crontab, split_line, unescape_command
+from ..backup.cron_syntax import split_line, unescape_command
+from ..backup.cron_tables import read_crontab
+from ..backup.crontab import make_job
 from ..errors import InterruptedRunError, SettingsError, StepError
 from ..records.record import RehearsalRecord
 from ..records.record import Traffic as RecordedTraffic

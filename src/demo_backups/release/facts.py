@@ -34,17 +34,22 @@ class CronState(enum.Enum):
     """Whether the crontab of the host runs a database's script."""
 
     ENABLED = "enabled"
+    DIFFERENT = "different"  # a line runs the script, but not as published
     NOT_ENABLED = "not enabled"
     NOT_PUBLISHED = "not published"  # the published crontab has no line for this database
 
 
 @dataclass(frozen=True)
 class HostFacts:
-    """What is on the host for one database: its script, its backups (newest first), and its crontab line."""
+    """What is on the host for one database: its script, its backups (newest first), and its crontab line.
+
+    `cron_lines` are the lines that run the script, other than the one that the task adds; their secrets are masked.
+    """
 
     script: Fact[InstalledScript | None]
     backups: Fact[list[File]]
     cron: Fact[CronState]
+    cron_lines: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

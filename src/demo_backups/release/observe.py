@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..backup.catalog import list_backups
-from ..backup.crontab import has_job, make_job, read_crontab
+from ..backup.cron_lines import find_lines
+from ..backup.cron_tables import Tables, read_tables
+from ..backup.crontab import make_job
 from ..backup.deploy import read_installed
-from ..backup.script import InstalledScript, Script, read_script
+from ..backup.script import Script, read_script
 from ..backup.script_lint import LintResult, lint
-from ..errors import BackupsError, InterruptedRunError, StepError
+from ..errors import BackupsError, InterruptedRunError, StepError, UnclearCrontabError
 from ..records.check import Outcome
 from ..records.store import read_records, records_dir
 from ..remote.connection import open_host
@@ -101,8 +103,8 @@ def _observe_databases(settings: Settings) -> dict[str, DatabaseFacts]:
 
     def observe_host() -> list[HostFacts]:
         with open_host(settings) as host:
-            crontab = try_fact(lambda: read_crontab(host))
-            return [_observe_on_host(settings, host, database, crontab) for database in databases]
+            tables = try_fact(lambda: read_tables(host, [database.script for database in databases]))
+            return [_observe_on_host(settings, host, database, tables) for database in databases]
 
     observed = try_fact(observe_host)
     if isinstance(observed, Unavailable):
@@ -122,22 +124,38 @@ def _check_local_script(database: Database) -> tuple[Script | None, LintResult]:
     return script, lint(script.content.decode(errors="replace"))
 
 
-def _observe_on_host(settings: Settings, host: Host, database: Database, crontab: Fact[str | None]) -> HostFacts:
+def _observe_on_host(settings: Settings, host: Host, database: Database, tables: Fact[Tables]) -> HostFacts:
     installed = try_fact(lambda: read_installed(host, database))
     backups = try_fact(lambda: list_backups(host, database))
-    return HostFacts(installed, backups, _observe_cron(settings, database, installed, crontab))
+    if isinstance(tables, Unavailable):
+        return HostFacts(installed, backups, tables)
+    if isinstance(installed, Unavailable):
+        return HostFacts(installed, backups, installed)
+    script = Script(database.local_script, installed.content if installed else b"")
+    cron = try_fact(lambda: _observe_cron(settings, host, database, script, tables))
+    if isinstance(cron, Unavailable):
+        return HostFacts(installed, backups, cron)
+    return HostFacts(installed, backups, *cron)
 
 
 def _observe_cron(
-    settings: Settings, database: Database, installed: Fact[InstalledScript | None], crontab: Fact[str | None]
-) -> Fact[CronState]:
-    if isinstance(crontab, Unavailable):
-        return crontab
-    if isinstance(installed, Unavailable):
-        return installed
-    script = Script(database.local_script, installed.content if installed else b"")
+    settings: Settings, host: Host, database: Database, script: Script, tables: Tables
+) -> tuple[CronState, tuple[str, ...]]:
+    """Return the state of a database's job, and the lines that run the script other than the one that a task adds."""
+    lines = find_lines(host, tables, database, script)
     try:
         job = make_job(settings, database, script)
     except StepError:
-        return CronState.NOT_PUBLISHED
-    return CronState.ENABLED if has_job(crontab or "", job) else CronState.NOT_ENABLED
+        job = None
+    equivalent = [line for line in lines if job and line.is_equivalent(job)]
+    if job and equivalent:
+        is_exact = any(job.is_line(line.text) for line in equivalent)
+        return CronState.ENABLED, () if is_exact else (str(equivalent[0]),)
+    running = tuple(str(line) for line in lines if not line.unclear)
+    if running:
+        return CronState.DIFFERENT, running
+    if lines:
+        raise UnclearCrontabError(
+            f"cannot tell whether cron runs {database.script}", host=host.name, output="\n".join(map(str, lines))
+        )
+    return CronState.NOT_ENABLED if job else CronState.NOT_PUBLISHED, ()

@@ -301,7 +301,8 @@ def find_relied_verification(facts: ReleaseFacts, database: str) -> Record | Non
     backups = _backups_of_script(facts, database)
     if isinstance(backups, Unavailable) or isinstance(facts.records, Unavailable):
         return None
-    by_cron = facts.is_merged or facts.databases[database].on_host.cron is CronState.ENABLED
+    cron = facts.databases[database].on_host.cron
+    by_cron = facts.is_merged or cron in (CronState.ENABLED, CronState.DIFFERENT)
     verifications = verifications_by_path(facts.records, facts.host, database)
     for file in backups if by_cron else backups[:1]:
         record = _find_of_file(verifications.get(str(file.path), []), file)
@@ -337,13 +338,20 @@ def _find_recorded(facts: ReleaseFacts, database: str, kinds: Sequence[str]) -> 
 
 
 def evaluate_cron(database: str) -> Evaluate:
-    """Return the evaluation of the crontab: it has the published line of the database."""
+    """Return the evaluation of the crontab: a line runs the database's script as published."""
 
     def evaluate(facts: ReleaseFacts) -> Observation:
-        cron = facts.databases[database].on_host.cron
-        if isinstance(cron, Unavailable):
-            return unknown(cron)
-        return done("in the crontab") if cron is CronState.ENABLED else to_do("not in the crontab")
+        on_host = facts.databases[database].on_host
+        if isinstance(on_host.cron, Unavailable):
+            return unknown(on_host.cron)
+        lines = "; ".join(on_host.cron_lines)
+        match on_host.cron:
+            case CronState.ENABLED:
+                return done(f"in the crontab: {lines}" if lines else "in the crontab")
+            case CronState.DIFFERENT:
+                return to_do(f"active, but not as published: {lines}")
+            case CronState.NOT_ENABLED | CronState.NOT_PUBLISHED:
+                return to_do("not in the crontab")
 
     return evaluate
 

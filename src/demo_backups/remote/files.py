@@ -108,6 +108,12 @@ def send(
     """
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
     transfer = host.stream(action, command, root=root, timeout=timeout, display=display, source=stream)
+    require_complete(host, action, transfer)
+    return transfer
+
+
+def require_complete(host: Host, action: str, transfer: Transfer) -> None:
+    """Raise StepError unless a command that changes something has succeeded and read all of its input."""
     host.require_success(action, transfer.result)
     if not transfer.complete:
         raise StepError(
@@ -115,7 +121,6 @@ def send(
             host=host.name,
             output=transfer.result.output,
         )
-    return transfer
 
 
 def receive(

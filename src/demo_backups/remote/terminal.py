@@ -14,3 +14,14 @@ def ask_secret(prompt: str) -> str | None:
         return getpass.getpass(escape_controls(prompt)) if sys.stdin.isatty() else None
     except EOFError:  # Ctrl-D
         raise KeyboardInterrupt from None
+
+
+def ask_yes_no(question: str) -> bool | None:
+    """Ask a question; True for yes, False for anything else, None if there is no terminal."""
+    if not sys.stdin or not sys.stdin.isatty():  # sys.stdin is None if it was closed
+        return None
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:  # Ctrl-D
+        print()
+        return False

@@ -10,14 +10,17 @@ from ...errors import StepError
 
 
 def save_report(text: str, path: Path) -> None:
-    """Write the page to a temporary file in the same folder and rename it; raises StepError."""
+    """Write the page to a temporary file in the same folder and rename it; raises StepError.
+
+    Only its owner can read it, and enter the folder if that is created here: the page shows what is on the server.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False, encoding="utf-8") as part:
             try:
                 part.write(text)
                 part.close()
-                Path(part.name).chmod(0o644)
+                Path(part.name).chmod(0o600)
                 Path(part.name).replace(path)
             except BaseException:
                 Path(part.name).unlink(missing_ok=True)
