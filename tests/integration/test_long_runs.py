@@ -428,7 +428,7 @@ def test_state_of_other_user_is_rejected(tracker: Tracker, state: Path) -> None:
     tracker.machine.own(state.parent)
     before = {path.name: path.read_bytes() for path in state.iterdir()}
     for task in ("attach", "stop-backup", "run-tracker-backup"):
-        check_end(tracker.inv(task), 3, "another user's: it is rejected", "its owner is torrust")
+        check_end(tracker.inv(task), 3, "it is rejected", "its owner is torrust")
     assert {path.name: path.read_bytes() for path in state.iterdir()} == before
     tracker.check_folder(new=0)
 

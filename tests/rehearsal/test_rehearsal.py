@@ -165,7 +165,7 @@ def test_environment_does_not_change_rehearsal(environment: dict[str, str], home
         "SSH_AUTH_SOCK": "/nowhere",
     }
     (home / ".invoke.yaml").write_text("run:\n  shell: /nowhere\napp_dir: /nowhere\n")
-    command = [INV, "--search-root", ROOT, "rehearse"]
+    command = [str(INV), "--search-root", str(ROOT), "rehearse"]
     # With this umask, others could write to every new directory, and the tasks and the script would refuse that.
     done = subprocess.run(command, env=environment | hostile, umask=0, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -550,7 +550,8 @@ def _check_access(host: Host, directory: str, result: Result) -> None:
         if OTHERS_CAN_WRITE in result.output:
             advice = f"see what they have changed, then, on the host: chmod go-w {STATE_DIR} {directory}"
         raise JobStateError(
-            f"the state directory of this job, {_displayed(directory)}, is not this user's alone: it is rejected",
+            f"the state directory of this job, {_displayed(directory)}, belongs to another user, "
+            "or others can write to it: it is rejected",
             host=host.name,
             output=result.output,
             advice=advice,
