@@ -361,7 +361,7 @@ def test_ctrl_c_ends_waiting(either: Host, tmp_path: Path) -> None:
     interrupt = lambda: signal.pthread_kill(main, signal.SIGINT)  # noqa: E731
     begin = time.monotonic()
     with pytest.raises(InterruptedRunError, match="interrupted while trying to wait"), when(started, interrupt):
-        either.run("wait", f"echo $$ >'{started}'; exec sleep 600")
+        either.run("wait", f"echo $$ >'{started}.new'; mv '{started}.new' '{started}'; exec sleep 600")
     assert time.monotonic() - begin < 20
     with pytest.raises(InterruptedRunError):  # and nothing else is run
         either.run("look", "true")
