@@ -391,8 +391,10 @@ def verify(
 
 def _record_verification(work: Session, verification: Verification, quick: bool) -> None:
     record = work.record
-    with contextlib.suppress(CouldNotLookError):  # the verification counts without it
+    try:
         record.script_sha256 = read_installed_sha256(work.host, work.database.script)
+    except CouldNotLookError as error:  # the verification counts without it
+        work.out.say(f"note: the record does not say which script is installed: {error}")
     record.checks = verification.checks
     record.integrity_check = verification.integrity
     if isinstance(record.details, VerificationDetails):
