@@ -429,8 +429,8 @@ def enable(work: Session, force_unsafe: bool = False) -> None:
             host=work.host.name,
             advice=f"deploy it first: {work.task('deploy')}",
         )
-    require_safe_paths(work.host, work.database, script=True, for_script=True)
     check_executable(work.host, deployment.target, deployment.script)
+    require_safe_paths(work.host, work.database, script=True, for_script=True)
     retry_if_changed(lambda: enable_job(work, job, deployment.script))
 
 
