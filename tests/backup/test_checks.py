@@ -208,12 +208,12 @@ def test_unavailable_source_is_unknown() -> None:
 @pytest.mark.parametrize(
     ("sharing", "pages", "outcome"),
     [
-        (Sharing(1, [], [], [], sees_all=True), 100, PASSED),
-        (Sharing(2, [], [], [], sees_all=True), 100, FAILED),
-        (Sharing(1, [], [Process(7, "root", "service")], [], sees_all=True), 100, FAILED),
-        (Sharing(1, [], [], [7], sees_all=True), 100, UNKNOWN),
-        (Sharing(1, [], [], [], sees_all=False), 100, UNKNOWN),
-        (Sharing(1, [], [], [7], sees_all=True), 1, FAILED),
+        (Sharing(1, [], [], [], [], sees_all=True), 100, PASSED),
+        (Sharing(2, [], [], [], [], sees_all=True), 100, FAILED),
+        (Sharing(1, [], [], [Process(7, "root", "service")], [], sees_all=True), 100, FAILED),
+        (Sharing(1, [], [], [], [7], sees_all=True), 100, UNKNOWN),
+        (Sharing(1, [], [], [], [], sees_all=False), 100, UNKNOWN),
+        (Sharing(1, [], [], [], [7], sees_all=True), 1, FAILED),
     ],
 )
 def test_source_with_other_wal_does_not_pass(sharing: Sharing, pages: int, outcome: Outcome) -> None:

@@ -48,7 +48,7 @@ from ..helpers.tasks import DemoServer
 FLOOR = 1_000
 TIMEOUT = 5.0
 RUNNING = [Process(12, "root", "sqlite3 -batch"), Process(13, "torrust", "bash")]
-SHARED = Sharing(1, [], [], [], sees_all=True)
+SHARED = Sharing(1, [], [], [], [], sees_all=True)
 LINKED = replace(SHARED, links=2)
 FILE_MOUNT = replace(SHARED, mounts=[(FileMount(36, "/app/db"), RUNNING)])
 ROLLBACK = PreflightFacts(
@@ -129,6 +129,7 @@ def on_two_disks(facts: PreflightFacts, backups: int, source: int) -> PreflightF
         (replace(WAL, sharing=LINKED), Verdict.NO, ["2 hard links"]),
         (replace(ROLLBACK, sharing=LINKED), Verdict.NO, ["2 hard links", "writers"]),
         (replace(WAL, sharing=replace(SHARED, other_wal=RUNNING[1:])), Verdict.NO, ["process 13 of torrust"]),
+        (replace(ROLLBACK, sharing=replace(SHARED, deleted=RUNNING[1:])), Verdict.NO, ["process 13", "writers"]),
         (replace(WAL, sharing=replace(SHARED, hidden=[14, 15])), Verdict.WARN, ["14, 15"]),
         (replace(WAL, sharing=replace(SHARED, sees_all=False)), Verdict.WARN, ["INVOKE_USE_SUDO=1"]),
         (replace(ROLLBACK, sharing=replace(SHARED, sees_all=False)), Verdict.WARN, ["writers"]),

@@ -135,6 +135,41 @@ def test_deleted_wal_is_a_problem(local_host: Host, source: Path, suffixes: list
     assert [process.pid for process in sharing.other_wal] == [service.pid]
 
 
+@EVERY_ODD_NAME
+def test_service_with_replaced_database_is_found(local_host: Host, tmp_path: Path, name: str) -> None:
+    """As after a restore by `mv`, without a restart of the service."""
+    source = tmp_path / name
+    execute(source, "CREATE TABLE t (x)")
+    execute(tmp_path / "new", "CREATE TABLE t (x)")
+    with service_in_process(source, INSERT) as service:
+        (tmp_path / "new").rename(source)
+        for wal in (False, True):
+            sharing = read(local_host, source, wal)
+            assert [process.pid for process in sharing.deleted] == [service.pid]
+            assert sharing.problems
+    assert is_clean(read(local_host, source))
+
+
+def test_replaced_database_in_container_is_found(
+    local_host: Host, source: Path, tmp_path: Path, private_mounts: list[str]
+) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    start = with_mount(private_mounts, source.parent, inside)
+    with service_in_process(inside / source.name, INSERT, start=start) as service:
+        execute(source.with_name("new"), "CREATE TABLE t (x)")
+        source.with_name("new").rename(source)
+        assert [process.pid for process in read(local_host, source).deleted] == [service.pid]
+
+
+def test_deleted_file_in_other_directory_is_no_problem(local_host: Host, source: Path, tmp_path: Path) -> None:
+    other = tmp_path / source.name
+    execute(other, "CREATE TABLE t (x)")
+    with service_in_process(other, INSERT):
+        other.unlink()
+        assert is_clean(read(local_host, source))
+
+
 def test_wal_of_other_database_is_no_problem(local_host: Host, source: Path) -> None:
     other = source.with_name("other.db")
     execute(other, "PRAGMA journal_mode = wal", "CREATE TABLE t (x)")

@@ -34,7 +34,7 @@ FACTS = PreflightFacts(
     backup_processes=[],
     hidden_backup=False,
     leaves_sidecars=False,
-    sharing=Sharing(1, [], [], [], sees_all=True),
+    sharing=Sharing(1, [], [], [], [], sees_all=True),
     copy_seconds=60.0,
     speed_source=SpeedSource.EARLIER_RUNS,
     backup_count=3,

@@ -207,18 +207,20 @@ def _decide_verdict(warn: Sequence[str], no: Sequence[str]) -> Verdict:
 
 def _explain_refused_sharing(facts: PreflightFacts) -> list[str]:
     """Explain why commits would be missing in the backup; the script refuses a source with several hard links."""
-    if not facts.wal and facts.sharing.links == 1:
+    if not _has_refused_sharing(facts):
         return []
-    return [
-        f"the database does not share its -wal: {problem.text}: {problem.advice}" for problem in facts.sharing.problems
-    ]
+    return [f"the backup would lack commits: {problem.text}: {problem.advice}" for problem in facts.sharing.problems]
+
+
+def _has_refused_sharing(facts: PreflightFacts) -> bool:
+    return facts.wal or facts.sharing.links > 1 or bool(facts.sharing.deleted)
 
 
 def _explain_uncertain_sharing(facts: PreflightFacts) -> list[str]:
     """Explain what may be wrong: in rollback mode, only a journal that a crash leaves elsewhere does harm."""
     sharing = facts.sharing
     if not facts.wal:
-        problems = sharing.problems if sharing.links == 1 else []
+        problems = [] if _has_refused_sharing(facts) else sharing.problems
         return [
             f"a backup right after a crash of the service may be damaged: {problem.text}: {problem.advice}"
             for problem in problems

@@ -224,15 +224,16 @@ def _start_or_join(
 def _read_source(host: Host, database: Database, notify: Notify) -> tuple[Database, Source, Sharing | None]:
     """Read the live source, creating no file next to it.
 
-    Return the database with the resolved path of its source, the summary or why there is none, and for a source in WAL
-    mode how processes see it.
+    Return the database with the resolved path of its source, the summary or why there is none, and how processes see it
+    where that matters for its backups.
     """
-    sharing = None
+    sharing: Sharing | None = None
     try:
         database = resolve_source(host, database)
         header = _read_source_header(host, database.source)
-        if header.wal:
-            sharing = read_sharing(host, database.source, wal=True)
+        sharing = read_sharing(host, database.source, header.wal)
+        if not header.wal and not sharing.deleted:
+            sharing = None
         sidecars = list_sidecars(host, database.source)
         return database, read_summary(host, database.source, header, sidecars, notify), sharing
     except NoDatabaseError as error:

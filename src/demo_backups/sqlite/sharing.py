@@ -35,6 +35,7 @@ SHOWN_PROCESSES = 3  # that see one mount
 SHOWN_CHARACTERS = 40  # of the command of a process
 MOUNT_ADVICE = "stop its service, mount the directory of the database into the container, not the file, and start it"
 LINK_ADVICE = "remove the other hard links, after all services that use them have ended"
+DELETED_ADVICE = "restart the service: until then, what it writes is in no backup, and is lost when it ends"
 WAL_ADVICE = "stop the service, so that it writes its -wal back to the database, and start it again"
 HIDDEN_ADVICE = "only root sees all processes: set use_sudo to true (INVOKE_USE_SUDO=1)"
 
@@ -61,13 +62,15 @@ class Sharing:
     """How the processes of a host see a database.
 
     `links` is the number of its hard links. `mounts` are the mounts of it as a single file, with the processes that see
-    each. `other_wal` are the processes that have it and another `-wal` open. `hidden` are the ids of processes in WAL
-    mode of which this user cannot tell that; `sees_all` is False where the mounts of other users' processes cannot be
-    read at all.
+    each. `deleted` are the processes that have a deleted file of the same name open: the database was replaced while
+    they were running. `other_wal` are the processes that have it and another `-wal` open. `hidden` are the ids of
+    processes in WAL mode of which this user cannot tell that; `sees_all` is False where the mounts of other users'
+    processes cannot be read at all.
     """
 
     links: int
     mounts: Sequence[tuple[FileMount, Sequence[Process]]]
+    deleted: Sequence[Process]
     other_wal: Sequence[Process]
     hidden: Sequence[int]
     sees_all: bool
@@ -79,6 +82,10 @@ class Sharing:
         if self.links > 1:
             problems.append(Problem(f"it has {self.links} hard links: each name has a -wal of its own", LINK_ADVICE))
         problems += [Problem(_describe_mount(mount, processes), MOUNT_ADVICE) for mount, processes in self.mounts]
+        problems += [
+            Problem(f"{_name_process(process)} writes to a deleted file in its place", DELETED_ADVICE)
+            for process in self.deleted
+        ]
         named = {process.pid for _, processes in self.mounts for process in processes}
         others = [process for process in self.other_wal if process.pid not in named]
         problems += [Problem(f"{_name_process(process)} uses another -wal", WAL_ADVICE) for process in others]
@@ -221,6 +228,29 @@ def other_wal_command(source: PurePosixPath) -> str:
     return f"{processes_with_open_loop(quote(source), inspect)} | sort -u | {described}; echo {END}"
 
 
+# --- processes that have a deleted database open --------------------------------------------------------------------
+
+
+def deleted_command(source: PurePosixPath) -> str:
+    """Build the command that prints the processes that have a deleted file open, with the path of the source.
+
+    The path in the link of a file descriptor is that in the mount namespace of the process.
+    """
+    name = re.sub(r"[\\*?\[]", r"\\\g<0>", source.name)
+    pattern = quote(f"*/{name} (deleted)")
+    directory = quote(source.parent)
+    check = "\n".join(
+        [
+            "  pid=${fd#/proc/}; pid=${pid%%/*}",
+            '  path=$(readlink -- "$fd") || continue; path=${path%/*}/',
+            f'  [ "/proc/$pid/root$path" -ef {directory} ] || [ "$path" -ef {directory} ] && echo $pid',
+        ]
+    )
+    find = f"{{ find /proc/[0-9]*/fd -lname {pattern} 2>/dev/null || true; }}"
+    described = f"while read -r pid; do {describe_process()}; done"
+    return f"{find} | while IFS= read -r fd; do\n{check}\ndone | sort -u | {described}; echo {END}"
+
+
 # --- all of it ------------------------------------------------------------------------------------------------------
 
 
@@ -245,11 +275,17 @@ def read_sharing(host: Host, source: PurePosixPath, wal: bool) -> Sharing:
     )
     action = "list the processes that see a mount"
     users = [(mount, host.query_parsed(action, mount_users_command(mount.id), parse_processes)) for mount in mounts]
+    deleted = _find_twice(lambda: _read_deleted(host, source))
     if not wal:
-        return Sharing(links, users, [], [], sees_all)
+        return Sharing(links, users, deleted, [], [], sees_all)
     other_wal = _find_twice(lambda: _read_other_wal(host, source))
     hidden = _find_twice(lambda: _read_hidden(host, source))
-    return Sharing(links, users, other_wal, hidden, sees_all)
+    return Sharing(links, users, deleted, other_wal, hidden, sees_all)
+
+
+def _read_deleted(host: Host, source: PurePosixPath) -> list[Process]:
+    action = f"find out who has a deleted file open in place of {source}"
+    return host.query_parsed(action, deleted_command(source), parse_processes)
 
 
 def _read_other_wal(host: Host, source: PurePosixPath) -> list[Process]:
