@@ -190,7 +190,8 @@ def test_certificate_logs_in(server: Server, open_by: Opener, kind: str, place: 
     authority, key = server.machine.ssh / "authority", server.machine.ssh / "certified"
     server.machine.make_key(authority, known=False)
     subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-f", str(key)], check=True)
-    subprocess.run(["ssh-keygen", "-q", "-s", str(authority), "-I", "id", "-n", USER, key.with_suffix(".pub")], check=True)
+    sign = ["ssh-keygen", "-q", "-s", str(authority), "-I", "id", "-n", USER, f"{key}.pub"]
+    subprocess.run(sign, check=True)
     certificate = Path(f"{key}-cert.pub")
     lines = []
     if place == "CertificateFile":

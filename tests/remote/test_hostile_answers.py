@@ -58,7 +58,7 @@ GOOD = {
     "parse_status": "ended\n0 2.0 \n\n3.0\n1.0\n2\nok",
 }
 # Values of further parameters of parsers, by their names.
-PARAMETERS = {"file_bytes": 100, "count": 2, "page_size": 4096, "source": PATH, "offset": "+0000", "database": None}
+PARAMETERS = {"file_bytes": 100, "count": 2, "page_size": 4096, "source": PATH, "offset": "+0000", "own": "root"}
 PACKAGES = ("remote", "sqlite", "backup")
 NO_ANSWERS = ("parse_destination", "parse_jumps", "parse_options", "parse_keys", "parse_curves", "parse_script")
 
@@ -71,8 +71,10 @@ def find_parsers() -> dict[str, Callable[[str], Any]]:
         for path in sorted(folder.glob("*.py")):
             module = importlib.import_module(f"demo_backups.{package}.{path.stem}")
             for name, function in vars(module).items():
-                if name.startswith("parse_") and name not in NO_ANSWERS and function.__module__ == module.__name__:
-                    parsers[name] = bind(function)
+                if not name.startswith("parse_") or name in NO_ANSWERS or function.__module__ != module.__name__:
+                    continue
+                if next(iter(inspect_module.signature(function).parameters)) in ("output", "text"):
+                    parsers[name if name not in parsers else f"{path.stem}.{name}"] = bind(function)
     return parsers
 
 
