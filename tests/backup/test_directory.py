@@ -21,7 +21,6 @@ from demo_backups.backup.directory import (
 )
 from demo_backups.backup.disk_space import disks_command, parse_disks
 from demo_backups.remote.host import Host
-from demo_backups.settings import Database
 
 from ..helpers.constants import EVERY_ODD_NAME, root_only
 from ..helpers.shell import run_sh
@@ -147,13 +146,14 @@ def test_attributes_of_directory_are_found(tmp_path: Path, has_lock: bool, flag:
 
 @root_only
 @pytest.mark.usefixtures("as_nobody")
-def test_directory_of_other_user_is_denied(local_host: Host, database: Database, public_folder: Path) -> None:
+def test_directory_of_other_user_is_denied(local_host: Host, public_folder: Path) -> None:
     directory = public_folder / "backups"
     directory.mkdir()
     directory.chmod(0o755)
     (directory / ".backup.lock").touch()
-    changed = database.__class__(**database.__dict__ | {"backup_dir": PurePosixPath(directory)})
-    assert read_directory_access(local_host, changed) is DirectoryAccess.DENIED
+    path = PurePosixPath(directory)
+    assert read_directory_access(local_host, path) is DirectoryAccess.DENIED
+    assert read_directory_access(local_host, path, path / ".backup.lock") is DirectoryAccess.DENIED
 
 
 def test_free_inodes_are_read(private_mounts: list[str]) -> None:

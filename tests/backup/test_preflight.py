@@ -63,6 +63,8 @@ ROLLBACK = PreflightFacts(
     state_disk=Disk("/", 10**9),
     backup_dir=PurePosixPath("/backups"),
     backup_dir_access=DirectoryAccess.WRITABLE,
+    source_dir=PurePosixPath("/data"),
+    source_dir_access=None,
     write_rate=WriteRate(200.0, 0.0),
     backup_processes=[],
     hidden_backup=False,
@@ -117,6 +119,8 @@ def on_two_disks(facts: PreflightFacts, backups: int, source: int) -> PreflightF
         (replace(on_two_disks(WAL, 51_000, 19_000), state_disk=Disk("/data", 19_000)), Verdict.GO, []),
         # Files can be created and deleted.
         (replace(WAL, backup_dir_access=DirectoryAccess.READ_ONLY), Verdict.NO, ["/backups is on a read-only"]),
+        (replace(WAL, source_dir_access=DirectoryAccess.READ_ONLY), Verdict.NO, ["/data is on a read-only"]),
+        (replace(WAL, source_dir_access=DirectoryAccess.WRITABLE), Verdict.GO, []),
         (replace(WAL, backup_dir_access=DirectoryAccess.APPEND_ONLY), Verdict.NO, ["chattr -a /backups"]),
         (replace(WAL, backup_disk=Disk("/mnt", 10**9, 3)), Verdict.NO, ["inodes on /mnt"]),
         (replace(WAL, state_disk=Disk("/root", 10**9, 0)), Verdict.NO, ["inodes on /root"]),

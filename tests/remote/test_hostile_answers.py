@@ -162,7 +162,7 @@ def facts(project_settings: Settings) -> dict[str, Callable[[Host], Any]]:
         "real path": lambda host: inspect.resolve_source(host, database),
         "sharing": lambda host: sharing.read_sharing(host, PATH, wal=True),
         "users": lambda host: processes.processes_using(host, PATH),
-        "directory access": lambda host: directory.read_directory_access(host, database),
+        "directory access": lambda host: directory.read_directory_access(host, PATH),
         "root": lambda host: host._find_root_access(),
     }
 

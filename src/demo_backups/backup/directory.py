@@ -1,4 +1,4 @@
-"""Whether the script can create and delete files in the backup directory, found out without creating one."""
+"""Whether the script can create and delete files in a directory, found out without creating one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import PurePosixPath
 
 from ..remote.host import Host
 from ..remote.shell import quote
-from ..settings import Database
 
 
 class DirectoryAccess(enum.Enum):
@@ -22,19 +21,21 @@ class DirectoryAccess(enum.Enum):
     DENIED = "not writable for this user"
 
 
-def directory_access_command(directory: PurePosixPath, lock: PurePosixPath) -> str:
-    """Build the command that prints what keeps this user from changing a directory.
+def directory_access_command(directory: PurePosixPath, lock: PurePosixPath | None = None) -> str:
+    """Build the command that prints what keeps this user from changing a directory, which may have a lock file.
 
     `rmdir` of the lock, which is a regular file, never succeeds; its message is the first reason of the kernel
     (fs/namei.c): a read-only file system, then missing permission, then the attributes of the directory, and only then
     that it is not a directory. A name that does not exist shows only the first. `lsattr` shows the attributes where
     e2fsprogs is installed and the file system has any.
     """
-    missing = f".demo-backups-{secrets.token_hex(16)}"
+    choose = f"name=.demo-backups-{secrets.token_hex(16)}"
+    if lock:
+        choose += f"; if [ -f {quote(lock)} ] && [ ! -L {quote(lock)} ]; then name={quote(lock.name)}; fi"
     return "\n".join(
         [
             f"cd -- {quote(directory)} || exit",
-            f"name={missing}; if [ -f {quote(lock)} ] && [ ! -L {quote(lock)} ]; then name={quote(lock.name)}; fi",
+            choose,
             'rmdir -- "$name" 2>&1',
             "if [ -w . ]; then echo writable; else echo unwritable; fi",
             "lsattr -d . 2>/dev/null || true",
@@ -64,15 +65,14 @@ def parse_directory_access(output: str) -> DirectoryAccess:
     return DirectoryAccess.WRITABLE
 
 
-def read_directory_access(host: Host, database: Database) -> DirectoryAccess:
-    """Find out whether the script could create and delete files in the backup directory; raises CouldNotLookError."""
-    action = f"find out who can write to {database.backup_dir}"
-    command = directory_access_command(database.backup_dir, database.lock)
-    return host.query_parsed(action, command, parse_directory_access)
+def read_directory_access(host: Host, directory: PurePosixPath, lock: PurePosixPath | None = None) -> DirectoryAccess:
+    """Find out whether this user can create and delete files in a directory; raises CouldNotLookError."""
+    command = directory_access_command(directory, lock)
+    return host.query_parsed(f"find out who can write to {directory}", command, parse_directory_access)
 
 
 def explain_directory_access(access: DirectoryAccess, directory: PurePosixPath) -> str:
-    """Explain why no backup can be made in a directory, and what to do; empty if one can be made."""
+    """Explain why no file can be created in a directory, and what to do; empty if one can be created."""
     path = quote(directory)
     advice = {
         DirectoryAccess.READ_ONLY: "mount it writable (after a disk error, see dmesg first)",

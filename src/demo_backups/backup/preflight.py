@@ -76,6 +76,8 @@ class PreflightFacts:
     state_disk: Disk
     backup_dir: PurePosixPath
     backup_dir_access: DirectoryAccess
+    source_dir: PurePosixPath
+    source_dir_access: DirectoryAccess | None
     write_rate: WriteRate
     backup_processes: Sequence[Process]
     hidden_backup: bool
@@ -181,6 +183,11 @@ def decide_preflight(facts: PreflightFacts, writer_timeout: float, free_space_fl
             "process has it open and it belongs to another user: set use_sudo to true (INVOKE_USE_SUDO=1), or start "
             "its service first"
         )
+    if facts.source_dir_access not in (None, DirectoryAccess.WRITABLE):
+        no.append(
+            "no process has the source open in WAL mode, and the script cannot create its -wal and -shm: "
+            + explain_directory_access(facts.source_dir_access, facts.source_dir)
+        )
     no += _explain_refused_sharing(facts)
     warn += _explain_uncertain_sharing(facts)
     if facts.backup_processes:
@@ -284,7 +291,9 @@ def observe_preflight(
         source_disk=source_disk,
         state_disk=state_disk,
         backup_dir=database.backup_dir,
-        backup_dir_access=read_directory_access(host, database),
+        backup_dir_access=read_directory_access(host, database.backup_dir, database.lock),
+        source_dir=source.parent,
+        source_dir_access=read_directory_access(host, source.parent) if creates_sidecars else None,
         write_rate=write_rate,
         backup_processes=backup_processes(host, database),
         hidden_backup=has_hidden_backup(host, database),
