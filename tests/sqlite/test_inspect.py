@@ -10,6 +10,7 @@ import pytest
 
 from demo_backups.errors import CouldNotLookError, NoDatabaseError, SourceUnavailableError
 from demo_backups.remote.host import Host
+from demo_backups.sqlite.command import sidecar_path
 from demo_backups.sqlite.inspect import (
     SIDECAR_SUFFIXES,
     DatabaseSummary,
@@ -23,7 +24,6 @@ from demo_backups.sqlite.inspect import (
     parse_summary,
     read_header,
     read_summary,
-    sidecar_path,
     sidecars_writable,
 )
 

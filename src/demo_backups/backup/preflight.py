@@ -16,6 +16,7 @@ from ..remote.files import stat_file
 from ..remote.host import Host
 from ..remote.processes import Process
 from ..settings import Database
+from ..sqlite.command import sidecar_path
 from ..sqlite.inspect import (
     Notify,
     OpenMode,
@@ -24,7 +25,6 @@ from ..sqlite.inspect import (
     list_sidecars,
     read_header,
     read_summary,
-    sidecar_path,
     sidecars_writable,
 )
 from ..sqlite.sharing import HIDDEN_ADVICE, Sharing, read_sharing

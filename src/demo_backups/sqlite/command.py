@@ -35,6 +35,11 @@ LOCKED = (AccessError.BUSY, AccessError.LOCKED)
 DAMAGED = (11, 26)  # SQLITE_CORRUPT and SQLITE_NOTADB
 
 
+def sidecar_path(path: PurePosixPath, suffix: str) -> PurePosixPath:
+    """Return the path of a file that SQLite keeps next to a database."""
+    return path.with_name(path.name + suffix)
+
+
 def sqlite_command(
     path: PurePosixPath,
     *statements: str,

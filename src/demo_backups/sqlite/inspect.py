@@ -122,11 +122,6 @@ def read_header(host: Host, path: PurePosixPath) -> Header:
 SIDECAR_SUFFIXES = ("-journal", "-wal", "-shm")
 
 
-def sidecar_path(path: PurePosixPath, suffix: str) -> PurePosixPath:
-    """Return the path of a file that SQLite keeps next to a database."""
-    return path.with_name(path.name + suffix)
-
-
 def sidecars_command(path: PurePosixPath) -> str:
     """Build the command that prints the suffixes of the sidecar files that exist."""
     suffixes = " ".join(SIDECAR_SUFFIXES)

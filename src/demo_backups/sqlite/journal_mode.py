@@ -12,7 +12,7 @@ from ..remote.answers import parse_line
 from ..remote.host import Host, Result
 from ..remote.shell import quote
 from ..settings import Database
-from .command import LOCKED, sqlite_command
+from .command import LOCKED, sidecar_path, sqlite_command
 from .inspect import (
     EXCLUSIVE_NOTE,
     Notify,
@@ -20,7 +20,6 @@ from .inspect import (
     ignore,
     list_sidecars,
     read_header,
-    sidecar_path,
     sidecars_writable,
 )
 

@@ -27,7 +27,7 @@ from ..remote.processes import (
 )
 from ..remote.shell import quote
 from ..settings import Database
-from .inspect import sidecar_path
+from .command import sidecar_path
 
 T = TypeVar("T")
 DELETED = "//deleted"  # after the root of a mount whose file was deleted
