@@ -17,7 +17,7 @@ except ModuleNotFoundError:
     raise Exit(f"{sys.executable} lacks the package demo_backups: run ./inv, or 'pip install -e .' first", 2) from None
 
 if TYPE_CHECKING:
-    from demo_backups import development, workflows
+    from demo_backups import development
     from demo_backups import settings as settings_module
     from demo_backups.records import store
     from demo_backups.rehearsal import options
@@ -25,14 +25,19 @@ if TYPE_CHECKING:
     from demo_backups.release import actions, observe
     from demo_backups.release.report import files, render
     from demo_backups.ui import console, tables
+    from demo_backups.workflows import backups, crontab, journal_mode, scripts
+    from demo_backups.workflows import session as sessions
 else:
-    development, workflows = LazyModule("development"), LazyModule("workflows")
+    development = LazyModule("development")
     settings_module = LazyModule("settings")
     store = LazyModule("records.store")
     options, rehearsal = LazyModule("rehearsal.options"), LazyModule("rehearsal.rehearse")
     actions, observe = LazyModule("release.actions"), LazyModule("release.observe")
     files, render = LazyModule("release.report.files"), LazyModule("release.report.render")
     console, tables = LazyModule("ui.console"), LazyModule("ui.tables")
+    backups, scripts = LazyModule("workflows.backups"), LazyModule("workflows.scripts")
+    crontab, journal_mode = LazyModule("workflows.crontab"), LazyModule("workflows.journal_mode")
+    sessions = LazyModule("workflows.session")
 
 PROJECT = load_project(Path(__file__))
 
@@ -58,7 +63,7 @@ def session(
     dry_run: bool = False,
     record: str | None = None,
     json: bool = False,
-) -> AbstractContextManager[workflows.Session]:
+) -> AbstractContextManager[sessions.Session]:
     """Print the heading of a task on a host, and return the session to enter.
 
     `record` is the kind of its record. With `json`, standard output is left to the JSON object.
@@ -66,8 +71,8 @@ def session(
     selected = settings(c, host)
     target = selected.database(database)
     out = console.make_console(sys.stderr if json else None)
-    workflows.print_heading(out, selected, name, target)
-    return workflows.open_session(selected, target, out, record, dry_run)
+    sessions.print_heading(out, selected, name, target)
+    return sessions.open_session(selected, target, out, record, dry_run)
 
 
 # --- backups --------------------------------------------------------------------------------------------------------
@@ -80,7 +85,7 @@ def preflight(c: Context, host: str | None = None, database: str = "index", json
     It checks free space, duration and how long writers would wait. The exit code is 1 if the backup should not run.
     """
     with session(c, "preflight", host, database, json=json) as work:
-        prediction = workflows.preflight(work)
+        prediction = backups.preflight(work)
     if json:
         console.print_json(prediction.as_json())
     else:
@@ -97,7 +102,7 @@ def deploy(
     The script is checked and replaced atomically; the old one is kept. A script that is not safe is refused.
     """
     with session(c, "deploy", host, database, dry_run, record="deploy") as work:
-        workflows.deploy(work, force_unsafe)
+        scripts.deploy(work, force_unsafe)
 
 
 @task(help=HOST | DRY_RUN | FORCE_UNSAFE)
@@ -129,7 +134,7 @@ def run(
     script is not safe.
     """
     with session(c, "run", host, database, dry_run, record="run") as work:
-        workflows.run(work, force, force_unsafe)
+        backups.run(work, force, force_unsafe)
 
 
 @task(help=HOST | DRY_RUN | FORCE | FORCE_UNSAFE)
@@ -155,7 +160,7 @@ def attach(c: Context, host: str | None = None, database: str = "index") -> None
     It may still be running, or have ended. The exit code is that of the task that started it.
     """
     with session(c, "attach", host, database) as work:
-        verification = workflows.attach(work)
+        verification = backups.attach(work)
         if verification:
             tables.print_verification(work.out, verification)
     if verification:
@@ -169,7 +174,7 @@ def stop_backup(c: Context, host: str | None = None, database: str = "index", dr
     It stops backups started by a task or by cron, and removes the partial file.
     """
     with session(c, "stop-backup", host, database, dry_run, record="stop-backup") as work:
-        workflows.stop_backup(work)
+        backups.stop_backup(work)
 
 
 VERIFY = {
@@ -193,7 +198,7 @@ def verify(
     """
     path = None if backup is None else PurePosixPath(backup)
     with session(c, "verify", host, database, record="verification", json=json) as work:
-        verification = workflows.verify(work, path, quick)
+        verification = backups.verify(work, path, quick)
         if json:
             console.print_json(verification.as_json())
         else:
@@ -205,11 +210,11 @@ def verify(
 def list_backups(c: Context, host: str | None = None, database: str = "index", json: bool = False) -> None:
     """List the backups on the server, newest first."""
     with session(c, "list-backups", host, database, json=json) as work:
-        backups = workflows.list_backups(work)
+        listed = backups.list_backups(work)
     if json:
-        console.print_json(tables.backups_as_json(work.host.name, database, backups))
+        console.print_json(tables.backups_as_json(work.host.name, database, listed))
     else:
-        tables.print_backups(work.out, backups)
+        tables.print_backups(work.out, listed)
 
 
 HISTORY = {
@@ -247,7 +252,7 @@ def enable(
     The published crontab decides when it runs. A database without a line there is refused.
     """
     with session(c, "enable", host, database, dry_run, record="enable") as work:
-        workflows.enable(work, force_unsafe)
+        crontab.enable(work, force_unsafe)
 
 
 @task(help=HOST | DRY_RUN | FORCE_UNSAFE)
@@ -268,7 +273,7 @@ def disable(
     It asks before it removes a line that no task added. The exit code is 0 only if no line runs the script any more.
     """
     with session(c, "disable", host, database, dry_run, record="disable") as work:
-        workflows.disable(work, yes)
+        crontab.disable(work, yes)
 
 
 @task(help=HOST | DRY_RUN | DISABLE)
@@ -286,7 +291,7 @@ def enable_wal(
     In WAL mode a backup does not block writers.
     """
     with session(c, "enable-wal", host, database, dry_run, record="enable-wal") as work:
-        workflows.enable_wal(work, undo)
+        journal_mode.enable_wal(work, undo)
 
 
 # --- the release ----------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from typing import Any
 
 PRELOADED = (
     *("fabric", "paramiko", "rich.progress", "rich.table", "jinja2", "invoke.main"),
-    *("demo_backups.workflows", "demo_backups.release.actions", "demo_backups.ui.tables"),
+    *("demo_backups.workflows.journal_mode", "demo_backups.release.actions", "demo_backups.ui.tables"),
 )
 MAX_MESSAGE = 1 << 20
 # Read when Python starts: a call that sets one of these needs a process of its own.

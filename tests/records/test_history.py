@@ -21,7 +21,9 @@ from demo_backups.records.store import read_records, write_record
 from demo_backups.remote.host import Host
 from demo_backups.remote.jobs import SUPERVISOR
 from demo_backups.ui.console import make_console
-from demo_backups.workflows import Session, deploy, disable, enable
+from demo_backups.workflows.crontab import disable, enable
+from demo_backups.workflows.scripts import deploy
+from demo_backups.workflows.session import Session
 
 from ..helpers.faults import install_script
 from ..helpers.records import make_full_record, make_record

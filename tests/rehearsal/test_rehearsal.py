@@ -29,7 +29,7 @@ from demo_backups.rehearsal.server import CRONTAB, serve
 from demo_backups.remote.connection import open_host
 from demo_backups.settings import Settings
 from demo_backups.ui.console import make_console
-from demo_backups.workflows import Session
+from demo_backups.workflows.session import Session
 
 from ..helpers.processes import start_program, wait_until
 from ..helpers.tasks import INV, InvRunner, clean_environment

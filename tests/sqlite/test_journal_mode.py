@@ -29,7 +29,8 @@ from demo_backups.sqlite.journal_mode import (
     parse_owners,
 )
 from demo_backups.ui.console import make_console
-from demo_backups.workflows import Session, enable_wal
+from demo_backups.workflows.journal_mode import enable_wal
+from demo_backups.workflows.session import Session
 
 from ..helpers.constants import NOBODY, ODD_NAMES, root_only
 from ..helpers.databases import is_consistent

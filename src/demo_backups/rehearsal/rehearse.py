@@ -27,18 +27,10 @@ from ..ui.console import Console
 from ..ui.outcome import Tone
 from ..ui.tables import print_backups, print_preflight, print_verification
 from ..units import format_size
-from ..workflows import (
-    Session,
-    deploy,
-    disable,
-    enable,
-    list_backups,
-    preflight,
-    require_deployed,
-    run,
-    run_command,
-    verify,
-)
+from ..workflows.backups import list_backups, preflight, run, run_command, verify
+from ..workflows.crontab import disable, enable
+from ..workflows.scripts import deploy, require_deployed
+from ..workflows.session import Session
 from .database import make_index, make_tracker
 from .options import SCENARIO_NAMES, RehearsalOptions
 from .server import ALIAS, Server, serve

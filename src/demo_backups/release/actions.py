@@ -19,7 +19,10 @@ from ..settings import Settings, rehearsal_settings
 from ..ui.console import Console, confirm
 from ..ui.outcome import Tone
 from ..ui.tables import print_verification
-from ..workflows import Session, deploy, enable, open_session, print_heading, run, verify
+from ..workflows.backups import run, verify
+from ..workflows.crontab import enable
+from ..workflows.scripts import deploy
+from ..workflows.session import Session, open_session, print_heading
 from .facts import Unavailable
 from .git_changes import plan_branch, plan_commit, plan_push, require_pushed
 from .observe import observe_facts, observe_plan, try_fact

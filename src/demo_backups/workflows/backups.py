@@ -1,0 +1,261 @@
+"""Run, follow, stop and verify backups."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import datetime, timezone
+from pathlib import PurePosixPath
+
+from ..backup import catalog
+from ..backup.crontab import PUBLISHED, backup_command, count_daily_runs
+from ..backup.deploy import (
+    Deployment,
+    probe_sqlite,
+    read_installed_sha256,
+    require_tools,
+)
+from ..backup.permissions import refuse_problems, require_safe_paths
+from ..backup.preflight import Preflight, Verdict, decide_preflight, observe_preflight
+from ..backup.run import (
+    check_rotation,
+    clear_command,
+    clear_unfinished,
+    collect_result,
+    cron_command,
+    lock_wait,
+    start_backup,
+)
+from ..backup.stop import active_jobs, end_backup, stop_commands
+from ..backup.verify import Verification, verify_backup
+from ..errors import (
+    COULD_NOT_LOOK,
+    INCOMPLETE,
+    INTERRUPTED,
+    CouldNotLookError,
+    PreflightRefusedError,
+    StepError,
+)
+from ..project import whoami
+from ..records.record import Record, RunDetails, RunRecord, VerificationDetails, VerificationRecord, new_record
+from ..records.store import read_records, record_outcome, records_dir
+from ..remote.files import File
+from ..remote.jobs import BACKUP, KINDS, Job, JobStatus, find_job, follow_job, hint_on_detach, without_functions
+from ..sqlite.inspect import resolve_source
+from ..sqlite.integrity import is_quick_command
+from ..ui.progress import JobProgress
+from ..units import format_size
+from .scripts import check_installed_script, require_deployed
+from .session import Session
+
+# --- run ------------------------------------------------------------------------------------------------------------
+
+
+def preflight(work: Session) -> Preflight:
+    """Predict what a backup will do."""
+    runs_per_day = count_daily_runs(work.database, PUBLISHED.read_text())
+    records, _ = read_records(records_dir(work.settings))
+    require_tools(work.host)
+    sqlite = probe_sqlite(work.host)
+    work.database = resolve_source(work.host, work.database)
+    facts = observe_preflight(work.host, work.database, sqlite, runs_per_day, records, work.out.say)
+    return decide_preflight(facts, work.settings.writer_timeout, work.settings.free_space_floor)
+
+
+def run(work: Session, force: bool = False, force_unsafe: bool = False) -> File | None:
+    """Run the database's script on the host as cron would, and return the backup; in a dry run, None.
+
+    Raises StepError if the preflight says no, unless `force` is set; UnsafeScriptError or UncheckedScriptError unless
+    `force_unsafe` is set; and in any case UnsafePathError if another user could change the backup or its script.
+    """
+    deployment = require_deployed(work)
+    check_installed_script(work, deployment, force_unsafe)
+    command = backup_command(work.database, deployment.script)
+    prediction = preflight(work)
+    _show_prediction(work, deployment, prediction)
+    if work.dry_run:
+        work.show(cron_command(command))
+        return None
+    refuse_problems(work.host, prediction.facts.problems)
+    if prediction.verdict is Verdict.NO and not force:
+        raise PreflightRefusedError(
+            f"the {work.database.name} database was not backed up: the preflight says no",
+            host=work.host.name,
+            output="\n".join(prediction.reasons),
+            advice="remove the cause, or run it anyway: --force",
+        )
+    return run_command(work, command, prediction.facts.source_bytes)
+
+
+def _show_prediction(work: Session, deployment: Deployment, prediction: Preflight) -> None:
+    if deployment.is_needed:
+        work.out.say(f"note: {deployment.target} is not the script of this checkout")
+    reasons = [f"  {reason}" for reason in prediction.reasons]
+    notes = [f"note: {note}" for note in prediction.notes]
+    work.out.say("\n".join([f"preflight: {prediction.verdict.value}", *reasons, *notes]))
+
+
+def run_command(work: Session, command: str, source_bytes: int) -> File:
+    """Run a command as cron would and follow it; return the backup that it made."""
+    floor = work.settings.free_space_floor
+    with hint_on_detach(work.host, work.database, BACKUP):
+        job = start_backup(work.host, work.database, command, source_bytes, floor)
+        return finish_backup(work, job)
+
+
+def finish_backup(work: Session, job: Job) -> File:
+    """Follow a backup to its end, print its result, and return the file.
+
+    Raises StepError if it failed, and RotationFailedError if only the rotation after it failed.
+    """
+    status, output = follow(work, job)
+    backup = _collect_backup(work, job, status, output)
+    work.out.say(f"created {backup.path} ({format_size(backup.bytes)}, {work.record.seconds:.1f} s)")
+    check_rotation(work.host, work.database, status, output)
+    return backup
+
+
+def _collect_backup(work: Session, job: Job, status: JobStatus, output: str) -> File:
+    """Record the result of a backup, and return the file."""
+    work.record.exit_status = status.status
+    work.record.seconds = round((status.ended or status.now) - job.started, 3)
+    if status.status not in (0, INCOMPLETE):
+        clear_unfinished(work.host, work.database)
+    backup = collect_result(work.host, work.database, job, status, output)
+    _record_backup(work.record, backup.path, backup)
+    if isinstance(work.record.details, RunDetails):
+        work.record.details.waited_seconds = lock_wait(work.host, job, backup.path)
+    return backup
+
+
+def _record_backup(record: Record, path: PurePosixPath | None, file: File | None) -> None:
+    record.backup = str(path) if path else None
+    record.bytes = file.bytes if file else None
+    record.created = file.modified.isoformat() if file else None
+
+
+def follow(work: Session, job: Job) -> tuple[JobStatus, str]:
+    """Follow a job to its end and show its progress; return its last status and all its output."""
+    output: list[str] = []
+    with JobProgress(work.out, job) as progress:
+
+        def echo(text: str) -> None:
+            output.append(text)
+            if job.kind == BACKUP and text:
+                work.out.echo(text)
+
+        status = follow_job(work.host, work.database, job, echo, progress.show)
+    if isinstance(work.record, RunRecord | VerificationRecord):
+        work.record.details.job_started = _start_time(job)
+    return status, "".join(output)
+
+
+def _start_time(job: Job) -> str:
+    return datetime.fromtimestamp(job.started, timezone.utc).isoformat()
+
+
+def attach(work: Session) -> Verification | None:
+    """Follow the database's latest job to its end, or report how it ended.
+
+    Returns the verification if the job checks a backup. Raises StepError if there is no job.
+    """
+    job = _find_latest_job(work)
+    work.out.say(f"{job.kind} of {job.subject}, started by {job.by} at {job.when}")
+    _record_once(work, job)
+    if job.kind != BACKUP:
+        return verify(work, PurePosixPath(job.subject), is_quick_command(job.command), job)
+    with hint_on_detach(work.host, work.database, job.kind):
+        finish_backup(work, job)
+    return None
+
+
+def _record_once(work: Session, job: Job) -> None:
+    """Write a record of how a job ended when the session ends, unless there already is one."""
+    folder = records_dir(work.settings)
+    kind = "run" if job.kind == BACKUP else "verification"
+    work.record = new_record(kind, work.host.name, work.database.name, commands=work.host.commands)
+    records: list[Record] = []
+    with contextlib.suppress(CouldNotLookError):  # it cannot be written either, which is reported after the result
+        records, _ = read_records(folder)
+    if not any(_has_end(record, work.record, job) for record in records):
+        work.stack.enter_context(record_outcome(folder, work.record, required=False))
+
+
+def _has_end(record: Record, new: Record, job: Job) -> bool:
+    """Tell whether a record is about the job of a new one, and says how that ended."""
+    if (record.kind, record.host, record.database) != (new.kind, new.host, new.database):
+        return False
+    if not isinstance(record, RunRecord | VerificationRecord) or record.details.job_started != _start_time(job):
+        return False
+    # Otherwise the task of that record did not get the result of the job.
+    return record.error is None or record.exit_status not in (0, COULD_NOT_LOOK, INTERRUPTED)
+
+
+def _find_latest_job(work: Session) -> Job:
+    jobs = [job for kind in KINDS if (job := find_job(work.host, work.database, kind))]
+    if not jobs:
+        raise StepError(
+            f"there is no job of the {work.database.name} database to attach to",
+            host=work.host.name,
+            advice=f"start one: {work.task('run')}",
+        )
+    return max(jobs, key=lambda job: job.started)
+
+
+def stop_backup(work: Session) -> None:
+    """Stop the running backup of the database, or the running check of one, and remove its partial file.
+
+    If nothing is running, say so.
+    """
+    require_safe_paths(work.host, work.database)
+    message = f"stopped by {whoami()}"
+    if work.dry_run:
+        active = active_jobs(work.host, work.database)
+        running = [*(f"a {kind} is running" for kind in active.kinds), *map(str, active.processes)]
+        work.out.say("\n".join(running) or "nothing is running")
+        commands = [*stop_commands(work.database, active.kinds, message), clear_command(work.database)]
+        work.show(without_functions("\n".join(commands)))
+    elif not end_backup(work.host, work.database, message):
+        work.out.say(f"no backup of the {work.database.name} database is running: nothing to do")
+    else:
+        work.out.say("stopped; only the partial file was removed")
+
+
+# --- verify ---------------------------------------------------------------------------------------------------------
+
+
+def verify(
+    work: Session, path: PurePosixPath | None = None, quick: bool = False, job: Job | None = None
+) -> Verification:
+    """Verify a backup: the newest by default. A relative path is in the backup directory.
+
+    With `job`, a check of this file that was started before, its result is used instead of starting one.
+    """
+    if path is not None:
+        path = work.database.backup_dir / path
+    require_safe_paths(work.host, work.database)
+    tolerance = work.settings.size_tolerance
+    verification = verify_backup(
+        work.host, work.database, path, quick, tolerance, lambda check: follow(work, check), work.out.say, job
+    )
+    _record_verification(work, verification, quick)
+    return verification
+
+
+def _record_verification(work: Session, verification: Verification, quick: bool) -> None:
+    record = work.record
+    try:
+        record.script_sha256 = read_installed_sha256(work.host, work.database.script)
+    except CouldNotLookError as error:  # the verification counts without it
+        work.out.say(f"note: the record does not say which script is installed: {error}")
+    record.checks = verification.checks
+    record.integrity_check = verification.integrity
+    if isinstance(record.details, VerificationDetails):
+        record.details.source_bytes = verification.source_bytes
+        record.details.quick = quick
+    record.exit_status = verification.exit_code
+    _record_backup(record, verification.path, verification.backup)
+
+
+def list_backups(work: Session) -> list[File]:
+    """List the backups of the database on the host, the newest first."""
+    return catalog.list_backups(work.host, work.database)
