@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from demo_backups.backup.cron_lines import CronLine, find_lines, parse_files
+from demo_backups.backup.cron_lines import CronLine, find_lines, parse_programs
 from demo_backups.backup.cron_tables import parse_tables, read_tables
 from demo_backups.backup.crontab import CrontabJob, make_job
 from demo_backups.backup.script import Script, read_script
@@ -221,14 +221,14 @@ TEXTS = st.sampled_from(["me", "home", "user", "system", "unread", "inode", "tex
 
 
 @settings(derandomize=True, database=None, deadline=None, max_examples=300)
-@given(texts=st.lists(TEXTS), end=st.sampled_from(["", "s3cr3t"]))
+@given(texts=st.lists(TEXTS), end=st.sampled_from(["end", "", "s3cr3t"]))
 def test_unexpected_answer_is_refused(texts: list[str], end: str) -> None:
     output = "".join(f"{text}\0" for text in texts) + end
     is_table_list = texts[:1] == ["me"] and set(texts[3::3]) <= {"home", "user", "system", "unread"}
     is_file_list = set(texts[::3]) <= {"inode", "text"}
-    is_whole = not end and len(texts) % 3 == 0
+    is_whole = end == "end" and len(texts) % 3 == 0
     assert is_refused(lambda: parse_tables(output, None)) is not (is_whole and is_table_list)
-    assert is_refused(lambda: parse_files(output)) is not (is_whole and is_file_list)
+    assert is_refused(lambda: parse_programs(output)) is not (is_whole and is_file_list)
 
 
 def is_refused(parse: Callable[[], object]) -> bool:
@@ -240,7 +240,7 @@ def is_refused(parse: Callable[[], object]) -> bool:
     return False
 
 
-@pytest.mark.parametrize("answer", ["", "A=s3cr3t", "A=s3cr3t\\0", "me\\0root\\0/root\\0what\\0A=s3cr3t\\0\\0"])
+@pytest.mark.parametrize("answer", ["", "A=s3cr3t", "A=s3cr3t\\0", "me\\0root\\0/root\\0what\\0A=s3cr3t\\0\\0end"])
 def test_damaged_answer_is_an_error(cron: CronHost, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
     monkeypatch.setattr("demo_backups.backup.cron_tables.tables_command", lambda scripts: f"printf '{answer}'")
     with pytest.raises(CouldNotLookError) as caught:

@@ -48,6 +48,9 @@ GOOD = {
     "parse_installed": "755 1700000000.5 +0000\n#!/bin/sh\n",
     "parse_disks": "Avail Inodes IFree Mounted on\n10 20 5 /\n20 - - /srv/a b\n",
     "parse_directory_access": "rmdir: failed to remove '.l': Not a directory\nwritable\n",
+    "parse_tables": "me\0root\0/root\0home\0root\0/root\0system\0/etc/crontab\0A=1\n\0end",
+    "parse_programs": "inode\x001:2\0/srv/x\0text\0#!/bin/sh\0/srv/y\0end",
+    "parse_executable": "no: it is not a regular file\n",
     "parse_real_path": "/srv/x.db\n",
     "parse_mounts": "1\nall\nmnt_id:\t36\n36 1 8:1 / /srv\nend\n",
     "parse_lock_holders": "12 0 yes\n-1 1 no\nend\n",
@@ -58,9 +61,20 @@ GOOD = {
     "parse_status": "ended\n0 2.0 \n\n3.0\n1.0\n2\nok",
 }
 # Values of further parameters of parsers, by their names.
-PARAMETERS = {"file_bytes": 100, "count": 2, "page_size": 4096, "source": PATH, "offset": "+0000", "own": "root"}
+PARAMETERS = {
+    "file_bytes": 100,
+    "count": 2,
+    "page_size": 4096,
+    "source": PATH,
+    "offset": "+0000",
+    "own": None,
+    "database": None,
+}
 PACKAGES = ("remote", "sqlite", "backup")
-NO_ANSWERS = ("parse_destination", "parse_jumps", "parse_options", "parse_keys", "parse_curves", "parse_script")
+NO_ANSWERS = (
+    *("parse_destination", "parse_jumps", "parse_options", "parse_keys", "parse_curves", "parse_script"),
+    *("parse_setting", "parse_schedule", "parse_crontab", "parse_private"),
+)
 
 
 def find_parsers() -> dict[str, Callable[[str], Any]]:

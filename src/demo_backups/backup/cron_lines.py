@@ -206,8 +206,8 @@ class _Files:
 def identify_command(target: PurePosixPath) -> str:
     """Build the command that reads paths, each ended by NUL, and prints three texts, each ended by NUL, for a file.
 
-    These are `inode`, device and inode, and the path; for a small text file that names the script also `text`, its
-    content, and the path. Missing files are left out.
+    The texts are `inode`, device and inode, and the path; for a small text file that names the script also `text`, its
+    content, and the path. Missing files are left out. The answer ends in `end`.
     """
     show = f'[ "$1" -ef {quote(target)} ] || {{ printf "text\\0"; tr -d "\\000" < "$1"; printf "\\0%s\\0" "$1"; }}'
     small = f'find -L "$@" -maxdepth 0 -type f -size -{LARGEST_SCRIPT}k'
@@ -215,13 +215,13 @@ def identify_command(target: PurePosixPath) -> str:
         "find -L \"$@\" -maxdepth 0 -printf 'inode\\0%D:%i\\0%p\\0' 2>/dev/null || :\n"
         f"{small} -exec grep -qsIF -e {quote(target.name)} -- {{}} \\; -exec sh -c {quote(show)} sh {{}} \\; || :"
     )
-    return f"xargs -0 -r -- sh -c {quote(files)} sh 2>/dev/null"
+    return f"xargs -0 -r -- sh -c {quote(files)} sh 2>/dev/null && printf end"
 
 
-def parse_files(output: str) -> _Files:
+def parse_programs(output: str) -> _Files:
     """Parse what `identify_command` printed; raises ValueError, whose text has nothing of the files."""
     *texts, rest = output.split("\0")
-    if rest or len(texts) % 3:
+    if rest != "end" or len(texts) % 3:
         raise ValueError("not a list of files")
     files = _Files()
     for kind, value, path in zip(texts[::3], texts[1::3], texts[2::3], strict=True):
@@ -236,7 +236,7 @@ def _identify(host: Host, target: PurePosixPath, paths: Iterable[str]) -> _Files
     content = "".join(f"{path}\0" for path in sorted({str(target), *paths})).encode("utf-8", "surrogateescape")
     command = identify_command(target)
     result = host.stream(action, command, root=True, timeout=STALL_TIMEOUT, source=io.BytesIO(content)).result
-    return parse_private(host, action, result, parse_files)
+    return parse_private(host, action, result, parse_programs)
 
 
 def _paths(programs: Programs) -> set[str]:

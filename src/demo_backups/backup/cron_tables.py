@@ -111,6 +111,7 @@ def tables_command(scripts: Iterable[PurePosixPath]) -> str:
             f'  {{ {same} || grep -qsIF {names} -- "$file"; }} || continue',
             f'  head -c {LARGEST_SCRIPT}K -- "$file" | show script "$file"',
             "done",
+            "printf end",
         ]
     )
 
@@ -118,7 +119,7 @@ def tables_command(scripts: Iterable[PurePosixPath]) -> str:
 def parse_tables(output: str, own: str | None) -> Tables:
     """Parse what `tables_command` printed; raises ValueError, whose text has nothing of the crontabs."""
     *texts, rest = output.split("\0")
-    if rest or len(texts) % 3 or texts[:1] != ["me"]:
+    if rest != "end" or len(texts) % 3 or texts[:1] != ["me"]:
         raise ValueError("not a list of crontabs")
     others, homes, unread = [], {texts[1]: texts[2]}, []
     for kind, name, text in zip(texts[3::3], texts[4::3], texts[5::3], strict=True):
