@@ -244,7 +244,7 @@ def test_files_of_a_job_are_documented(demo_server: DemoServer) -> None:
     for task in ("deploy-index-backup", "run-index-backup"):
         done = demo_server.inv(task)
         assert done.returncode == 0, done.stderr
-    (state,) = (demo_server.server.home / ".demo-backups").glob("index-backup-*")
+    (state,) = (demo_server.server.home / ".demo-backups").glob("index-backup-*/0*")
     rows = table(section(page("reference/jobs.md"), "State"))
     assert {code_spans(row[0])[0] for row in rows} == {path.name for path in state.iterdir()}
 

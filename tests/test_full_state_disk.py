@@ -31,11 +31,11 @@ def inv_on_small_disk(demo_server: DemoServer, private_mounts: list[str], home: 
     """Run a task on this machine after a shell command; its state directories have a disk of 256 kB."""
     state = home / ".demo-backups"
     state.mkdir(mode=0o700)
-    mount = f"mount -t tmpfs -o size=256k,mode=700 tmpfs {quote(state)}"
+    mount = f"mount -t tmpfs -o size=256k,mode=700 tmpfs {quote(str(state))}"
     environment = dict(demo_server.environment) | {"INVOKE_FREE_SPACE_FLOOR": "0 B"}
 
     def run(before: str, *arguments: str) -> CompletedTask:
-        task = [INV, "--search-root", ROOT, *arguments, "--host", "local"]
+        task = [str(INV), "--search-root", str(ROOT), *arguments, "--host", "local"]
         script = f'{mount}; {before or ":"}; exec "$@"'
         return subprocess.run(
             [*private_mounts, "sh", "-euc", script, "sh", *task],
@@ -57,7 +57,7 @@ def install_backup(demo_server: DemoServer, body: str) -> None:
 def test_backup_is_not_started_on_full_disk(
     demo_server: DemoServer, inv_on_small_disk: InvOnSmallDisk, fill: str
 ) -> None:
-    install_backup(demo_server, f"touch {quote(demo_server.backups / NAME)}")
+    install_backup(demo_server, f"touch {quote(str(demo_server.backups / NAME))}")
     done = inv_on_small_disk(fill, "run", "--force-unsafe")
     assert_exit(done, FAILED, "the backup could not be started", NO_SPACE, "free space or inodes on the disk of ~/")
     assert demo_server.names() == []
@@ -76,7 +76,7 @@ def test_other_checks_are_made_on_full_disk(
 def test_complete_backup_is_reported_despite_full_disk(
     demo_server: DemoServer, inv_on_small_disk: InvOnSmallDisk, fill: str
 ) -> None:
-    install_backup(demo_server, f"{fill}; echo lost; echo x > {quote(demo_server.backups / NAME)}")
+    install_backup(demo_server, f"{fill}; echo lost; echo x > {quote(str(demo_server.backups / NAME))}")
     done = inv_on_small_disk("true", "run", "--force-unsafe")
     assert_exit(done, 0)
     assert NAME in done.stdout

@@ -30,7 +30,8 @@ from demo_backups.errors import (
 )
 from demo_backups.remote.files import File
 from demo_backups.remote.host import Host
-from demo_backups.remote.jobs import Job, JobStatus, follow_job
+from demo_backups.remote.job_state import Job, JobStatus
+from demo_backups.remote.jobs import follow_job
 from demo_backups.remote.shell import quote
 from demo_backups.settings import Database
 

@@ -13,7 +13,8 @@ from demo_backups.backup.run import start_backup
 from demo_backups.backup.stop import ActiveJobs, active_jobs, end_backup
 from demo_backups.errors import HiddenBackupError
 from demo_backups.remote.host import Host
-from demo_backups.remote.jobs import BACKUP, Job, read_status
+from demo_backups.remote.job_state import BACKUP, Job
+from demo_backups.remote.jobs import read_status
 from demo_backups.remote.shell import quote
 from demo_backups.settings import Database
 

@@ -24,7 +24,8 @@ from demo_backups.records.check import Check, Outcome
 from demo_backups.rehearsal.writer import live_writer
 from demo_backups.remote.files import File
 from demo_backups.remote.host import Host
-from demo_backups.remote.jobs import Job, JobStatus, follow_job
+from demo_backups.remote.job_state import Job, JobStatus
+from demo_backups.remote.jobs import follow_job
 from demo_backups.settings import Database
 
 from ..helpers.backups import make_backup

@@ -19,7 +19,7 @@ from demo_backups.records.check import Check, Outcome
 from demo_backups.records.record import RunDetails, new_record
 from demo_backups.records.store import read_records, write_record
 from demo_backups.remote.host import Host
-from demo_backups.remote.jobs import SUPERVISOR
+from demo_backups.remote.job_state import SUPERVISOR
 from demo_backups.ui.console import make_console
 from demo_backups.workflows.crontab import disable, enable
 from demo_backups.workflows.scripts import deploy

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from demo_backups.backup import catalog, deploy, directory, run
 from demo_backups.errors import COULD_NOT_LOOK, BackupsError, CouldNotLookError
 from demo_backups.project import ROOT
-from demo_backups.remote import files, jobs, processes
+from demo_backups.remote import files, job_state, jobs, processes
 from demo_backups.remote.host import LONGEST_ANSWER, Host, Result, Transfer
 from demo_backups.settings import Settings
 from demo_backups.sqlite import inspect, journal_mode, sharing
 
 SEED = settings(derandomize=True, max_examples=100, deadline=None)
 PATH = PurePosixPath("/srv/x.db")
-JOB = jobs.Job(jobs.BACKUP, "index", "true", "/srv/x.db", 1, started=1.0)
+JOB = job_state.Job(job_state.BACKUP, "index", "true", "/srv/x.db", 1, started=1.0)
 FILE_LINE = "1700000000.5 +0130 4096 f /srv/backup_2026-01-31_12-00-00.db\0"
 DD = "1+0 records in\n1+0 records out\n4096 bytes (4.1 kB, 4.0 KiB) copied, 0.5 s, 8.2 kB/s\n"
 
@@ -57,7 +57,8 @@ GOOD = {
     "parse_table_checks": "Error: no such module: x\n== 74 count 0\n3\n",
     "parse_read_speed": DD,
     "parse_write_rate": "1.0\n5\n2.0\n6\n",
-    "parse_job": f"1\n1700000000.5\n{jobs.describe_job(JOB)}",
+    "parse_names": "backup.db\0end",
+    "parse_job": f"1\n1700000000.5\n{job_state.describe_job(JOB)}",
     "parse_status": "ended\n0 2.0 \n\n3.0\n1.0\n2\nok",
 }
 # Values of further parameters of parsers, by their names.
@@ -172,6 +173,11 @@ def facts(project_settings: Settings) -> dict[str, Callable[[Host], Any]]:
         "installed": lambda host: deploy.read_installed(host, database),
         "installed SHA-256": lambda host: deploy.read_installed_sha256(host, PATH),
         "lock wait": lambda host: run.lock_wait(host, JOB, PATH),
+        "last job": lambda host: jobs.find_job(host, database, job_state.CHECK),
+        "running job": lambda host: jobs.is_job_running(host, database, job_state.CHECK),
+        "job status": lambda host: jobs.read_status(host, database, JOB),
+        "names before a job": lambda host: jobs.read_before(host, database, JOB, catalog.parse_names),
+        "started job": lambda host: jobs.start_job(host, database, JOB, "true"),
         "journal mode": lambda host: journal_mode.change_journal_mode(host, database, True),
         "real path": lambda host: inspect.resolve_source(host, database),
         "sharing": lambda host: sharing.read_sharing(host, PATH, wal=True),

@@ -31,31 +31,33 @@ from demo_backups.errors import (
     StepError,
 )
 from demo_backups.rehearsal.server import processes_at_home
-from demo_backups.remote import jobs
+from demo_backups.remote import job_state, jobs
 from demo_backups.remote.connection import open_host
 from demo_backups.remote.host import Host
-from demo_backups.remote.jobs import (
+from demo_backups.remote.job_state import (
     BACKUP,
     CHECK,
     KINDS,
     MOST_JOBS,
     PIECE,
     SUPERVISOR,
-    TAIL,
     Job,
     JobStatus,
     describe_job,
+    jobs_dir,
+    parse_job,
+    parse_status,
+    stop_job_command,
+)
+from demo_backups.remote.jobs import (
+    TAIL,
     find_job,
     follow_job,
     hint_on_detach,
     is_job_running,
-    jobs_dir,
-    parse_job,
-    parse_status,
     read_before,
     read_status,
     start_job,
-    stop_job_command,
 )
 from demo_backups.settings import Database, Settings
 
@@ -546,7 +548,7 @@ def test_start_during_locked_directory_is_refused(
     local_host: Host, database: Database, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_job(local_host, database, "true")
-    monkeypatch.setattr(jobs, "START_TIMEOUT", 0)
+    monkeypatch.setattr(job_state, "START_TIMEOUT", 0)
     with (state_dir(home).parent / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(JobNotStartedError, match="has locked this directory"):

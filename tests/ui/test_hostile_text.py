@@ -22,7 +22,7 @@ from demo_backups.backup.verify import Verification
 from demo_backups.project import ROOT
 from demo_backups.records.check import Check, Outcome
 from demo_backups.remote.files import File
-from demo_backups.remote.jobs import CHECK, Job, JobStatus
+from demo_backups.remote.job_state import CHECK, Job, JobStatus
 from demo_backups.ui import tables
 from demo_backups.ui.console import Console, make_console, print_text, save_svg
 from demo_backups.ui.progress import JobProgress

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from demo_backups.remote.jobs import BACKUP, CHECK, Job, JobStatus
+from demo_backups.remote.job_state import BACKUP, CHECK, Job, JobStatus
 from demo_backups.ui.console import Console, make_console
 from demo_backups.ui.progress import JobProgress
 

@@ -8,7 +8,8 @@ from ..errors import INCOMPLETE, BackupFailedError, BackupUnconfirmedError, NoNe
 from ..remote.answers import parse_seconds
 from ..remote.files import File
 from ..remote.host import Host
-from ..remote.jobs import BACKUP, Job, JobStatus, read_before, start_job
+from ..remote.job_state import BACKUP, Job, JobStatus
+from ..remote.jobs import read_before, start_job
 from ..remote.processes import own_lock
 from ..remote.shell import CRON_PATH, TRUSTED_OWNER, quote
 from ..settings import Database

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from ..errors import HiddenBackupError, StepError
 from ..remote.host import Host
-from ..remote.jobs import KINDS, SHORTEST_WAIT, is_job_running, stop_job_command, without_functions
+from ..remote.job_state import KINDS, stop_job_command, without_functions
+from ..remote.jobs import SHORTEST_WAIT, is_job_running
 from ..remote.processes import Process, signal_processes_command
 from ..remote.shell import quote
 from ..settings import Database

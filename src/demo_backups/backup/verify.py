@@ -18,7 +18,8 @@ from ..errors import (
 from ..records.check import Check, Outcome, combine_outcomes
 from ..remote.files import File, stat_file
 from ..remote.host import COMMAND_TIMEOUT, LONG_TIMEOUT, Host, Result
-from ..remote.jobs import CHECK, Job, JobStatus, find_job, hint_on_detach, start_job
+from ..remote.job_state import CHECK, Job, JobStatus
+from ..remote.jobs import find_job, hint_on_detach, start_job
 from ..settings import Database
 from ..sqlite.command import sqlite_command
 from ..sqlite.inspect import (

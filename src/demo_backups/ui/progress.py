@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from rich import progress
 
-from ..remote.jobs import BACKUP
+from ..remote.job_state import BACKUP
 from ..units import format_short_size
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from ..remote.jobs import Job, JobStatus
+    from ..remote.job_state import Job, JobStatus
     from .console import Console
 
 

@@ -39,7 +39,8 @@ from ..project import whoami
 from ..records.record import Record, RunDetails, RunRecord, VerificationDetails, VerificationRecord, new_record
 from ..records.store import read_records, record_outcome, records_dir
 from ..remote.files import File
-from ..remote.jobs import BACKUP, KINDS, Job, JobStatus, find_job, follow_job, hint_on_detach, without_functions
+from ..remote.job_state import BACKUP, KINDS, Job, JobStatus, without_functions
+from ..remote.jobs import find_job, follow_job, hint_on_detach
 from ..sqlite.inspect import resolve_source
 from ..sqlite.integrity import is_quick_command
 from ..ui.progress import JobProgress
