@@ -23,7 +23,7 @@ InvOnSmallDisk = Callable[..., CompletedTask]
 @pytest.fixture
 def fill(home: Path) -> str:
     """The shell command that fills the disk of the state directories."""
-    return f"cat /dev/zero > {quote(home / '.demo-backups/fill')} 2>/dev/null || true"
+    return f"cat /dev/zero > {quote(str(home / '.demo-backups/fill'))} 2>/dev/null || true"
 
 
 @pytest.fixture
