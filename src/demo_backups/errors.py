@@ -151,6 +151,10 @@ class HostUnreachableError(CouldNotLookError):
     """There is no SSH connection to a host."""
 
 
+class HostKeyError(CouldNotLookError):
+    """The key of a host was refused."""
+
+
 class LoginError(CouldNotLookError):
     """A host was reached, and did not accept the login."""
 

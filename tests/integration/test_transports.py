@@ -19,6 +19,7 @@ import pytest
 from demo_backups.errors import (
     ConnectionLostError,
     CouldNotLookError,
+    HostKeyError,
     HostUnreachableError,
     InterruptedRunError,
     LoginError,
@@ -28,7 +29,6 @@ from demo_backups.remote.connection import open_host
 from demo_backups.remote.exchange import OUTPUT_LIMIT
 from demo_backups.remote.files import receive, send
 from demo_backups.remote.host import Host
-from demo_backups.remote.host_keys import HostKeyError
 from demo_backups.settings import FABRIC, OPENSSH
 
 from ..helpers.agent import agent

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from demo_backups.errors import COULD_NOT_LOOK, WRONG_INPUT, SettingsError
+from demo_backups.errors import COULD_NOT_LOOK, WRONG_INPUT, HostKeyError, SettingsError
 from demo_backups.remote import ssh_config
-from demo_backups.remote.host_keys import HostKeyError, HostKeyPolicy
+from demo_backups.remote.host_keys import HostKeyPolicy
 from demo_backups.remote.known_hosts import fingerprint
 from demo_backups.remote.ssh_config import Hop
 

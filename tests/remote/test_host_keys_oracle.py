@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from demo_backups.errors import CouldNotLookError
+from demo_backups.errors import CouldNotLookError, HostKeyError
 from demo_backups.remote import connection, host_keys, ssh_config
-from demo_backups.remote.host_keys import HostKeyError
 
 from ..helpers.host_keys import hashed, offer, open_server, with_keys, write
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import paramiko
 
-from ..errors import CouldNotLookError, SettingsError
+from ..errors import HostKeyError, SettingsError
 from .auth import CERTIFICATE
 from .known_hosts import KeyStatus, KnownKey, Marker, evaluate, find_keys, fingerprint, is_krl, is_revoked, read_error
 from .ssh_config import USE_OPENSSH, Hop, split_paths
@@ -32,10 +32,6 @@ ALGORITHMS = {
     "rsa-sha2-512": ("RSA", ""),
     "rsa-sha2-256": ("RSA", ""),
 }
-
-
-class HostKeyError(CouldNotLookError):
-    """The key of a host was refused."""
 
 
 class HostKeyPolicy(paramiko.MissingHostKeyPolicy):

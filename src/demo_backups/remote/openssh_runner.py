@@ -17,9 +17,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import CouldNotLookError, HostUnreachableError, LoginError, SettingsError
+from ..errors import CouldNotLookError, HostKeyError, HostUnreachableError, LoginError, SettingsError
 from .exchange import ConnectionBrokenError
-from .host_keys import HostKeyError
 from .openssh import INSTALL
 from .runners import LocalCommand
 from .ssh_config import Hop, parse_destination, resolve

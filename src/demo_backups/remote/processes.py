@@ -6,10 +6,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 from .answers import END, parse_count, parse_list
-from .host import Host
 from .shell import TRUSTED_OWNER, quote
+
+if TYPE_CHECKING:
+    from .host import Host
 
 LARGEST_PID = 2**22  # proc(5), pid_max
 
