@@ -11,7 +11,7 @@ from demo_backups.project import ROOT
 
 from .helpers.faults import install_script
 from .helpers.programs import write_program
-from .helpers.tasks import DemoServer, assert_exit, assert_success
+from .helpers.tasks import DemoServer, assert_exit, assert_success, read_json
 
 NAME = "index-db-backup.sh"
 SAFE = (ROOT / "share/bin" / NAME).read_text()
@@ -72,3 +72,12 @@ def test_enable_refuses_unsafe_script(demo_server: DemoServer, checkout: Path) -
     assert not demo_server.crontab.exists()
     assert_success(demo_server.inv("enable-index-backup", "--force-unsafe"))
     assert str(demo_server.script) in demo_server.crontab.read_text()
+
+
+def test_preflight_warns_of_unsafe_script(demo_server: DemoServer) -> None:
+    write_program(demo_server.script, UNSAFE)
+    prediction = read_json(demo_server.inv("preflight", "--json"))
+    assert any("uses cp" in reason and "./inv deploy" in reason for reason in prediction["reasons"])
+    assert_success(demo_server.inv("deploy-index-backup"))
+    prediction = read_json(demo_server.inv("preflight", "--json"))
+    assert not any("installed script" in reason for reason in prediction["reasons"])

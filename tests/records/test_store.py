@@ -435,3 +435,13 @@ def test_records_are_selected_by_host_and_database(host: str | None, database: s
     sources = {"a": ("demo", "index"), "b": ("demo", "tracker"), "c": ("demo2", "index"), "d": ("Demo", "tracker")}
     records = [make_record(who=name, host=host, database=database) for name, (host, database) in sources.items()]
     assert [record.who for record in filter_records(records, host, database)] == list(selected)
+
+
+def test_staged_record_of_crash_is_removed(tmp_path: Path) -> None:
+    left, recent = tmp_path / ".record-left", tmp_path / ".record-recent"
+    for path in (left, recent):
+        path.write_text("{")
+    os.utime(left, (1, 1))
+    write_record(tmp_path, make_record())
+    assert not left.exists()
+    assert recent.exists()

@@ -208,6 +208,13 @@ def test_timeout_ends_waiting(either: Host, tmp_path: Path) -> None:
     assert either.run("continue", "echo next").stdout == "next\n"
 
 
+def test_interrupted_query_only_reads(either: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Host.run, "__kwdefaults__", {**(Host.run.__kwdefaults__ or {}), "timeout": 0.5})
+    with pytest.raises(ConnectionLostError) as caught:
+        either.query("wait", "exec sleep 600", root=False)
+    assert "still be running" not in caught.value.advice
+
+
 def test_query_and_execute_raise_different_errors(either: Host) -> None:
     assert either.query("look", "echo answer") == "answer\n"
     assert either.execute("do it", "echo done") == "done\n"

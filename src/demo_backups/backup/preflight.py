@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import FAILED
 from ..project import task_command
+from ..records.check import Outcome
 from ..records.record import Record
 from ..remote.files import stat_file
 from ..remote.host import Host
@@ -31,6 +32,7 @@ from ..sqlite.sharing import HIDDEN_ADVICE, Sharing, read_sharing
 from ..units import format_duration, format_short_size
 from .catalog import backup_processes, has_hidden_backup, list_backups
 from .copy_speed import SpeedSource, estimate_copy_speed
+from .deploy import read_installed
 from .directory import DirectoryAccess, explain_directory_access, read_directory_access
 from .disk_space import (
     Disk,
@@ -41,7 +43,15 @@ from .disk_space import (
     parse_disks,
     sum_needed_bytes,
 )
-from .permissions import Problem, describe_script_owner, find_backup_dir_problems, find_script_problems, observe_access
+from .permissions import (
+    Access,
+    Problem,
+    describe_script_owner,
+    find_backup_dir_problems,
+    find_script_problems,
+    observe_access,
+)
+from .script_lint import LintResult, lint
 from .write_rate import WriteRate, parse_write_rate, write_rate_command
 
 RETENTION_DAYS = 8  # -mtime +7 deletes what is at least eight whole days old (find(1))
@@ -61,8 +71,9 @@ class PreflightFacts:
 
     `state_disk` is the disk of the home directory, where jobs keep their state. `hidden_backup` is a running backup
     whose processes this user cannot see. `leaves_sidecars`: the backup would leave files next to the source that its
-    service cannot write. `problems` are paths that another user can write to, and `script_owner` says which account
-    other than root can change the script that root runs.
+    service cannot write. `script` is the lint of the installed script, if there is one. `problems` are paths that
+    another user can write to, and `script_owner` says which account other than root can change the script that root
+    runs.
     """
 
     host: str
@@ -88,6 +99,7 @@ class PreflightFacts:
     backup_count: int
     backup_bytes: int
     runs_a_day: int
+    script: LintResult | None = None
     problems: Sequence[Problem] = ()
     script_owner: str | None = None
 
@@ -188,6 +200,8 @@ def decide_preflight(facts: PreflightFacts, writer_timeout: float, free_space_fl
             "no process has the source open in WAL mode, and the script cannot create its -wal and -shm: "
             + explain_directory_access(facts.source_dir_access, facts.source_dir)
         )
+    if facts.script and facts.script.outcome is not Outcome.PASSED:
+        warn.append(_explain_unsafe_script(facts, facts.script))
     no += _explain_refused_sharing(facts)
     warn += _explain_uncertain_sharing(facts)
     if facts.backup_processes:
@@ -233,6 +247,12 @@ def _explain_uncertain_sharing(facts: PreflightFacts) -> list[str]:
             for problem in problems
         ]
     return [f"{sharing.unknown}: {HIDDEN_ADVICE}"] if sharing.unknown else []
+
+
+def _explain_unsafe_script(facts: PreflightFacts, script: LintResult) -> str:
+    state = "is not safe" if script.outcome is Outcome.FAILED else "cannot be checked"
+    command = task_command("deploy", facts.host, "--database", facts.database)
+    return f"the installed script {state}, cron may run it all the same: {', '.join(script.findings)}: {command}"
 
 
 def _explain_wait(wait: float, timeout: float) -> str:
@@ -304,9 +324,18 @@ def observe_preflight(
         backup_count=len(backups),
         backup_bytes=sum(backup.bytes for backup in backups),
         runs_a_day=runs_a_day,
+        script=_lint_installed(host, database, access),
         problems=[*find_script_problems(access), *find_backup_dir_problems(access, for_script=True)],
         script_owner=describe_script_owner(access),
     )
+
+
+def _lint_installed(host: Host, database: Database, access: Access) -> LintResult | None:
+    """Lint the installed script; None if there is none."""
+    if not access.script or access.script[-1].type != "f":
+        return None
+    installed = read_installed(host, database)
+    return lint(installed.content.decode(errors="replace")) if installed else None
 
 
 def _read_disks(host: Host, database: Database) -> list[Disk]:

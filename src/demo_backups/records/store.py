@@ -24,6 +24,8 @@ from ..settings import Settings
 from .record import KINDS, SCHEMA, Record, validate_record
 
 R = TypeVar("R", bound=Record)
+STAGED = ".record-"  # the start of the name of a record that is being written
+STALE_SECONDS = 3600  # an older one was left by a crash
 MOST_MISTAKES = 3  # of an invalid record, that are named
 
 
@@ -112,17 +114,37 @@ def write_record(folder: Path, record: Record) -> Path:
         ) from error
     with (
         _translate_oserror(folder, RecordNotWrittenError),
-        tempfile.NamedTemporaryFile("w", dir=folder, prefix=".", delete=False, encoding="utf-8") as file,
+        tempfile.NamedTemporaryFile("w", dir=folder, prefix=STAGED, delete=False, encoding="utf-8") as file,
     ):
         try:
             json.dump(content, file, indent=2)
             file.write("\n")
             file.flush()
             os.fsync(file.fileno())
-            return Path(file.name).replace(folder / _file_name(record))
+            path = Path(file.name).replace(folder / _file_name(record))
+            _sync_directory(folder)
+            _remove_stale(folder)
+            return path
         except BaseException:
             Path(file.name).unlink(missing_ok=True)
             raise
+
+
+def _sync_directory(folder: Path) -> None:
+    """Flush the names in a directory to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove what a crash left while it wrote a record."""
+    for path in folder.glob(f"{STAGED}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.lstat().st_mtime > STALE_SECONDS:
+                path.unlink()
 
 
 def _file_name(record: Record) -> str:

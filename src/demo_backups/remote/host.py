@@ -106,6 +106,7 @@ class _Command:
     action: str
     script: str
     display: str
+    reads_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,17 +135,26 @@ class Host:
         self._password_refused = False
 
     def run(
-        self, action: str, command: str, *, root: bool = False, timeout: float = COMMAND_TIMEOUT, display: str = ""
+        self,
+        action: str,
+        command: str,
+        *,
+        root: bool = False,
+        timeout: float = COMMAND_TIMEOUT,
+        display: str = "",
+        reads_only: bool = False,
     ) -> Result:
         """Run a POSIX shell command and wait for it, for `timeout` seconds at most.
 
         `action` names in an error what was tried ("list the backups"). With `root`, and `use_sudo` in the settings,
-        root runs it. The record and the log contain `display`, or the command if that is empty.
+        root runs it. The record and the log contain `display`, or the command if that is empty. An error does not warn
+        of a command that may still be running if it `reads_only`.
 
         Raises CouldNotLookError if the command did not start or printed more than OUTPUT_LIMIT, ConnectionLostError if
         it gave no answer in time or was cut off, and InterruptedRunError after Ctrl-C.
         """
-        return self.stream(action, command, root=root, timeout=timeout, display=display).result
+        transfer = self.stream(action, command, root=root, timeout=timeout, display=display, reads_only=reads_only)
+        return transfer.result
 
     def stream(
         self,
@@ -154,6 +164,7 @@ class Host:
         root: bool = False,
         timeout: float = COMMAND_TIMEOUT,
         display: str = "",
+        reads_only: bool = False,
         source: BinaryIO | None = None,
         sink: BinaryIO | None = None,
     ) -> Transfer:
@@ -164,13 +175,13 @@ class Host:
         """
         self._remember(display or command)
         request = Request(timeout=timeout, source=source, sink=sink)
-        outcome = self._run_with_access(_Command(action, command, display or command), root, request)
+        outcome = self._run_with_access(_Command(action, command, display or command, reads_only), root, request)
         result = Result(outcome.status, _decode(outcome.stdout), _decode(outcome.stderr))
         return Transfer(result, outcome.transferred, outcome.sha256, outcome.input_complete)
 
     def query(self, action: str, command: str, *, root: bool = True, advice: str = "") -> str:
         """Run a command and return its output; raises CouldNotLookError, with the advice, unless it succeeds."""
-        result = self.run(action, command, root=root)
+        result = self.run(action, command, root=root, reads_only=True)
         if not result.ok:
             raise CouldNotLookError(
                 f"could not {action}", host=self.name, output=result.output, advice=self.advise(result) or advice
@@ -292,6 +303,8 @@ class Host:
         shell = self._shell_command(command, access.prefix, has_input=request.source is not None)
         request = replace(request, marker=self._marker.encode(), prompt=self._prompt.encode(), password=access.password)
         still_running = f"it may still be running on {self.name}: check that before you start it again"
+        if command.reads_only:
+            still_running = "it only reads: start the task again"
         try:
             with self._interrupts.deferred():
                 self._interrupts.raise_pending()
