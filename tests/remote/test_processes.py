@@ -16,13 +16,15 @@ from demo_backups.remote.host import Host
 from demo_backups.remote.processes import (
     Process,
     is_locked_command,
+    lock_holders_command,
+    parse_lock_holders,
     parse_processes,
     processes_with_open,
     signal_processes_command,
 )
 from demo_backups.remote.shell import quote
 
-from ..helpers.constants import EVERY_ODD_NAME, NOBODY
+from ..helpers.constants import EVERY_ODD_NAME, NOBODY, root_only
 from ..helpers.processes import wait_until
 from ..helpers.shell import run_sh
 
@@ -75,6 +77,32 @@ def test_lock_is_seen_while_it_lasts(tmp_path: Path, name: str) -> None:
     with locked(path):
         assert parse_yes_no(run_sh(command).stdout) is True
     assert parse_yes_no(run_sh(command).stdout) is False
+
+
+def test_lock_in_overlay_is_found(private_mounts: list[str], public_folder: Path) -> None:
+    """In an overlay of two file systems, stat reports another device than /proc/locks."""
+    for name in ("lower", "upper", "root"):
+        (public_folder / name).mkdir()
+    (public_folder / "lower/lock").touch()
+    path = PurePosixPath(public_folder / "root/lock")
+    mounts = (
+        "mount -t tmpfs tmpfs upper; mkdir upper/upper upper/work\n"
+        "mount -t overlay -o lowerdir=lower,upperdir=upper/upper,workdir=upper/work overlay root\n"
+    )
+    holders = lock_holders_command([path])
+    script = f"cd '{public_folder}'; {mounts}{is_locked_command(path)}\nexec 9< '{path}'; flock 9\n"
+    script += f"({is_locked_command(path)}); {holders}"
+    done = subprocess.run([*private_mounts, "sh", "-euc", script], capture_output=True, text=True, check=True)
+    before, locked_, *rest = done.stdout.splitlines(keepends=True)
+    assert (parse_yes_no(before), parse_yes_no(locked_)) == (False, True)
+    assert [holder.file for holder in parse_lock_holders("".join(rest))] == [0]
+
+
+@root_only
+def test_lock_that_cannot_be_reached_is_no_answer(as_nobody: None, local_host: Host, tmp_path: Path) -> None:
+    (tmp_path / "private").mkdir(mode=0o700)
+    result = local_host.run("look", is_locked_command(PurePosixPath(tmp_path / "private/lock")))
+    assert (result.ok, result.stdout) == (False, "")
 
 
 def test_signal_reaches_stopped_process(tmp_path: Path) -> None:

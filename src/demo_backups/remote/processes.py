@@ -84,11 +84,21 @@ def signal_processes_command(lock: str, signal: str) -> str:
 
 
 def _set_lock_name(path: PurePosixPath) -> str:
-    """Build the command that sets `$name` to the name of a file in /proc/locks."""
-    major, minor = "device >> 8 & 0xfff", "device & 0xff | device >> 12 & 0xfff00"  # makedev(3)
-    return (
-        f"device=$(stat -c %d -- {quote(path)}); inode=$(stat -c %i -- {quote(path)}); "
-        f'name=$(printf %02x:%02x:%s $(({major})) $(({minor})) "$inode")'
+    """Build the command that sets `$name` to the pattern of a file's name in /proc/locks.
+
+    On btrfs and overlayfs, stat reports a device that no mount has, and the locks have another one. The pattern then
+    has the number of the inode only.
+    """
+    return "\n".join(
+        [
+            f"device=$(stat -c %d -- {quote(path)}); inode=$(stat -c %i -- {quote(path)})",
+            "major=$((device >> 8 & 0xfff)) minor=$((device & 0xff | device >> 12 & 0xfff00))",  # makedev(3)
+            "mounts=$(cat /proc/self/mountinfo)",
+            'case "$mounts" in',
+            '  *" $major:$minor "*) name=$(printf %02x:%02x:%s "$major" "$minor" "$inode") ;;',
+            '  *) name="*:$inode" ;;',
+            "esac",
+        ]
     )
 
 
@@ -96,9 +106,12 @@ def is_locked_command(path: PurePosixPath) -> str:
     """Build the command that prints whether a file is locked, which all users can read (proc(5), /proc/locks)."""
     return "\n".join(
         [
-            f"[ -e {quote(path)} ] || {{ echo no; exit; }}",
-            f"set -e; {_set_lock_name(path)}; locks=$(cat /proc/locks)",
-            'case "$locks" in *" $name "*) echo yes ;; *) echo no ;; esac',
+            f'problem=$(stat -- {quote(path)} 2>&1 >/dev/null) || case "$problem" in',
+            "  *': No such file or directory') echo no; exit ;;",
+            '  *) echo "$problem" >&2; exit 1 ;;',  # a file that cannot be reached is not one that is missing
+            "esac",
+            f"set -e\n{_set_lock_name(path)}\nlocks=$(cat /proc/locks)",
+            'case "$locks" in *" "$name" "*) echo yes ;; *) echo no ;; esac',
         ]
     )
 
@@ -128,7 +141,7 @@ def _list_lock_holders(paths: Sequence[PurePosixPath]) -> str:
             _set_lock_name(path),
             # A line with an arrow is a process that waits for a lock.
             'echo "$locks" | while read -r _ _ _ _ pid file _; do',
-            '  [ "$file" = "$name" ] || continue',
+            '  case "$file" in $name) ;; *) continue ;; esac',
             f"  if [ -e /proc/$pid/exe ]; then echo $pid {number} yes; else echo $pid {number} no; fi",
             "done; fi",
         ]
