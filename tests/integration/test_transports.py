@@ -249,6 +249,7 @@ def test_unsupported_algorithms_are_named(server: Server, open_by: Opener, line:
 
 def test_open_master_may_be_the_only_way_in(server: Server, open_by: Opener, public_folder: Path) -> None:
     machine = server.machine
+    public_folder.chmod(0o700)
     machine.configure(machine.alias("demo", server.sshd, f"ControlPath {public_folder}/%C"))
     command: list[str | Path] = ["ssh", "-F", machine.ssh_config, "demo"]
     subprocess.run([*command, "-f", "-N", "-M"], check=True, capture_output=True)
@@ -260,6 +261,23 @@ def test_open_master_may_be_the_only_way_in(server: Server, open_by: Opener, pub
         assert "OpenSSH has a connection open" in caught.value.advice
         assert open_by(OPENSSH).run("read", "echo out").stdout == "out\n"
         assert subprocess.run([*command, "-O", "check"], capture_output=True, check=False).returncode == 0
+    finally:
+        subprocess.run([*command, "-O", "exit"], check=False, capture_output=True)
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770])
+def test_planted_master_is_not_used(server: Server, open_by: Opener, public_folder: Path, mode: int) -> None:
+    machine = server.machine
+    machine.configure(machine.alias("demo", server.sshd, f"ControlPath {public_folder}/%C"))
+    # Another user's, whose server is an attacker's: here one whose host key is not known.
+    command: list[str | Path] = ["ssh", "-F", machine.ssh_config, "-o", "StrictHostKeyChecking=no", "demo"]
+    unknown = ["-o", "UserKnownHostsFile=/dev/null"]
+    subprocess.run([*command, *unknown, "-f", "-N", "-M"], check=True, capture_output=True)
+    machine.known_hosts.write_text("")
+    public_folder.chmod(mode)
+    try:
+        with pytest.raises(HostKeyError):
+            open_by(OPENSSH)
     finally:
         subprocess.run([*command, "-O", "exit"], check=False, capture_output=True)
 

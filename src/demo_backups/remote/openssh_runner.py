@@ -11,6 +11,7 @@ import contextlib
 import os
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -65,9 +66,10 @@ class OpenSshRunner:
         self._config.write_text(_configuration(ssh_config))
         self._socket = folder / "master"
         own = str(resolve(hop, self._config).get("controlpath", "none"))
-        # Where the user has a master open, use it: it may be the only way in.
+        # Where the user has a master open, use it: it may be the only way in. Not where another user could have put it:
+        # a master gets all commands and a sudo password, and its host key was checked when it was opened.
         self._options = ["-o", "ControlMaster=no"]
-        self._has_own_master = own.lower() == "none" or not self._is_open()
+        self._has_own_master = own.lower() == "none" or not _is_private(Path(own).parent) or not self._is_open()
         if self._has_own_master:
             self._options += ["-o", f"ControlPath={self._socket}"]
             self._open()
@@ -180,6 +182,15 @@ def open_openssh(name: str, ssh_config: Path | None) -> Iterator[OpenSshRunner]:
             yield runner
         finally:
             runner.close()
+
+
+def _is_private(folder: Path) -> bool:
+    """Tell whether only this user and root can put a file into a directory."""
+    try:
+        attributes = folder.stat()
+    except OSError:
+        return False
+    return attributes.st_uid in (0, os.geteuid()) and not attributes.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _configuration(ssh_config: Path | None) -> str:
