@@ -89,7 +89,7 @@ def _confirm_removal(work: Task, lines: list[CronLine], yes: bool) -> bool:
     work.out.say("\n".join(["no task added:", *(f"  {line}" for line in lines)]))
     if yes or work.dry_run:
         return True
-    return bool(ask_yes_no("Remove it from the crontab? [y/N] "))
+    return bool(ask_yes_no("Remove it from the crontab?"))
 
 
 def _report_disabled(work: Task, tables: Tables, removed: list[CronLine], remaining: list[CronLine]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from ..errors import CouldNotLookError, StepError
 from ..project import ROOT, task_command
 from ..rehearsal.options import RehearsalOptions
 from ..rehearsal.rehearse import rehearse
+from ..remote.terminal import ask_yes_no
 from ..settings import Settings, rehearsal_settings
-from ..ui.console import Console, confirm
+from ..ui.console import Console
 from ..ui.outcome import Tone
 from ..ui.tables import print_verification
 from ..workflows.backups import run, verify
@@ -279,10 +279,11 @@ def _report_no_next_step(settings: Settings, plan: Plan, out: Console) -> None:
 
 def _confirm() -> None:
     """Ask on the terminal; raises StepError unless the answer is yes."""
-    if not sys.stdin or not sys.stdin.isatty():  # sys.stdin is None if it was closed
+    is_confirmed = ask_yes_no("Do it?")
+    if is_confirmed is None:
         raise StepError(
             "nothing was done: there is no terminal for the question",
             advice="use --yes to do the step without the question",
         )
-    if not confirm("Do it?"):
+    if not is_confirmed:
         raise StepError("nothing was done")

@@ -17,11 +17,11 @@ def ask_secret(prompt: str) -> str | None:
 
 
 def ask_yes_no(question: str) -> bool | None:
-    """Ask a question; True for yes, False for anything else, None if there is no terminal."""
+    """Ask a question; True for yes, False for anything else and for Ctrl-D, None if there is no terminal."""
     if not sys.stdin or not sys.stdin.isatty():  # sys.stdin is None if it was closed
         return None
     try:
-        return input(question).strip().lower() in ("y", "yes")
-    except EOFError:  # Ctrl-D
+        return input(f"{escape_controls(question)} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
         print()
         return False

@@ -84,16 +84,6 @@ def print_text(text: str) -> None:
     sys.stdout.buffer.write(escape_controls(text).encode())
 
 
-def confirm(question: str) -> bool:
-    """Ask a yes-or-no question on the terminal; Ctrl-D means no."""
-    try:
-        answer = input(f"{escape_controls(question)} [y/N] ")
-    except EOFError:
-        print()
-        return False
-    return answer.strip().lower() in ("y", "yes")
-
-
 # --- pictures -------------------------------------------------------------------------------------------------------
 
 
