@@ -69,7 +69,7 @@ def change(index: int, **changes: object) -> Access:
 
 def test_demo_server_is_accepted_with_note() -> None:
     assert find_script_problems(ACCESS) == []
-    assert find_backup_dir_problems(ACCESS, for_script=True) == []
+    assert find_backup_dir_problems(ACCESS, strict=True) == []
     assert "torrust can change it" in (describe_script_owner(ACCESS) or "")
     as_torrust = replace(ACCESS, users=Users(TORRUST, TORRUST))
     assert describe_script_owner(as_torrust) is None
@@ -127,7 +127,7 @@ def test_owner_of_link_decides() -> None:
 def test_owner_and_mode_of_backup_dir(directory: Entry, accepted: bool, accepted_by_script: bool) -> None:
     access = replace(ACCESS, backup_dir=[ROOT_DIR, directory])
     assert (find_backup_dir_problems(access) == []) is accepted
-    assert (find_backup_dir_problems(access, for_script=True) == []) is accepted_by_script
+    assert (find_backup_dir_problems(access, strict=True) == []) is accepted_by_script
 
 
 @pytest.mark.parametrize(
@@ -185,34 +185,34 @@ def test_links_on_the_way_are_followed(local_host: Host, database: Database, tmp
     paths = [str(entry.path) for entry in observe_access(local_host, linked).script]
     names = ("links", "links/first", "second", "real", "real/bin", "real/bin/script.sh")
     assert paths[-len(names) :] == [str(tmp_path / name) for name in names]
-    require_safe_paths(local_host, linked, script=True)
+    require_safe_paths(local_host, linked, with_script=True)
     (tmp_path / "links").chmod(0o777)
     with pytest.raises(UnsafePathError, match="links"):
-        require_safe_paths(local_host, linked, script=True)
+        require_safe_paths(local_host, linked, with_script=True)
 
 
 def test_endless_links_are_an_error(local_host: Host, database: Database, tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     linked = replace(database, script=PurePosixPath(tmp_path / "loop/script.sh"))
     with pytest.raises(CouldNotLookError):
-        require_safe_paths(local_host, linked, script=True)
+        require_safe_paths(local_host, linked, with_script=True)
 
 
 def test_private_group_may_write(local_host: Host, database: Database) -> None:
     """The group of the test's own user, as most systems create it, has no other members."""
     Path(database.script.parent).mkdir(parents=True)
     Path(database.script.parent).chmod(0o775)
-    require_safe_paths(local_host, database, script=True)
+    require_safe_paths(local_host, database, with_script=True)
     Path(database.backup_dir).chmod(0o770)
     with pytest.raises(UnsafePathError, match="mode 770"):
-        require_safe_paths(local_host, database, for_script=True)
+        require_safe_paths(local_host, database, strict=True)
 
 
 def test_missing_paths_are_no_problem(local_host: Host, database: Database) -> None:
     Path(database.backup_dir).rmdir()
     access = observe_access(local_host, database)
     assert (access.backup_dir, access.lock) == ([], None)
-    require_safe_paths(local_host, database, script=True, for_script=True)
+    require_safe_paths(local_host, database, with_script=True, strict=True)
 
 
 @root_only
@@ -222,7 +222,7 @@ def test_directory_of_sudo_user_is_accepted(
     Path(database.script.parent).mkdir(parents=True)
     os.chown(database.script.parent, NOBODY, -1)
     with pytest.raises(UnsafePathError, match="nobody"):
-        require_safe_paths(local_host, database, script=True)
+        require_safe_paths(local_host, database, with_script=True)
     monkeypatch.setenv("SUDO_UID", str(NOBODY))
-    require_safe_paths(local_host, database, script=True)
+    require_safe_paths(local_host, database, with_script=True)
     assert "nobody can change it" in (describe_script_owner(observe_access(local_host, database)) or "")

@@ -48,9 +48,9 @@ def find_programs(command: str, environment: Mapping[str, str], script: str) -> 
     `environment` has the variables with which cron runs it, HOME and PATH among them; `script` is the absolute path of
     the script in question, whose name decides whether what is not known may be that script.
     """
-    program, given = split_input(command)
+    program, stdin = split_input(command)
     found = _Reader(environment, script).read(program)
-    if posixpath.basename(script) in given:
+    if posixpath.basename(script) in stdin:
         found.unclear = found.unclear or "its standard input (after '%') names the script"
     return found
 
@@ -138,15 +138,15 @@ class _Reader:
         """Read the operands of a shell: the first is a script, unless that comes from -c or standard input."""
         words = iter(operands)
         rest: list[str] = []
-        is_script_given = False
+        has_script_text = False
         for word in words:
             if program in _SHELLS and not rest and re.match(r"[-+]", word):
-                is_script_given = is_script_given or bool(re.fullmatch("-[A-Za-z]*c", word))
+                has_script_text = has_script_text or bool(re.fullmatch("-[A-Za-z]*c", word))
                 if re.fullmatch("[-+][A-Za-z]*[oO]", word):
                     next(words, None)
             else:
                 rest.append(word)
-        if is_script_given:
+        if has_script_text:
             self._pass(rest[1:])
         elif rest:
             self.found.run.update(self._locate(rest[0]))

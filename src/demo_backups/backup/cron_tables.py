@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import TypeVar
 
 from ..errors import CouldNotLookError
-from ..remote.host import PARSE_ERRORS, Host, Result
+from ..remote.host import PARSE_ERRORS, PROGRAM_NOT_FOUND, Host, Result
 from ..remote.shell import quote
 from .cron_syntax import Layout
 
@@ -55,7 +55,7 @@ def read_crontab(host: Host) -> str | None:
     result = host.run("read the crontab", "crontab -l", root=True)
     if result.ok:
         return result.stdout
-    if result.status == 127:
+    if result.status == PROGRAM_NOT_FOUND:
         raise CouldNotLookError(
             "cron is not installed: there is no crontab command",
             host=host.name,

@@ -54,8 +54,8 @@ def mask_line(line: str) -> str:
     times, command = split_line(line) or ("", line)
     match = re.match(r"(?:\\.|[^\\%])*", command, re.DOTALL)
     end = match.end() if match else 0
-    given = f"%{MASK}" if command[end:].startswith("%") else command[end:]
-    return _mask_from_assignment(times) + mask_command(command[:end]) + given
+    stdin = f"%{MASK}" if command[end:].startswith("%") else command[end:]
+    return _mask_from_assignment(times) + mask_command(command[:end]) + stdin
 
 
 def mask_command(command: str) -> str:

@@ -93,15 +93,15 @@ def find_script_problems(access: Access) -> list[Problem]:
     return _find_path_problems(access, access.script)
 
 
-def find_backup_dir_problems(access: Access, for_script: bool = False) -> list[Problem]:
+def find_backup_dir_problems(access: Access, strict: bool = False) -> list[Problem]:
     """Find what lets another user write to the backup directory or replace it, and a lock that is not ours.
 
-    With `for_script`, also what only the script refuses: a directory of the login account where root runs the backups,
+    With `strict`, also what only the script refuses: a directory of the login account where root runs the backups,
     and one to which a group without other members can write.
     """
     problems = _find_path_problems(access, access.backup_dir)
-    owners = access.users.accepted_by_script if for_script else access.users.trusted
-    if for_script and not problems and access.backup_dir:
+    owners = access.users.accepted_by_script if strict else access.users.trusted
+    if strict and not problems and access.backup_dir:
         problems = list(_strict_problems(access.backup_dir[-1], owners))
     if access.lock and (access.lock.type != "f" or access.lock.links != 1 or access.lock.uid not in owners):
         advice = f"find out who made it, then: rm -r {quote(access.lock.path)}"
@@ -249,8 +249,8 @@ def _read_entries(host: Host, paths: Sequence[PurePosixPath]) -> Entries:
     entries: dict[PurePosixPath, Entry | None] = {}
     unread = list(paths)
     for _ in range(MOST_LINKS):
-        wanted = dict.fromkeys(part for path in unread for part in (*reversed(path.parents), path))
-        entries |= _query_entries(host, [path for path in wanted if path not in entries])
+        parts = dict.fromkeys(part for path in unread for part in (*reversed(path.parents), path))
+        entries |= _query_entries(host, [path for path in parts if path not in entries])
         followed = [_follow(path, entries) for path in paths]
         unread = [path.unread for path in followed if path.unread]
         if not unread:
@@ -303,14 +303,14 @@ def _follow(path: PurePosixPath, entries: Entries) -> _Followed:
 # --- the check ------------------------------------------------------------------------------------------------------
 
 
-def require_safe_paths(host: Host, database: Database, *, script: bool = False, for_script: bool = False) -> None:
+def require_safe_paths(host: Host, database: Database, *, with_script: bool = False, strict: bool = False) -> None:
     """Check that only root and the login account can write to the backup directory; raises UnsafePathError.
 
-    With `script`, also to the script. With `for_script`, the backup directory must be one that the script accepts.
+    With `with_script`, also to the script. With `strict`, the backup directory must be one that the script accepts.
     """
     access = observe_access(host, database)
-    problems = find_script_problems(access) if script else []
-    refuse_problems(host, [*problems, *find_backup_dir_problems(access, for_script)])
+    problems = find_script_problems(access) if with_script else []
+    refuse_problems(host, [*problems, *find_backup_dir_problems(access, strict)])
 
 
 def refuse_problems(host: Host, problems: Sequence[Problem]) -> None:

@@ -325,7 +325,7 @@ def observe_preflight(
         backup_bytes=sum(backup.bytes for backup in backups),
         runs_a_day=runs_a_day,
         script=_lint_installed(host, database, access),
-        problems=[*find_script_problems(access), *find_backup_dir_problems(access, for_script=True)],
+        problems=[*find_script_problems(access), *find_backup_dir_problems(access, strict=True)],
         script_owner=describe_script_owner(access),
     )
 

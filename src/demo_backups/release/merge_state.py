@@ -53,8 +53,8 @@ def read_merge(checkout: Checkout, remote: RemoteState | None, files: Iterable[s
     base = (remote.base_commit if remote else None) or fetched
     if base is None:
         return Merge(MergeState.NOT_MERGED)  # there is nothing that it could have been merged into
-    wanted = [commit for commit in (base, remote.branch_commit if remote else None) if commit]
-    with _with_commits(checkout, wanted) as complete:
+    commits = [commit for commit in (base, remote.branch_commit if remote else None) if commit]
+    with _with_commits(checkout, commits) as complete:
         if not find_commit(complete, base):
             if fetched is None:
                 return Merge(MergeState.UNKNOWN, _missing_commits(checkout))
@@ -136,9 +136,9 @@ def _find_merge(search: _Search) -> str | None:
         return base if _is_merged_whole(search, start) else None
     paths = [path for path in changed if path in search.files] or changed
     commits = [base, *_commits_of(checkout, f"{start}..{base}", paths)]
-    (wanted,) = _contents(checkout, [head], paths)
-    found = zip(commits, _contents(checkout, commits, paths), strict=True)
-    by_content = next((commit for commit, contents in found if contents == wanted), None)
+    (released,) = _contents(checkout, [head], paths)
+    candidates = zip(commits, _contents(checkout, commits, paths), strict=True)
+    by_content = next((commit for commit, contents in candidates if contents == released), None)
     return by_content or next((commit for commit in commits if _merge_changes_nothing(checkout, commit, head)), None)
 
 
@@ -288,10 +288,10 @@ def _compare_work_tree(search: _Search) -> tuple[frozenset[str], frozenset[str]]
     current = find_commit(checkout, "HEAD")
     if current is None or not _is_ancestor(checkout, current, search.base):
         return frozenset(edited), frozenset()
-    own, newest = _contents(checkout, [current, search.base], files)
+    old_contents, new_contents = _contents(checkout, [current, search.base], files)
     outdated = {
         file
-        for file, old, new in zip(files, own, newest, strict=True)
+        for file, old, new in zip(files, old_contents, new_contents, strict=True)
         if old != new and present[file] == old and file not in edited
     }
     return frozenset(edited), frozenset(outdated)

@@ -103,12 +103,12 @@ def parse_pull_requests(output: str, branch: str, base: str, owner: str | None) 
     """
     try:
         requests = [(answer, _parse_pull_request(answer)) for answer in list.copy(json.loads(output))]
-        return [request for answer, request in requests if _is_wanted(answer, branch, base, owner)]
+        return [request for answer, request in requests if _is_of_release(answer, branch, base, owner)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CouldNotLookError("the answer of gh pr list is not valid", output=output[:500]) from error
 
 
-def _is_wanted(answer: Mapping[str, Any], branch: str, base: str, owner: str | None) -> bool:
+def _is_of_release(answer: Mapping[str, Any], branch: str, base: str, owner: str | None) -> bool:
     login = (answer["headRepositoryOwner"] or {}).get("login")
     is_of_owner = not login or owner is None or login.lower() == owner.lower()
     return is_of_owner and (answer["headRefName"], answer["baseRefName"]) == (branch, base)

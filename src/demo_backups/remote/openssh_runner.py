@@ -65,11 +65,13 @@ class OpenSshRunner:
         self._config = folder / "config"
         self._config.write_text(_configuration(ssh_config))
         self._socket = folder / "master"
-        own = str(resolve(hop, self._config).get("controlpath", "none"))
+        control_path = str(resolve(hop, self._config).get("controlpath", "none"))
         # Where the user has a master open, use it: it may be the only way in. Not where another user could have put it:
         # a master gets all commands and a sudo password, and its host key was checked when it was opened.
         self._options = ["-o", "ControlMaster=no"]
-        self._has_own_master = own.lower() == "none" or not _is_private(Path(own).parent) or not self._is_open()
+        self._has_own_master = (
+            control_path.lower() == "none" or not _is_private(Path(control_path).parent) or not self._is_open()
+        )
         if self._has_own_master:
             self._options += ["-o", f"ControlPath={self._socket}"]
             self._open()

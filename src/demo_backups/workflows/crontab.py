@@ -7,9 +7,7 @@ from ..backup.crontab_change import disable_job, enable_job
 from ..backup.crontab_install import check_executable, retry_if_changed
 from ..backup.permissions import require_safe_paths
 from ..backup.script import Script, read_script
-from ..errors import (
-    StepError,
-)
+from ..errors import StepError
 from .scripts import check_local_script, require_deployed
 from .session import Session
 
@@ -32,7 +30,7 @@ def enable(work: Session, force_unsafe: bool = False) -> None:
             advice=f"deploy it first: {work.task('deploy')}",
         )
     check_executable(work.host, deployment.target, deployment.script)
-    require_safe_paths(work.host, work.database, script=True, for_script=True)
+    require_safe_paths(work.host, work.database, with_script=True, strict=True)
     retry_if_changed(lambda: enable_job(work, job, deployment.script))
 
 

@@ -9,6 +9,7 @@ from ..sqlite.journal_mode import (
     check_sidecars_writable,
     describe_wal_mode,
     journal_mode_command,
+    journal_mode_name,
     read_journal_mode,
 )
 from ..sqlite.sharing import require_sharing
@@ -18,7 +19,7 @@ from .session import Session
 def enable_wal(work: Session, undo: bool = False) -> None:
     """Switch the live database to WAL mode, or with `undo` to rollback mode; if it already is in that mode, say so."""
     wal = not undo
-    name = "WAL" if wal else "rollback"
+    name = journal_mode_name(wal)
     work.database = resolve_source(work.host, work.database)
     is_wal = read_journal_mode(work.host, work.database).wal
     if wal:  # also where it is in WAL mode already: that is not a success then

@@ -16,11 +16,7 @@ from ..backup.deploy import (
 from ..backup.permissions import require_safe_paths
 from ..backup.script import Script, read_script
 from ..backup.script_lint import require_safe
-from ..errors import (
-    StepError,
-    UncheckedScriptError,
-    UnsafeScriptError,
-)
+from ..errors import StepError, UncheckedScriptError, UnsafeScriptError
 from .session import Session
 
 
@@ -34,7 +30,7 @@ def deploy(work: Session, force_unsafe: bool = False) -> None:
     work.record.script_sha256 = script.sha256
     require_tools(work.host)
     version = probe_sqlite(work.host)
-    require_safe_paths(work.host, work.database, script=True, for_script=True)
+    require_safe_paths(work.host, work.database, with_script=True, strict=True)
     deployment = plan_deployment(work.host, work.database, script)
     check_deployment(work.host, deployment)
     if not deployment.is_needed:
