@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 FAILED = 1
 WRONG_INPUT = 2
 COULD_NOT_LOOK = 3
 INCOMPLETE = 4
 INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a check of a host has found, and what to do about it."""
+
+    text: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.text}: {self.advice}"
 
 
 class BackupsError(Exception):

@@ -19,7 +19,6 @@ from demo_backups.backup.copy_speed import SpeedSource
 from demo_backups.backup.crontab import PUBLISHED, count_daily_runs
 from demo_backups.backup.directory import DirectoryAccess
 from demo_backups.backup.disk_space import Disk
-from demo_backups.backup.permissions import Problem
 from demo_backups.backup.preflight import (
     RETENTION_DAYS,
     PreflightFacts,
@@ -28,7 +27,14 @@ from demo_backups.backup.preflight import (
     observe_preflight,
 )
 from demo_backups.backup.write_rate import WriteRate
-from demo_backups.errors import BackupsError, CouldNotLookError, NoDatabaseError, SettingsError, SourceUnavailableError
+from demo_backups.errors import (
+    BackupsError,
+    CouldNotLookError,
+    NoDatabaseError,
+    Problem,
+    SettingsError,
+    SourceUnavailableError,
+)
 from demo_backups.rehearsal.database import make_tracker
 from demo_backups.remote.host import Host
 from demo_backups.remote.processes import Process

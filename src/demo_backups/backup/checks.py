@@ -8,6 +8,7 @@ from ..errors import SourceUnavailableError
 from ..records.check import Check, Outcome
 from ..remote.files import File
 from ..remote.host import Result
+from ..remote.processes import HIDDEN_ADVICE
 from ..settings import Database
 from ..sqlite.command import is_access_failure
 from ..sqlite.inspect import DatabaseSummary, Header, parse_header, parse_summary
@@ -21,7 +22,7 @@ from ..sqlite.integrity import (
     parse_table_checks,
     pragma_name,
 )
-from ..sqlite.sharing import HIDDEN_ADVICE, Sharing
+from ..sqlite.sharing import Sharing
 from .catalog import is_backup_name
 
 Source: TypeAlias = DatabaseSummary | SourceUnavailableError  # the summary of the live source, or why there is none
@@ -149,7 +150,7 @@ def check_source(opened: Result, source: Source, sharing: Sharing | None, tolera
     see a source in WAL mode: a backup lacks the commits of a process with another `-wal`.
     """
     if sharing and sharing.problems:
-        problems = "; ".join(f"{problem.text}: {problem.advice}" for problem in sharing.problems)
+        problems = "; ".join(map(str, sharing.problems))
         return Check("source", Outcome.FAILED, f"backups lack commits to the source: {problems}")
     if not opened.ok:
         return Check("source", Outcome.UNKNOWN, f"the size of the backup cannot be read: {opened.output}")

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 from ..remote.host import Host
 from ..remote.shell import quote
+from ..remote.sudo import USE_SUDO
 
 
 class DirectoryAccess(enum.Enum):
@@ -78,6 +79,6 @@ def explain_directory_access(access: DirectoryAccess, directory: PurePosixPath) 
         DirectoryAccess.READ_ONLY: "mount it writable (after a disk error, see dmesg first)",
         DirectoryAccess.APPEND_ONLY: f"sudo chattr -a {path}",
         DirectoryAccess.IMMUTABLE: f"sudo chattr -i {path}",
-        DirectoryAccess.DENIED: "correct its owner or mode, or set use_sudo to true (INVOKE_USE_SUDO=1)",
+        DirectoryAccess.DENIED: f"correct its owner or mode, or {USE_SUDO}",
     }
     return "" if access not in advice else f"{directory} is {access.value}: {advice[access]}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import TypeAlias
 
-from ..errors import CouldNotLookError, UnsafePathError
+from ..errors import CouldNotLookError, Problem, UnsafePathError
 from ..remote.host import Host
 from ..remote.shell import quote
 from ..settings import Database
@@ -75,14 +75,6 @@ class Access:
     script: Sequence[Entry]
     backup_dir: Sequence[Entry]
     lock: Entry | None
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A path that another user can write to, and the command that corrects that."""
-
-    text: str
-    advice: str
 
 
 # --- decisions ------------------------------------------------------------------------------------------------------

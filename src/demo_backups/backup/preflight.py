@@ -9,13 +9,14 @@ from enum import Enum
 from pathlib import PurePosixPath
 from typing import Any
 
-from ..errors import FAILED
+from ..errors import FAILED, Problem
 from ..project import task_command
 from ..records.check import Outcome
 from ..records.record import Record
 from ..remote.files import stat_file
 from ..remote.host import Host
-from ..remote.processes import Process
+from ..remote.processes import HIDDEN_ADVICE, Process
+from ..remote.sudo import USE_SUDO
 from ..settings import Database
 from ..sqlite.command import sidecar_path
 from ..sqlite.inspect import (
@@ -28,7 +29,7 @@ from ..sqlite.inspect import (
     read_summary,
     sidecars_writable,
 )
-from ..sqlite.sharing import HIDDEN_ADVICE, Sharing, read_sharing
+from ..sqlite.sharing import Sharing, read_sharing
 from ..units import format_duration, format_short_size
 from .catalog import backup_processes, has_hidden_backup, list_backups
 from .copy_speed import SpeedSource, estimate_copy_speed
@@ -45,7 +46,6 @@ from .disk_space import (
 )
 from .permissions import (
     Access,
-    Problem,
     describe_script_owner,
     find_backup_dir_problems,
     find_script_problems,
@@ -176,7 +176,7 @@ def decide_preflight(facts: PreflightFacts, writer_timeout: float, free_space_fl
         SpaceDemand(facts.state_disk, 0, "the state of the job"),
     ]
     warn = []
-    no = [f"{problem.text}: {problem.advice}" for problem in facts.problems]
+    no = [str(problem) for problem in facts.problems]
     if writer_wait > writer_timeout:
         no.append(_explain_long_wait(facts, writer_wait, writer_timeout))
     elif writer_wait:
@@ -192,8 +192,8 @@ def decide_preflight(facts: PreflightFacts, writer_timeout: float, free_space_fl
     if facts.leaves_sidecars:
         no.append(
             "the backup would leave a -wal and a -shm next to the source that its service cannot write, because no "
-            "process has it open and it belongs to another user: set use_sudo to true (INVOKE_USE_SUDO=1), or start "
-            "its service first"
+            "process has it open and it belongs to another user: "
+            f"{USE_SUDO}, or start its service first"
         )
     if facts.source_dir_access not in (None, DirectoryAccess.WRITABLE):
         no.append(
@@ -230,7 +230,7 @@ def _explain_refused_sharing(facts: PreflightFacts) -> list[str]:
     """Explain why commits would be missing in the backup; the script refuses a source with several hard links."""
     if not _has_refused_sharing(facts):
         return []
-    return [f"the backup would lack commits: {problem.text}: {problem.advice}" for problem in facts.sharing.problems]
+    return [f"the backup would lack commits: {problem}" for problem in facts.sharing.problems]
 
 
 def _has_refused_sharing(facts: PreflightFacts) -> bool:
@@ -242,10 +242,7 @@ def _explain_uncertain_sharing(facts: PreflightFacts) -> list[str]:
     sharing = facts.sharing
     if not facts.wal:
         problems = [] if _has_refused_sharing(facts) else sharing.problems
-        return [
-            f"a backup right after a crash of the service may be damaged: {problem.text}: {problem.advice}"
-            for problem in problems
-        ]
+        return [f"a backup right after a crash of the service may be damaged: {problem}" for problem in problems]
     return [f"{sharing.unknown}: {HIDDEN_ADVICE}"] if sharing.unknown else []
 
 

@@ -10,7 +10,7 @@ from ..errors import HiddenBackupError, StepError
 from ..remote.host import Host
 from ..remote.job_state import KINDS, stop_job_command, without_functions
 from ..remote.jobs import SHORTEST_WAIT, is_job_running
-from ..remote.processes import Process, signal_processes_command
+from ..remote.processes import HIDDEN_ADVICE, Process, signal_processes_command
 from ..remote.shell import quote
 from ..settings import Database
 from .catalog import backup_processes, has_hidden_backup
@@ -40,7 +40,7 @@ def active_jobs(host: Host, database: Database) -> ActiveJobs:
         raise HiddenBackupError(
             f"a backup of the {database.name} database is running, in processes that this user cannot see",
             host=host.name,
-            advice="only root sees all processes: set use_sudo to true (INVOKE_USE_SUDO=1)",
+            advice=HIDDEN_ADVICE,
         )
     return active
 

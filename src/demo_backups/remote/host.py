@@ -41,7 +41,7 @@ from .exchange import (
     run_exchange,
 )
 from .shell import for_any_shell
-from .sudo import SUDO_ADVICE, Refusal, explain_refusal
+from .sudo import SUDO_ADVICE, USE_SUDO, Refusal, explain_refusal
 from .terminal import ask_secret
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ class Host:
             program = find_missing_program(result.stderr)
             return f"install {program or 'the program'} on the host, or put it on the PATH of this login"
         if "Permission denied" in result.stderr and not self.use_sudo:
-            return "if it belongs to root on the host, set use_sudo to true (INVOKE_USE_SUDO=1)"
+            return f"if it belongs to root on the host, {USE_SUDO}"
         return ""
 
     # --- one command --------------------------------------------------------------------------------------------------

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from .answers import END, parse_count, parse_list
 from .shell import TRUSTED_OWNER, quote
+from .sudo import USE_SUDO
 
 if TYPE_CHECKING:
     from .host import Host
 
+HIDDEN_ADVICE = f"only root sees all processes: {USE_SUDO}"
 LARGEST_PID = 2**22  # proc(5), pid_max
 
 

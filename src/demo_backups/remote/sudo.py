@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import re
 
+USE_SUDO = "set use_sudo to true (INVOKE_USE_SUDO=1)"  # the advice where only root can do it
 SUDO_ADVICE = "allow it in sudoers, run this task on a terminal, or set use_sudo to false (INVOKE_USE_SUDO=0)"
 
 

@@ -20,7 +20,7 @@ from .command import DAMAGED, LOCK_TIMEOUT, LOCKED, AccessError, sqlite_command
 MOST_PAGES, LARGEST_PAGE = 2**32 - 2, 65536  # limits.html
 HEADER_BYTES = 100
 MAGIC = b"SQLite format 3\0"
-WAL_VERSION = 2  # the file format versions 18 and 19 of a database in WAL mode
+WAL_VERSION = 2  # of the file format: bytes 18 and 19 of the header of a database in WAL mode
 SETTINGS_ADVICE = "check the settings: app_dir, and file of the database"
 START_SERVICE = "start its service once"
 EXCLUSIVE_NOTE = "A database that its service uses with locking_mode=EXCLUSIVE cannot be read by any other process"

@@ -11,6 +11,7 @@ from ..errors import JournalModeError
 from ..remote.answers import parse_line
 from ..remote.host import Host, Result
 from ..remote.shell import quote
+from ..remote.sudo import USE_SUDO
 from ..settings import Database
 from .command import LOCKED, sidecar_path, sqlite_command
 from .inspect import (
@@ -93,7 +94,7 @@ def check_sidecars_writable(host: Host, database: Database) -> None:
         raise JournalModeError(
             f"{database.source} belongs to another user: its service could not write the files that this would create",
             host=host.name,
-            advice="set use_sudo to true (INVOKE_USE_SUDO=1)",
+            advice=USE_SUDO,
         )
 
 

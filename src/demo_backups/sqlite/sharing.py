@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TypeVar
 
-from ..errors import CouldNotLookError, JournalModeError
+from ..errors import CouldNotLookError, JournalModeError, Problem
 from ..remote.answers import END, parse_count, parse_list
 from ..remote.host import Host
 from ..remote.processes import (
+    HIDDEN_ADVICE,
     LockHolder,
     Process,
     describe_process,
@@ -37,7 +38,6 @@ MOUNT_ADVICE = "stop its service, mount the directory of the database into the c
 LINK_ADVICE = "remove the other hard links, after all services that use them have ended"
 DELETED_ADVICE = "restart the service: until then, what it writes is in no backup, and is lost when it ends"
 WAL_ADVICE = "stop the service, so that it writes its -wal back to the database, and start it again"
-HIDDEN_ADVICE = "only root sees all processes: set use_sudo to true (INVOKE_USE_SUDO=1)"
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,6 @@ class FileMount:
     id: int
     path: str
     deleted: bool = False
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A way in which a process uses other files than those next to the database, and what to do."""
-
-    text: str
-    advice: str
 
 
 @dataclass(frozen=True)
@@ -77,7 +69,7 @@ class Sharing:
 
     @property
     def problems(self) -> list[Problem]:
-        """What must be changed before the database can be used in WAL mode."""
+        """The ways in which processes use other files than those next to the database."""
         problems = []
         if self.links > 1:
             problems.append(Problem(f"it has {self.links} hard links: each name has a -wal of its own", LINK_ADVICE))
