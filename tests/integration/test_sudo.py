@@ -17,7 +17,7 @@ from demo_backups.remote.host import Host
 
 from ..helpers.constants import SCRIPT
 from .conftest import Server
-from .machine import PASSWORD
+from .machine import PASSWORD, USER
 
 QUESTION = "sudo password on demo"
 DATA = os.urandom(3_000_000)
@@ -132,6 +132,17 @@ def test_root_login_needs_no_sudo(server: Server) -> None:
     done = server.inv("deploy-index-backup", "run-index-backup", "verify", "enable-index-backup")
     assert done.returncode == 0, done.stdout + done.stderr
     assert server.machine.crontab() is not None
+
+
+def test_advice_for_state_of_root_works(server: Server) -> None:
+    assert server.inv("deploy-index-backup", "run-index-backup").returncode == 0
+    (state,) = server.machine.folder.glob("root/.demo-backups/index-backup-*")
+    (state / "00000001/about").write_text("garbage\n")
+    done = server.inv("attach")
+    assert done.returncode == 3
+    command = done.stderr.rpartition("remove it there: ")[2].strip()
+    assert server.machine.run("su", "-c", command, USER) == ""
+    assert not (state / "00000001").exists()
 
 
 # --- streams --------------------------------------------------------------------------------------------------------

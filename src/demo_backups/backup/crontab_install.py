@@ -11,7 +11,7 @@ from typing import TypeVar
 from ..errors import CrontabChangedError, StepError
 from ..remote.files import STALL_TIMEOUT, check_sha256, require_complete
 from ..remote.host import Host
-from ..remote.shell import CRON_PATH, HOME, STATE_DIR, quote
+from ..remote.shell import CRON_PATH, STATE_DIR, quote
 from .script import Script
 
 T = TypeVar("T")
@@ -147,7 +147,7 @@ def install_crontab(host: Host, old: str | None, new: str | None) -> None:
         raise StepError(
             "the installed crontab is not the one that was sent",
             host=host.name,
-            advice=f"on the host, compare crontab -l with {STATE_DIR.replace(HOME, '~')}/crontab.previous",
+            advice=f"compare it on the host: {host.command_line(f'crontab -l | diff {STATE_DIR}/crontab.previous -')}",
         )
     require_complete(host, action, transfer)
 

@@ -225,6 +225,11 @@ class Host:
         """Return the command with which a user runs a task on this host."""
         return task_command(name, self.name, *flags)
 
+    def command_line(self, command: str) -> str:
+        """Return what a user types on the host to run a shell command as this Host does: as root where it uses sudo."""
+        uses_sudo = self._root_access is not None and self._root_access.prefix
+        return f"sudo -H sh -c {shlex.quote(command)}" if uses_sudo else command
+
     def _remember(self, command: str) -> None:
         if len(command) > LONGEST_COMMAND:
             command = f"{command[:LONGEST_COMMAND]}... <{len(command):,} characters in all>"

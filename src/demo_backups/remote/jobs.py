@@ -84,7 +84,7 @@ def start_job(
             f"the {job.kind} could not be started",
             host=host.name,
             output=result.output,
-            advice=_advise_on_start(jobs, result),
+            advice=_advise_on_start(host, jobs, result),
         )
     started = _parse(host, jobs, result, parse_job)
     if started is None:
@@ -92,9 +92,10 @@ def start_job(
     return started
 
 
-def _advise_on_start(jobs: str, result: Result) -> str:
+def _advise_on_start(host: Host, jobs: str, result: Result) -> str:
     if "No space left on device" in result.stderr or "Disk quota exceeded" in result.stderr:
-        return f"free space or inodes on the disk of {_displayed(jobs)}: df {STATE_DIR}; df -i {STATE_DIR}"
+        usage = host.command_line(f"df {STATE_DIR}; df -i {STATE_DIR}")
+        return f"free space or inodes on the disk of {_displayed(jobs)}: {usage}"
     if "Read-only file system" in result.stderr:
         return f"the file system of {_displayed(jobs)} is read-only: see the log of the kernel (dmesg)"
     return ""
@@ -258,15 +259,16 @@ def _damaged(host: Host, directory: str, problem: str) -> JobStateError:
         f"the state directory of this job, {_displayed(directory)}, is damaged",
         host=host.name,
         output=problem,
-        advice=f"if nothing is running, remove it there: rm -r {directory}",
+        advice=f"if nothing is running, remove it there: {host.command_line(f'rm -r {directory}')}",
     )
 
 
 def _check_access(host: Host, directory: str, result: Result) -> None:
     if result.status == NOT_OURS:
-        advice = f"ask that user; if nothing is running, remove it there: rm -r {directory}"
+        advice = f"ask that user; if nothing is running, remove it there: {host.command_line(f'rm -r {directory}')}"
         if OTHERS_CAN_WRITE in result.output:
-            advice = f"see what they have changed, then, on the host: chmod go-w {STATE_DIR} {directory}"
+            command = host.command_line(f"chmod go-w {STATE_DIR} {directory}")
+            advice = f"see what they have changed, then, on the host: {command}"
         raise JobStateError(
             f"the state directory of this job, {_displayed(directory)}, belongs to another user, "
             "or others can write to it: it is rejected",
