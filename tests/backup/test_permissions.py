@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -92,6 +93,7 @@ def test_script_that_others_can_replace(index: int, changes: dict[str, object]) 
     (problem,) = find_script_problems(access)
     assert str(access.script[index].path) in problem.text
     assert problem.advice.startswith(("chown -h root -- ", "chmod go-w -- "))
+    subprocess.run(["bash", "-n", "-c", problem.advice], check=True)
 
 
 def test_group_with_other_member_is_not_private() -> None:

@@ -96,8 +96,8 @@ def find_backup_dir_problems(access: Access, strict: bool = False) -> list[Probl
     if strict and not problems and access.backup_dir:
         problems = list(_strict_problems(access.backup_dir[-1], owners))
     if access.lock and (access.lock.type != "f" or access.lock.links != 1 or access.lock.uid not in owners):
-        advice = f"find out who made it, then: rm -r {quote(access.lock.path)}"
-        problems.append(Problem(f"{access.lock.path} is not a regular file of root or of this user", advice))
+        text = f"{access.lock.path} is not a regular file of root or of this user: find out who created it"
+        problems.append(Problem(text, f"rm -r -- {quote(access.lock.path)}"))
     return problems
 
 
@@ -144,8 +144,8 @@ def _is_private_group(entry: Entry, access: Access) -> bool:
 
 
 def _wrong_owner(entry: Entry) -> Problem:
-    advice = f"chown -h root -- {quote(entry.path)} (or log in as {entry.user}, if that is the maintainers' account)"
-    return Problem(f"{entry.path} belongs to {entry.user}", advice)
+    text = f"{entry.path} belongs to {entry.user} (if that is the maintainers' account, log in as {entry.user})"
+    return Problem(text, f"chown -h root -- {quote(entry.path)}")
 
 
 def _wrong_mode(entry: Entry, who: str) -> Problem:
