@@ -24,6 +24,7 @@ from demo_backups.backup.deploy import (
 )
 from demo_backups.backup.script import InstalledScript, Script
 from demo_backups.errors import CouldNotLookError, StepError
+from demo_backups.remote.files import FileWrite
 from demo_backups.remote.host import Host, Result
 from demo_backups.remote.shell import quote
 from demo_backups.settings import Database, Settings
@@ -262,14 +263,19 @@ def test_missing_folder_is_an_error(local_host: Host, tmp_path: Path, script: Sc
 
 
 def test_other_script_in_place_is_an_error(local_host: Host, target: Path, script: Script) -> None:
-    class Overwritten(Deployment):
+    class OverwrittenFile(FileWrite):
         """Somebody else deploys at the same moment."""
 
         def command(self) -> str:
             return f"{super().command()}\necho other > {quote(self.target)}"
 
+    class OverwrittenDeployment(Deployment):
+        @property
+        def write(self) -> FileWrite:
+            return OverwrittenFile(**vars(super().write))
+
     with pytest.raises(StepError, match=str(target.name)) as caught:
-        deploy_script(local_host, Overwritten(script, PurePosixPath(target), None))
+        deploy_script(local_host, OverwrittenDeployment(script, PurePosixPath(target), None))
     assert f"{target}.previous" in caught.value.advice
 
 

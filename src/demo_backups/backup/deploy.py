@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 from ..errors import MissingToolError, StepError
 from ..remote.answers import END, parse_line, parse_list, parse_time
-from ..remote.files import FileWrite, parse_sha256, send
+from ..remote.files import FileWrite, parse_sha256, write_file
 from ..remote.host import PROGRAM_NOT_FOUND, Host
 from ..remote.shell import CRON_PATH, quote
 from ..settings import Database
@@ -43,12 +43,13 @@ class Deployment:
         return "\n".join(difflib.unified_diff(old_lines, new_lines, old_name, new_name, lineterm=""))
 
     def command(self) -> str:
-        """Build the command that puts the script in place; it reads the script from its standard input."""
+        """Return the command that puts the script in place, and what it gets on its standard input, to be shown."""
         comment = f"# standard input: {len(self.script.content):,} bytes of {self.script.path.name}"
-        return f"{comment}\n{self._write.command()}"
+        return f"{comment}\n{self.write.command()}"
 
     @property
-    def _write(self) -> FileWrite:
+    def write(self) -> FileWrite:
+        """How the script is put in place."""
         return FileWrite(
             self.target,
             self.script.sha256,
@@ -184,7 +185,7 @@ def check_deployment(host: Host, deployment: Deployment) -> None:
 def deploy_script(host: Host, deployment: Deployment) -> None:
     """Put the script in place, and check that it is installed; raises StepError."""
     action = f"deploy {deployment.script.path.name}"
-    send(host, action, deployment.command(), deployment.script.content)
+    write_file(host, action, deployment.write, deployment.script.content)
     if read_installed_sha256(host, deployment.target) != deployment.script.sha256:
         raise StepError(
             f"{deployment.target} differs from the script that was deployed",

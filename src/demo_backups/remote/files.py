@@ -6,7 +6,6 @@ not limited, and the memory in use does not grow with it.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 from dataclasses import dataclass
@@ -225,13 +224,3 @@ def check_sha256(file: str, sha256: str, message: str) -> str:
 def escape_pattern(name: str) -> str:
     """Escape a name for `find -name`, which takes a shell pattern."""
     return re.sub(r"[][*?\\]", r"\\\g<0>", name)
-
-
-def sha256_of(source: BinaryIO) -> str:
-    """Compute the SHA-256 of a file from its start, in hexadecimal, and go back to the start."""
-    source.seek(0)
-    digest = hashlib.sha256()
-    while chunk := source.read(1024 * 1024):
-        digest.update(chunk)
-    source.seek(0)
-    return digest.hexdigest()
