@@ -47,7 +47,7 @@ def test_deploy_refuses_unsafe_script(
     assert demo_server.script.read_text() == text
 
 
-def test_deploy_does_not_call_unsafe_script_up_to_date(demo_server: DemoServer, checkout: Path) -> None:
+def test_unsafe_script_is_never_up_to_date(demo_server: DemoServer, checkout: Path) -> None:
     write_program(demo_server.script, UNSAFE)
     write_program(checkout / "share/bin" / NAME, UNSAFE)
     assert_exit(demo_server.inv("deploy-index-backup"), FAILED, "uses cp")

@@ -478,7 +478,7 @@ def test_exclusive_service_is_named(
     assert "start its service" not in str(caught.value)
 
 
-def test_sqlite_of_cron_is_used_if_login_has_none(
+def test_sqlite_of_cron_without_one_of_login(
     observe: Callable[..., PreflightFacts], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(link_programs(tmp_path / "programs", "sqlite3")))
@@ -517,7 +517,7 @@ def test_missing_backup_folder_is_an_error(observe: Callable[..., PreflightFacts
     assert observe().backup_count == 0
 
 
-def test_file_in_place_of_backup_folder_is_an_error(observe: Callable[..., PreflightFacts], database: Database) -> None:
+def test_file_as_backup_folder_is_error(observe: Callable[..., PreflightFacts], database: Database) -> None:
     Path(database.backup_dir).rmdir()
     Path(database.backup_dir).touch()
     with pytest.raises(CouldNotLookError, match=r"backups in"):
@@ -572,7 +572,7 @@ def test_task_prints_json_of_error(demo_server: DemoServer) -> None:
     assert content["error"] in done.stderr
 
 
-def test_linked_source_is_read_at_its_real_path(demo_server: DemoServer) -> None:
+def test_linked_source_is_read_at_target(demo_server: DemoServer) -> None:
     real = demo_server.source.rename(demo_server.backups.with_name("real.db"))
     demo_server.source.symlink_to(real)
     set_journal_mode(real, "wal")

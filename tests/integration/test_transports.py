@@ -247,7 +247,7 @@ def test_unsupported_algorithms_are_named(server: Server, open_by: Opener, line:
     assert open_by(OPENSSH).run("read", "echo out").stdout == "out\n"
 
 
-def test_open_master_may_be_the_only_way_in(server: Server, open_by: Opener, public_folder: Path) -> None:
+def test_open_master_is_only_way_in(server: Server, open_by: Opener, public_folder: Path) -> None:
     machine = server.machine
     public_folder.chmod(0o700)
     machine.configure(machine.alias("demo", server.sshd, f"ControlPath {public_folder}/%C"))

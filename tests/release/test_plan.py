@@ -838,7 +838,7 @@ def test_edit_on_branch_reopens_its_commit(facts: ReleaseFacts) -> None:
     assert plan.step("index-commit").mark is DONE
 
 
-def test_pull_request_of_earlier_branch_does_not_count(facts: ReleaseFacts) -> None:
+def test_earlier_pull_request_does_not_count(facts: ReleaseFacts) -> None:
     facts = combine(request("merged", "approved"), merge(MergeState.NOT_MERGED))(facts)
     assert not facts.is_merged
     assert isinstance(facts.pull_request, PullRequest)

@@ -121,7 +121,7 @@ bounded = settings(derandomize=True, max_examples=200, deadline=None, database=N
 
 @bounded
 @given(changes=st.dictionaries(st.sampled_from(sorted(json.loads(answer())[0])), json_values, max_size=2))
-def test_any_json_is_an_answer_or_an_error(changes: dict[str, Any]) -> None:
+def test_any_json_is_answer_or_error(changes: dict[str, Any]) -> None:
     with contextlib.suppress(CouldNotLookError):
         parse(answer(**changes))
 
@@ -349,7 +349,7 @@ def test_pull_request_of_fork_names_owner(fork: ReleaseRepository, github: GitHu
     assert github.changes[0]["headRefName"] == f"somebody:{BRANCH}"
 
 
-def test_release_of_fork_is_merged_in_base_repository(fork: ReleaseRepository, github: GitHub) -> None:
+def test_release_of_fork_is_merged_upstream(fork: ReleaseRepository, github: GitHub) -> None:
     fork.git("switch", "-q", "-c", BRANCH)
     fork.git("commit", "-q", "-a", "-m", "feat: all")
     fork.git("push", "-q", "origin", BRANCH)

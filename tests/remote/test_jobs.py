@@ -384,7 +384,7 @@ def test_job_is_found_as_it_was_started(local_host: Host, database: Database) ->
     assert find_job(local_host, database, CHECK) is None
 
 
-def test_kept_output_may_be_larger_than_an_argument(local_host: Host, database: Database) -> None:
+def test_stored_output_exceeds_argument_limit(local_host: Host, database: Database) -> None:
     job = start_job(local_host, database, JOB, "true", before="seq 100000")
     assert read_before(local_host, database, job, str.split) == [str(number) for number in range(1, 100_001)]
 

@@ -68,7 +68,7 @@ def test_processes_with_open_file_are_found(local_host: Host, tmp_path: Path, na
 
 
 @EVERY_ODD_NAME
-def test_lock_is_seen_while_it_lasts(tmp_path: Path, name: str) -> None:
+def test_lock_is_found_while_held(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     command = is_locked_command(PurePosixPath(path))
     assert parse_yes_no(run_sh(command).stdout) is False  # there is no such file

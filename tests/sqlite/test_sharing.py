@@ -162,7 +162,7 @@ def test_replaced_database_in_container_is_found(
         assert [process.pid for process in read(local_host, source).deleted] == [service.pid]
 
 
-def test_deleted_file_in_other_directory_is_no_problem(local_host: Host, source: Path, tmp_path: Path) -> None:
+def test_deleted_file_elsewhere_is_no_problem(local_host: Host, source: Path, tmp_path: Path) -> None:
     other = tmp_path / source.name
     execute(other, "CREATE TABLE t (x)")
     with service_in_process(other, INSERT):
