@@ -27,7 +27,7 @@ cd -- "$BACKUP_DIR"
 
 # One run at a time. sqlite3 inherits the lock: if this script is killed, the lock is held until the copy ends.
 [[ ! -e "$LOCK" && ! -L "$LOCK" ]] || is_own_file "$LOCK" || fail "$PWD/$LOCK is not a regular file of this user"
-exec 9>> "$PWD/$LOCK"
+exec 9>> "./$LOCK" # not by $PWD, in which the directory may have been replaced since it was checked
 flock --nonblock 9 || fail "another run is in progress in $BACKUP_DIR"
 choose_name() { BACKUP_FILE="backup_$(date +%Y-%m-%d_%H-%M-%S).db" && [[ ! -e "$BACKUP_FILE" ]]; }
 # A run in the same second, or an hour earlier when summer time ends, may have taken the name: wait for the next second.

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from ..helpers.backup_script import ScriptSetup, file_size, finish
+from ..helpers.backup_script import BACKUP_NAME, ScriptSetup, file_size, finish
 from ..helpers.constants import NOBODY, root_only
 from ..helpers.processes import wait_until
+from ..helpers.programs import write_program
 
 SECRET = "root:secret\n"
 
@@ -50,6 +51,22 @@ def test_directory_that_only_owner_can_write(setup: ScriptSetup, mode: int) -> N
     setup.folder.chmod(mode)
     done = setup.run()
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_replaced_directory_is_not_followed(setup: ScriptSetup, secret: Path, tmp_path: Path) -> None:
+    """Another user who can write to the parent directory replaces the directory as soon as it was checked."""
+    folder, moved, created = setup.folder, tmp_path / "moved", secret.with_name("created")
+    replace = f"mv {folder} {moved}; mkdir {folder}; ln -s {created} {folder}/.backup.lock"
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    write_program(
+        programs / "find",
+        f'#!/bin/sh\n{shutil.which("find")} "$@" || exit\n[ -e {moved} ] || {{ {replace}; }}\n',
+    )
+    done = setup.run(PATH=f"{programs}:{setup.environment['PATH']}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not created.exists()
+    assert len([path for path in moved.iterdir() if BACKUP_NAME.fullmatch(path.name)]) == 1
 
 
 # --- the lock -------------------------------------------------------------------------------------------------------
