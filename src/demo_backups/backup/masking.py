@@ -9,7 +9,7 @@ assignment is masked.
 
 from __future__ import annotations
 
-import os
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -131,8 +131,9 @@ def _find_secret_script(string: Node) -> Iterator[tuple[int, int]]:
     if len(text.split()) > 1:
         masked = mask_command(text)
         if masked != text:
-            same = os.path.commonprefix([text, masked])
-            yield string.start_byte + 1 + len(same.encode(errors="replace")), string.end_byte - 1
+            same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(text, masked, strict=False))
+            start = sum(len(character.encode(errors="replace")) for character, _ in same)
+            yield string.start_byte + 1 + start, string.end_byte - 1
 
 
 def _find_secret_words(command: Node) -> Iterator[tuple[int, int]]:
