@@ -7,6 +7,7 @@ import posixpath
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from .cron_syntax import split_input
 from .shell_literals import protect_literals, restore_literals
@@ -24,6 +25,10 @@ _HARMLESS = frozenset(
 )
 _REFERENCE = re.compile(r"\$(?:(?P<plain>[A-Za-z_]\w*)|\{(?P<name>[A-Za-z_]\w*)(?::?-(?P<default>[^{}]*))?\})")
 _ASSIGNMENT = re.compile(r"(?P<name>[A-Za-z_]\w*)=(?P<value>.*)", re.DOTALL)
+# A variable, the output of a command, or a choice of Bash, as in {a,b}.
+_UNKNOWN_PART = re.compile(r"(?:\$\{[^{}]*\}|\$\w+|\$\([^()]*\)|`[^`]*`|\{[^{}]*[,.][^{}]*\})+")
+_CHANGE_FOLDER = {"env": re.compile("-C|--chdir"), "sudo": re.compile("-D|--chdir")}
+_READ_COMMANDS = ("at", "batch", "parallel", "ssh", "xargs")  # from their standard input
 _LONGEST_WORD = 4096  # characters; as long as a path can be
 _DEEPEST_SCRIPT = 5  # how many `sh -c` inside one another are read
 
@@ -94,26 +99,29 @@ class _Reader:
         constants = {name: " ".join(words) for name, words in find_constants(root).items()}
         self.constants = {**self.constants, **constants}
         self.found.variables.update((name, restore_literals(self._expand(value))) for name, value in constants.items())
-        names_script = self.name in text or any(map(self._matches_script, re.findall(r"[^\s;|&()'\"]+", text)))
         for command in find_commands(root):
             words = [self._expand(word) for word in command.words]
-            self._read_words(words, command, names_script)
+            self._read_words(words, command, text)
             if depth < _DEEPEST_SCRIPT:
                 for inner in _scripts(command):
                     self.read(restore_literals(inner), depth + 1)
+
+    def _names_script(self, text: str) -> bool:
+        """Tell whether a text names the script, also by a pattern in one of the folders so far."""
+        return self.name in text or any(map(self._matches_script, re.findall(r"[^\s;|&()'\"]+", text)))
 
     def _note(self, reason: str) -> None:
         self.found.unclear = self.found.unclear or reason
 
     # --- one command --------------------------------------------------------------------------------------------------
 
-    def _read_words(self, words: list[str], command: Command, names_script: bool) -> None:
+    def _read_words(self, words: list[str], command: Command, text: str) -> None:
         first, *operands = words
         program = posixpath.basename(first)
         for match in filter(None, map(_ASSIGNMENT.match, operands)):
             self.found.variables[match["name"]] = restore_literals(match["value"])
-        if _is_unknown(first):
-            if names_script:
+        if _is_unknown(first) or "{" in first:
+            if self._names_script(text) or self._may_be_script(first):
                 self._note("the program that it runs is not known")
             return
         self.found.run.update(self._locate(first) if "/" in first else self._search(first))
@@ -122,11 +130,31 @@ class _Reader:
             self._change_folder(operands)
         elif program in (*_SHELLS, ".", "source"):
             self._read_shell(program, operands, command)
+            script = next((word for word in operands if not word.startswith("-")), "")
+            if _is_unknown(script) and self._names_script(text):
+                self._note("the script that a shell runs is not known")
         elif program == "run-parts":
             folders = [word for word in operands if not word.startswith("-")]
             self.found.run.update(path for word in folders for path in self._locate(f"{word}/{self.name}"))
         elif program not in _HARMLESS:
             self._pass(operands)
+            if program in _CHANGE_FOLDER and any(map(_CHANGE_FOLDER[program].match, operands)):
+                self.unknown_folder = True
+        if program == "find":
+            self._read_find(operands)
+        elif program in _READ_COMMANDS and any(map(self._names_script, command.inputs())):
+            self._note(f"{program} reads commands that name the script")
+
+    def _read_find(self, operands: list[str]) -> None:
+        """Note a `find` that runs what it finds, in a directory above the script."""
+        programs = [posixpath.basename(after) for word, after in pairwise(operands) if re.match("-(exec|ok)", word)]
+        if all(program in _HARMLESS for program in programs):
+            return
+        names = [after for word, after in pairwise(operands) if word == "-name"]
+        paths = {posixpath.normpath(path) for word in operands for path in self._locate(word)}
+        above = any(self.script.startswith(f"{path.rstrip('/')}/") for path in paths if path != "/")
+        if above and all(_is_unknown(name) or fnmatch.fnmatchcase(self.name, restore_literals(name)) for name in names):
+            self._note("find runs what it finds, and may find the script")
 
     def _change_folder(self, operands: list[str]) -> None:
         folder = next((word for word in operands if not word.startswith("-")), "~")
@@ -158,8 +186,10 @@ class _Reader:
     def _pass(self, operands: Collection[str]) -> None:
         """Add the operands that a program may run."""
         for word in operands:
-            if _is_unknown(word) and self.name in word:
+            if (_is_unknown(word) and self.name in word) or self._may_be_script(word):
                 self._note("a word of the command names the script, and its path is not known")
+            elif self.name in word and re.search(r"[\s\"'();]", restore_literals(word)):
+                self._note("a word of the command contains commands that name the script")
             elif "/" in word or self.name in word:
                 self.found.passed.update(self._locate(word))
 
@@ -184,6 +214,8 @@ class _Reader:
     def _search(self, word: str) -> Iterator[str]:
         """Yield the absolute paths of a name in the search path."""
         if word and "/" not in word and not _is_unknown(word):
+            if word == self.name and not all(map(posixpath.isabs, self.constants.get("PATH", "/").split(":"))):
+                self._note("the command names the script, and PATH is not known")
             folders = self.constants.get("PATH", "").split(":")
             name = restore_literals(word)
             yield from (posixpath.join(folder, name) for folder in folders if folder.startswith("/"))
@@ -206,8 +238,20 @@ class _Reader:
     def _matches_script(self, word: str) -> bool:
         is_pattern = re.search(r"[*?\[]", word) and len(word) <= _LONGEST_WORD
         return bool(is_pattern) and any(
-            fnmatch.fnmatchcase(self.script, posixpath.join(folder, word)) for folder in self.folders
+            fnmatch.fnmatchcase(self.script, posixpath.normpath(posixpath.join(folder, word)))
+            for folder in self.folders
         )
+
+    def _may_be_script(self, word: str) -> bool:
+        """Tell whether a word with unknown parts can be the path of the script, if each part is in one directory."""
+        parts = _UNKNOWN_PART.split(word)
+        if len(parts) == 1 or len(word) > _LONGEST_WORD or not any(re.search(r"\w", part) for part in parts):
+            return False
+        for folder in self.folders:
+            pattern = posixpath.normpath(posixpath.join(folder, "\0".join(parts)))
+            if re.fullmatch("[^/]*".join(map(re.escape, pattern.split("\0"))), self.script):
+                return True
+        return False
 
 
 def _is_unknown(word: str) -> bool:
