@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from demo_backups.backup.script import read_script
-from demo_backups.errors import StepError
+from demo_backups.errors import COULD_NOT_LOOK, StepError
 from demo_backups.project import ROOT
 from demo_backups.records.check import Check, Outcome
 from demo_backups.records.record import SCHEMA, new_record
@@ -528,7 +528,17 @@ def test_unknown_steps_alone_exit_with_3(release: Release) -> None:
     assert done.stdout.endswith("9 of 16 steps done, not counting optional ones; the next step is unknown\n")
     done = release.demo.inv("next", "--yes", INVOKE_HOST="nowhere.invalid")
     assert (done.returncode, done.stdout) == (3, "")
-    assert done.stderr.startswith("nowhere.invalid: the next step is unknown\n  | index-deploy unknown: ")
+    assert done.stderr.startswith("nowhere.invalid: the next step is unknown\n  | index-deploy, index-run")
+
+
+def test_next_says_how_a_release_starts(release: Release) -> None:
+    release.add_record("rehearsal")
+    release.repository.git("add", "--all")
+    release.repository.git("commit", "--quiet", "--message", "other work")
+    release.repository.git("push", "--quiet", "origin", "HEAD")
+    done = release.demo.inv("next", "--yes", INVOKE_HOST="nowhere.invalid")
+    assert_exit(done, COULD_NOT_LOOK, "branch, index-commit, ", "./inv release.branch")
+    assert done.stderr.count("merged, or not started") == 1
 
 
 def remove_git(release: Release) -> None:

@@ -26,7 +26,7 @@ from ..workflows.session import Session, open_session, print_heading
 from .facts import Unavailable
 from .git_changes import plan_branch, plan_commit, plan_push, require_pushed
 from .observe import observe_facts, observe_plan, try_fact
-from .plan import Mark, Plan, make_plan
+from .plan import Mark, MarkedStep, Plan, make_plan
 from .pull_request import compare_url, plan_pull_request
 from .report.page import Page, build_page
 from .report.render import render_markdown
@@ -254,10 +254,11 @@ def _check_done(plan: Plan, name: str, out: Console) -> None:
 def _report_no_next_step(settings: Settings, plan: Plan, out: Console) -> None:
     """Print that there is nothing to do; raises CouldNotLookError if a step is unknown."""
     remaining = [step for step in plan.steps if step.mark is not Mark.DONE and not step.optional]
-    lines = [f"{step.name} {step.mark.value}: {step.details}" for step in remaining]
+    lines = _describe_marks(remaining)
     unknown = [step.name for step in remaining if step.mark is Mark.UNKNOWN]
     if unknown:
         by_hand = {
+            "branch": f", or, if the release has not started: {ACTIONS['branch'].command(plan.host)}",
             "open-pr": f", or open the pull request by hand with the output of {ACTIONS['open-pr'].command(plan.host)}",
             "index-test": f", or do the step again: {ACTIONS['index-test'].command(plan.host)}",
             "index-verify": f", or do the step again: {ACTIONS['index-verify'].command(plan.host)}",
@@ -275,6 +276,14 @@ def _report_no_next_step(settings: Settings, plan: Plan, out: Console) -> None:
         out.say(
             f"if {settings.app_dir} is a git checkout, update it on {plan.host} like this, not by git pull:\n{commands}"
         )
+
+
+def _describe_marks(steps: list[MarkedStep]) -> list[str]:
+    """Describe the marks of steps, with each reason once."""
+    names: dict[tuple[str, str], list[str]] = {}
+    for step in steps:
+        names.setdefault((step.mark.value, step.details), []).append(step.name)
+    return [f"{', '.join(group)} {mark}: {details}" for (mark, details), group in names.items()]
 
 
 def _confirm() -> None:
