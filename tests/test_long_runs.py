@@ -271,7 +271,8 @@ def test_missing_job_is_an_error(demo_server: DemoServer) -> None:
 
 def test_nothing_to_stop_is_no_error(demo_server: DemoServer) -> None:
     assert "index database" in assert_success(demo_server.inv("stop-backup"))
-    assert_success(demo_server.inv("stop-backup", "--dry-run"))
+    preview = assert_success(demo_server.inv("stop-backup", "--dry-run"))
+    assert "would run" not in preview
 
 
 # --- faults ---------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from ..backup.run import (
     lock_wait,
     start_backup,
 )
-from ..backup.stop import active_jobs, end_backup, stop_commands
+from ..backup.stop import ActiveJobs, active_jobs, end_backup, stop_commands
 from ..backup.verify import Verification, verify_backup
 from ..errors import (
     COULD_NOT_LOOK,
@@ -210,15 +210,25 @@ def stop_backup(work: Session) -> None:
     require_safe_paths(work.host, work.database)
     message = f"stopped by {whoami()}"
     if work.dry_run:
-        active = active_jobs(work.host, work.database)
-        running = [*(f"a {kind} is running" for kind in active.kinds), *map(str, active.processes)]
-        work.out.say("\n".join(running) or "nothing is running")
-        commands = [*stop_commands(work.database, active.kinds, message), clear_command(work.database)]
-        work.show(without_functions("\n".join(commands)))
+        _show_stop(work, active_jobs(work.host, work.database), message)
     elif not end_backup(work.host, work.database, message):
-        work.out.say(f"no backup of the {work.database.name} database is running: nothing to do")
+        _report_idle(work)
     else:
         work.out.say("stopped; only the partial file was removed")
+
+
+def _show_stop(work: Session, active: ActiveJobs, message: str) -> None:
+    if active.is_idle:
+        _report_idle(work)
+        return
+    running = [*(f"a {kind} is running" for kind in active.kinds), *map(str, active.processes)]
+    work.out.say("\n".join(running))
+    commands = [*stop_commands(work.database, active.kinds, message), clear_command(work.database)]
+    work.show(without_functions("\n".join(commands)))
+
+
+def _report_idle(work: Session) -> None:
+    work.out.say(f"no backup of the {work.database.name} database is running: nothing to do")
 
 
 # --- verify ---------------------------------------------------------------------------------------------------------
