@@ -165,7 +165,7 @@ def test_failed_upload_keeps_the_old_script(demo_server: DemoServer, reads: str,
 
 
 @pytest.mark.parametrize("task", ["deploy-index-backup", "enable-index-backup"])
-def test_next_task_clears_what_killed_one_staged(demo_server: DemoServer, task: str) -> None:
+def test_next_task_clears_staged_files(demo_server: DemoServer, task: str) -> None:
     if task == "enable-index-backup":
         assert_success(demo_server.inv("deploy-index-backup"))
     before = set(snapshot(demo_server.server.folder))
@@ -178,7 +178,7 @@ def test_next_task_clears_what_killed_one_staged(demo_server: DemoServer, task: 
     assert not staged & set(snapshot(demo_server.server.folder))
 
 
-def test_what_another_task_stages_stays(demo_server: DemoServer) -> None:
+def test_staged_file_of_other_task_stays(demo_server: DemoServer) -> None:
     folder = demo_server.script.parent
     with subprocess.Popen(
         ["flock", folder, "sh", "-c", "echo locked; exec cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE

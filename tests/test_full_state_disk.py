@@ -63,7 +63,7 @@ def test_backup_is_not_started_on_full_disk(
     assert demo_server.names() == []
 
 
-def test_other_checks_are_made_on_full_disk(
+def test_other_checks_run_on_full_disk(
     demo_server: DemoServer, inv_on_small_disk: InvOnSmallDisk, fill: str
 ) -> None:
     make_backup(demo_server.source, demo_server.backups)

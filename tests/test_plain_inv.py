@@ -35,7 +35,7 @@ def test_plain_inv_runs_tasks() -> None:
     assert "verify" in run_in_checkout(INV, "--list").stdout.split()
 
 
-def test_task_given_twice_runs_twice(run_inv: InvRunner) -> None:
+def test_task_named_twice_runs_twice(run_inv: InvRunner) -> None:
     done = run_inv("history", "history")
     assert done.returncode == 0
     assert done.stdout.count("no records") == 2

@@ -156,7 +156,7 @@ def test_removing_restores_text() -> None:
     pieces=st.lists(st.sampled_from([*PIECES, JOB.block, f"{PUBLISHED_LINE}\n"])),
     end=st.sampled_from(["", "# x", "\r"]),
 )
-def test_job_is_removed_wherever_it_is(pieces: list[str], end: str) -> None:
+def test_job_is_removed_at_any_place(pieces: list[str], end: str) -> None:
     text = "".join(pieces) + end
     rest = "".join(piece for piece in pieces if piece not in (JOB.block, f"{PUBLISHED_LINE}\n")) + end
     removed = remove_lines(text, own_lines(text), JOB.marker)

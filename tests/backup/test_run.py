@@ -153,7 +153,7 @@ def kill_supervisor(finished: FinishedJob) -> FinishedJob:
     return replace(finished, status=replace(finished.status, status=None, ended=None))
 
 
-def test_backup_made_before_is_not_new(local_host: Host, database: Database, folder: Path) -> None:
+def test_earlier_backup_is_not_new(local_host: Host, database: Database, folder: Path) -> None:
     """The names are read when the job starts, not before."""
     for number in range(3):
         (folder / f"backup_2024-11-24_20-00-0{number}.db").touch()

@@ -162,7 +162,7 @@ def test_description_is_parsed_as_it_was() -> None:
     assert job.when == "2025-11-24 22:30:56+00:00"
 
 
-def test_missing_job_is_said_explicitly() -> None:
+def test_missing_job_is_reported() -> None:
     assert parse_job("none\n") is None
 
 

@@ -62,7 +62,7 @@ def test_greeting_is_not_received_as_data(demo_server: DemoServer, host: Host) -
     assert sink.getvalue() == b"data"
 
 
-def test_login_shell_cannot_take_what_is_sent(demo_server: DemoServer, host: Host) -> None:
+def test_login_shell_cannot_take_input(demo_server: DemoServer, host: Host) -> None:
     set_login_shell(demo_server, 'timeout 0.3 cat > "$HOME/taken"; exec /bin/sh "$@"')
     sent = send(host, "send it", "cat", b"data")
     assert sent.result.stdout == "data"
