@@ -63,9 +63,7 @@ def test_backup_is_not_started_on_full_disk(
     assert demo_server.names() == []
 
 
-def test_other_checks_run_on_full_disk(
-    demo_server: DemoServer, inv_on_small_disk: InvOnSmallDisk, fill: str
-) -> None:
+def test_other_checks_run_on_full_disk(demo_server: DemoServer, inv_on_small_disk: InvOnSmallDisk, fill: str) -> None:
     make_backup(demo_server.source, demo_server.backups)
     done = inv_on_small_disk(fill, "verify")
     assert_exit(done, COULD_NOT_LOOK)

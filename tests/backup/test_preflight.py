@@ -17,7 +17,7 @@ import pytest
 from demo_backups.backup.catalog import has_hidden_backup
 from demo_backups.backup.copy_speed import SpeedSource
 from demo_backups.backup.crontab import PUBLISHED, count_daily_runs
-from demo_backups.backup.directory import DirectoryAccess
+from demo_backups.backup.directory_access import DirectoryAccess
 from demo_backups.backup.disk_space import Disk
 from demo_backups.backup.preflight import (
     RETENTION_DAYS,

@@ -15,7 +15,7 @@ from demo_backups.errors import CouldNotLookError, StepError
 from demo_backups.release.git_state import read_remote_state
 from demo_backups.release.github import explain_failure, parse_repository
 from demo_backups.release.merge import MergeState
-from demo_backups.release.merge_state import read_merge
+from demo_backups.release.merge_search import read_merge
 from demo_backups.release.pull_request import (
     PullRequest,
     PullRequestState,

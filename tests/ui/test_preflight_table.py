@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 import pytest
 
 from demo_backups.backup.copy_speed import SpeedSource
-from demo_backups.backup.directory import DirectoryAccess
+from demo_backups.backup.directory_access import DirectoryAccess
 from demo_backups.backup.disk_space import Disk
 from demo_backups.backup.preflight import PreflightFacts, decide_preflight
 from demo_backups.backup.write_rate import WriteRate

@@ -45,7 +45,7 @@ class CronLine:
 
     @property
     def place(self) -> str:
-        """Where it is."""
+        """The crontab and the number of the line."""
         return f"{self.table}, line {self.number}" if self.number else self.table
 
     def __str__(self) -> str:
@@ -93,7 +93,7 @@ def find_lines(host: Host, tables: Tables, database: Database, script: Script) -
 
 def require_no_line(host: Host, database: Database, lines: Sequence[CronLine]) -> None:
     """Raise CrontabConflictError if a line runs the script otherwise than published, UnclearCrontabError if one may."""
-    _require_clear(host, database, lines)
+    require_clear(host, database, lines)
     if lines:
         raise CrontabConflictError(
             f"cron already runs {database.script}, but not as published",
@@ -105,7 +105,7 @@ def require_no_line(host: Host, database: Database, lines: Sequence[CronLine]) -
 
 def require_disabled(host: Host, database: Database, lines: Sequence[CronLine]) -> None:
     """Raise CrontabConflictError if a line still runs the script, UnclearCrontabError if one may."""
-    _require_clear(host, database, lines)
+    require_clear(host, database, lines)
     if lines:
         raise CrontabConflictError(
             f"cron still runs {database.script}",
@@ -115,7 +115,8 @@ def require_disabled(host: Host, database: Database, lines: Sequence[CronLine]) 
         )
 
 
-def _require_clear(host: Host, database: Database, lines: Sequence[CronLine]) -> None:
+def require_clear(host: Host, database: Database, lines: Sequence[CronLine]) -> None:
+    """Raise UnclearCrontabError if there are lines, and it is unclear of all of them whether they run the script."""
     if lines and all(line.unclear for line in lines):
         raise UnclearCrontabError(
             f"cannot tell whether cron runs {database.script}",

@@ -34,7 +34,7 @@ from ..units import format_duration, format_short_size
 from .catalog import backup_processes, has_hidden_backup, list_backups
 from .copy_speed import SpeedSource, estimate_copy_speed
 from .deploy import read_installed
-from .directory import DirectoryAccess, explain_directory_access, read_directory_access
+from .directory_access import DirectoryAccess, explain_directory_access, read_directory_access
 from .disk_space import (
     Disk,
     SpaceDemand,

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..backup.catalog import list_backups
-from ..backup.cron_lines import find_lines
+from ..backup.cron_lines import find_lines, require_clear
 from ..backup.cron_tables import Tables, read_tables
 from ..backup.crontab import make_job
 from ..backup.deploy import read_installed
 from ..backup.script import Script, read_script
 from ..backup.script_lint import LintResult, lint
-from ..errors import BackupsError, InterruptedRunError, StepError, UnclearCrontabError
+from ..errors import BackupsError, InterruptedRunError, StepError
 from ..records.check import Outcome
 from ..records.store import read_records, records_dir
 from ..remote.connection import open_host
@@ -23,7 +23,7 @@ from ..remote.host import Host
 from ..settings import Database, Settings
 from .facts import CronState, DatabaseFacts, Fact, HostFacts, ReleaseFacts, Unavailable
 from .git_state import read_local_state, read_remote_state
-from .merge_state import read_merge
+from .merge_search import read_merge
 from .plan import Plan, make_plan
 from .pull_request import read_pull_request
 from .repository import Checkout, commit_part, open_checkout
@@ -154,8 +154,5 @@ def _observe_cron(
     running = tuple(str(line) for line in lines if not line.unclear)
     if running:
         return CronState.DIFFERENT, running
-    if lines:
-        raise UnclearCrontabError(
-            f"cannot tell whether cron runs {database.script}", host=host.name, output="\n".join(map(str, lines))
-        )
+    require_clear(host, database, lines)
     return CronState.NOT_ENABLED if job else CronState.NOT_PUBLISHED, ()

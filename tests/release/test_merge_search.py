@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from demo_backups.errors import CouldNotLookError
 from demo_backups.release.git_state import parse_references, read_remote_state
 from demo_backups.release.merge import Merge, MergeState, is_object
-from demo_backups.release.merge_state import (
+from demo_backups.release.merge_search import (
     parse_messages,
     parse_raw,
     parse_tree,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from demo_backups.backup.directory import (
+from demo_backups.backup.directory_access import (
     DirectoryAccess,
     directory_access_command,
     explain_directory_access,
