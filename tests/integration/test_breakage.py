@@ -101,7 +101,9 @@ def test_missing_cron_is_no_empty_crontab(server: Server, task: str) -> None:
 def test_user_without_right_to_a_crontab(server: Server) -> None:
     (server.machine.folder / "etc/cron.allow").write_text("root\n")
     assert server.inv("deploy-index-backup").returncode == 0
-    done = server.inv("enable-index-backup", INVOKE_USE_SUDO="0", INVOKE_CRON_LOG="/home/torrust/cron.log")
+    server.machine.run("install", "-d", "-m", "750", "-o", "torrust", "/home/torrust/own")
+    own = {"INVOKE_BACKUP_DIR": "/home/torrust/own", "INVOKE_CRON_LOG": "/home/torrust/cron.log"}
+    done = server.inv("enable-index-backup", INVOKE_USE_SUDO="0", **own)
     assert done.returncode == 3, done.stdout
     assert "not allowed to use this program" in done.stderr
 

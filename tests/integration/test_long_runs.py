@@ -314,7 +314,7 @@ def test_stopped_task_says_by_whom(tracker: Tracker) -> None:
         stop = tracker.start("stop-backup")
         wait_for_term(pid)
         resume(pid)
-        check_end(wait_for_end(stop), 0, "stopped; the partial file was removed")
+        check_end(wait_for_end(stop), 0, "stopped; only the partial file was removed")
         check_end(wait_for_end(task), 1, "the backup of the tracker database failed", "stopped by ")
     tracker.check_folder(new=0)
     assert "stopped by " in tracker.server.evidence()
@@ -326,7 +326,7 @@ def test_stop_ends_cron_job(tracker: Tracker) -> None:
         stop = tracker.start("stop-backup")
         wait_for_term(pid)
         resume(pid)
-        check_end(wait_for_end(stop), 0, "stopped; the partial file was removed")
+        check_end(wait_for_end(stop), 0, "stopped; only the partial file was removed")
         assert wait_for_end(cron).returncode != 0
     tracker.check_folder(new=0)
 
@@ -420,7 +420,7 @@ def test_backup_with_damaged_state_is_stopped(tracker: Tracker) -> None:
         stop = tracker.start("stop-backup")
         wait_for_term(pid)
         resume(pid)
-        check_end(wait_for_end(stop), 0, "stopped; the partial file was removed")
+        check_end(wait_for_end(stop), 0, "stopped; only the partial file was removed")
     tracker.check_folder(new=0)
 
 

@@ -129,7 +129,12 @@ def test_root_login_needs_no_sudo(server: Server) -> None:
     (server.machine.folder / "root/.ssh").mkdir(mode=0o700)
     (server.machine.folder / "root/.ssh/authorized_keys").write_text(server.machine.key.with_suffix(".pub").read_text())
     server.machine.configure(server.machine.alias("demo", server.sshd).replace("User torrust", "User root"))
-    done = server.inv("deploy-index-backup", "run-index-backup", "verify", "enable-index-backup")
+    tasks = ("deploy-index-backup", "run-index-backup", "verify", "enable-index-backup")
+    done = server.inv(*tasks)
+    assert done.returncode == 1  # torrust, who could change the script, is neither root nor the login
+    assert "log in as torrust" in done.stderr
+    server.machine.run("chown", "-R", "root:root", "/home/torrust")
+    done = server.inv(*tasks)
     assert done.returncode == 0, done.stdout + done.stderr
     assert server.machine.crontab() is not None
 

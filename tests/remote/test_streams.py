@@ -260,7 +260,7 @@ def test_directory_is_not_replaced(local_host: Host, folder: Path) -> None:
 def test_missing_folder_is_reported(local_host: Host, folder: Path) -> None:
     with pytest.raises(StepError, match="could not put it in place") as caught:
         put(local_host, folder / "missing/file")
-    assert "No such file or directory" in caught.value.output
+    assert "No such file" in caught.value.output
 
 
 def test_large_file_needs_no_argument(either: Host, folder: Path) -> None:
@@ -279,13 +279,11 @@ def test_file_of_disk_is_sent(local_host: Host, folder: Path) -> None:
 
 def test_staged_file_of_crash_is_removed(local_host: Host, folder: Path) -> None:
     path = folder / "a[b]*c"
-    stale, recent, other = (folder / name for name in (".a[b]*c.abc123", ".a[b]*c.def456", ".abxc.abc123"))
-    for file in (stale, recent, other):
+    staged, other = folder / ".a[b]*c.abc123", folder / ".abxc.abc123"
+    for file in (staged, other):
         file.touch()
-    for file in (stale, other):
-        os.utime(file, (0, 0))
     put(local_host, path)
-    assert names(path) == {path.name, recent.name, other.name}
+    assert names(path) == {path.name, other.name}
 
 
 def test_killed_write_leaves_nothing(local_host: Host, folder: Path) -> None:
