@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from demo_backups.backup import catalog, deploy, directory, run
+from demo_backups.backup import catalog, deploy, directory_access, run
 from demo_backups.errors import COULD_NOT_LOOK, BackupsError, CouldNotLookError
 from demo_backups.project import ROOT
 from demo_backups.remote import files, job_state, jobs, processes
@@ -182,7 +182,7 @@ def facts(project_settings: Settings) -> dict[str, Callable[[Host], Any]]:
         "real path": lambda host: inspect.resolve_source(host, database),
         "sharing": lambda host: sharing.read_sharing(host, PATH, wal=True),
         "users": lambda host: processes.processes_using(host, PATH),
-        "directory access": lambda host: directory.read_directory_access(host, PATH),
+        "directory access": lambda host: directory_access.read_directory_access(host, PATH),
         "root": lambda host: host._find_root_access(),
     }
 
