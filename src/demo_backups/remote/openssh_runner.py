@@ -62,6 +62,7 @@ class OpenSshRunner:
 
     def __init__(self, hop: Hop, folder: Path, ssh_config: Path | None) -> None:
         self._hop = hop
+        self._ssh_config = ssh_config
         self._config = folder / "config"
         self._config.write_text(_configuration(ssh_config))
         self._socket = folder / "master"
@@ -144,7 +145,8 @@ class OpenSshRunner:
             raise self._refused(printed)
 
     def _refused(self, printed: str) -> CouldNotLookError:
-        advice = f"this command must work without a question: {shlex.join([*self._hop.ssh_command(None), 'true'])}"
+        command = [*self._hop.ssh_command(self._ssh_config), "true"]
+        advice = f"this command must work without a question: {shlex.join(command)}"
         if "Host key verification failed" in printed or "HOST IDENTIFICATION HAS CHANGED" in printed:
             return HostKeyError("OpenSSH refused the host key", host=self._hop.alias, output=printed, advice=advice)
         if "Permission denied" in printed or "Too many authentication failures" in printed:
