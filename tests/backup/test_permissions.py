@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -208,6 +209,29 @@ def test_private_group_may_write(local_host: Host, database: Database) -> None:
     Path(database.backup_dir).chmod(0o770)
     with pytest.raises(UnsafePathError, match="mode 770"):
         require_safe_paths(local_host, database, strict=True)
+
+
+def grant_write(path: Path, uid: int) -> None:
+    """Let a user write to a directory by an ACL, as setfacl does, which need not be installed (acl(5))."""
+    entries = [(0x01, 7, -1), (0x02, 7, uid), (0x04, 5, -1), (0x10, 7, -1), (0x20, 5, -1)]
+    value = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    try:
+        os.setxattr(path, "system.posix_acl_access", value)
+    except OSError as error:
+        pytest.skip(f"this file system has no ACLs: {error}")
+
+
+@root_only  # whose group is private everywhere
+@pytest.mark.parametrize("script", [True, False])
+def test_directory_with_acl_is_refused(local_host: Host, database: Database, script: bool) -> None:
+    folder = Path((database.script if script else database.lock).parent)
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o775)
+    require_safe_paths(local_host, database, with_script=True)
+    grant_write(folder, NOBODY)
+    with pytest.raises(UnsafePathError) as caught:
+        require_safe_paths(local_host, database, with_script=True)
+    assert f"an ACL lets others write to {folder}" in caught.value.output
 
 
 def test_missing_paths_are_no_problem(local_host: Host, database: Database) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TypeAlias
 
 from ..errors import CouldNotLookError, Problem, UnsafePathError
+from ..remote.answers import END, parse_list, parse_yes_no
 from ..remote.host import Host
 from ..remote.shell import quote
 from ..settings import Database
@@ -30,6 +31,7 @@ class Entry:
     mode: int
     links: int
     target: str = ""
+    has_acl: bool = False  # then the mode's bits for the group are the most that the ACL gives to anybody (acl(5))
 
 
 Entries: TypeAlias = Mapping[PurePosixPath, Entry | None]  # None: there is no such file
@@ -131,6 +133,8 @@ def _find_problem(entry: Entry, access: Access, sticky_is_safe: bool) -> Problem
         return None
     if entry.mode & OTHERS_WRITE:
         return _wrong_mode(entry, "every user")
+    if entry.mode & GROUP_WRITE and entry.has_acl:
+        return Problem(f"an ACL lets others write to {entry.path}", f"setfacl -b -- {quote(entry.path)}")
     if entry.mode & GROUP_WRITE and not _is_private_group(entry, access):
         return _wrong_mode(entry, f"the group {entry.group}")
     return None
@@ -210,6 +214,18 @@ def parse_accounts(output: str) -> Accounts:
     return Accounts(_freeze(names), _freeze(members))
 
 
+def acls_command(paths: Iterable[PurePosixPath]) -> str:
+    """Build the command that prints whether each path has an ACL (ls(1): a `+` after the mode)."""
+    names = " ".join(map(quote, paths))
+    check = 'case "$(ls -ld -- "$path")" in ??????????+*) echo yes ;; ??????????[\\ .]*) echo no ;; esac'
+    return f"for path in {names}; do {check}; done; echo {END}"
+
+
+def parse_acls(output: str) -> list[bool]:
+    """Parse what `acls_command` printed; raises ValueError."""
+    return [parse_yes_no(f"{line}\n") for line in parse_list(output)]
+
+
 def _freeze(sets: Mapping[int, set[str]]) -> dict[int, frozenset[str]]:
     return {number: frozenset(names) for number, names in sets.items()}
 
@@ -231,9 +247,21 @@ def observe_access(host: Host, database: Database) -> Access:
     gids = {entry.gid for entry in (*script, *backup_dir) if entry.type != "l" and entry.mode & GROUP_WRITE}
     accounts = Accounts()
     if gids:
+        script, backup_dir = (_add_acls(host, path) for path in (script, backup_dir))
         command = accounts_command(sorted(gids))
         accounts = host.query_parsed("list the members of groups", command, parse_accounts)
     return Access(users, accounts, script, backup_dir, entries.get(database.lock))
+
+
+def _add_acls(host: Host, entries: Sequence[Entry]) -> list[Entry]:
+    """Find out which entries have an ACL."""
+    if not entries:
+        return []
+    paths = [entry.path for entry in entries]
+    acls = host.query_parsed("look for ACLs", acls_command(paths), parse_acls)
+    if len(acls) != len(entries):
+        raise CouldNotLookError(f"could not look for ACLs of {paths[-1]}", host=host.name)
+    return [replace(entry, has_acl=acl) for entry, acl in zip(entries, acls, strict=True)]
 
 
 def _read_entries(host: Host, paths: Sequence[PurePosixPath]) -> Entries:
