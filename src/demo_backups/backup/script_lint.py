@@ -19,6 +19,11 @@ from .shell_syntax import (
 )
 
 _PRINTING_PROGRAMS = ("echo", "printf", "logger", ":")
+# Programs that run a command elsewhere, or have a cp of their own; those that run it here are WRAPPERS.
+_LAUNCHERS = (
+    *("docker", "kubectl", "lxc", "machinectl", "nsenter", "parallel", "podman", "rsh", "setpriv", "ssh", "strace"),
+    *("systemd-run", "unshare", "watch"),
+)
 _BACKUP_ARGUMENT = re.compile(r"(?:^|\n|\\n)\s*\.backup\s")
 _BACKUP_INPUT = re.compile(r"""(?:^|[\s'"]|\\n)\.backup\s""")
 
@@ -100,7 +105,7 @@ def _note_usage(command: Command, usage: _Usage) -> None:
     if command.program in _PRINTING_PROGRAMS:
         return
     programs = [program_name(word) for word in command.words]
-    if command.program == "cp":
+    if command.program == "cp" or (command.program in _LAUNCHERS and "cp" in programs):
         usage.uses_cp = True
     elif "sqlite3" in programs:  # also behind a wrapper that is not known, such as docker exec
         arguments = command.words[programs.index("sqlite3") + 1 :]
