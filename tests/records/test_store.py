@@ -186,6 +186,17 @@ def test_record_in_open_directory_is_private(tmp_path: Path) -> None:
 
 
 @root_only
+def test_link_of_other_user_is_invalid(tmp_path: Path) -> None:
+    """In a shared directory, it would repeat a record of this user."""
+    link = tmp_path / "2099-link.json"
+    link.symlink_to(write_record(tmp_path, new_record("run", "demo", "index")))
+    assert len(read_records(tmp_path)[0]) == 2
+    os.chown(link, NOBODY, NOBODY, follow_symlinks=False)
+    records, invalid = read_records(tmp_path)
+    assert (len(records), [item.path for item in invalid]) == (1, [link])
+
+
+@root_only
 def test_record_of_other_user_is_invalid(tmp_path: Path) -> None:
     own, other = (write_record(tmp_path, make_record(when=f"2024-11-2{day}T20:00:00+00:00")) for day in (1, 2))
     os.chown(other, NOBODY, NOBODY)

@@ -229,7 +229,8 @@ def _read_object(path: Path) -> dict[str, Any]:
     try:
         if not path.is_file():  # opening a pipe would block
             raise ValueError("it is not a regular file")
-        if path.stat().st_uid not in (os.geteuid(), 0, path.parent.stat().st_uid):
+        owners = {path.stat().st_uid, path.lstat().st_uid}  # also of a link: another user could link to an old record
+        if not owners <= {os.geteuid(), 0, path.parent.stat().st_uid}:
             raise ValueError("it belongs to another user")
         content = json.loads(path.read_bytes().decode(), parse_constant=_reject_constant)
     except OSError as error:
