@@ -132,6 +132,7 @@ def test_full_disk_keeps_old_script(server: Server) -> None:
     done = server.inv("deploy-index-backup")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "No space left on device" in done.stderr
+    assert "df -i" in done.stderr
     left = server.machine.inside(server.database.script)
     assert left.read_text() == "#!/bin/sh\n"
     assert [path.name for path in left.parent.iterdir()] == [left.name]

@@ -240,6 +240,20 @@ def test_missing_permission_suggests_sudo(either: Host) -> None:
     assert "set use_sudo to true (INVOKE_USE_SUDO=1)" in caught.value.advice
 
 
+@pytest.mark.parametrize(
+    ("message", "advice"),
+    [
+        ("cat: write error: No space left on device", "df -i"),
+        ("cat: write error: Disk quota exceeded", "df -i"),
+        ("touch: cannot touch 'x': Read-only file system", "dmesg"),
+    ],
+)
+def test_full_or_read_only_disk_is_explained(local_host: Host, message: str, advice: str) -> None:
+    with pytest.raises(StepError) as caught:
+        local_host.execute("write x", f"echo {shlex.quote(message)} >&2; false")
+    assert advice in caught.value.advice
+
+
 # --- the login shell ------------------------------------------------------------------------------------------------
 
 

@@ -245,6 +245,10 @@ class Host:
             return f"install {program or 'the program'} on the host, or put it on the PATH of this login"
         if "Permission denied" in result.stderr and not self.use_sudo:
             return f"if it belongs to root on the host, {USE_SUDO}"
+        if is_disk_full(result):
+            return "free space or inodes on the host: df shows the use of space, df -i that of inodes"
+        if "Read-only file system" in result.stderr:
+            return "the file system is read-only on the host: see the log of the kernel (dmesg)"
         return ""
 
     # --- one command --------------------------------------------------------------------------------------------------
@@ -401,6 +405,11 @@ class Host:
 def parse_user_id(output: str) -> int:
     """Parse what `id -u` printed; raises ValueError."""
     return parse_count(parse_line(output), largest=2**32)
+
+
+def is_disk_full(result: Result) -> bool:
+    """Tell whether a command complained of a full disk or quota."""
+    return "No space left on device" in result.stderr or "Disk quota exceeded" in result.stderr
 
 
 def find_missing_program(stderr: str) -> str | None:

@@ -23,7 +23,7 @@ from ..errors import (
 )
 from ..settings import Database
 from .answers import parse_yes_no
-from .host import Host, Result
+from .host import Host, Result, is_disk_full
 from .job_state import (
     BACKUP,
     BUSY,
@@ -93,7 +93,7 @@ def start_job(
 
 
 def _advise_on_start(host: Host, jobs: str, result: Result) -> str:
-    if "No space left on device" in result.stderr or "Disk quota exceeded" in result.stderr:
+    if is_disk_full(result):
         usage = host.command_line(f"df {STATE_DIR}; df -i {STATE_DIR}")
         return f"free space or inodes on the disk of {_displayed(jobs)}: {usage}"
     if "Read-only file system" in result.stderr:
