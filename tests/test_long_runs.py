@@ -239,7 +239,7 @@ def stop_check_midway(tracker: TrackerServer) -> tuple[subprocess.Popen[str], in
 
 def test_second_run_is_refused(tracker: TrackerServer) -> None:
     with tracker.stopped_midway():
-        assert_exit(tracker.inv("run"), FAILED, "process ")
+        assert_exit(tracker.inv("run"), FAILED, "process ", "./inv attach --host rehearsal")
         assert_exit(tracker.inv("run", "--force"), FAILED, "started by ", "./inv attach --host rehearsal")
         assert read_json(tracker.inv("preflight", "--json"), FAILED)["verdict"] == "no"
         from_cron = wait_for_end(tracker.start_from_cron())

@@ -40,7 +40,7 @@ from ..records.record import Record, RunDetails, RunRecord, VerificationDetails,
 from ..records.store import read_records, record_outcome, records_dir
 from ..remote.files import File
 from ..remote.job_state import BACKUP, KINDS, Job, JobStatus, without_functions
-from ..remote.jobs import find_job, follow_job, hint_on_detach
+from ..remote.jobs import attach_command, find_job, follow_job, hint_on_detach
 from ..sqlite.inspect import resolve_source
 from ..sqlite.integrity import is_quick_command
 from ..ui.progress import JobProgress
@@ -82,9 +82,15 @@ def run(work: Session, force: bool = False, force_unsafe: bool = False) -> File 
             f"the {work.database.name} database was not backed up: the preflight says no",
             host=work.host.name,
             output="\n".join(prediction.reasons),
-            advice="remove the cause, or run it anyway: --force",
+            advice=_advise_on_refusal(work, prediction),
         )
     return run_command(work, command, prediction.facts.source_bytes)
+
+
+def _advise_on_refusal(work: Session, prediction: Preflight) -> str:
+    if prediction.facts.backup_processes or prediction.facts.hidden_backup:
+        return f"wait for its end; if a task started it, follow it: {attach_command(work.host, work.database)}"
+    return "remove the cause, or run it anyway: --force"
 
 
 def _show_prediction(work: Session, deployment: Deployment, prediction: Preflight) -> None:
