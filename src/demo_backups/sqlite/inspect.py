@@ -24,7 +24,7 @@ WAL_VERSION = 2  # of the file format: bytes 18 and 19 of the header of a databa
 SETTINGS_ADVICE = "check the settings: app_dir, and file of the database"
 START_SERVICE = "start its service once"
 EXCLUSIVE_NOTE = "A database that its service uses with locking_mode=EXCLUSIVE cannot be read by any other process"
-QUIET_TIMEOUT = 1  # seconds to wait for a lock before the user gets a message
+QUIET_TIMEOUT = 3  # seconds to wait for a lock before the user gets a message
 
 Notify: TypeAlias = Callable[[str], None]  # gets a message for the user
 

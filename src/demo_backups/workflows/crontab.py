@@ -124,7 +124,7 @@ def _report_disabled(work: Session, tables: Tables, removed: list[CronLine], rem
     if not removed:
         work.out.say("not in the crontab: nothing to do")
     if tables.unread:
-        work.out.say(f"note: not read, because {tables.user} may not: {', '.join(tables.unread)}")
+        work.out.say(f"note: not read, no permission for {tables.user}: {', '.join(tables.unread)}")
 
 
 def _replace_crontab(work: Session, old: str | None, new: str | None) -> None:
