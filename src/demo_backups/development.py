@@ -14,6 +14,8 @@ from pathlib import Path
 from .errors import SettingsError
 from .ui.console import make_console
 
+PROCESSES_PER_CORE = 2  # of pytest: most tests wait for other processes
+
 
 def list_checks(root: Path, pytest_arguments: str) -> list[list[str]]:
     """Return the command of each check, the fastest first.
@@ -30,7 +32,7 @@ def list_checks(root: Path, pytest_arguments: str) -> list[list[str]]:
         [*python, "ruff", "format", "--check", "."],
         [*python, "mypy"],
         ["shellcheck", *find_shell_scripts(root)],
-        [*python, "pytest", "-n", str(os.cpu_count() or 2), *arguments],
+        [*python, "pytest", "-n", str(PROCESSES_PER_CORE * (os.cpu_count() or 1)), *arguments],
     ]
 
 
