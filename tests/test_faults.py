@@ -262,7 +262,7 @@ def test_second_run_is_refused(demo_server: DemoServer) -> None:
     assert_success(demo_server.inv("deploy-index-backup"))
     with (demo_server.backups / ".backup.lock").open("w") as lock:
         subprocess.run(["flock", "--nonblock", str(lock.fileno())], pass_fds=[lock.fileno()], check=True)
-        assert_exit(demo_server.inv("run-index-backup"), FAILED, "process ", "--force")
+        assert_exit(demo_server.inv("run-index-backup"), FAILED, "process ", "./inv attach")
         assert_exit(demo_server.inv("run-index-backup", "--force"), FAILED, "another run")  # by the script
     assert demo_server.names() == []
     assert_success(demo_server.inv("run-index-backup"))

@@ -144,7 +144,7 @@ def test_unwritable_folder_fails(setup: ScriptSetup, as_other_user: list[str]) -
     before = setup.add_old_backups()
     setup.folder.chmod(0o555)
     done = setup.run(*as_other_user)
-    setup.check_failed(done, f"{setup.folder}/.backup.lock: Permission denied", before)
+    setup.check_failed(done, "./.backup.lock: Permission denied", before)
 
 
 # --- the copy -------------------------------------------------------------------------------------------------------
