@@ -182,7 +182,7 @@ def test_only_the_ui_prints(path: Path) -> None:
         assert output_calls(ast.parse(path.read_text())) == []
 
 
-@pytest.mark.parametrize("path", (ROOT / "src/demo_backups/ui").glob("*.py"), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "src/demo_backups/ui").glob("*.py")), ids=lambda path: path.name)
 def test_markup_is_never_enabled(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
         assert not (isinstance(node, ast.Attribute) and node.attr in ("from_markup", "render_str"))
