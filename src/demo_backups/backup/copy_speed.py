@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from statistics import median
 
-from ..errors import INCOMPLETE
 from ..records.record import Record, RunRecord
 from ..remote.answers import parse_count, parse_seconds
 from ..remote.host import Host
 from ..remote.shell import quote
+from .script import MADE_BACKUP
 
 SAMPLE_BYTES = 64 * 1024 * 1024  # read from the middle of the source
 # Copying a page takes one read and one write of 4 KiB: no measured copy was much faster than this number of bytes per
@@ -72,7 +72,7 @@ def find_recorded_speed(records: Iterable[Record], host: str, database: str) -> 
     """Return the median speed of the latest runs that made a backup on a host, in bytes per second, or None."""
     speeds = []
     for record in sorted(records, key=lambda record: record.when):
-        if not isinstance(record, RunRecord) or record.exit_status not in (0, INCOMPLETE):
+        if not isinstance(record, RunRecord) or record.exit_status not in MADE_BACKUP:
             continue
         if (record.host, record.database) == (host, database):
             speed = _speed_of_run(record)

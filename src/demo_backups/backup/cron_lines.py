@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 
 from ..errors import CrontabConflictError, UnclearCrontabError
-from ..remote.answers import parse_yes_no
+from ..remote.answers import END, parse_yes_no
 from ..remote.files import STALL_TIMEOUT
 from ..remote.host import Host
 from ..remote.shell import quote
@@ -208,7 +208,7 @@ def identify_command(target: PurePosixPath) -> str:
     """Build the command that reads paths, each ended by NUL, and prints three texts, each ended by NUL, for a file.
 
     The texts are `inode`, device and inode, and the path; for a small text file that names the script also `text`, its
-    content, and the path. Missing files are left out. The answer ends in `end`.
+    content, and the path. Missing files are left out. The answer ends in END.
     """
     show = f'[ "$1" -ef {quote(target)} ] || {{ printf "text\\0"; tr -d "\\000" < "$1"; printf "\\0%s\\0" "$1"; }}'
     small = f'find -L "$@" -maxdepth 0 -type f -size -{LARGEST_SCRIPT}k'
@@ -216,13 +216,13 @@ def identify_command(target: PurePosixPath) -> str:
         "find -L \"$@\" -maxdepth 0 -printf 'inode\\0%D:%i\\0%p\\0' 2>/dev/null || :\n"
         f"{small} -exec grep -qsIF -e {quote(target.name)} -- {{}} \\; -exec sh -c {quote(show)} sh {{}} \\; || :"
     )
-    return f"xargs -0 -r -- sh -c {quote(files)} sh 2>/dev/null && printf end"
+    return f"xargs -0 -r -- sh -c {quote(files)} sh 2>/dev/null && printf {END}"
 
 
 def parse_programs(output: str) -> _Files:
     """Parse what `identify_command` printed; raises ValueError, whose text has nothing of the files."""
     *texts, rest = output.split("\0")
-    if rest != "end" or len(texts) % 3:
+    if rest != END or len(texts) % 3:
         raise ValueError("not a list of files")
     files = _Files()
     for kind, value, path in zip(texts[::3], texts[1::3], texts[2::3], strict=True):

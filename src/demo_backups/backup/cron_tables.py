@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from typing import TypeVar
 
 from ..errors import CouldNotLookError
+from ..remote.answers import END
 from ..remote.host import PARSE_ERRORS, PROGRAM_NOT_FOUND, Host, Result
 from ..remote.shell import quote
 from .cron_syntax import Layout
@@ -111,7 +112,7 @@ def tables_command(scripts: Iterable[PurePosixPath]) -> str:
             f'  {{ {same} || grep -qsIF {names} -- "$file"; }} || continue',
             f'  head -c {LARGEST_SCRIPT}K -- "$file" | show script "$file"',
             "done",
-            "printf end",
+            f"printf {END}",
         ]
     )
 
@@ -119,7 +120,7 @@ def tables_command(scripts: Iterable[PurePosixPath]) -> str:
 def parse_tables(output: str, own: str | None) -> Tables:
     """Parse what `tables_command` printed; raises ValueError, whose text has nothing of the crontabs."""
     *texts, rest = output.split("\0")
-    if rest != "end" or len(texts) % 3 or texts[:1] != ["me"]:
+    if rest != END or len(texts) % 3 or texts[:1] != ["me"]:
         raise ValueError("not a list of crontabs")
     others, homes, unread = [], {texts[1]: texts[2]}, []
     for kind, name, text in zip(texts[3::3], texts[4::3], texts[5::3], strict=True):

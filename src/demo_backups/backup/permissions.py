@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import TypeAlias
 
 from ..errors import CouldNotLookError, Problem, UnsafePathError
-from ..remote.answers import END, parse_list, parse_yes_no
+from ..remote.answers import END, parse_count, parse_list, parse_yes_no
 from ..remote.host import Host
 from ..remote.shell import quote
 from ..settings import Database
@@ -166,7 +166,7 @@ def users_command() -> str:
 
 def parse_users(output: str) -> Users:
     """Parse what `users_command` printed; raises ValueError."""
-    effective, login = map(_parse_number, output.split())
+    effective, login = map(parse_count, output.split())
     return Users(effective, login)
 
 
@@ -185,7 +185,7 @@ def parse_entries(output: str) -> dict[PurePosixPath, Entry]:
     for name, text in zip(texts[::2], texts[1::2], strict=True):
         kind, uid, user, gid, group, mode, links, target = text.split(" ", 7)
         path = PurePosixPath(name)
-        numbers = [_parse_number(number) for number in (uid, gid, links)]
+        numbers = [parse_count(number) for number in (uid, gid, links)]
         entries[path] = Entry(path, kind, numbers[0], user, numbers[1], group, int(mode, 8), numbers[2], target)
     return entries
 
@@ -193,24 +193,24 @@ def parse_entries(output: str) -> dict[PurePosixPath, Entry]:
 def accounts_command(gids: Iterable[int]) -> str:
     """Build the command that prints all users, and the groups with these numbers, as in passwd(5) and group(5)."""
     groups = " ".join(map(str, gids))
-    return f"set -e; getent passwd | cut -d : -f 1,3,4; echo; getent group {groups} | cut -d : -f 1,3,4; echo end"
+    return f"set -e; getent passwd | cut -d : -f 1,3,4; echo; getent group {groups} | cut -d : -f 1,3,4; echo {END}"
 
 
 def parse_accounts(output: str) -> Accounts:
     """Parse what `accounts_command` printed; raises ValueError."""
     users, separator, groups = output.partition("\n\n")
-    if not separator or not groups.endswith("end\n"):
+    if not separator or not groups.endswith(f"{END}\n"):
         raise ValueError("the list of accounts is not complete")
     names: dict[int, set[str]] = {}
     members: dict[int, set[str]] = {}
     for line in groups.splitlines()[:-1]:
         _, gid, listed = line.split(":")
-        members[_parse_number(gid)] = set(filter(None, listed.split(",")))
+        members[parse_count(gid)] = set(filter(None, listed.split(",")))
     for line in users.splitlines():
         name, uid, gid = line.split(":")
-        names.setdefault(_parse_number(uid), set()).add(name)
-        if _parse_number(gid) in members:
-            members[_parse_number(gid)].add(name)
+        names.setdefault(parse_count(uid), set()).add(name)
+        if parse_count(gid) in members:
+            members[parse_count(gid)].add(name)
     return Accounts(_freeze(names), _freeze(members))
 
 
@@ -228,12 +228,6 @@ def parse_acls(output: str) -> list[bool]:
 
 def _freeze(sets: Mapping[int, set[str]]) -> dict[int, frozenset[str]]:
     return {number: frozenset(names) for number, names in sets.items()}
-
-
-def _parse_number(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise ValueError(f"{text[:50]!r} is not a number")
-    return int(text)
 
 
 def observe_access(host: Host, database: Database) -> Access:

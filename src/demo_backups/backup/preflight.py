@@ -51,6 +51,7 @@ from .permissions import (
     find_script_problems,
     observe_access,
 )
+from .script import InstalledScript
 from .script_lint import LintResult, lint
 from .write_rate import WriteRate, parse_write_rate, write_rate_command
 
@@ -276,10 +277,11 @@ def observe_preflight(
     runs_a_day: int,
     records: Iterable[Record],
     notify: Notify = ignore,
+    installed: InstalledScript | None = None,
 ) -> PreflightFacts:
     """Collect the facts; nothing is written on the host. Raises CouldNotLookError and NoDatabaseError.
 
-    `notify` gets a message if the source is locked.
+    `notify` gets a message if the source is locked. `installed` is the script on the host; it is read if not given.
     """
     source = database.source
     backups = list_backups(host, database)
@@ -321,17 +323,18 @@ def observe_preflight(
         backup_count=len(backups),
         backup_bytes=sum(backup.bytes for backup in backups),
         runs_a_day=runs_a_day,
-        script=_lint_installed(host, database, access),
+        script=_lint_installed(host, database, access, installed),
         problems=[*find_script_problems(access), *find_backup_dir_problems(access, strict=True)],
         script_owner=describe_script_owner(access),
     )
 
 
-def _lint_installed(host: Host, database: Database, access: Access) -> LintResult | None:
+def _lint_installed(
+    host: Host, database: Database, access: Access, installed: InstalledScript | None
+) -> LintResult | None:
     """Lint the installed script; None if there is none."""
-    if not access.script or access.script[-1].type != "f":
-        return None
-    installed = read_installed(host, database)
+    if installed is None and access.script and access.script[-1].type == "f":
+        installed = read_installed(host, database)
     return lint(installed.content.decode(errors="replace")) if installed else None
 
 

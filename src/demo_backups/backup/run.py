@@ -14,6 +14,7 @@ from ..remote.processes import own_lock
 from ..remote.shell import CRON_PATH, TRUSTED_OWNER, quote
 from ..settings import Database
 from .catalog import find_new_backup, list_backups, names_command, parse_names
+from .script import MADE_BACKUP
 
 SIGNALED = 128  # the exit status of a shell for a command that a signal ended is higher than this
 ROTATION_ADVICE = {  # by what find prints, in the C locale of a job (errno(3))
@@ -80,7 +81,7 @@ def collect_result(host: Host, database: Database, job: Job, status: JobStatus, 
             output=output,
             advice="backups that have not expired are untouched; start the backup again",
         )
-    if status.status not in (0, INCOMPLETE):
+    if status.status not in MADE_BACKUP:
         raise _backup_failed(host, database, status.status, output)
     backup = _find_backup(host, database, job, status.ended)
     if backup is None and status.status == INCOMPLETE:

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from ..errors import ScriptError
+from ..errors import INCOMPLETE, ScriptError
 from ..remote.shell import quote
+
+MADE_BACKUP = (0, INCOMPLETE)  # exit statuses of a script that made a backup; only the rotation may have failed
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import datetime
 
+from .. import units
 from ..records.check import Outcome
 from ..records.record import Record, VerificationRecord
 from ..remote.files import File
@@ -45,4 +46,4 @@ def is_quick_only(record: Record) -> bool:
 
 def format_time(record: Record) -> str:
     """Return the time of a record in UTC, to the minute."""
-    return f"{datetime.fromisoformat(record.when).astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC"
+    return units.format_time(datetime.fromisoformat(record.when))

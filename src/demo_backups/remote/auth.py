@@ -36,7 +36,7 @@ def make_transport(sock: Any, host_key_algorithms: Sequence[str], **options: Any
 
 
 class _CertifiedKey(PrivateKey):
-    """A key that is offered with each of its certificates, and then by itself, as OpenSSH does."""
+    """A key, offered with each of its certificates and then alone, as OpenSSH does."""
 
     def __init__(self, username: str, certificates: Sequence[paramiko.PublicBlob]) -> None:
         super().__init__(username)

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from ..errors import CouldNotLookError, StepError
 from .answers import END, parse_count, parse_list, parse_time
-from .host import Host, Transfer
+from .host import Host, Result, Transfer
 from .shell import quote
 
 STALL_TIMEOUT = 60  # seconds without data after which a transfer is aborted
@@ -73,9 +73,14 @@ def stat_file(host: Host, path: PurePosixPath) -> File | None:
     result = host.run(action, file_command(path), root=True)
     if result.ok:
         return host.parse(action, result.stdout, parse_file)
-    if result.stderr.rstrip().endswith("No such file or directory"):
+    if is_missing(result):
         return None
     raise CouldNotLookError(f"could not {action}", host=host.name, output=result.output, advice=host.advise(result))
+
+
+def is_missing(result: Result) -> bool:
+    """Tell whether a command on one file failed because there is no such file."""
+    return result.stderr.rstrip().endswith("No such file or directory")
 
 
 def parse_sha256(output: str) -> str:

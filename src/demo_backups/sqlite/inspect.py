@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from ..errors import CouldNotLookError, NoDatabaseError, SourceUnavailableError
 from ..remote.answers import END, parse_count, parse_list, parse_yes_no
-from ..remote.files import stat_file
+from ..remote.files import is_missing, stat_file
 from ..remote.host import COMMAND_TIMEOUT, PROGRAM_NOT_FOUND, Host, Result
 from ..remote.processes import processes_using
 from ..remote.shell import CRON_PATH, quote
@@ -59,7 +59,7 @@ def resolve_source(host: Host, database: Database) -> Database:
     result = host.run(action, real_path_command(database.source), root=True)
     if result.ok:
         return replace(database, source=host.parse(action, result.stdout, parse_real_path))
-    if result.stderr.rstrip().endswith("No such file or directory"):
+    if is_missing(result):
         raise NoDatabaseError(f"{database.source} does not exist", host=host.name, advice=SETTINGS_ADVICE)
     raise CouldNotLookError(f"could not {action}", host=host.name, output=result.output, advice=host.advise(result))
 

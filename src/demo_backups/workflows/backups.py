@@ -25,11 +25,11 @@ from ..backup.run import (
     lock_wait,
     start_backup,
 )
+from ..backup.script import MADE_BACKUP, InstalledScript
 from ..backup.stop import ActiveJobs, active_jobs, end_backup, stop_commands
 from ..backup.verify import Verification, verify_backup
 from ..errors import (
     COULD_NOT_LOOK,
-    INCOMPLETE,
     INTERRUPTED,
     CouldNotLookError,
     PreflightRefusedError,
@@ -51,14 +51,14 @@ from .session import Session
 # --- run ------------------------------------------------------------------------------------------------------------
 
 
-def preflight(work: Session) -> Preflight:
-    """Predict what a backup will do."""
+def preflight(work: Session, installed: InstalledScript | None = None) -> Preflight:
+    """Predict what a backup will do; the installed script is read unless it is known."""
     runs_per_day = count_daily_runs(work.database, PUBLISHED.read_text())
     records, _ = read_records(records_dir(work.settings))
     require_tools(work.host)
     sqlite = probe_sqlite(work.host)
     work.database = resolve_source(work.host, work.database)
-    facts = observe_preflight(work.host, work.database, sqlite, runs_per_day, records, work.out.say)
+    facts = observe_preflight(work.host, work.database, sqlite, runs_per_day, records, work.out.say, installed)
     return decide_preflight(facts, work.settings.writer_timeout, work.settings.free_space_floor)
 
 
@@ -71,7 +71,7 @@ def run(work: Session, force: bool = False, force_unsafe: bool = False) -> File 
     deployment = require_deployed(work)
     check_installed_script(work, deployment, force_unsafe)
     command = backup_command(work.database, deployment.script)
-    prediction = preflight(work)
+    prediction = preflight(work, deployment.installed)
     _show_prediction(work, deployment, prediction)
     if work.dry_run:
         work.show(cron_command(command))
@@ -125,7 +125,7 @@ def _collect_backup(work: Session, job: Job, status: JobStatus, output: str) -> 
     """Record the result of a backup, and return the file."""
     work.record.exit_status = status.status
     work.record.seconds = round((status.ended or status.now) - job.started, 3)
-    if status.status not in (0, INCOMPLETE):
+    if status.status not in MADE_BACKUP:
         clear_unfinished(work.host, work.database)
     backup = collect_result(work.host, work.database, job, status, output)
     _record_backup(work.record, backup.path, backup)
