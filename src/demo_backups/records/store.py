@@ -19,13 +19,13 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from ..errors import FAILED, INTERRUPTED, BackupsError, CouldNotLookError, RecordNotWrittenError, StepError
+from ..local_files import write_private
 from ..project import ROOT, whoami
 from ..settings import Settings
 from .record import KINDS, SCHEMA, Record, validate_record
 
 R = TypeVar("R", bound=Record)
 STAGED = ".record-"  # the start of the name of a record that is being written
-STALE_SECONDS = 3600  # an older one was left by a crash
 MOST_MISTAKES = 3  # of an invalid record, that are named
 
 
@@ -100,8 +100,7 @@ def _exit_code(error: BaseException) -> int:
 def write_record(folder: Path, record: Record) -> Path:
     """Write a record to a hidden file, flush it and rename it; raises RecordNotWrittenError.
 
-    Only its owner can read it: tempfile creates it so. A record with an invalid value is not written, since it could
-    not be read again.
+    Only its owner can read it. A record with an invalid value is not written, since it could not be read again.
     """
     try:
         content = record.as_json()
@@ -112,39 +111,10 @@ def write_record(folder: Path, record: Record) -> Path:
             output=_describe(error) if isinstance(error, ValidationError) else str(error),
             advice="times and sizes are those of the server: is its clock correct?",
         ) from error
-    with (
-        _translate_oserror(folder, RecordNotWrittenError),
-        tempfile.NamedTemporaryFile("w", dir=folder, prefix=STAGED, delete=False, encoding="utf-8") as file,
-    ):
-        try:
-            json.dump(content, file, indent=2)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-            path = Path(file.name).replace(folder / _file_name(record))
-            _sync_directory(folder)
-            _remove_stale(folder)
-            return path
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
-            raise
-
-
-def _sync_directory(folder: Path) -> None:
-    """Flush the names in a directory to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove_stale(folder: Path) -> None:
-    """Remove what a crash left while it wrote a record."""
-    for path in folder.glob(f"{STAGED}*"):
-        with contextlib.suppress(OSError):
-            if time.time() - path.lstat().st_mtime > STALE_SECONDS:
-                path.unlink()
+    path = folder / _file_name(record)
+    with _translate_oserror(folder, RecordNotWrittenError):
+        write_private(path, json.dumps(content, indent=2) + "\n", STAGED)
+    return path
 
 
 def _file_name(record: Record) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 import webbrowser
 from pathlib import Path
 
 from ...errors import StepError
+from ...local_files import write_private
+
+STAGED = ".report-"  # the start of the name of a page that is being written
 
 
 def save_report(text: str, path: Path) -> None:
@@ -16,15 +18,7 @@ def save_report(text: str, path: Path) -> None:
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".", delete=False, encoding="utf-8") as part:
-            try:
-                part.write(text)
-                part.close()
-                Path(part.name).chmod(0o600)
-                Path(part.name).replace(path)
-            except BaseException:
-                Path(part.name).unlink(missing_ok=True)
-                raise
+        write_private(path, text, STAGED)
     except OSError as error:
         raise StepError(
             f"the report could not be written to {path}",
