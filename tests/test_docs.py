@@ -170,8 +170,10 @@ def test_settings_page_has_every_setting() -> None:
 
 def test_variables_reach_their_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = project_settings_by_key()
-    for keys in settings:
-        monkeypatch.setenv(variable_of(keys), "0" if keys == ("use_sudo",) else f"/x/{keys[-1]}")
+    for keys, default in settings.items():
+        monkeypatch.setenv(
+            variable_of(keys), "0" if keys == ("use_sudo",) else "1" if default is False else f"/x/{keys[-1]}"
+        )
     config = Config(lazy=True)
     config.set_project_location(ROOT)
     config.load_project()

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from .errors import SettingsError
 from .project import FILE, ROOT, plain, read_project_file, without_invoke_sections
@@ -124,7 +133,61 @@ def _seconds(value: Any) -> float:
     return float(match[1])
 
 
+def _command(value: Any) -> str | None:
+    """Accept a shell command; null or an empty text, for the environment variable, is none."""
+    return None if value is None or value == "" else _text(value)
+
+
+def _duration(value: Any) -> float:
+    """Accept seconds, minutes, hours or days; return seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s?|min|h|d)", str(value).strip())
+    if not match:
+        raise ValueError(f"{value!r} is not a duration such as 90 s, 10 min, 12 h or 30 d")
+    return float(match[1]) * {"": 1, "s": 1, "min": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+def _rate(value: Any) -> int | None:
+    if value is None or value == "":
+        return None
+    rate = int(TypeAdapter(ByteSize).validate_python(str(value).strip().removesuffix("/s")))
+    if rate < 1024:
+        raise ValueError(f"{value!r} is not a rate of at least 1 KiB per second, such as 40 MB")
+    return rate
+
+
+def _count(value: Any) -> int:
+    match = re.fullmatch(r"[0-9]{1,4}", str(value))
+    if not match:
+        raise ValueError(f"{value!r} is not a number of copies")
+    return int(match[0])
+
+
+def _optional_path(value: Any) -> PurePosixPath | None:
+    return None if value is None or value == "" else _absolute(value)
+
+
+def _owner(value: Any) -> str | None:
+    text = _command(value)
+    if text is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*:[A-Za-z0-9_][A-Za-z0-9_.-]*", text):
+        raise ValueError(f"{value!r} is not an owner such as torrust:torrust")
+    return text
+
+
+def _mode(value: Any) -> str | None:
+    text = _command(value)
+    if text is not None and not re.fullmatch(r"0?[0-7]{3}", text):
+        raise ValueError(f"{value!r} is not a mode such as '644', in quotes")
+    return text
+
+
 Text = Annotated[str, BeforeValidator(_text)]
+Command = Annotated[str | None, BeforeValidator(_command)]
+DurationText = Annotated[float, BeforeValidator(_duration)]
+Rate = Annotated[int | None, BeforeValidator(_rate)]
+Count = Annotated[int, BeforeValidator(_count)]
+OptionalPath = Annotated[PurePosixPath | None, BeforeValidator(_optional_path)]
+Owner = Annotated[str | None, BeforeValidator(_owner)]
+Mode = Annotated[str | None, BeforeValidator(_mode)]
 HostName = Annotated[Text, AfterValidator(_host)]
 AbsolutePath = Annotated[PurePosixPath, BeforeValidator(_absolute)]
 RelativePath = Annotated[PurePosixPath, BeforeValidator(_relative)]
@@ -148,6 +211,25 @@ class DatabaseSettings(_Model):
     script: RelativePath
     backup_prefix: Annotated[Text, AfterValidator(_prefix)]
     query: Annotated[Text, AfterValidator(_query)]
+    stop: Command = None
+    start: Command = None
+    healthy: Command = None
+    owner: Owner = None
+    mode: Mode = None
+
+    @model_validator(mode="after")
+    def _check_service(self) -> DatabaseSettings:
+        if (self.stop is None) != (self.start is None):
+            raise ValueError("stop and start must both be set, or neither of them")
+        return self
+
+
+class CopiesSettings(_Model):
+    """The settings below `copies`: how many fetched backups of a database to keep."""
+
+    daily: Count
+    weekly: Count
+    monthly: Count
 
 
 class CommitSettings(_Model):
@@ -195,6 +277,11 @@ class Database:
     backup_dir: PurePosixPath
     backup_prefix: str
     query: str
+    stop: str | None = None
+    start: str | None = None
+    healthy: str | None = None
+    owner: str | None = None
+    mode: str | None = None
 
     @property
     def part(self) -> PurePosixPath:
@@ -221,6 +308,15 @@ class Settings(_Model):
     writer_timeout: Seconds
     free_space_floor: ByteSize
     evidence_dir: LocalPath
+    fetch_dir: LocalPath
+    fetch_limit: Rate
+    service_timeout: Seconds
+    keep_verified: bool
+    drill_dir: OptionalPath
+    drill_command: Command
+    drill_timeout: DurationText
+    drill_every: DurationText
+    copies: CopiesSettings
     databases: dict[str, DatabaseSettings]
     release: ReleaseSettings
 
@@ -248,6 +344,11 @@ class Settings(_Model):
             backup_dir=self.backup_dir,
             backup_prefix=section.backup_prefix,
             query=section.query,
+            stop=section.stop,
+            start=section.start,
+            healthy=section.healthy,
+            owner=section.owner,
+            mode=section.mode,
         )
 
 
@@ -257,10 +358,11 @@ def load_settings(project: Mapping[str, Any], merged: Any, environ: Mapping[str,
     Other keys of `merged` belong to Invoke or to the user and are ignored. Raises SettingsError.
     """
     values = _overlay(without_invoke_sections(project), plain(merged))
-    # Invoke takes every value except '0' and the empty one for true.
-    value = environ.get("INVOKE_USE_SUDO")
-    if value is not None and value not in ("0", "1"):
-        raise SettingsError(f"INVOKE_USE_SUDO is {value!r}", advice="set it to 0 or 1")
+    for name in ("INVOKE_USE_SUDO", "INVOKE_KEEP_VERIFIED"):
+        # Invoke takes every value except '0' and the empty one for true.
+        value = environ.get(name)
+        if value is not None and value not in ("0", "1"):
+            raise SettingsError(f"{name} is {value!r}", advice="set it to 0 or 1")
     return validate_settings(values, environ)
 
 

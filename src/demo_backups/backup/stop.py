@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..errors import HiddenBackupError, StepError
 from ..remote.host import Host
-from ..remote.job_state import KINDS, stop_job_command, without_functions
+from ..remote.job_state import BACKUP_KINDS, stop_job_command, without_functions
 from ..remote.jobs import SHORTEST_WAIT, is_job_running
 from ..remote.processes import HIDDEN_ADVICE, Process, signal_processes_command
 from ..remote.shell import quote
@@ -34,7 +34,7 @@ class ActiveJobs:
 
 def active_jobs(host: Host, database: Database) -> ActiveJobs:
     """Find out what is running for a database; raises HiddenBackupError where this user cannot see all of it."""
-    kinds = [kind for kind in KINDS if is_job_running(host, database, kind)]
+    kinds = [kind for kind in BACKUP_KINDS if is_job_running(host, database, kind)]
     active = ActiveJobs(kinds, backup_processes(host, database))
     if active.is_idle and has_hidden_backup(host, database):
         raise HiddenBackupError(

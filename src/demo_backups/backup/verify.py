@@ -11,7 +11,6 @@ from ..errors import (
     COULD_NOT_LOOK,
     FAILED,
     JobNotStartedError,
-    JobRunningError,
     NoDatabaseError,
     SourceUnavailableError,
 )
@@ -19,7 +18,7 @@ from ..records.check import Check, Outcome, combine_outcomes
 from ..remote.files import File, stat_file
 from ..remote.host import COMMAND_TIMEOUT, LONG_TIMEOUT, Host, Result
 from ..remote.job_state import CHECK, Job, JobStatus
-from ..remote.jobs import find_job, hint_on_detach, start_job
+from ..remote.jobs import hint_on_detach, start_or_join
 from ..settings import Database
 from ..sqlite.command import sqlite_command
 from ..sqlite.inspect import (
@@ -187,7 +186,9 @@ def run_integrity_job(
     with hint_on_detach(host, database, CHECK):
         try:
             if job is None or not _is_same_check(job, new_job, backup):
-                job = _start_or_join(host, database, new_job, backup, follow, notify)
+                job = start_or_join(
+                    host, database, new_job, lambda running: _is_same_check(running, new_job, backup), follow, notify
+                )
         except JobNotStartedError as error:
             return Result(None, "", str(error))
         status, output = follow(job)
@@ -201,25 +202,6 @@ def run_integrity_job(
 def _is_same_check(job: Job, new_job: Job, backup: File) -> bool:
     # The path is not enough: a file that was written after the start of the check is another backup.
     return job.command == new_job.command and backup.modified.timestamp() <= job.started
-
-
-def _start_or_join(
-    host: Host, database: Database, new_job: Job, backup: File, follow: FollowJob, notify: Notify
-) -> Job:
-    """Start an integrity check, or return the running one of the same file; wait for the end of any other one."""
-    while True:
-        try:
-            return start_job(host, database, new_job, new_job.command)
-        except JobRunningError:
-            running = find_job(host, database, CHECK)
-            if running is None:  # its state was removed
-                raise
-        by = f"the check that {running.by} started at {running.when}"
-        if _is_same_check(running, new_job, backup):
-            notify(f"joining {by}")
-            return running
-        notify(f"waiting for the end of {by}: it reads {running.subject}")
-        follow(running)
 
 
 def _read_source(host: Host, database: Database, notify: Notify) -> tuple[Database, Source, Sharing | None]:

@@ -66,6 +66,43 @@ class VerificationDetails(Details):
     job_started: Timestamp | None = None
 
 
+class FetchDetails(Details):
+    """The details of a fetch: the file on this machine, and what was transferred.
+
+    `resumed_from` are the bytes that an earlier fetch left, `sent_bytes` the bytes on the wire.
+    """
+
+    file: str | None = None
+    sha256: str | None = None
+    resumed_from: Size = 0
+    sent_bytes: Size = 0
+    verified: bool | None = None
+
+
+class RestoreDetails(Details):
+    """The details of a restore: where the backup came from, how it was restored, and what proves that."""
+
+    source: str | None = None
+    target: str | None = None
+    method: str | None = None
+    proof: str | None = None
+    saved: str | None = None
+    stopped_seconds: Duration | None = None
+
+
+class DrillDetails(Details):
+    """The details of a drill: where the backup came from, and how `drill_command` ended."""
+
+    source: str | None = None
+    command_status: int | None = None
+
+
+class PruneDetails(Details):
+    """The details of a pruning of fetched backups: the names of the deleted files."""
+
+    deleted: list[str] = Field(default_factory=list)
+
+
 class Traffic(BaseModel):
     """What the live writer of a rehearsal did; `slowest` write in seconds."""
 
@@ -186,6 +223,38 @@ class StopRecord(Record):
 
 
 @dataclass(kw_only=True)
+class FetchRecord(Record):
+    """The record of a fetched backup."""
+
+    kind: Literal["fetch"] = "fetch"
+    details: FetchDetails = field(default_factory=FetchDetails)
+
+
+@dataclass(kw_only=True)
+class RestoreRecord(Record):
+    """The record of a restore."""
+
+    kind: Literal["restore"] = "restore"
+    details: RestoreDetails = field(default_factory=RestoreDetails)
+
+
+@dataclass(kw_only=True)
+class DrillRecord(Record):
+    """The record of a restore drill."""
+
+    kind: Literal["drill"] = "drill"
+    details: DrillDetails = field(default_factory=DrillDetails)
+
+
+@dataclass(kw_only=True)
+class PruneRecord(Record):
+    """The record of a pruning of fetched backups."""
+
+    kind: Literal["prune-copies"] = "prune-copies"
+    details: PruneDetails = field(default_factory=PruneDetails)
+
+
+@dataclass(kw_only=True)
 class AttachRecord(Record):
     """The record of an attach that found no job, as earlier versions wrote it."""
 
@@ -195,6 +264,7 @@ class AttachRecord(Record):
 RECORDS = (
     *(DeployRecord, RunRecord, VerificationRecord, RehearsalRecord, EnableRecord, DisableRecord),
     *(EnableWalRecord, StopRecord, AttachRecord),
+    *(FetchRecord, RestoreRecord, DrillRecord, PruneRecord),
 )
 KINDS: dict[str, type[Record]] = {cls.kind: cls for cls in RECORDS}
 AnyRecord: TypeAlias = (
@@ -207,6 +277,10 @@ AnyRecord: TypeAlias = (
     | EnableWalRecord
     | StopRecord
     | AttachRecord
+    | FetchRecord
+    | RestoreRecord
+    | DrillRecord
+    | PruneRecord
 )
 _ADAPTER: TypeAdapter[AnyRecord] = TypeAdapter(Annotated[AnyRecord, Field(discriminator="kind")])
 

@@ -192,6 +192,8 @@ def _writable_by_owner_only() -> Iterator[None]:
 def server_settings(server: Server, settings: Settings) -> Settings:
     """Change settings to those of a throwaway server."""
     folder = PurePosixPath(server.folder)
+    no_service = {"stop": None, "start": None, "healthy": None}  # there is no service but the writer
+    databases = {name: section.model_copy(update=no_service) for name, section in settings.databases.items()}
     return settings.model_copy(
         update={
             "host": ALIAS,
@@ -200,6 +202,7 @@ def server_settings(server: Server, settings: Settings) -> Settings:
             "app_dir": folder / "app",
             "backup_dir": folder / "backups",
             "cron_log": folder / "cron.log",
+            "databases": databases,
         }
     )
 

@@ -23,7 +23,9 @@ from .shell import STATE_DIR, quote
 
 BACKUP = "backup"
 CHECK = "check"
-KINDS = (BACKUP, CHECK)
+HASH, RESTORE, DRILL = "hash", "restore", "drill"
+KINDS = (BACKUP, CHECK, HASH, RESTORE, DRILL)
+BACKUP_KINDS = (BACKUP, CHECK)  # those that attach follows and stop-backup stops
 SUPERVISOR = Path(__file__).with_name("job.sh")
 OTHERS_CAN_WRITE = "other users can write to it"
 NOT_FOUND, BUSY, NOT_OURS = 66, 75, 77  # sysexits.h: no input, try again later, no permission

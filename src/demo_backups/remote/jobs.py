@@ -92,6 +92,33 @@ def start_job(
     return started
 
 
+def start_or_join(
+    host: Host,
+    database: Database,
+    job: Job,
+    is_same: Callable[[Job], bool],
+    follow: Callable[[Job], object],
+    notify: Callable[[str], None],
+) -> Job:
+    """Start a job that only reads, or return the running one if it is the same; wait for the end of any other one.
+
+    `notify` gets a message about what is joined or waited for. Raises as `start_job` does.
+    """
+    while True:
+        try:
+            return start_job(host, database, job, job.command)
+        except JobRunningError:
+            running = find_job(host, database, job.kind)
+            if running is None:  # its state was removed
+                raise
+        by = f"the {job.kind} that {running.by} started at {running.when}"
+        if is_same(running):
+            notify(f"joining {by}")
+            return running
+        notify(f"waiting for the end of {by}: it reads {running.subject}")
+        follow(running)
+
+
 def _advise_on_start(host: Host, jobs: str, result: Result) -> str:
     if is_disk_full(result):
         usage = host.command_line(f"df {STATE_DIR}; df -i {STATE_DIR}")

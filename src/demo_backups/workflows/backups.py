@@ -39,7 +39,7 @@ from ..project import whoami
 from ..records.record import Record, RunDetails, RunRecord, VerificationDetails, VerificationRecord, new_record
 from ..records.store import read_records, record_outcome, records_dir
 from ..remote.files import File
-from ..remote.job_state import BACKUP, KINDS, Job, JobStatus, without_functions
+from ..remote.job_state import BACKUP, BACKUP_KINDS, Job, JobStatus, without_functions
 from ..remote.jobs import attach_command, find_job, follow_job, hint_on_detach
 from ..sqlite.inspect import resolve_source
 from ..sqlite.integrity import is_quick_command
@@ -198,7 +198,7 @@ def _has_end(record: Record, new: Record, job: Job) -> bool:
 
 
 def _find_latest_job(work: Session) -> Job:
-    jobs = [job for kind in KINDS if (job := find_job(work.host, work.database, kind))]
+    jobs = [job for kind in BACKUP_KINDS if (job := find_job(work.host, work.database, kind))]
     if not jobs:
         raise StepError(
             f"there is no job of the {work.database.name} database to attach to",

@@ -1,0 +1,1 @@
+"""What comes after a backup: fetch it, restore it, drill that, and keep copies of it."""
