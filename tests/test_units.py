@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from demo_backups.units import format_duration, format_short_size, format_size, format_time
+from demo_backups.units import format_age, format_duration, format_short_size, format_size, format_time
 
 
 def test_exact_size_has_separators() -> None:
@@ -39,3 +39,11 @@ def test_duration_has_fitting_units(seconds: float, text: str) -> None:
 def test_time_is_in_utc() -> None:
     time = datetime(2024, 11, 24, 1, 30, tzinfo=timezone(timedelta(hours=5, minutes=30)))
     assert format_time(time) == "2024-11-23 20:00 UTC"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "now"), (60, "a minute ago"), (3 * 86400, "3 days ago"), (-5, "in the future"), (1e18, "1,000,000")],
+)
+def test_age_is_in_largest_unit(seconds: float, text: str) -> None:
+    assert format_age(seconds).startswith(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 
 
 def format_size(count: int) -> str:
@@ -27,6 +27,18 @@ def format_duration(seconds: float) -> str:
         return humanize.precisedelta(round(seconds) if abs(seconds) >= 60 else seconds, format="%.3g")
     except OverflowError:  # humanize counts back from today, and some recorded durations are longer than that
         return f"{seconds:,.0f} seconds"
+
+
+def format_age(seconds: float) -> str:
+    """Write how long ago something was, in its largest unit: 3 days ago. A time in the future is named as such."""
+    import humanize
+
+    if seconds < 0:
+        return "in the future"
+    try:
+        return humanize.naturaltime(timedelta(seconds=int(seconds)))
+    except OverflowError:
+        return f"{seconds:,.0f} seconds ago"
 
 
 def format_time(time: datetime) -> str:

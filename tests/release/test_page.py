@@ -94,6 +94,20 @@ def test_later_failed_attempt_keeps_last_verification() -> None:
     assert section_of(unreachable(2)).failed_attempt == unreachable(2)
 
 
+def test_last_fetch_and_drill_have_an_age() -> None:
+    fetched = run(hours=72, kind="fetch", exit_status=0)
+    failed = run(hours=1, kind="fetch", exit_status=1)
+    drilled = run(hours=2, kind="drill", exit_status=0, host="other")
+    fetch, drill = section_of(fetched, failed, drilled, run()).last_uses
+    assert (fetch.success, fetch.age, fetch.later_failure) == (fetched, 72 * 3600, failed)
+    assert (drill.success, drill.age, drill.later_failure) == (None, None, None)
+
+
+def test_drill_is_no_verification() -> None:
+    good, drilled = verification(2), run(hours=1, kind="drill", checks=checks(size=False))
+    assert section_of(good, drilled).last_verification is good
+
+
 def test_database_without_records_has_no_charts() -> None:
     section = section_of(verification(), database="tracker")
     assert (section.last_verification, section.is_other_host) == (None, False)

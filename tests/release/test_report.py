@@ -32,6 +32,7 @@ from ..helpers.report_samples import (
     checks,
     page_of,
     plan_of,
+    run,
     verification,
 )
 
@@ -189,10 +190,21 @@ def test_page_shows_verdict_and_marks(show: Show) -> None:
     assert "An extra (optional)" in steps[-1]
 
 
+def test_last_fetch_and_drill_are_shown(show: Show) -> None:
+    fetched = run(hours=48, kind="fetch")
+    tab = show(page_of(fetched, run(hours=1, kind="fetch", exit_status=3), verification(0))).tab
+    card = tab.get_by_role("region", name="Database: index").locator(".card", has_text="Fetch and drill")
+    fetch, drill = card.locator("dd").all_inner_texts()
+    assert fetch.startswith("2 days ago")
+    assert str(fetched.backup) in fetch
+    assert "A later fetch failed" in fetch
+    assert drill == "never"
+
+
 def test_last_verification_is_shown_in_full(show: Show) -> None:
     tab = show(page_of(verification(0, checks=checks(size=False), created=NOW.isoformat()))).tab
     section = tab.get_by_role("region", name="Database: index")
-    facts = section.locator("dd").all_inner_texts()
+    facts = section.locator(".card").first.locator("dd").all_inner_texts()
     assert facts == [
         "/backups/backup_2024-11-24_20-00-00.db",
         "demo",

@@ -15,6 +15,7 @@ from ..plan import Mark, Phase, Plan
 from ..verifications import is_quick_only
 from .charts import Figure, make_figures, parse_time
 
+VERIFICATIONS = ("verification", "rehearsal")  # kinds of records with the checks of a backup on the server
 MOST_RECORDS = 50  # in the list, the latest
 
 
@@ -35,6 +36,19 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class LastUse:
+    """The last time that a backup was used for something, such as a fetch: the last success, and a later failure.
+
+    `age` is the time since the success in seconds, by the maintainer's clock.
+    """
+
+    name: str
+    success: Record | None
+    age: float | None
+    later_failure: Record | None
+
+
+@dataclass(frozen=True)
 class DatabaseSection:
     """What the records say about one database.
 
@@ -49,6 +63,7 @@ class DatabaseSection:
     is_other_host: bool
     last_verification: Record | None = None
     failed_attempt: Record | None = None
+    last_uses: list[LastUse] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
 
 
@@ -76,7 +91,7 @@ def build_page(plan: Plan, records: Sequence[Record] | None, databases: Iterable
     `records` is None where none could be read; the plan's notes say why.
     """
     ordered = sorted(records or [], key=lambda record: parse_time(record.when))
-    sections = [_build_section(plan, name, ordered, f"plot-{n}") for n, name in enumerate(databases, start=1)]
+    sections = [_build_section(plan, name, ordered, created, f"plot-{n}") for n, name in enumerate(databases, start=1)]
     latest = ordered[::-1][:MOST_RECORDS]
     return Page(
         plan=plan,
@@ -97,7 +112,9 @@ def _records_state(records: Sequence[Record] | None) -> RecordsState:
     return RecordsState.PRESENT if records else RecordsState.EMPTY
 
 
-def _build_section(plan: Plan, database: str, records: Sequence[Record], prefix: str) -> DatabaseSection:
+def _build_section(
+    plan: Plan, database: str, records: Sequence[Record], created: datetime, prefix: str
+) -> DatabaseSection:
     host = plan.host
     of_database = [record for record in records if record.database == database]
     with_results = [record for record in of_database if record.checks or record.bytes is not None]
@@ -110,24 +127,34 @@ def _build_section(plan: Plan, database: str, records: Sequence[Record], prefix:
         is_other_host=source != host,
         last_verification=plan.verifications.get(database) or _find_last_verification(of_host),
         failed_attempt=_find_failed_attempt(of_host),
+        last_uses=[_find_last_use(of_host, kind, created) for kind in ("fetch", "drill")],
         figures=make_figures(of_host, prefix),
     )
 
 
 def _find_last_verification(records: Sequence[Record]) -> Record | None:
     """Return the last record with checks; one that passed by quick_check alone only if there is no other."""
-    with_checks = [record for record in reversed(records) if record.checks]
+    with_checks = [record for record in reversed(records) if record.checks and record.kind in VERIFICATIONS]
     full = [record for record in with_checks if not is_quick_only(record)]
     return next(iter([*full, *with_checks]), None)
 
 
 def _find_failed_attempt(records: Sequence[Record]) -> Record | None:
     for record in reversed(records):
-        if record.checks:
+        if record.checks and record.kind in VERIFICATIONS:
             return None
         if record.kind == "verification":
             return record
     return None
+
+
+def _find_last_use(records: Sequence[Record], kind: str, now: datetime) -> LastUse:
+    """Find the last fetch or drill that succeeded, and a later one that did not."""
+    of_kind = [record for record in reversed(records) if record.kind == kind]
+    success = next((record for record in of_kind if record.exit_status == 0), None)
+    later_failure = of_kind[0] if of_kind and of_kind[0] is not success else None
+    age = (now - parse_time(success.when)).total_seconds() if success else None
+    return LastUse(kind, success, age, later_failure)
 
 
 # --- the pull request -----------------------------------------------------------------------------------------------

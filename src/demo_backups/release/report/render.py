@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import SettingsError
 from ...ui.outcome import MARKS, RESULTS, Tone, describe_outcome
-from ...units import escape_controls, format_duration, format_size, format_time
+from ...units import escape_controls, format_age, format_duration, format_size, format_time
 from ..plan import Mark
 from .charts import parse_time
 from .text import code_block, code_span, escape_markdown, join_lines, mask_users, truncate, without_login
@@ -69,7 +69,15 @@ def make_environment(autoescape: bool, *folders: Path) -> Environment:
         keep_trailing_newline=True,
     )
     texts = (code_block, code_span, escape_markdown, join_lines, mask_users, truncate, without_login)
-    values = (parse_time, format_duration, format_size, format_time, describe_outcome, describe_verification)
+    values = (
+        parse_time,
+        format_age,
+        format_duration,
+        format_size,
+        format_time,
+        describe_outcome,
+        describe_verification,
+    )
     environment.filters |= {function.__name__: function for function in (*texts, *values)}
     environment.globals |= {"MARKS": MARKS, "RESULTS": RESULTS, "Mark": Mark}
     return environment
