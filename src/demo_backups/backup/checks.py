@@ -106,7 +106,7 @@ def _is_about_definitions(whole: str) -> bool:
 def _judge_tables(pragma: str, missing: str, quick: bool, tables: list[TableCheck]) -> Check:
     """Judge a backup by the checks of its tables, as far as they were possible without a definition."""
     faults = [describe_table_check(table) for table in tables if table.found_fault]
-    cause = f"{pragma}: needs {missing}, which the application defines and sqlite3 on the server does not have"
+    cause = f"{pragma}: needs {missing}, which the application defines and the sqlite3 shell does not have"
     if faults:
         return Check("integrity", Outcome.FAILED, "\n".join([cause, *faults]))
     partial = (COUNT, NONE) if quick else (QUICK, COUNT, NONE)
@@ -143,6 +143,15 @@ def check_query(opened: Result, row: Result, source: Source) -> Check:
     return Check("query", Outcome.PASSED, f"the query returned a row; {count}, as in the source")
 
 
+def check_row(row: Result) -> Check:
+    """Check that the query returns a row, where there is no source to compare with."""
+    if not row.ok:
+        return Check("query", _outcome_of_failure(row), _describe_failure(row))
+    if not row.stdout:
+        return Check("query", Outcome.FAILED, "the query returned no row")
+    return Check("query", Outcome.PASSED, "the query returned a row")
+
+
 def check_source(opened: Result, source: Source, sharing: Sharing | None, tolerance: float) -> Check:
     """Check that its size is that of the source within the tolerance, a fraction, and that it can have all commits.
 
@@ -177,7 +186,7 @@ def _describe_failure(result: Result) -> str:
     missing = find_missing_definition(result.output)
     if not missing:
         return result.output
-    return f"it needs {missing}, which the application defines and sqlite3 on the server does not have: {result.output}"
+    return f"it needs {missing}, which the application defines and the sqlite3 shell does not have: {result.output}"
 
 
 def _describe_unavailable(error: SourceUnavailableError) -> str:

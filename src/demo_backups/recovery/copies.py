@@ -1,0 +1,133 @@
+"""The fetched backups on this machine: where they are, which there are, and whether they are good."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote as percent_encode
+
+from ..backup.catalog import is_backup_name
+from ..backup.checks import check_integrity, check_row, check_size
+from ..errors import CouldNotLookError, UnsafePathError
+from ..project import ROOT
+from ..records.check import Check, Outcome
+from ..remote.download import CHUNK, Progress
+from ..remote.files import File
+from ..remote.host import LONG_TIMEOUT, Host
+from ..remote.shell import quote
+from ..settings import Database, Settings
+from ..sqlite.command import sqlite_command
+from ..sqlite.inspect import header_command
+from ..sqlite.integrity import integrity_command
+
+CHANGE_DIRECTORY = "set fetch_dir (INVOKE_FETCH_DIR), or use --to DIR"
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A fetched backup: its size in bytes, and the modification time of the backup on the server, in UTC."""
+
+    path: Path
+    bytes: int
+    modified: datetime
+
+    @property
+    def name(self) -> str:
+        """The name of the backup."""
+        return self.path.name
+
+
+def copies_dir(settings: Settings, host: str) -> Path:
+    """Return the directory of the backups that were fetched from a host: `fetch_dir/HOST`.
+
+    `fetch_dir` is relative to the root of this checkout. In HOST, characters that a path cannot have are
+    percent-encoded, and so is a dot at its start.
+    """
+    name = percent_encode(host, safe="@")
+    if name.startswith("."):
+        name = f"%2E{name[1:]}"
+    return ROOT / Path(settings.fetch_dir).expanduser() / name
+
+
+def list_copies(settings: Settings, host: str, database: Database) -> list[Copy]:
+    """List the fetched backups of a database of a host, the newest first by name; none if the directory is missing.
+
+    Only regular files with the name of a backup count: a copy gets that name when it is complete and checked. Raises
+    CouldNotLookError if the directory cannot be read, and UnsafePathError if others can write to it.
+    """
+    folder = copies_dir(settings, host)
+    try:
+        with os.scandir(f"{folder}/.") as entries:
+            names = [entry.name for entry in entries]
+    except FileNotFoundError as error:
+        if folder.is_symlink():
+            raise _unreadable(folder, error) from error
+        return []
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    require_private(folder)
+    copies = [read_copy(folder / name) for name in names if is_backup_name(database, name)]
+    return sorted((copy for copy in copies if copy), key=lambda copy: copy.name, reverse=True)
+
+
+def read_copy(path: Path) -> Copy | None:
+    """Read the size and time of a regular file; None if it is not one, or missing. Raises CouldNotLookError."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return Copy(path, status.st_size, datetime.fromtimestamp(status.st_mtime, timezone.utc))
+
+
+def require_private(folder: Path) -> None:
+    """Raise UnsafePathError if another user than root can put a file into a directory; raises OSError."""
+    status = folder.stat()
+    if status.st_uid not in (0, os.geteuid()) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise UnsafePathError(
+            f"{folder} belongs to another user, or others can write to it",
+            advice=f"use a directory of your own: chmod go-w {quote(str(folder))}; or {CHANGE_DIRECTORY}",
+        )
+
+
+def hash_file(path: Path, progress: Progress = lambda size: None) -> str:
+    """Return the SHA-256 of a file, in hexadecimal; `progress` gets the bytes read so far. Raises OSError."""
+    sha256 = hashlib.sha256()
+    count = 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            sha256.update(chunk)
+            count += len(chunk)
+            progress(count)
+    return sha256.hexdigest()
+
+
+def check_copy(this_machine: Host, database: Database, path: Path) -> list[Check]:
+    """Check a file on this machine by itself: its size, its integrity, and that the query returns a row."""
+    copy = read_copy(path)
+    if copy is None:
+        missing = Check("size", Outcome.FAILED, f"{path} is not a regular file")
+        return [missing, *(Check(name, Outcome.UNKNOWN, "no copy to check") for name in ("integrity", "query"))]
+    absolute = PurePosixPath(path.absolute())
+    header = this_machine.run(f"read the header of {path}", header_command(absolute), reads_only=True)
+    integrity = this_machine.run(
+        f"check {path}", integrity_command(absolute, quick=False), timeout=LONG_TIMEOUT, reads_only=True
+    )
+    query = sqlite_command(absolute, database.query, immutable=True)
+    row = this_machine.run(f"query {path}", query, timeout=LONG_TIMEOUT, reads_only=True)
+    return [
+        check_size(File(absolute, copy.bytes, copy.modified), header),
+        check_integrity(integrity, quick=False),
+        check_row(row),
+    ]
+
+
+def _unreadable(path: Path, error: OSError) -> CouldNotLookError:
+    return CouldNotLookError(f"{path} cannot be read", output=str(error), advice=CHANGE_DIRECTORY)
