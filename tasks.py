@@ -20,24 +20,27 @@ if TYPE_CHECKING:
     from demo_backups import development
     from demo_backups import settings as settings_module
     from demo_backups.records import store
+    from demo_backups.recovery import fetch as fetching
     from demo_backups.rehearsal import options
     from demo_backups.rehearsal import rehearse as rehearsal
     from demo_backups.release import actions, observe
     from demo_backups.release.report import files, render
     from demo_backups.ui import console, tables
     from demo_backups.workflows import backups, crontab, journal_mode, scripts
+    from demo_backups.workflows import fetch as fetches
     from demo_backups.workflows import session as sessions
 else:
     development = LazyModule("development")
     settings_module = LazyModule("settings")
     store = LazyModule("records.store")
+    fetching = LazyModule("recovery.fetch")
     options, rehearsal = LazyModule("rehearsal.options"), LazyModule("rehearsal.rehearse")
     actions, observe = LazyModule("release.actions"), LazyModule("release.observe")
     files, render = LazyModule("release.report.files"), LazyModule("release.report.render")
     console, tables = LazyModule("ui.console"), LazyModule("ui.tables")
     backups, scripts = LazyModule("workflows.backups"), LazyModule("workflows.scripts")
     crontab, journal_mode = LazyModule("workflows.crontab"), LazyModule("workflows.journal_mode")
-    sessions = LazyModule("workflows.session")
+    fetches, sessions = LazyModule("workflows.fetch"), LazyModule("workflows.session")
 
 PROJECT = load_project(Path(__file__))
 
@@ -215,6 +218,42 @@ def list_backups(c: Context, host: str | None = None, database: str = "index", j
         console.print_json(tables.backups_as_json(work.host.name, database, listed))
     else:
         tables.print_backups(work.out, listed)
+
+
+FETCH = {
+    "backup": "path of the backup, or its name in the backup directory (default: the newest)",
+    "to": "directory of the copy (default: HOST below fetch_dir in the settings)",
+    "limit": "bytes per second on the wire, such as 40MB (default: fetch_limit in the settings)",
+    "no-compress": "do not compress with zstd",
+}
+
+
+@task(help=HOST | DATABASE | FETCH | JSON | DRY_RUN)
+def fetch(
+    c: Context,
+    host: str | None = None,
+    database: str = "index",
+    backup: str | None = None,
+    to: str | None = None,
+    limit: str | None = None,
+    no_compress: bool = False,
+    json: bool = False,
+    dry_run: bool = False,
+) -> None:
+    """Download a backup and check it here.
+
+    The same command continues an interrupted download. The exit code is 1 if a check failed, and 3 if none failed but
+    one could not be made.
+    """
+    options = fetching.fetch_options(settings(c, host), to, limit, not no_compress)
+    path = None if backup is None else PurePosixPath(backup)
+    with session(c, "fetch", host, database, dry_run, record="fetch", json=json) as work:
+        fetched = fetches.fetch(work, path, options)
+        if fetched and json:
+            console.print_json(fetched.as_json(work.host.name, database, work.record.backup, work.record.seconds))
+        elif fetched:
+            tables.print_fetched(work.out, fetched)
+    exit_with(fetched.exit_code if fetched else 0)
 
 
 HISTORY = {
@@ -469,7 +508,7 @@ def test(c: Context, pytest: str = "") -> None:  # noqa: PT028 - a task, not a t
 
 namespace = Collection(
     *(preflight, deploy, deploy_index_backup, deploy_tracker_backup, run, run_index_backup, run_tracker_backup),
-    *(attach, stop_backup, verify, list_backups, history),
+    *(attach, stop_backup, verify, list_backups, fetch, history),
     *(enable, enable_index_backup, disable, disable_index_backup, enable_wal),
     *(plan, next, report, rehearse, bench, test),
     Collection(

@@ -130,6 +130,34 @@ class CrontabChangedError(StepError):
     """The crontab has changed since it was read."""
 
 
+class NoSuchBackupError(StepError):
+    """There is no backup of this name, or no backup at all."""
+
+
+class UnfinishedBackupError(StepError):
+    """A backup has sidecar files: it is not complete, or in use."""
+
+
+class DamagedBackupError(StepError):
+    """A backup does not pass its checks."""
+
+
+class FetchRunningError(StepError):
+    """Another fetch of the same backup is running on this machine."""
+
+
+class CopyExistsError(StepError):
+    """A file on this machine has the name of the backup, and another content."""
+
+
+class CopyMismatchError(StepError):
+    """What was transferred does not have the SHA-256 of the backup."""
+
+
+class LocalDiskError(StepError):
+    """A directory or file on this machine cannot be used, or has too little space."""
+
+
 # --- tasks that are done, but not completely ------------------------------------------------------------------------
 
 

@@ -27,11 +27,11 @@ def write_private(path: Path, text: str, staged: str) -> None:
         except BaseException:
             Path(file.name).unlink(missing_ok=True)
             raise
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
     _remove_stale(path.parent, staged)
 
 
-def _sync_directory(folder: Path) -> None:
+def sync_directory(folder: Path) -> None:
     """Flush the names in a directory to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:

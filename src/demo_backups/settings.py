@@ -381,6 +381,25 @@ def check_host(name: str) -> str:
         raise SettingsError(f"--host {error}", advice="use an alias of your SSH configuration, or local") from error
 
 
+def parse_rate(text: str) -> int:
+    """Parse a rate from the command line, in bytes per second; raises SettingsError."""
+    try:
+        rate = _rate(text)
+    except ValueError:
+        rate = None
+    if rate is None:
+        raise SettingsError(f"{text!r} is not a rate of at least 1 KiB per second", advice="for example: 40MB")
+    return rate
+
+
+def parse_directory(text: str) -> Path:
+    """Parse the path of a directory from the command line, relative to the current one; raises SettingsError."""
+    try:
+        return Path(_local_path(_text(text))).expanduser().absolute()
+    except ValueError as error:
+        raise SettingsError(f"{text!r} is not the path of a directory: {error}") from error
+
+
 def select_host(settings: Settings, name: str) -> Settings:
     """Return the settings with another host, from the command line; raises SettingsError."""
     return settings.model_copy(update={"host": check_host(name)})

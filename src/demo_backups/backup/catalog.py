@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 
+from ..errors import NoSuchBackupError, UnfinishedBackupError
 from ..remote.answers import END, parse_list, parse_yes_no
 from ..remote.files import File, files_command, parse_files, stat_file
 from ..remote.host import Host
 from ..remote.processes import Process, is_locked_command, processes_with_open
 from ..remote.shell import quote
 from ..settings import Database
+from ..sqlite.inspect import list_sidecars
 
 
 def is_backup_name(database: Database, name: str) -> bool:
@@ -25,6 +28,45 @@ def list_backups(host: Host, database: Database) -> list[File]:
     files = host.query_parsed(action, command, parse_files, advice=_directory_advice(host, database))
     backups = (file for file in files if is_backup_name(database, file.path.name))
     return sorted(backups, key=lambda file: (file.modified, file.path), reverse=True)
+
+
+def select_backup(host: Host, database: Database, path: PurePosixPath | None = None) -> File:
+    """Return the backup at a path, or by default the newest; a relative path is in the backup directory.
+
+    Raises NoSuchBackupError if there is none, or if it is not a regular file.
+    """
+    list_task = host.task("list-backups", "--database", database.name)
+    if path is None:
+        backups = list_backups(host, database)
+        if not backups:
+            raise NoSuchBackupError(
+                f"there is no backup of the {database.name} database in {database.backup_dir}",
+                host=host.name,
+                advice=f"make one: {host.task('run', '--database', database.name)}",
+            )
+        file: File | None = backups[0]
+    else:
+        file = stat_file(host, database.backup_dir / path)
+    if file is None:
+        raise NoSuchBackupError(
+            f"{database.backup_dir / (path or '')} does not exist", host=host.name, advice=f"list them: {list_task}"
+        )
+    if file.type != "f":
+        raise NoSuchBackupError(
+            f"{file.path} is not a regular file", host=host.name, advice=f"list the backups: {list_task}"
+        )
+    return file
+
+
+def require_finished(host: Host, backup: PurePosixPath) -> None:
+    """Raise UnfinishedBackupError if a backup has sidecar files: its copy was interrupted, or a program has it open."""
+    sidecars = ", ".join(f"{backup.name}{suffix}" for suffix in list_sidecars(host, backup))
+    if sidecars:
+        raise UnfinishedBackupError(
+            f"{backup} is not finished, or a program has it open: {sidecars} exists next to it",
+            host=host.name,
+            advice="use another backup: --backup NAME",
+        )
 
 
 def _directory_advice(host: Host, database: Database) -> str:

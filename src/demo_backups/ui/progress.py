@@ -1,7 +1,8 @@
-"""The progress of a job."""
+"""The progress of a job, and of a download."""
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -47,14 +48,15 @@ class JobProgress:
 
     def _print_tenth(self, copied: int, elapsed: float) -> None:
         tenths = 10 * copied // max(self._job.total, 1)
-        if tenths <= self._printed_tenths:
-            return
-        self._printed_tenths = tenths
-        rate = copied / max(elapsed, 0.001)
-        left = max(0, self._job.total - copied) / max(rate, 1)
-        self._out.say(
-            f"{copied:,} of {self._job.total:,} bytes, {format_short_size(rate)}/s, about {left:.0f} s left",
-        )
+        if tenths > self._printed_tenths:
+            self._printed_tenths = tenths
+            self._out.say(_describe_progress(copied, self._job.total, copied / max(elapsed, 0.001)))
+
+
+def _describe_progress(count: int, total: int, rate: float) -> str:
+    """Describe how many bytes are done, at how many bytes per second."""
+    left = max(0, total - count) / max(rate, 1)
+    return f"{count:,} of {total:,} bytes, {format_short_size(rate)}/s, about {left:.0f} s left"
 
 
 def _columns(job: Job) -> list[progress.ProgressColumn]:
@@ -74,3 +76,52 @@ def _columns(job: Job) -> list[progress.ProgressColumn]:
 
 def _text(template: str) -> progress.TextColumn:
     return progress.TextColumn(template, markup=False)
+
+
+class DownloadProgress:
+    """Show the progress of a download: a bar on a terminal, elsewhere a line for every tenth that is downloaded."""
+
+    def __init__(self, out: Console, name: str, total: int) -> None:
+        self._out = out
+        self._name = name
+        self._total = total
+        self._printed_tenths: int | None = None  # None: what is on this machine is still being read
+        self._offset = 0
+        self._begin = 0.0
+        columns = [
+            _text("{task.description}"),
+            progress.BarColumn(),
+            progress.DownloadColumn(),
+            progress.TransferSpeedColumn(),
+            progress.TimeRemainingColumn(),
+        ]
+        self._bar = progress.Progress(*columns, console=out, transient=True, disable=not out.is_terminal)
+        self._task = self._bar.add_task(f"reading {name}", total=total)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Remove the bar."""
+        self._bar.stop()
+
+    def start_transfer(self, offset: int) -> None:
+        """Measure the rate from here on: `offset` bytes were on this machine before."""
+        self._bar.reset(self._task, total=self._total, completed=offset, description=f"fetching {self._name}")
+        self._offset, self._begin = offset, time.monotonic()
+        self._printed_tenths = 10 * offset // max(self._total, 1)
+
+    def show(self, size: int) -> None:
+        """Show how many bytes are on this machine."""
+        self._bar.update(self._task, completed=size)
+        if not self._bar.disable or self._printed_tenths is None:
+            return
+        tenths = 10 * size // max(self._total, 1)
+        if tenths > self._printed_tenths:
+            self._printed_tenths = tenths
+            rate = (size - self._offset) / max(time.monotonic() - self._begin, 0.001)
+            self._out.say(_describe_progress(size, self._total, rate))

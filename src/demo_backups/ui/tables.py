@@ -12,7 +12,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from ..project import task_command
-from ..records.check import Outcome
+from ..records.check import Check, Outcome
 from ..units import format_duration, format_size
 from .console import Console, styled
 from .outcome import MARKS, RESULTS, VERDICTS, Tone, describe_outcome
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ..backup.verify import Verification
     from ..records.record import Record
     from ..records.store import InvalidRecord
+    from ..recovery.fetch import Fetched
     from ..release.plan import Plan
     from ..remote.files import File
 
@@ -53,18 +54,28 @@ def _measure_width(out: Console, table: Table) -> int:
 def print_verification(out: Console, verification: Verification) -> None:
     """Print the checks of a backup and their result."""
     out.print(styled(f"backup  {verification.path or 'none'}\nsource  {verification.source}"))
-    out.print(_checks_table(verification))
+    out.print(_checks_table(verification.checks))
     _, _, tone = RESULTS[verification.outcome]
     out.print(styled(SUMMARIES[verification.outcome], tone))
     if verification.advice:
         out.say(f"  -> {verification.advice}")
 
 
-def _checks_table(verification: Verification) -> Table:
+def print_fetched(out: Console, fetched: Fetched) -> None:
+    """Print the checks of a fetched backup, and where it is."""
+    out.print(_checks_table(fetched.checks))
+    sent = f"{fetched.sent_bytes:,} bytes were sent"
+    if fetched.resumed_from:
+        sent += f", {fetched.resumed_from:,} were on this machine"
+    _, _, tone = RESULTS[fetched.outcome]
+    out.say(f"{fetched.file}: {format_size(fetched.bytes)}; {sent}", tone)
+
+
+def _checks_table(checks: Sequence[Check]) -> Table:
     table = _make_table("check", "result", "details")
     for column in table.columns[:2]:
         column.no_wrap = True
-    for check in verification.checks:
+    for check in checks:
         _, text, tone = RESULTS[check.outcome]
         result = text.upper() if tone is Tone.BAD else text
         table.add_row(styled(check.name), styled(result, tone), styled(check.detail))

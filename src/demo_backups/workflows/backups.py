@@ -128,13 +128,14 @@ def _collect_backup(work: Session, job: Job, status: JobStatus, output: str) -> 
     if status.status not in MADE_BACKUP:
         clear_unfinished(work.host, work.database)
     backup = collect_result(work.host, work.database, job, status, output)
-    _record_backup(work.record, backup.path, backup)
+    record_backup(work.record, backup.path, backup)
     if isinstance(work.record.details, RunDetails):
         work.record.details.waited_seconds = lock_wait(work.host, job, backup.path)
     return backup
 
 
-def _record_backup(record: Record, path: PurePosixPath | None, file: File | None) -> None:
+def record_backup(record: Record, path: PurePosixPath | None, file: File | None) -> None:
+    """Put a backup, its size and its time into a record."""
     record.backup = str(path) if path else None
     record.bytes = file.bytes if file else None
     record.created = file.modified.isoformat() if file else None
@@ -270,7 +271,7 @@ def _record_verification(work: Session, verification: Verification, quick: bool)
         record.details.source_bytes = verification.source_bytes
         record.details.quick = quick
     record.exit_status = verification.exit_code
-    _record_backup(record, verification.path, verification.backup)
+    record_backup(record, verification.path, verification.backup)
 
 
 def list_backups(work: Session) -> list[File]:

@@ -1,0 +1,143 @@
+"""Fetch a backup: download what is missing, continue after lost connections, and compare the SHA-256."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..errors import COULD_NOT_LOOK, FAILED, ConnectionLostError, CopyMismatchError, HostUnreachableError
+from ..records.check import Check, Outcome, combine_outcomes
+from ..remote.download import Download, Meter, PartialFile, download
+from ..remote.host import Host
+from ..settings import Settings, parse_directory, parse_rate
+from ..sqlite.inspect import Notify
+from ..units import format_size
+from .copies import copies_dir
+from .hold import Hold
+from .remote_hash import HashedBackup
+
+T = TypeVar("T")
+RETRY_SECONDS = 300.0  # how long a lost connection is tried again without progress
+RETRY_PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0)  # seconds before each try; the last one is repeated
+LOST = (ConnectionLostError, HostUnreachableError)
+
+
+@dataclass(frozen=True)
+class FetchOptions:
+    """How to fetch: the directory of the copy, the limit in bytes per second on the wire, and whether to compress."""
+
+    folder: Path
+    limit: int | None = None
+    compress: bool = True
+
+
+def fetch_options(settings: Settings, to: str | None, limit: str | None, compress: bool) -> FetchOptions:
+    """Combine the flags of the task with the settings; raises SettingsError."""
+    folder = copies_dir(settings, settings.host) if to is None else parse_directory(to)
+    rate = settings.fetch_limit if limit is None else parse_rate(limit)
+    return FetchOptions(folder, rate, compress)
+
+
+@dataclass
+class Fetched:
+    """The result of a fetch.
+
+    `resumed_from` are the bytes that were on this machine before, `sent_bytes` the payload on the wire.
+    """
+
+    file: Path
+    bytes: int
+    sha256: str
+    resumed_from: int
+    sent_bytes: int
+    checks: list[Check]
+
+    @property
+    def outcome(self) -> Outcome:
+        """The combined outcome of its checks."""
+        return combine_outcomes(check.outcome for check in self.checks)
+
+    @property
+    def exit_code(self) -> int:
+        """0: all checks passed; 1: one failed; 3: none failed, and one is unknown."""
+        return {Outcome.PASSED: 0, Outcome.FAILED: FAILED, Outcome.UNKNOWN: COULD_NOT_LOOK}[self.outcome]
+
+    def as_json(self, host: str, database: str, backup: str | None, seconds: float | None) -> dict[str, Any]:
+        """Return the object that `inv fetch --json` prints."""
+        return {
+            "host": host,
+            "database": database,
+            "backup": backup,
+            "file": str(self.file),
+            "bytes": self.bytes,
+            "sha256": self.sha256,
+            "resumed_from": self.resumed_from,
+            "sent_bytes": self.sent_bytes,
+            "seconds": seconds,
+            "verified": self.outcome.value,
+        }
+
+
+def retry_when_lost(operation: Callable[[], T], position: Callable[[], int], notify: Notify) -> T:
+    """Do something again when the connection is lost, until it succeeds.
+
+    `position` returns a number that changes with progress. Raises ConnectionLostError or HostUnreachableError after
+    RETRY_SECONDS without progress.
+    """
+    pauses = iter(RETRY_PAUSES)
+    last_position, failing_since = position(), None
+    while True:
+        begin = time.monotonic()
+        try:
+            return operation()
+        except LOST as error:
+            now = time.monotonic()
+            if failing_since is None or position() != last_position or now - begin > RETRY_SECONDS:
+                last_position, failing_since, pauses = position(), now, iter(RETRY_PAUSES)
+            if now - failing_since > RETRY_SECONDS:
+                raise
+            notify(f"{error.action}: trying again")
+        time.sleep(next(pauses, RETRY_PAUSES[-1]))
+
+
+def receive_backup(
+    host: Host,
+    backup: HashedBackup,
+    hold: Hold,
+    compress: bool,
+    partial: PartialFile,
+    meter: Meter,
+    notify: Notify,
+) -> None:
+    """Complete a partial file; raises CopyMismatchError if it then does not have the SHA-256 of the backup.
+
+    What was in it before may be damaged, so the download is started once more from the beginning in that case.
+    """
+
+    def download_missing() -> None:
+        hold.renew()
+        download(host, Download(hold.path, compress), partial, meter)
+
+    had_bytes = partial.size > 0
+    if not _is_complete(partial, backup):
+        retry_when_lost(download_missing, lambda: partial.size, notify)
+    if not _is_complete(partial, backup) and had_bytes:
+        notify("the partial file on this machine does not match the backup: starting from the beginning")
+        partial.clear()
+        retry_when_lost(download_missing, lambda: partial.size, notify)
+    if not _is_complete(partial, backup):
+        received = f"{partial.sha256.hexdigest()}, {format_size(partial.size)}"
+        partial.clear()
+        raise CopyMismatchError(
+            f"the SHA-256 of what was received is not that of {backup.path}",
+            host=host.name,
+            output=f"received:    {received}\non the host: {backup.sha256}, {format_size(backup.identity.bytes)}",
+            advice="start the task again; if that does not help, find out which program changes the backup on the host",
+        )
+
+
+def _is_complete(partial: PartialFile, backup: HashedBackup) -> bool:
+    return partial.size == backup.identity.bytes and partial.sha256.hexdigest() == backup.sha256

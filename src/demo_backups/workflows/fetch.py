@@ -1,0 +1,248 @@
+"""Fetch a backup to this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from ..backup.catalog import require_finished, select_backup
+from ..backup.permissions import require_safe_paths
+from ..errors import (
+    BackupsError,
+    DamagedBackupError,
+    InterruptedRunError,
+    LocalDiskError,
+    MissingToolError,
+    NoSuchBackupError,
+)
+from ..records.check import Check, Outcome
+from ..records.record import FetchDetails
+from ..recovery.copies import check_copy, hash_file, read_copy
+from ..recovery.fetch import LOST, Fetched, FetchOptions, receive_backup, retry_when_lost
+from ..recovery.hold import Hold, hold_path
+from ..recovery.local_copy import (
+    CopyPaths,
+    exists_error,
+    list_partial,
+    open_partial,
+    prepare_directory,
+    publish,
+    require_space,
+)
+from ..recovery.remote_hash import HashedBackup, hash_backup
+from ..remote.connection import open_host
+from ..remote.download import Meter, can_compress
+from ..remote.files import File, stat_file
+from ..remote.shell import quote
+from ..settings import LOCAL
+from ..ui.progress import DownloadProgress
+from ..units import format_short_size, format_size
+from .backups import follow, record_backup
+from .session import Session
+
+
+def fetch(work: Session, path: PurePosixPath | None, options: FetchOptions) -> Fetched | None:
+    """Fetch a backup, the newest by default, and check it on this machine; in a dry run, return None.
+
+    Raises CopyMismatchError if what arrives is not the backup, and DamagedBackupError if it does not pass its checks:
+    it then keeps the name of a partial file.
+    """
+    begin = time.monotonic()
+    require_safe_paths(work.host, work.database)
+    backup = _select(work, path)
+    record_backup(work.record, backup.path, backup)
+    paths = CopyPaths(options.folder / backup.path.name)
+    if work.dry_run:
+        _show_plan(work, backup, paths, options)
+        return None
+    _require_sqlite(work)
+    prepare_directory(options.folder)
+    _mention_other_partial(work, paths)
+    with _hint_on_interruption(work, backup):
+        hold = Hold(work.host, backup.path, work.out.say)
+        try:
+            fetched = _fetch_held(work, backup, hold, paths, options)
+        except (*LOST, InterruptedRunError, KeyboardInterrupt, LocalDiskError):
+            raise  # the hold stays for the next try
+        except BaseException:
+            with contextlib.suppress(BackupsError):
+                hold.release()
+            raise
+    work.record.seconds = round(time.monotonic() - begin, 3)
+    return fetched
+
+
+def _select(work: Session, path: PurePosixPath | None) -> File:
+    """Select the backup; one that was deleted since its fetch was interrupted is read from its hold."""
+    try:
+        backup = select_backup(work.host, work.database, path)
+    except NoSuchBackupError:
+        held = stat_file(work.host, hold_path(work.database.backup_dir / path)) if path and path.name else None
+        if path is None or held is None or held.type != "f":
+            raise
+        backup = File(work.database.backup_dir / path, held.bytes, held.modified)
+    require_finished(work.host, backup.path)
+    return backup
+
+
+def _show_plan(work: Session, backup: File, paths: CopyPaths, options: FetchOptions) -> None:
+    if paths.exists:
+        work.out.say(f"{paths.final} exists: a fetch would compare its SHA-256 with that of {backup.path}")
+        return
+    compress = options.compress and can_compress(work.host)
+    limit = f", at most {format_short_size(options.limit)}/s" if options.limit else ""
+    work.out.say(f"would fetch {backup.path} ({format_size(backup.bytes)}) to {paths.final}")
+    work.out.say(f"{'compressed with zstd' if compress else 'not compressed'}{limit}")
+    partial = read_copy(paths.partial)
+    require_space(options.folder, backup.bytes - (partial.bytes if partial else 0))
+
+
+def _require_sqlite(work: Session) -> None:
+    """Raise MissingToolError before the download if sqlite3, which checks the copy, is not installed here."""
+    with open_host(work.settings, LOCAL) as this_machine:
+        if not this_machine.run("look for sqlite3", "command -v sqlite3", reads_only=True).ok:
+            raise MissingToolError(
+                "sqlite3 is not installed on this machine: it checks the copy", advice="apt install sqlite3"
+            )
+
+
+def _mention_other_partial(work: Session, paths: CopyPaths) -> None:
+    for name in list_partial(paths.final.parent):
+        if name != paths.final.name:
+            part = CopyPaths(paths.final.with_name(name)).partial
+            work.out.say(
+                f"note: a fetch of {name} was interrupted: {work.task('fetch', '--backup', name)}; or rm {part}"
+            )
+
+
+@contextlib.contextmanager
+def _hint_on_interruption(work: Session, backup: File) -> Iterator[None]:
+    """Say how to continue when the connection is lost for long, or after Ctrl-C."""
+    advice = f"continue with what is here: {work.task('fetch', '--backup', backup.path.name)}"
+    try:
+        yield
+    except LOST as error:
+        error.advice = advice
+        raise
+    except (KeyboardInterrupt, InterruptedRunError) as error:
+        raise InterruptedRunError(
+            f"interrupted: the fetch of {backup.path} is not complete", host=work.host.name, advice=advice
+        ) from error
+    except RuntimeError as error:  # Rich complains of its lock after a Ctrl-C while it has the lock
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        raise InterruptedRunError(
+            f"interrupted: the fetch of {backup.path} is not complete", host=work.host.name, advice=advice
+        ) from error
+
+
+def _fetch_held(work: Session, backup: File, hold: Hold, paths: CopyPaths, options: FetchOptions) -> Fetched:
+    def hash_held() -> HashedBackup:
+        hold.renew()
+        return hash_backup(work.host, work.database, hold.path, lambda job: follow(work, job), work.out.say)
+
+    remote = retry_when_lost(hash_held, lambda: 0, work.out.say)
+    if paths.exists:
+        hold.release()
+        return _keep_existing(work, remote, paths)
+    compress = options.compress and can_compress(work.host)
+    return _transfer(work, backup, remote, hold, paths, options, compress)
+
+
+def _keep_existing(work: Session, remote: HashedBackup, paths: CopyPaths) -> Fetched:
+    """Check the file that has the final name; raises CopyExistsError unless it is the backup."""
+    sha256 = _hash_existing(work, paths, remote)
+    if sha256 != remote.sha256:
+        raise exists_error(paths)
+    checks = _check(work, paths.final)
+    fetched = Fetched(paths.final, remote.identity.bytes, sha256, remote.identity.bytes, 0, checks)
+    _record(work, fetched)
+    work.out.say(f"{paths.final} is this backup: nothing to do")
+    return fetched
+
+
+def _hash_existing(work: Session, paths: CopyPaths, remote: HashedBackup) -> str:
+    try:
+        if paths.final.is_symlink() or not paths.final.is_file():
+            raise exists_error(paths)
+        if paths.final.stat().st_size != remote.identity.bytes:
+            raise exists_error(paths)
+        with DownloadProgress(work.out, paths.final.name, remote.identity.bytes) as progress:
+            return hash_file(paths.final, progress.show)
+    except OSError as error:
+        raise LocalDiskError(f"{paths.final} cannot be read", output=str(error)) from error
+
+
+def _transfer(
+    work: Session,
+    backup: File,
+    remote: HashedBackup,
+    hold: Hold,
+    paths: CopyPaths,
+    options: FetchOptions,
+    compress: bool,
+) -> Fetched:
+    meter = Meter(options.limit)
+    size = remote.identity.bytes
+    with (
+        DownloadProgress(work.out, paths.final.name, size) as progress,
+        open_partial(paths, remote, progress.show) as partial,
+    ):
+        resumed_from = partial.size
+        require_space(paths.final.parent, size - resumed_from)
+        progress.start_transfer(resumed_from)
+        try:
+            receive_backup(work.host, remote, hold, compress, partial, meter, work.out.say)
+        finally:
+            _record_progress(work, remote, resumed_from, meter)
+        progress.stop()
+        hold.release()
+        checks = _check(work, paths.partial)
+        fetched = Fetched(paths.final, size, remote.sha256, resumed_from, meter.count, checks)
+        _record(work, fetched)
+        _require_good(work, backup, fetched, paths)
+        publish(paths, partial, remote.identity.modified_ns)
+    return fetched
+
+
+def _record_progress(work: Session, remote: HashedBackup, resumed_from: int, meter: Meter) -> None:
+    if isinstance(work.record.details, FetchDetails):
+        work.record.details.sha256 = remote.sha256
+        work.record.details.resumed_from = resumed_from
+        work.record.details.sent_bytes = meter.count
+
+
+def _record(work: Session, fetched: Fetched) -> None:
+    record = work.record
+    record.checks = fetched.checks
+    record.exit_status = fetched.exit_code
+    record.details = FetchDetails(
+        file=str(fetched.file),
+        sha256=fetched.sha256,
+        resumed_from=fetched.resumed_from,
+        sent_bytes=fetched.sent_bytes,
+        verified=fetched.outcome.value,
+    )
+
+
+def _check(work: Session, path: Path) -> list[Check]:
+    work.out.say("checking the copy on this machine")
+    with open_host(work.settings, LOCAL) as this_machine:
+        return check_copy(this_machine, work.database, path)
+
+
+def _require_good(work: Session, backup: File, fetched: Fetched, paths: CopyPaths) -> None:
+    if fetched.outcome is not Outcome.FAILED:
+        return
+    if isinstance(work.record.details, FetchDetails):
+        work.record.details.file = str(paths.partial)
+    failures = [f"{check.name}: {check.detail}" for check in fetched.checks if check.outcome is Outcome.FAILED]
+    raise DamagedBackupError(
+        f"{backup.path} is not a good backup: it is here as it is on the host, and does not pass its checks",
+        host=work.host.name,
+        output="\n".join(failures),
+        advice=f"fetch another one: {work.task('list-backups')}. What was received is {paths.partial}: if you do not "
+        f"need it, rm -- {quote(str(paths.partial))}",
+    )
