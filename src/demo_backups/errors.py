@@ -156,6 +156,20 @@ class CopyMismatchError(StepError):
 
 class LocalDiskError(StepError):
     """A directory or file on this machine cannot be used, or has too little space."""
+class RestoreFailedError(StepError):
+    """A restore failed, and nothing was changed: the live database is the one from before."""
+
+
+class RestoreRevertedError(StepError):
+    """A restore failed after it had changed something, and the state from before is back."""
+
+
+class RestoreNotRevertedError(StepError):
+    """A restore failed, and the state from before is not back: a person has to decide."""
+
+
+class RestorePendingError(StepError):
+    """A restore of this database was killed, or is running: until it is completed or reverted, nothing else starts."""
 
 
 # --- tasks that are done, but not completely ------------------------------------------------------------------------
@@ -167,6 +181,10 @@ class RotationFailedError(IncompleteError):
 
 class RecordNotWrittenError(IncompleteError):
     """The task is done, but its record could not be written."""
+
+
+class RestoreUncleanError(IncompleteError):
+    """A restore is done, but a file that it needed could not be removed."""
 
 
 # --- facts that are not available -----------------------------------------------------------------------------------
@@ -218,6 +236,10 @@ class JobStateError(CouldNotLookError):
 
 class BackupUnconfirmedError(CouldNotLookError):
     """There is a new backup, but it is not known how the script ended that made it."""
+
+
+class RestoreUnconfirmedError(CouldNotLookError):
+    """A restore ended without reporting an exit status, and left no journal: it is not known how it ended."""
 
 
 class MissingToolError(CouldNotLookError):

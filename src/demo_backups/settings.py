@@ -293,6 +293,11 @@ class Database:
         """The lock file of the script, locked while the script runs."""
         return self.part.with_suffix(".lock")
 
+    @property
+    def restore_journal(self) -> PurePosixPath:
+        """The directory in which a restore keeps its journal; it is removed when the restore has ended."""
+        return self.part.with_suffix(".restore")
+
 
 class Settings(_Model):
     """All settings, validated."""
