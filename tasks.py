@@ -166,6 +166,7 @@ def attach(c: Context, host: str | None = None, database: str = "index") -> None
         verification = backups.attach(work)
         if verification:
             tables.print_verification(work.out, verification)
+            backups.keep_verified(work, verification)
     if verification:
         exit_with(verification.exit_code)
 
@@ -206,6 +207,7 @@ def verify(
             console.print_json(verification.as_json())
         else:
             tables.print_verification(work.out, verification)
+        backups.keep_verified(work, verification)
     exit_with(verification.exit_code)
 
 
@@ -213,11 +215,11 @@ def verify(
 def list_backups(c: Context, host: str | None = None, database: str = "index", json: bool = False) -> None:
     """List the backups on the server, newest first."""
     with session(c, "list-backups", host, database, json=json) as work:
-        listed = backups.list_backups(work)
+        listed, verified = backups.list_backups(work), backups.find_verified(work)
     if json:
-        console.print_json(tables.backups_as_json(work.host.name, database, listed))
+        console.print_json(tables.backups_as_json(work.host.name, database, listed, verified))
     else:
-        tables.print_backups(work.out, listed)
+        tables.print_backups(work.out, listed, verified)
 
 
 FETCH = {

@@ -29,6 +29,7 @@ class BackupsError(Exception):
     """
 
     exit_code = FAILED
+    after_result = False  # with --json, the object with the result was printed before
 
     def __init__(self, action: str, *, host: str | None = None, output: str = "", advice: str = "") -> None:
         super().__init__(action)
@@ -179,8 +180,14 @@ class RotationFailedError(IncompleteError):
     """The backup was made, but an expired backup could not be deleted."""
 
 
+class BackupNotKeptError(IncompleteError):
+    """A backup passed all checks, but the link that keeps it beyond the rotation could not be made."""
+
+
 class RecordNotWrittenError(IncompleteError):
     """The task is done, but its record could not be written."""
+
+    after_result = True
 
 
 class RestoreUncleanError(IncompleteError):

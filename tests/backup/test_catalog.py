@@ -8,7 +8,13 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from demo_backups.backup.catalog import find_new_backup, has_hidden_backup, is_backup_name, list_backups
+from demo_backups.backup.catalog import (
+    find_new_backup,
+    has_hidden_backup,
+    is_backup_name,
+    is_verified_name,
+    list_backups,
+)
 from demo_backups.errors import CouldNotLookError
 from demo_backups.remote.files import File
 from demo_backups.remote.host import Host
@@ -55,8 +61,12 @@ def after_noon(minutes: int) -> float:
     ],
 )
 def test_backup_is_identified_by_name(project_settings: Settings, name: str, database: str | None) -> None:
-    owners = [owner for owner in ("index", "tracker") if is_backup_name(project_settings.database(owner), name)]
-    assert owners == ([database] if database else [])
+    databases = [project_settings.database(owner) for owner in ("index", "tracker")]
+    expected = [database] if database else []
+    assert [owner.name for owner in databases if is_backup_name(owner, name)] == expected
+    verified = f"verified.{name}"
+    assert [owner.name for owner in databases if is_verified_name(owner, verified)] == expected
+    assert not any(is_backup_name(owner, verified) or is_verified_name(owner, name) for owner in databases)
 
 
 # --- the list -------------------------------------------------------------------------------------------------------

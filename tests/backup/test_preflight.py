@@ -286,6 +286,19 @@ def test_facts_of_closed_database(observe: Callable[..., PreflightFacts], databa
     assert preflight.rotation_bytes == facts.source_bytes * 24 * RETENTION_DAYS
 
 
+def test_verified_link_counts_once_original_is_gone(observe: Callable[..., PreflightFacts], database: Database) -> None:
+    original = Path(database.backup_dir, "backup_2026-01-01_00-00-00.db")
+    original.write_bytes(b"x" * 10)
+    assert not observe().keeps_verified
+    original.with_name(f"verified.{original.name}").hardlink_to(original)
+    facts = observe()
+    assert (facts.backup_count, facts.backup_bytes) == (1, 10)
+    original.unlink()
+    facts = observe()
+    assert (facts.backup_count, facts.backup_bytes) == (1, 10)
+    assert decide_preflight(facts, TIMEOUT, FLOOR).rotation_bytes == facts.source_bytes * (24 * RETENTION_DAYS + 1)
+
+
 @pytest.mark.parametrize("is_open", [False, True])
 @pytest.mark.parametrize("journal", ["delete", "wal"])
 def test_observing_changes_no_file(

@@ -162,6 +162,7 @@ def facts(project_settings: Settings) -> dict[str, Callable[[Host], Any]]:
     header = inspect.Header(4096, False, 4096)
     return {
         "backups": lambda host: catalog.list_backups(host, database),
+        "verified backup": lambda host: catalog.find_verified(host, database),
         "hidden backup": lambda host: catalog.has_hidden_backup(host, database),
         "file": lambda host: files.stat_file(host, PATH),
         "processes": lambda host: processes.processes_with_open(host, PATH),

@@ -15,19 +15,36 @@ from ..remote.shell import quote
 from ..settings import Database
 from ..sqlite.inspect import list_sidecars
 
+VERIFIED = "verified."  # the start of the name of a backup that is kept, which no rotation matches
+
 
 def is_backup_name(database: Database, name: str) -> bool:
     """Tell whether the database's script would name a backup like this."""
     return bool(re.fullmatch(re.escape(database.backup_prefix) + r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d\.db", name))
 
 
+def is_verified_name(database: Database, name: str) -> bool:
+    """Tell whether a file is called like a backup that is kept because it was verified: see `keep_verified`."""
+    return name.startswith(VERIFIED) and is_backup_name(database, name.removeprefix(VERIFIED))
+
+
 def list_backups(host: Host, database: Database) -> list[File]:
     """List the backups of a database, newest first; raises CouldNotLookError where the folder cannot be read."""
-    command = files_command(database.backup_dir, f"{database.backup_prefix}*.db")
+    files = _list_files(host, database, f"{database.backup_prefix}*.db")
+    return [file for file in files if is_backup_name(database, file.path.name)]
+
+
+def find_verified(host: Host, database: Database) -> File | None:
+    """Find the backup that is kept because it was verified; None if there is none. Raises as `list_backups` does."""
+    files = _list_files(host, database, f"{VERIFIED}{database.backup_prefix}*.db")
+    return next((file for file in files if file.type == "f" and is_verified_name(database, file.path.name)), None)
+
+
+def _list_files(host: Host, database: Database, pattern: str) -> list[File]:
+    command = files_command(database.backup_dir, pattern)
     action = f"list the backups in {database.backup_dir}"
     files = host.query_parsed(action, command, parse_files, advice=_directory_advice(host, database))
-    backups = (file for file in files if is_backup_name(database, file.path.name))
-    return sorted(backups, key=lambda file: (file.modified, file.path), reverse=True)
+    return sorted(files, key=lambda file: (file.modified, file.path), reverse=True)
 
 
 def select_backup(host: Host, database: Database, path: PurePosixPath | None = None) -> File:

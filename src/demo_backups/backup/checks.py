@@ -23,7 +23,7 @@ from ..sqlite.integrity import (
     pragma_name,
 )
 from ..sqlite.sharing import Sharing
-from .catalog import is_backup_name
+from .catalog import is_backup_name, is_verified_name
 
 Source: TypeAlias = DatabaseSummary | SourceUnavailableError  # the summary of the live source, or why there is none
 
@@ -35,7 +35,8 @@ def check_created(database: Database, backup: File, sidecars: list[str]) -> Chec
     problems = []
     if backup.type != "f":
         problems.append(f"it is a {FILE_TYPES.get(backup.type, 'special file')}, not a regular file")
-    if not is_backup_name(database, backup.path.name):
+    name = backup.path.name
+    if not is_backup_name(database, name) and not is_verified_name(database, name):
         problems.append(f"its name is not {database.backup_prefix}YYYY-MM-DD_HH-MM-SS.db")
     if sidecars:
         names = ", ".join(f"{backup.path.name}{suffix}" for suffix in sidecars)

@@ -13,7 +13,7 @@ from ..errors import FAILED, Problem
 from ..project import task_command
 from ..records.check import Outcome
 from ..records.record import Record
-from ..remote.files import stat_file
+from ..remote.files import File, stat_file
 from ..remote.host import Host
 from ..remote.processes import HIDDEN_ADVICE, Process
 from ..remote.sudo import USE_SUDO
@@ -31,7 +31,7 @@ from ..sqlite.inspect import (
 )
 from ..sqlite.sharing import Sharing, read_sharing
 from ..units import format_duration, format_short_size
-from .catalog import backup_processes, has_hidden_backup, list_backups
+from .catalog import VERIFIED, backup_processes, find_verified, has_hidden_backup, list_backups
 from .copy_speed import SpeedSource, estimate_copy_speed
 from .deploy import read_installed
 from .directory_access import DirectoryAccess, explain_directory_access, read_directory_access
@@ -74,7 +74,8 @@ class PreflightFacts:
     whose processes this user cannot see. `leaves_sidecars`: the backup would leave files next to the source that its
     service cannot write. `script` is the lint of the installed script, if there is one. `problems` are paths that
     another user can write to, and `script_owner` says which account other than root can change the script that root
-    runs.
+    runs. `backup_count` and `backup_bytes` are those of the files that take space: the link to a verified backup counts
+    once the rotation has deleted the backup itself. `keeps_verified`: there is or will be such a link.
     """
 
     host: str
@@ -103,6 +104,7 @@ class PreflightFacts:
     script: LintResult | None = None
     problems: Sequence[Problem] = ()
     script_owner: str | None = None
+    keeps_verified: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,8 @@ class Preflight:
     """The facts, what a backup will do by them, and the verdict with its reasons.
 
     `writer_wait_seconds` is how long the backup blocks writers. `needed_bytes` are the free bytes that each disk must
-    have, by its mount point. `rotation_bytes` is the size of all backups that the rotation keeps.
+    have, by its mount point. `rotation_bytes` is the size of all backups that the rotation keeps, with the one
+    that is kept because it was verified.
     """
 
     facts: PreflightFacts
@@ -215,7 +218,7 @@ def decide_preflight(facts: PreflightFacts, writer_timeout: float, free_space_fl
         writer_wait_seconds=writer_wait,
         needed_bytes=sum_needed_bytes(demands, free_space_floor),
         wal_growth_bytes=wal_growth,
-        rotation_bytes=facts.source_bytes * facts.runs_a_day * RETENTION_DAYS,
+        rotation_bytes=facts.source_bytes * (facts.runs_a_day * RETENTION_DAYS + facts.keeps_verified),
         verdict=_decide_verdict(warn, no),
         reasons=[*no, *warn],
     )
@@ -278,13 +281,17 @@ def observe_preflight(
     records: Iterable[Record],
     notify: Notify = ignore,
     installed: InstalledScript | None = None,
+    keep_verified: bool = False,
 ) -> PreflightFacts:
     """Collect the facts; nothing is written on the host. Raises CouldNotLookError and NoDatabaseError.
 
     `notify` gets a message if the source is locked. `installed` is the script on the host; it is read if not given.
+    `keep_verified` is the setting.
     """
     source = database.source
     backups = list_backups(host, database)
+    verified = find_verified(host, database)
+    files = [*backups, *_without_original(verified, backups)]
     access = observe_access(host, database)
     header = read_header(host, source)
     sidecars = list_sidecars(host, source)
@@ -320,13 +327,20 @@ def observe_preflight(
         leaves_sidecars=creates_sidecars and not sidecars_writable(host, source),
         copy_seconds=summary.bytes / speed.bytes_per_second,
         speed_source=speed.source,
-        backup_count=len(backups),
-        backup_bytes=sum(backup.bytes for backup in backups),
+        backup_count=len(files),
+        backup_bytes=sum(file.bytes for file in files),
         runs_a_day=runs_a_day,
         script=_lint_installed(host, database, access, installed),
         problems=[*find_script_problems(access), *find_backup_dir_problems(access, strict=True)],
         script_owner=describe_script_owner(access),
+        keeps_verified=keep_verified or verified is not None,
     )
+
+
+def _without_original(verified: File | None, backups: Sequence[File]) -> list[File]:
+    """Return the link to a verified backup if it takes space of its own: the backup itself was deleted."""
+    names = {backup.path.name for backup in backups}
+    return [verified] if verified and verified.path.name.removeprefix(VERIFIED) not in names else []
 
 
 def _lint_installed(

@@ -55,6 +55,7 @@ class Verification:
     checks: list[Check]
     integrity: list[str] = field(default_factory=list)
     advice: str = ""  # what to do where there is no backup to check
+    quick: bool = False  # only quick_check was used
 
     @property
     def outcome(self) -> Outcome:
@@ -112,7 +113,7 @@ def verify_backup(
     source_bytes = source.bytes if isinstance(source, DatabaseSummary) else None
     advice = "" if backup else _advise_on_missing(host, database, path)
     return Verification(
-        host.name, database.name, path, backup, database.source, source_bytes, checks, integrity, advice
+        host.name, database.name, path, backup, database.source, source_bytes, checks, integrity, advice, quick
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import invoke
 from invoke import Context, Exit
 
-from ..errors import FAILED, INTERRUPTED, WRONG_INPUT, BackupsError, RecordNotWrittenError, SettingsError, StepError
+from ..errors import FAILED, INTERRUPTED, WRONG_INPUT, BackupsError, SettingsError, StepError
 from ..project import ROOT, find_unknown_variables, read_project_file
 from ..units import escape_controls
 from .debug import limit_debug_output, print_uncaught
@@ -98,7 +98,7 @@ def exit_cleanly(json: bool = False) -> Iterator[None]:
             message = f"{sys.executable} does not have {missing}: run ./inv, or 'pip install -e .' again"
             raise Exit(message, WRONG_INPUT) from None
         except BackupsError as error:
-            if json and not isinstance(error, RecordNotWrittenError):  # after which the result was printed
+            if json and not error.after_result:
                 from .console import print_json
 
                 print_json({"error": str(error), "exit_code": error.exit_code})

@@ -85,21 +85,23 @@ def _checks_table(checks: Sequence[Check]) -> Table:
 # --- the list of backups --------------------------------------------------------------------------------------------
 
 
-def backups_as_json(host: str, database: str, backups: Sequence[File]) -> dict[str, Any]:
-    """Return the object that `inv list-backups --json` prints."""
-    files = [
-        {"path": str(backup.path), "bytes": backup.bytes, "created": backup.modified.isoformat()} for backup in backups
-    ]
-    return {"host": host, "database": database, "backups": files}
+def backups_as_json(host: str, database: str, backups: Sequence[File], verified: File | None = None) -> dict[str, Any]:
+    """Return the object that `inv list-backups --json` prints; it has the key `verified` if a backup is kept."""
+    listed = {"host": host, "database": database, "backups": [_backup_as_json(backup) for backup in backups]}
+    return listed | {"verified": _backup_as_json(verified)} if verified else listed
 
 
-def print_backups(out: Console, backups: Sequence[File]) -> None:
-    """Print a table of backups, or that there are none."""
-    if not backups:
+def _backup_as_json(backup: File) -> dict[str, Any]:
+    return {"path": str(backup.path), "bytes": backup.bytes, "created": backup.modified.isoformat()}
+
+
+def print_backups(out: Console, backups: Sequence[File], verified: File | None = None) -> None:
+    """Print a table of backups, last the one that is kept because it was verified; or that there are none."""
+    if not backups and not verified:
         out.say("no backups")
         return
     table = _make_table("backup", "bytes", "created", right=["bytes"])
-    for backup in backups:
+    for backup in [*backups, *([verified] if verified else [])]:
         created = backup.modified.isoformat(sep=" ", timespec="seconds")
         table.add_row(styled(str(backup.path)), f"{backup.bytes:,}", created)
     out.print(table)
@@ -254,7 +256,9 @@ def _preflight_rows(preflight: Preflight) -> list[tuple[str, str]]:
         (
             "backups",
             f"{facts.backup_count}, together {format_size(facts.backup_bytes)}; at {facts.runs_a_day} a day, "
-            f"the 7-day rotation will keep up to {format_size(preflight.rotation_bytes)}",
+            f"the 7-day rotation will keep up to {format_size(preflight.rotation_bytes)}"
+            + ", with the verified one"
+            * facts.keeps_verified,
         ),
         ("running", ", ".join(running) or "no other backup"),
         ("sqlite3", facts.sqlite),

@@ -14,6 +14,7 @@ from ..backup.deploy import (
     read_installed_sha256,
     require_tools,
 )
+from ..backup.keep_verified import can_be_kept, keep_backup
 from ..backup.permissions import refuse_problems, require_safe_paths
 from ..backup.preflight import Preflight, Verdict, decide_preflight, observe_preflight
 from ..backup.run import (
@@ -31,11 +32,13 @@ from ..backup.verify import Verification, verify_backup
 from ..errors import (
     COULD_NOT_LOOK,
     INTERRUPTED,
+    BackupsError,
     CouldNotLookError,
     PreflightRefusedError,
     StepError,
 )
 from ..project import whoami
+from ..records.check import Outcome
 from ..records.record import Record, RunDetails, RunRecord, VerificationDetails, VerificationRecord, new_record
 from ..records.store import read_records, record_outcome, records_dir
 from ..remote.files import File
@@ -58,7 +61,16 @@ def preflight(work: Session, installed: InstalledScript | None = None) -> Prefli
     require_tools(work.host)
     sqlite = probe_sqlite(work.host)
     work.database = resolve_source(work.host, work.database)
-    facts = observe_preflight(work.host, work.database, sqlite, runs_per_day, records, work.out.say, installed)
+    facts = observe_preflight(
+        work.host,
+        work.database,
+        sqlite,
+        runs_per_day,
+        records,
+        work.out.say,
+        installed,
+        work.settings.keep_verified,
+    )
     return decide_preflight(facts, work.settings.writer_timeout, work.settings.free_space_floor)
 
 
@@ -274,6 +286,40 @@ def _record_verification(work: Session, verification: Verification, quick: bool)
     record_backup(record, verification.path, verification.backup)
 
 
+def keep_verified(work: Session, verification: Verification) -> None:
+    """Keep the backup of a verification that passed, if the settings say so: see `keep_backup`.
+
+    quick_check, which does not check indexes, is not enough. Raises BackupNotKeptError.
+    """
+    if verification.backup and verification.outcome is Outcome.PASSED:
+        if verification.quick and work.settings.keep_verified:
+            work.out.say("note: it is not kept as the verified backup: quick_check does not check indexes")
+        else:
+            keep_passed(work, verification.backup)
+
+
+def keep_passed(work: Session, backup: File) -> None:
+    """Keep a backup that passed all checks, if the settings say so, and report which one is kept."""
+    if not work.settings.keep_verified or catalog.is_verified_name(work.database, backup.path.name):
+        return
+    if not can_be_kept(work.database, backup):
+        work.out.say(f"note: {backup.path} is not kept: it is not a backup in {work.database.backup_dir}")
+        return
+    try:
+        kept = keep_backup(work.host, work.database, backup)
+    except BackupsError as error:
+        work.record.exit_status = error.exit_code
+        error.after_result = True
+        raise
+    is_newer = kept.name != f"{catalog.VERIFIED}{backup.path.name}"
+    work.out.say(f"kept: {kept}" + ", which is newer" * is_newer)
+
+
 def list_backups(work: Session) -> list[File]:
     """List the backups of the database on the host, the newest first."""
     return catalog.list_backups(work.host, work.database)
+
+
+def find_verified(work: Session) -> File | None:
+    """Find the backup of the database that is kept because it was verified."""
+    return catalog.find_verified(work.host, work.database)
