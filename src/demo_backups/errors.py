@@ -157,6 +157,8 @@ class CopyMismatchError(StepError):
 
 class LocalDiskError(StepError):
     """A directory or file on this machine cannot be used, or has too little space."""
+
+
 class RestoreFailedError(StepError):
     """A restore failed, and nothing was changed: the live database is the one from before."""
 

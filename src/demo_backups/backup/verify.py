@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, TypeAlias
+from typing import Any
 
 from ..errors import (
     COULD_NOT_LOOK,
@@ -17,8 +16,8 @@ from ..errors import (
 from ..records.check import Check, Outcome, combine_outcomes
 from ..remote.files import File, stat_file
 from ..remote.host import COMMAND_TIMEOUT, LONG_TIMEOUT, Host, Result
-from ..remote.job_state import CHECK, Job, JobStatus
-from ..remote.jobs import hint_on_detach, start_or_join
+from ..remote.job_state import CHECK, Job
+from ..remote.jobs import FollowJob, hint_on_detach, start_or_join
 from ..settings import Database
 from ..sqlite.command import sqlite_command
 from ..sqlite.inspect import (
@@ -38,7 +37,6 @@ from ..sqlite.sharing import Sharing, read_sharing
 from .catalog import list_backups
 from .checks import Source, check_created, check_integrity, check_query, check_size, check_source, list_integrity_lines
 
-FollowJob: TypeAlias = Callable[[Job], tuple[JobStatus, str]]  # returns the last status, and all output
 READABLE_TYPES = ("f", "l")  # opening a pipe would wait forever
 
 

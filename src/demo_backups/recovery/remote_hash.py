@@ -6,13 +6,12 @@ import contextlib
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from ..backup.verify import FollowJob
 from ..errors import ConnectionLostError, CouldNotLookError, JobNotStartedError
 from ..remote.answers import parse_count, parse_line
 from ..remote.files import parse_sha256
 from ..remote.host import LONG_TIMEOUT, Host
 from ..remote.job_state import HASH, Job
-from ..remote.jobs import find_job, read_status, start_or_join
+from ..remote.jobs import FollowJob, find_job, read_status, start_or_join
 from ..remote.shell import quote
 from ..settings import Database
 from ..sqlite.inspect import Notify

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from ..errors import (
     ConnectionLostError,
@@ -47,6 +47,7 @@ from .job_state import (
 from .shell import HOME, STATE_DIR
 
 T = TypeVar("T")
+FollowJob: TypeAlias = Callable[[Job], tuple[JobStatus, str]]  # returns the last status, and all output
 SHORTEST_WAIT, LONGEST_WAIT = 0.05, 1.0  # seconds between two readings of a job's status
 TAIL = 64 * 1024  # bytes of a long output that are read from its end
 
