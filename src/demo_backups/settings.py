@@ -162,10 +162,6 @@ def _count(value: Any) -> int:
     return int(match[0])
 
 
-def _optional_path(value: Any) -> PurePosixPath | None:
-    return None if value is None or value == "" else _absolute(value)
-
-
 def _owner(value: Any) -> str | None:
     text = _command(value)
     if text is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*:[A-Za-z0-9_][A-Za-z0-9_.-]*", text):
@@ -185,7 +181,7 @@ Command = Annotated[str | None, BeforeValidator(_command)]
 DurationText = Annotated[float, BeforeValidator(_duration)]
 Rate = Annotated[int | None, BeforeValidator(_rate)]
 Count = Annotated[int, BeforeValidator(_count)]
-OptionalPath = Annotated[PurePosixPath | None, BeforeValidator(_optional_path)]
+OptionalPath = Annotated[PurePosixPath | None, BeforeValidator(lambda value: _absolute(value) if value else None)]
 Owner = Annotated[str | None, BeforeValidator(_owner)]
 Mode = Annotated[str | None, BeforeValidator(_mode)]
 HostName = Annotated[Text, AfterValidator(_host)]

@@ -11,10 +11,9 @@ import pytest
 from demo_backups.backup.catalog import (
     find_new_backup,
     has_hidden_backup,
-    is_backup_name,
-    is_verified_name,
     list_backups,
 )
+from demo_backups.backup.names import is_backup_name, is_verified_name
 from demo_backups.errors import CouldNotLookError
 from demo_backups.remote.files import File
 from demo_backups.remote.host import Host

@@ -20,7 +20,7 @@ from demo_backups.project import ROOT
 from demo_backups.remote import files, job_state, jobs, processes
 from demo_backups.remote.host import LONGEST_ANSWER, Host, Result, Transfer
 from demo_backups.settings import Settings
-from demo_backups.sqlite import inspect, journal_mode, sharing
+from demo_backups.sqlite import inspect, journal_mode, sharing, sidecars
 
 SEED = settings(derandomize=True, max_examples=100, deadline=None)
 PATH = PurePosixPath("/srv/x.db")
@@ -166,8 +166,8 @@ def facts(project_settings: Settings) -> dict[str, Callable[[Host], Any]]:
         "hidden backup": lambda host: catalog.has_hidden_backup(host, database),
         "file": lambda host: files.stat_file(host, PATH),
         "processes": lambda host: processes.processes_with_open(host, PATH),
-        "sidecars": lambda host: inspect.list_sidecars(host, PATH),
-        "writable": lambda host: inspect.sidecars_writable(host, PATH),
+        "sidecars": lambda host: sidecars.list_sidecars(host, PATH),
+        "writable": lambda host: sidecars.sidecars_writable(host, PATH),
         "summary": lambda host: inspect.read_summary(host, PATH, header, []),
         "tools": deploy.require_tools,
         "version": deploy.probe_sqlite,

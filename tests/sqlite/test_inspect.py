@@ -12,20 +12,17 @@ from demo_backups.errors import CouldNotLookError, NoDatabaseError, SourceUnavai
 from demo_backups.remote.host import Host
 from demo_backups.sqlite.command import sidecar_path
 from demo_backups.sqlite.inspect import (
-    SIDECAR_SUFFIXES,
     DatabaseSummary,
     Header,
     OpenMode,
     choose_open_mode,
     header_command,
-    list_sidecars,
     parse_header,
-    parse_sidecars,
     parse_summary,
     read_header,
     read_summary,
-    sidecars_writable,
 )
+from demo_backups.sqlite.sidecars import SIDECAR_SUFFIXES, list_sidecars, parse_sidecars, sidecars_writable
 
 from ..helpers.constants import EVERY_ODD_NAME, NOBODY, root_only
 from ..helpers.databases import execute, leave_hot_journal, leave_wal, opened, overwrite
@@ -141,7 +138,7 @@ def test_sidecars_of_root_and_owner_are_writable(
 def test_invalid_owner_answer_is_not_a_no(
     local_host: Host, path: PurePosixPath, output: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("demo_backups.sqlite.inspect.sidecars_writable_command", lambda source: f"echo '{output}'")
+    monkeypatch.setattr("demo_backups.sqlite.sidecars.sidecars_writable_command", lambda source: f"echo '{output}'")
     with pytest.raises(CouldNotLookError):
         sidecars_writable(local_host, path)
 

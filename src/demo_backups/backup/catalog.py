@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
@@ -13,19 +12,8 @@ from ..remote.host import Host
 from ..remote.processes import Process, is_locked_command, processes_with_open
 from ..remote.shell import quote
 from ..settings import Database
-from ..sqlite.inspect import list_sidecars
-
-VERIFIED = "verified."  # the start of the name of a backup that is kept, which no rotation matches
-
-
-def is_backup_name(database: Database, name: str) -> bool:
-    """Tell whether the database's script would name a backup like this."""
-    return bool(re.fullmatch(re.escape(database.backup_prefix) + r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d\.db", name))
-
-
-def is_verified_name(database: Database, name: str) -> bool:
-    """Tell whether a file is called like a backup that is kept because it was verified: see `keep_verified`."""
-    return name.startswith(VERIFIED) and is_backup_name(database, name.removeprefix(VERIFIED))
+from ..sqlite.sidecars import list_sidecars
+from .names import VERIFIED, is_backup_name, is_verified_name
 
 
 def list_backups(host: Host, database: Database) -> list[File]:

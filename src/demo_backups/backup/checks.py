@@ -23,7 +23,7 @@ from ..sqlite.integrity import (
     pragma_name,
 )
 from ..sqlite.sharing import Sharing
-from .catalog import is_backup_name, is_verified_name
+from .names import is_backup_name, is_verified_name
 
 Source: TypeAlias = DatabaseSummary | SourceUnavailableError  # the summary of the live source, or why there is none
 

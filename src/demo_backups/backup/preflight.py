@@ -19,19 +19,11 @@ from ..remote.processes import HIDDEN_ADVICE, Process
 from ..remote.sudo import USE_SUDO
 from ..settings import Database
 from ..sqlite.command import sidecar_path
-from ..sqlite.inspect import (
-    Notify,
-    OpenMode,
-    choose_open_mode,
-    ignore,
-    list_sidecars,
-    read_header,
-    read_summary,
-    sidecars_writable,
-)
+from ..sqlite.inspect import Notify, OpenMode, choose_open_mode, ignore, read_header, read_summary
 from ..sqlite.sharing import Sharing, read_sharing
+from ..sqlite.sidecars import list_sidecars, sidecars_writable
 from ..units import format_duration, format_short_size
-from .catalog import VERIFIED, backup_processes, find_verified, has_hidden_backup, list_backups
+from .catalog import backup_processes, find_verified, has_hidden_backup, list_backups
 from .copy_speed import SpeedSource, estimate_copy_speed
 from .deploy import read_installed
 from .directory_access import DirectoryAccess, explain_directory_access, read_directory_access
@@ -44,6 +36,7 @@ from .disk_space import (
     parse_disks,
     sum_needed_bytes,
 )
+from .names import VERIFIED
 from .permissions import (
     Access,
     describe_script_owner,

@@ -27,13 +27,13 @@ from ..sqlite.inspect import (
     Notify,
     header_command,
     ignore,
-    list_sidecars,
     parse_header,
     read_summary,
     resolve_source,
 )
 from ..sqlite.integrity import integrity_command
 from ..sqlite.sharing import Sharing, read_sharing
+from ..sqlite.sidecars import list_sidecars
 from .catalog import list_backups
 from .checks import Source, check_created, check_integrity, check_query, check_size, check_source, list_integrity_lines
 

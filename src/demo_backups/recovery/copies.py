@@ -10,8 +10,8 @@ from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote as percent_encode
 
-from ..backup.catalog import is_backup_name
 from ..backup.checks import check_integrity, check_row, check_size
+from ..backup.names import is_backup_name
 from ..errors import CouldNotLookError, UnsafePathError
 from ..project import ROOT
 from ..records.check import Check, Outcome

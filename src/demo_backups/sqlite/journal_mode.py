@@ -14,15 +14,8 @@ from ..remote.shell import quote
 from ..remote.sudo import USE_SUDO
 from ..settings import Database
 from .command import LOCKED, sidecar_path, sqlite_command
-from .inspect import (
-    EXCLUSIVE_NOTE,
-    Notify,
-    describe_users,
-    ignore,
-    list_sidecars,
-    read_header,
-    sidecars_writable,
-)
+from .inspect import EXCLUSIVE_NOTE, Notify, describe_users, ignore, read_header
+from .sidecars import list_sidecars, sidecars_writable
 
 RETRY_TIMEOUT = 60  # seconds for which the change is retried while writers keep the database busy
 

@@ -15,6 +15,7 @@ from ..backup.deploy import (
     require_tools,
 )
 from ..backup.keep_verified import can_be_kept, keep_backup
+from ..backup.names import VERIFIED, is_verified_name
 from ..backup.permissions import refuse_problems, require_safe_paths
 from ..backup.preflight import Preflight, Verdict, decide_preflight, observe_preflight
 from ..backup.run import (
@@ -300,7 +301,7 @@ def keep_verified(work: Session, verification: Verification) -> None:
 
 def keep_passed(work: Session, backup: File) -> None:
     """Keep a backup that passed all checks, if the settings say so, and report which one is kept."""
-    if not work.settings.keep_verified or catalog.is_verified_name(work.database, backup.path.name):
+    if not work.settings.keep_verified or is_verified_name(work.database, backup.path.name):
         return
     if not can_be_kept(work.database, backup):
         work.out.say(f"note: {backup.path} is not kept: it is not a backup in {work.database.backup_dir}")
@@ -311,7 +312,7 @@ def keep_passed(work: Session, backup: File) -> None:
         work.record.exit_status = error.exit_code
         error.after_result = True
         raise
-    is_newer = kept.name != f"{catalog.VERIFIED}{backup.path.name}"
+    is_newer = kept.name != f"{VERIFIED}{backup.path.name}"
     work.out.say(f"kept: {kept}" + ", which is newer" * is_newer)
 
 

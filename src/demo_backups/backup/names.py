@@ -1,0 +1,19 @@
+"""The names of backups: what the database's script calls them, and what they are called when they are kept."""
+
+from __future__ import annotations
+
+import re
+
+from ..settings import Database
+
+VERIFIED = "verified."  # the start of the name of a backup that is kept, which no rotation matches
+
+
+def is_backup_name(database: Database, name: str) -> bool:
+    """Tell whether the database's script would name a backup like this."""
+    return bool(re.fullmatch(re.escape(database.backup_prefix) + r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d\.db", name))
+
+
+def is_verified_name(database: Database, name: str) -> bool:
+    """Tell whether a file is called like a backup that is kept because it was verified: see `keep_verified`."""
+    return name.startswith(VERIFIED) and is_backup_name(database, name.removeprefix(VERIFIED))
