@@ -196,6 +196,10 @@ class RestoreUncleanError(IncompleteError):
     """A restore is done, but a file that it needed could not be removed."""
 
 
+class RestoreUncleanError(IncompleteError):
+    """A restore is done, but a file that it needed could not be removed."""
+
+
 # --- facts that are not available -----------------------------------------------------------------------------------
 
 
