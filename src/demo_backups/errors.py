@@ -54,6 +54,10 @@ class SettingsError(BackupsError):
     exit_code = WRONG_INPUT
 
 
+class WrongPathError(SettingsError):
+    """A path cannot be used: it has a control character."""
+
+
 class CouldNotLookError(BackupsError):
     """A fact is not available: the host is unreachable, access is denied, an answer is invalid."""
 

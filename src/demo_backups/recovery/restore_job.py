@@ -1,19 +1,53 @@
 """A restore on the server: a job that puts a backup in place of a database, and the journal that a killed one leaves.
 
-`restore.sh` does the work. Its journal has the stage that it is in, and is on the disk before each stage starts. A killed
-restore can so be completed or reverted later, by the same script.
+`restore.sh` does the work. Its journal has the stage that it is in, and is on the disk before a stage starts. So the
+same script can complete or revert a restore that was killed.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
+from ..errors import (
+    BackupsError,
+    RestoreFailedError,
+    RestoreNotRevertedError,
+    RestorePendingError,
+    RestoreRevertedError,
+    RestoreUncleanError,
+    RestoreUnconfirmedError,
+    WrongPathError,
+)
+from ..remote.answers import parse_count, parse_seconds, parse_yes_no
 from ..remote.host import Host
 from ..remote.job_state import RESTORE, Job, JobStatus
+from ..remote.jobs import is_job_running, start_job
+from ..remote.processes import own_lock
+from ..remote.shell import TRUSTED_OWNER, quote
 from ..settings import Database
+from ..sqlite.command import LOCK_TIMEOUT
+
+T = TypeVar("T")
+SCRIPT = Path(__file__).with_name("restore.sh")
+RAW_SUFFIX = ".raw.db"
+HOLD_PREFIX = ".restore."  # of the hard link to a backup that is being restored
+TOOLS = ("bash", "sqlite3", "cmp", "flock", "timeout")
+LOCK_SHARE = 0.2  # of writer_timeout: for so long, a restore in rollback mode waits for its lock while writers wait
+SHORTEST_TIMEOUT = 1.0  # seconds; a timeout of 0 would be none (timeout(1))
+LONGEST_JOURNAL = 64 * 1024  # bytes
+DONE, UNCLEAN, UNCHANGED, REVERTED, NOT_REVERTED = 0, 4, 20, 21, 22  # exit statuses of the script
+FIELDS = (  # of the journal, in this order
+    *("started", "backup", "target", "method", "proof", "save", "saved", "lock", "wait", "floor", "owner", "mode"),
+    *("stage", "old", "new", "identical", "changed"),
+)
+STAGES = ("preparing", "stopping", "saving", "restoring", "aside", "linking", "starting", "cleaning")
+REVERTING = ("reverting", "reverted")
+JUDGED = "cleaning"
 
 
 class Method(enum.Enum):
@@ -48,11 +82,13 @@ class Save(enum.Enum):
 class RestoreRequest:
     """What to restore, and how; all paths are absolute, and `target` has no symbolic link.
 
-    With SWAP the target may be missing. `saved` is the file for the present state: with Save.RAW, those of its sidecars
-    are next to it. `journal` is a directory that the script creates and removes. `lock` is the lock of the backup
-    script, which is held for the whole restore, or None. If `stop` is set, the service is stopped; `start` and `healthy`
-    are run in the end. Commands run in `service_directory`, for `service_timeout` seconds each. `owner` (user:group)
-    and `mode` are those of a new file where there was none. `floor` is how many bytes must stay free.
+    With SWAP the target may be missing. `saved` is the file for the present state: with Save.RAW, its name ends with
+    RAW_SUFFIX, and the sidecars are next to it. A backup with such a name is restored with its sidecars, by SWAP.
+    `journal` is a directory that the script creates and removes, in a directory that only its owner can write to;
+    `saved` and `lock` are in the same one. `lock` is the lock of the backup script, which is held for the whole
+    restore, or None. If `stop` is set, the service is stopped; `start` and `healthy` are run in the end. Commands run
+    in `service_directory`, for `service_timeout` seconds each. `owner` (user:group) and `mode` are those of a new file
+    where there was none. `floor` is how many bytes must stay free.
     """
 
     backup: PurePosixPath
@@ -79,9 +115,10 @@ class RestoreResult:
     """What a restore did.
 
     `identical`: the database had the content of the backup, byte for byte. With Proof.TRANSACTION it may have other
-    pages that the service has written since: `changed_pages`, None if they could not be counted. `wal_bytes` is the size
-    of the -wal that could not be truncated, None if there is none. `stopped_seconds` is how long the service was stopped.
-    `integrity` are the lines that integrity_check printed, with Proof.TRANSACTION only. `messages` are for people.
+    pages that the service has written since: `changed_pages`, None if they could not be counted. `wal_bytes` is the
+    size of a -wal that could not be truncated. `stopped_seconds` is how long the service was stopped. `integrity` are
+    the lines that integrity_check printed, with Proof.TRANSACTION only. `reverted`: the state before the restore is
+    back, as `start_recovery` was asked to do; `identical` is then False. `messages` are for people.
     """
 
     proof: Proof
@@ -90,6 +127,7 @@ class RestoreResult:
     wal_bytes: int | None = None
     stopped_seconds: float | None = None
     integrity: Sequence[str] = ()
+    reverted: bool = False
     messages: Sequence[str] = ()
 
 
@@ -98,8 +136,8 @@ class PendingRestore:
     """A restore that its journal on the server describes: it was killed, or it is `running`.
 
     `started` is in seconds since 1970, by the server's clock. `stage` is a word of the journal, for people.
-    `reverts`: it was being reverted, so it can only be reverted. `is_judged`: the database was found good and the service
-    is up, so it can only be completed.
+    `reverts`: it was being reverted, so it can only be reverted. `is_judged`: the database was found good and the
+    service is up, so it can only be completed.
     """
 
     backup: PurePosixPath
@@ -115,24 +153,63 @@ class PendingRestore:
     is_judged: bool
 
 
+# --- the job --------------------------------------------------------------------------------------------------------
+
+
+def restore_command(request: RestoreRequest) -> str:
+    """Build the command that restores a backup; raises WrongPathError for a path that cannot be in the journal."""
+    values = {
+        "backup": request.backup,
+        "target": request.target,
+        "method": request.method.value.replace(" ", "-"),
+        "proof": request.proof.value,
+        "save": request.save.value,
+        "saved": request.saved or "",
+        "lock": request.lock or "",
+        "wait": f"{_lock_wait(request) * 1000:.0f}",
+        "floor": request.floor,
+        "owner": request.owner or "",
+        "mode": request.mode or "",
+    }
+    service = _service_values(
+        request.stop, request.start, request.healthy, request.service_directory, request.service_timeout
+    )
+    for path in (request.backup, request.target, request.saved, request.journal, request.lock):
+        if path and not str(path).isprintable():
+            raise WrongPathError(
+                f"the path has a control character: {str(path)!r}", advice="rename the file or its directory"
+            )
+    return _script_command("restore", {**values, "journal": request.journal, **service})
+
+
+def _lock_wait(request: RestoreRequest) -> float:
+    """Return how many seconds to wait for a lock: only in rollback mode, writers wait meanwhile."""
+    return request.writer_timeout * LOCK_SHARE if request.proof is Proof.LOCKED else LOCK_TIMEOUT
+
+
+def _service_values(
+    stop: str | None, start: str | None, healthy: str | None, directory: PurePosixPath, timeout: float
+) -> dict[str, object]:
+    limit = f"{max(timeout, SHORTEST_TIMEOUT):.3f}"
+    return {
+        "stop": stop or "",
+        "start": start or "",
+        "healthy": healthy or "",
+        "directory": directory,
+        "limit": limit,
+    }
+
+
+def _script_command(action: str, values: Mapping[str, object]) -> str:
+    arguments = [f"{key}={value}" for key, value in values.items()]
+    return " ".join(map(quote, ["exec", "bash", "-c", SCRIPT.read_text(), SCRIPT.name, action, *arguments]))
+
+
 def start_restore(host: Host, database: Database, request: RestoreRequest, kind: str = RESTORE) -> Job:
     """Start a restore as a job on the host; `kind` is RESTORE, or DRILL. Raises StepError, also if one is running."""
-    raise NotImplementedError
-
-
-def collect_restore(host: Host, database: Database, job: Job, status: JobStatus, output: str) -> RestoreResult:
-    """Return what a restore did; the end of its job is `status`.
-
-    Raises RestoreFailedError where nothing was changed, RestoreRevertedError where the state from before is back,
-    RestoreNotRevertedError where it is not, RestorePendingError where it was killed, and RestoreUncleanError where it is
-    done and a file could not be removed.
-    """
-    raise NotImplementedError
-
-
-def read_pending(host: Host, database: Database) -> PendingRestore | None:
-    """Read the journal of a restore that has not ended; None if there is none. Raises CouldNotLookError."""
-    raise NotImplementedError
+    command = restore_command(request)
+    job = Job(kind, database.name, f"restore {request.backup}", str(request.target), 0)
+    return start_job(host, database, job, command)
 
 
 def start_recovery(
@@ -148,9 +225,240 @@ def start_recovery(
 
     It can be killed and started again. The commands of the service are those of the settings now. Raises StepError.
     """
-    raise NotImplementedError
+    values = {"journal": database.restore_journal, "started": f"{pending.started:.3f}"}
+    service = _service_values(database.stop, database.start, database.healthy, service_directory, service_timeout)
+    action = "revert" if revert else "complete"
+    job = Job(RESTORE, database.name, f"{action} the restore of {pending.backup}", str(pending.target), 0)
+    return start_job(host, database, job, _script_command(action, {**values, **service}))
+
+
+# --- its result -----------------------------------------------------------------------------------------------------
+
+
+def collect_restore(host: Host, database: Database, job: Job, status: JobStatus, output: str) -> RestoreResult:
+    """Return what a restore did; the end of its job is `status`.
+
+    Raises RestoreFailedError where nothing was changed, RestoreRevertedError where the state from before is back,
+    RestoreNotRevertedError where it is not, RestorePendingError where it was killed, and RestoreUncleanError where it
+    is done and a file could not be removed.
+    """
+    if status.problem:
+        output += f"\n[output may be missing: {status.problem}]"
+    if status.status == DONE:
+        return host.parse(f"read the result of {job.command}", output, parse_result)
+    raise _explain_failure(host, database, job, status.status, output)
+
+
+def _explain_failure(host: Host, database: Database, job: Job, status: int | None, output: str) -> BackupsError:
+    target, advice = job.subject, find_advice(host, database, output)
+    match status:
+        case _ if status == UNCHANGED:
+            return RestoreFailedError(
+                f"{target} was not restored: nothing was changed", host=host.name, output=output, advice=advice
+            )
+        case _ if status == REVERTED:
+            return RestoreRevertedError(
+                f"{target} has the state from before the restore", host=host.name, output=output, advice=advice
+            )
+        case _ if status == NOT_REVERTED:
+            undo = host.task("restore", "--database", database.name, "--undo")
+            return RestoreNotRevertedError(
+                f"{target} was not restored, and the state from before is not back",
+                host=host.name,
+                output=output,
+                advice=f"remove the cause, then: {undo}. {advice}".rstrip(),
+            )
+        case _ if status == UNCLEAN:
+            return RestoreUncleanError(
+                f"{target} is restored, but a file of the restore could not be removed",
+                host=host.name,
+                output=output,
+                advice=f"remove the cause, then: {host.task('restore', '--database', database.name)}",
+            )
+    return _explain_kill(host, database, job, output)
+
+
+def _explain_kill(host: Host, database: Database, job: Job, output: str) -> BackupsError:
+    if job.kind != RESTORE:  # a drill restores to a directory of its own
+        return RestoreFailedError(
+            f"the {job.kind} was killed, or the server went down",
+            host=host.name,
+            output=output,
+            advice="start it again",
+        )
+    pending = read_pending(host, database)
+    if pending:
+        return _pending_error(host, database, pending, output)
+    return RestoreUnconfirmedError(
+        "the restore ended without reporting an exit status, and left no journal: it had not started to change "
+        f"{job.subject}, or it was done",
+        host=host.name,
+        output=output,
+        advice="compare the database with the backup before you start it again",
+    )
+
+
+ADVICE = {  # by what the script or sqlite3 prints
+    "is locked": "wait for the end of the backup or restore that is running",
+    "the database is open": "stop the program, or set databases.NAME.stop and start",
+    "was started again during the restore": (
+        "something starts the service again: see its restart policy, and let the command stop disable that"
+    ),
+    "source database is busy": "a reader keeps a transaction open: end it, or set databases.NAME.stop and start",
+    "database is locked": "a reader keeps a transaction open: end it, or set databases.NAME.stop and start",
+    "attempt to write a readonly database": "the page size of the backup differs: replace the file, with --swap",
+    "must stay free": "free space on that disk",
+    "No space left on device": "free space on that disk",
+    "the service is not healthy": "see the log of the service: does it accept this backup?",
+    "the service could not be stopped": "run the command of databases.NAME.stop on the host",
+    "Operation not permitted": "only root, or the owner of a file, can hold it by a hard link and set its owner",
+}
+
+
+def find_advice(host: Host, database: Database, output: str) -> str:
+    """Return what to do about a failed restore, from what it printed; empty if that is not known."""
+    for message, advice in ADVICE.items():
+        if message in output:
+            return advice.replace("NAME", database.name)
+    return ""
+
+
+_RESULT = re.compile(r"result: ([a-z_]+) (.*)")
+
+
+def parse_result(output: str) -> RestoreResult:
+    """Parse what the script printed; raises ValueError."""
+    lines = output.splitlines()
+    found = [(match[1], match[2]) for line in lines if (match := _RESULT.fullmatch(line))]
+    values = {"reverted": "no", **dict(found)}
+    if not {"proof", "identical"} <= values.keys():
+        raise ValueError("it has no proof")
+    messages = [line for line in lines if line and not _RESULT.fullmatch(line)]
+    integrity = [value for key, value in found if key == "integrity"]
+    stopped = _parse_optional(values, "stopped_milliseconds")
+    return RestoreResult(
+        proof=Proof(values["proof"]),
+        identical=_parse_flag(values["identical"]),
+        changed_pages=_parse_optional(values, "changed_pages"),
+        wal_bytes=_parse_optional(values, "wal_bytes"),
+        stopped_seconds=None if stopped is None else stopped / 1000,
+        integrity=integrity,
+        reverted=_parse_flag(values["reverted"]),
+        messages=messages,
+    )
+
+
+def _parse_optional(values: Mapping[str, str], key: str) -> int | None:
+    return parse_count(values[key]) if key in values else None
+
+
+def _parse_flag(text: str) -> bool:
+    return parse_yes_no(f"{text}\n")
+
+
+# --- the journal ----------------------------------------------------------------------------------------------------
+
+
+def pending_command(journal: PurePosixPath) -> str:
+    """Build the command that prints whether a restore is running, and its journal; `none` if there is no journal.
+
+    It fails if another user could have written the journal.
+    """
+    safe = f"-maxdepth 0 -type d {TRUSTED_OWNER} ! -perm /022"
+    return "\n".join(
+        [
+            f'problem=$(stat -- {quote(journal)} 2>&1 >/dev/null) || case "$problem" in',
+            "  *': No such file or directory') echo none; exit ;;",
+            '  *) echo "$problem" >&2; exit 1 ;;',
+            "esac",
+            f"set -eu; cd -- {quote(journal)}",
+            f'[ -n "$(find . {safe})" ] && [ -n "$(find .. {safe})" ] || '
+            "{ echo 'other users can write to it, or it belongs to another user' >&2; exit 1; }",
+            "[ -e journal ] || { echo none; exit; }",
+            f'[ -n "$({own_lock("journal")})" ] || {{ echo "not a regular file of this user" >&2; exit 1; }}',
+            "code=0; flock --nonblock --shared --conflict-exit-code 75 lock true || code=$?",
+            "case $code in 0) echo ended ;; 75) echo running ;; *) exit 1 ;; esac",
+            f"head -c {LONGEST_JOURNAL} journal",
+        ]
+    )
+
+
+def parse_pending(output: str) -> PendingRestore | None:
+    """Parse what `pending_command` printed; raises ValueError."""
+    if output == "none\n":
+        return None
+    state, *lines = output.removesuffix("\n").split("\n")
+    if state not in ("running", "ended") or len(lines) != len(FIELDS) + 1 or lines[-1] != "end":
+        raise ValueError("not a journal of a restore")
+    values = {key: _parse_field(key, line) for key, line in zip(FIELDS, lines, strict=False)}
+    if values["stage"] not in (*STAGES, *REVERTING):
+        raise ValueError(f"{values['stage'][:50]!r} is not a stage of a restore")
+    return PendingRestore(
+        backup=_parse_path(values["backup"]),
+        target=_parse_path(values["target"]),
+        method=Method(values["method"].replace("-", " ")),
+        proof=Proof(values["proof"]),
+        save=Save(values["save"]),
+        saved=_parse_path(values["saved"]) if values["saved"] else None,
+        stage=values["stage"],
+        started=parse_seconds(values["started"]),
+        running=state == "running",
+        reverts=values["stage"] in REVERTING,
+        is_judged=values["stage"] == JUDGED,
+    )
+
+
+def _parse_field(key: str, line: str) -> str:
+    name, _, value = line.partition("=")
+    if name != key or not (value.isprintable() or not value):
+        raise ValueError(f"{line[:100]!r} is not the line of {key}")
+    return value
+
+
+def _parse_path(text: str) -> PurePosixPath:
+    path = PurePosixPath(text)
+    if not path.is_absolute():
+        raise ValueError(f"{text[:100]!r} is not an absolute path")
+    return path
+
+
+def read_pending(host: Host, database: Database) -> PendingRestore | None:
+    """Read the journal of a restore that has not ended; None if there is none. Raises CouldNotLookError."""
+    journal = database.restore_journal
+    return host.query_parsed(f"read the journal of a restore in {journal}", pending_command(journal), parse_pending)
 
 
 def require_no_restore(host: Host, database: Database) -> None:
     """Raise RestorePendingError if a restore of this database is running or was killed; raises CouldNotLookError."""
-    raise NotImplementedError
+    pending = read_pending(host, database)
+    if pending:
+        raise _pending_error(host, database, pending)
+    if is_job_running(host, database, RESTORE):
+        raise _running_error(host, database)
+
+
+def _pending_error(host: Host, database: Database, pending: PendingRestore, output: str = "") -> RestorePendingError:
+    if pending.running:
+        return _running_error(host, database)
+    complete = host.task("restore", "--database", database.name)
+    revert = host.task("restore", "--database", database.name, "--undo")
+    advice = f"complete it: {complete}; or go back to the state before it: {revert}"
+    if pending.reverts:
+        advice = f"it was being reverted: {revert}"
+    elif pending.is_judged:
+        advice = f"the database is restored, and some files are left: {complete}"
+    return RestorePendingError(
+        f"a restore of the {database.name} database was killed (stage: {pending.stage}): until it is completed or "
+        "reverted, nothing else can be done with this database",
+        host=host.name,
+        output=output,
+        advice=advice,
+    )
+
+
+def _running_error(host: Host, database: Database) -> RestorePendingError:
+    return RestorePendingError(
+        f"a restore of the {database.name} database is running",
+        host=host.name,
+        advice=f"follow it: {host.task('attach', '--database', database.name)}",
+    )

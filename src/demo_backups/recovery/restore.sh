@@ -1,0 +1,813 @@
+#!/usr/bin/env bash
+# Put a backup in place of a database, prove that it is there, and start the service.
+#
+#   restore.sh restore KEY=VALUE...     the keys are those of `keys`, and those of the service
+#   restore.sh complete KEY=VALUE...    finish a restore that was killed, from its journal
+#   restore.sh revert KEY=VALUE...      go back to the state before it
+#
+# Each stage is in the journal, on the disk, before it starts:
+#
+#   preparing   hold the backup; for a swap, write the new file next to the database
+#   stopping    stop the service
+#   saving      save the present state; until here, nothing is changed
+#   restoring   in place: SQLite replaces the content in one transaction
+#   aside       swap: the old files move to the directory $work
+#   linking     swap: the new file gets the name of the database
+#   starting    the database has the content of the backup: start the service
+#   cleaning    the service is up: remove what was only needed to go back
+#   reverting   going back; from here, the restore cannot be completed
+#   reverted    the old state is back: start the service
+#
+# The exit status: 0 done, 4 done but a file could not be removed, 20 failed and nothing was changed, 21 failed and
+# reverted, or reverted and the service is not up, 22 failed and not reverted.
+set -uo pipefail
+umask 077
+export LC_ALL=C PATH="$PATH:/usr/bin:/bin"
+trap : TERM INT HUP # not "", which the commands would inherit: one that is terminated fails, and the restore is reverted
+
+DONE=0 UNCLEAN=4 UNCHANGED=20 REVERTED=21 NOT_REVERTED=22
+stages=(preparing stopping saving restoring aside linking starting cleaning reverting reverted)
+SIDECARS=(-wal -shm -journal)
+SQLITE=(sqlite3 -batch -init /dev/null -bail)
+MOST_DIFFERENCES=1000000 # bytes that are looked at to count changed pages
+
+# What the journal has: the request, the stage, the inodes of the old and the new file of a swap, what was proven.
+keys=(started backup target method proof save saved lock wait floor owner mode stage old new identical changed)
+started="" backup="" target="" method="" proof="" save="" saved="" lock="" wait="" floor="" owner="" mode=""
+stage="" old="" new="" identical="" changed=""
+# What only the arguments have: commands are never read from a file.
+journal="" stop="" start="" healthy="" directory="" limit=""
+action="" failed="" stopped_at=""
+
+say() { printf "%s\n" "$*"; }
+result() { printf "result: %s\n" "$*"; }
+
+# --- the end of a failed restore ------------------------------------------------------------------------------------
+
+# The one way to fail. What it takes to go back depends on the stage.
+fail() {
+  # A command substitution ends here; what called it sees the status.
+  ((BASH_SUBSHELL == 0)) || exit 1
+  failed=yes
+  say "failed: $*"
+  case "$stage" in
+    "" | cleaning) exit "$UNCHANGED" ;;
+    preparing | stopping | saving) abandon ;;
+    restoring | aside | linking | starting) revert ;;
+    reverted) exit "$REVERTED" ;;
+    *)
+      say "the state before the restore is not back: the journal is in $journal"
+      exit "$NOT_REVERTED"
+      ;;
+  esac
+}
+
+# Run a command that must succeed.
+must() {
+  local action="$1" printed
+  shift
+  printed="$("$@" 2>&1)" || fail "could not $action: ${printed:-exit status $?}"
+}
+
+# Go back from a stage in which nothing was changed. Killed here, the restore is still in that stage.
+abandon() {
+  local down=""
+  [[ "$stage" == preparing ]] || run_service start "$start" || down="; the service could not be started"
+  # The copy of a state that was not changed.
+  [[ "$stage" != saving ]] || remove_saved
+  clean || true
+  say "nothing was changed$down"
+  end_reverted "$down" "$UNCHANGED"
+}
+
+revert() {
+  say "reverting"
+  # A full disk must not prevent it: every stage from which it starts can be completed and reverted.
+  write_journal reverting || say "the journal cannot be written"
+  stage=reverting
+  stop_service
+  if [[ "$method" == swap ]]; then
+    put_back
+  elif [[ "$save" == copy ]]; then
+    put_in_place "$saved" || fail "the saved state ${saved##*/} could not be put back"
+    [[ "$proof" == transaction ]] || is_equal || fail "the database differs from the saved state ${saved##*/}"
+  else
+    put_raw_back
+  fi
+  enter reverted
+  finish_revert
+}
+
+finish_revert() {
+  local down=""
+  # The old files have second names in $work, and SQLite wants one.
+  remove_work
+  start_service || down="; the service is not up"
+  clean || true
+  say "reverted: the state before the restore is back$down"
+  end_reverted "$down" "$REVERTED"
+}
+
+# What was asked for is a success.
+end_reverted() {
+  if [[ "$action" == revert && -z "$failed" && -z "$1" ]]; then
+    result "reverted yes"
+    result "proof $proof"
+    result "identical no"
+    exit "$DONE"
+  fi
+  exit "$2"
+}
+
+# --- the journal ----------------------------------------------------------------------------------------------------
+
+write_journal() {
+  local stage="$1" key
+  {
+    for key in "${keys[@]}"; do printf "%s=%s\n" "$key" "${!key}" || return; done
+    echo end
+  } > journal.new && sync -- journal.new && mv -- journal.new journal && sync -- .
+}
+
+enter() {
+  write_journal "$1" || fail "the journal $journal cannot be written"
+  stage="$1"
+}
+
+# Every line must be one that write_journal could have written.
+read_journal() {
+  local line key number=0
+  while IFS= read -r line; do
+    [[ "$line" == end && "$number" == "${#keys[@]}" ]] && return
+    key="${line%%=*}"
+    [[ "$number" -lt "${#keys[@]}" && "$key" == "${keys[number]}" && "$line" == "$key="* ]] || break
+    printf -v "$key" "%s" "${line#*=}"
+    number=$((number + 1))
+  done < journal
+  stage=""
+  fail "the journal $journal/journal is damaged"
+}
+
+check_values() {
+  local key
+  for key in "${keys[@]}" journal; do [[ "${!key}" != *[[:cntrl:]]* ]] || fail "$key has a control character"; done
+  for key in backup target journal; do
+    [[ "${!key}" == /* && "${!key}" != */ ]] || fail "$key is not the absolute path of a file: ${!key}"
+  done
+  [[ "$method" == swap || "$method" == in-place ]] || fail "not a method: $method"
+  [[ "$proof" == stopped || "$proof" == locked || "$proof" == transaction ]] || fail "not a proof: $proof"
+  [[ "$method" == in-place || "$proof" == stopped ]] || fail "a swap is proven with the service stopped"
+  [[ "$save" == copy || "$save" == raw || "$save" == none ]] || fail "not a way to save the state: $save"
+  [[ "$method" == swap || "$save" != none ]] || fail "a restore in place must save the state"
+  [[ "$save" == none || "${saved%/*}" == "${journal%/*}" ]] || fail "$saved is not in the directory of the journal"
+  [[ -z "$lock" || "${lock%/*}" == "${journal%/*}" ]] || fail "$lock is not in the directory of the journal"
+  for key in wait floor; do [[ "${!key}" =~ ^[0-9]{1,18}$ ]] || fail "$key is not a number: ${!key}"; done
+  [[ "$identical" =~ ^(|yes|no)$ && "$changed" =~ ^[0-9]*$ ]] || fail "not a proof: $identical $changed"
+  for key in old new; do [[ "${!key}" =~ ^([0-9]*|none)$ ]] || fail "$key is not an inode: ${!key}"; done
+  [[ "$limit" =~ ^[0-9]{1,9}(\.[0-9]+)?$ ]] || fail "limit is not a number of seconds: $limit"
+}
+
+# --- the paths ------------------------------------------------------------------------------------------------------
+
+# Another user who can write to a directory could put a link in the place of any file in it.
+is_own_directory() { [[ -n "$(find "$1" -maxdepth 0 -type d \( -uid 0 -o -uid "$EUID" \) ! -perm /022)" ]]; }
+is_own_file() {
+  [[ -n "$(find "$1" -maxdepth 0 -type f -links 1 \( -uid 0 -o -uid "$EUID" -o -uid "${SUDO_UID:-0}" \))" ]]
+}
+
+# Work in the directory of the journal: it was checked, and it stays the same if somebody renames the ones above it.
+open_journal() {
+  cd -- "${journal%/*}" || fail "there is no directory ${journal%/*}"
+  is_own_directory . || fail "$PWD belongs to another user, or other users can write to it"
+  # One at a time, of backups and restores. The programs that are started inherit the lock: it is held until they end.
+  if [[ -n "$lock" ]]; then
+    [[ ! -e "./${lock##*/}" && ! -L "./${lock##*/}" ]] || is_own_file "./${lock##*/}" ||
+      fail "$lock is not a regular file of this user"
+    exec 9>> "./${lock##*/}" || fail "$lock cannot be opened"
+    flock --nonblock 9 || fail "a backup or a restore is in progress: $lock is locked"
+  fi
+  must "create $journal" mkdir --parents -- "./${journal##*/}"
+  cd -- "./${journal##*/}" || fail "there is no directory $journal"
+  is_own_directory . || fail "$journal belongs to another user, or other users can write to it"
+  exec 7>> lock || fail "$journal/lock cannot be opened"
+  flock --nonblock 7 || fail "another restore is in progress: $journal/lock is locked"
+  [[ lock -ef /proc/self/fd/7 ]] || fail "another restore has just ended: start again"
+}
+
+set_paths() {
+  folder="${target%/*}" name="${target##*/}"
+  folder="${folder:-/}"
+  work="$folder/.$name.restore"
+  held="${backup%/*}/.restore.${backup##*/}"
+  [[ "$folder" == "$(realpath -e -- "$folder")" ]] || fail "$folder does not exist, or is a link"
+  ln --symbolic --force --no-target-directory -- "$target" live || fail "$journal cannot be written"
+}
+
+file_size() { if [[ -e "$1" ]]; then stat --dereference --format=%s -- "$1"; else echo 0; fi; }
+
+inode() {
+  local printed
+  if printed="$(stat --format=%i -- "$1" 2>&1)"; then echo "$printed"; return; fi
+  [[ "$printed" == *": No such file or directory" ]] && echo none
+}
+
+# Tell whether the file with the name of the database has this inode.
+is_live() {
+  local present
+  present="$(inode "$target")" || fail "it cannot be seen whether $target exists"
+  [[ "$present" == "$1" ]]
+}
+
+# --- space ----------------------------------------------------------------------------------------------------------
+
+free() {
+  local blocks size
+  read -r blocks size < <(stat --file-system --format="%a %S" -- "$1") && echo $((blocks * size))
+}
+
+require_space() {
+  local needed="$1" left
+  left="$(free "$2")" || fail "the free space on the disk of $2 cannot be read"
+  ((left - needed >= floor)) || fail "$needed bytes are needed on the disk of $2, $left are free, $floor must stay free"
+}
+
+# Before anything is changed: the saved state, and the new file or a -wal or journal of the full size.
+check_space() {
+  local present=0 size here=0 next suffix
+  size="$(file_size "$held")"
+  for suffix in "" "${SIDECARS[@]}"; do present=$((present + $(file_size "$target$suffix"))); done
+  [[ "$save" == none ]] || here="$present"
+  next="$size"
+  [[ "$method" == swap ]] || next=$((size > present ? 2 * size - present : present))
+  if [[ "$(stat --format=%d -- .)" == "$(stat --format=%d -- "$folder")" ]]; then
+    require_space $((here + next)) .
+  else
+    require_space "$here" .
+    require_space "$next" "$folder"
+  fi
+}
+
+# --- the service ----------------------------------------------------------------------------------------------------
+
+# Run a command of the service. It gets none of the locks: what it starts runs on when the restore has ended.
+run_service() {
+  local action="$1" command="$2" status=0 line
+  [[ -n "$command" ]] || return 0
+  (cd -- "$directory" && exec timeout --kill-after=5 "$limit" sh -c "exec 7>&- 8>&- 9>&-; $command") \
+    > printed 2>&1 < /dev/null || status=$?
+  ((status)) || return 0
+  ((status != 124 && status != 137)) || say "$action did not end within $limit s"
+  say "$action failed (exit status $status): $command"
+  tail --bytes=2000 printed | while IFS= read -r line; do say "  | $line"; done
+  return 1
+}
+
+stop_service() {
+  if [[ -n "$stop" ]]; then
+    say "stopping the service"
+    stopped_at="${stopped_at:-$(date +%s%3N)}"
+    run_service stop "$stop" || fail "the service could not be stopped"
+  fi
+  [[ "$proof" != stopped ]] || require_unused
+}
+
+# A service may take a while until it works.
+start_service() {
+  local deadline=$((SECONDS + ${limit%.*} + 1))
+  [[ -z "$start" ]] || say "starting the service"
+  run_service start "$start" || return
+  [[ -z "$stopped_at" ]] || result "stopped_milliseconds $(($(date +%s%3N) - stopped_at))"
+  [[ -n "$healthy" ]] || return 0
+  until run_service healthy "$healthy" > report; do
+    ((SECONDS < deadline)) || { cat report; return 1; }
+    sleep 1
+  done
+}
+
+# Print the processes that have the database open, also under the name in $work, or after it was deleted.
+list_users() {
+  local fd file pid files=() path escaped
+  [[ -d /proc/self/fd ]] || { echo "unknown: /proc is not mounted"; return; }
+  for file in {"$target","$work/$name","$work/new"}{,-wal,-shm,-journal}; do
+    [[ ! -e "$file" ]] || files+=("$file")
+  done
+  for fd in /proc/[0-9]*/fd/*; do
+    for file in "${files[@]}"; do [[ ! "$fd" -ef "$file" ]] || echo "$fd"; done
+  done | describe_users
+  escaped="$(printf "%s" "$name" | sed "s/[][*?\\\\]/\\\\&/g")"
+  find /proc/[0-9]*/fd -lname "*/$escaped (deleted)" 2> /dev/null | while IFS= read -r fd; do
+    pid="${fd#/proc/}" path="$(readlink -- "$fd")" || continue
+    pid="${pid%%/*}" path="${path%/*}/"
+    # The path is that in the mount namespace of the process.
+    if [[ "/proc/$pid/root$path" -ef "$folder" || "$path" -ef "$folder" ]]; then echo "$fd"; fi
+  done | describe_users
+  true
+}
+
+describe_users() {
+  local pid
+  cut -d / -f 3 | sort -u | while read -r pid; do
+    echo "process $pid of $(stat --format=%U "/proc/$pid" 2> /dev/null):" \
+      "$(tr "\0\n" "  " 2> /dev/null < "/proc/$pid/cmdline" | cut -c -120)"
+  done
+}
+
+# The proof that the service is stopped. One that restarts by itself is back soon: look again after a second.
+require_unused() {
+  local users deadline=$((SECONDS + ${limit%.*}))
+  ((EUID == 0)) || say "only the processes of this user can be checked for using the database: not root"
+  while users="$(list_users)" && [[ -n "$users" ]]; do
+    [[ -n "$stop" && "$SECONDS" -lt "$deadline" ]] || fail "the database is open: ${users//$'\n'/; }"
+    sleep 0.2
+  done
+  [[ -n "$stop" ]] || return 0
+  sleep 1
+  require_still_unused
+}
+
+require_still_unused() {
+  local users
+  users="$(list_users)"
+  [[ -z "$users" ]] || fail "the service was started again during the restore: ${users//$'\n'/; }"
+}
+
+# --- the backup and the present state -------------------------------------------------------------------------------
+
+# A hard link: the rotation may delete the backup meanwhile. $1 is not empty if a link of this restore may exist.
+hold() {
+  if [[ -z "$1" || ! -f "$held" || -L "$held" ]]; then
+    [[ -f "$backup" && ! -L "$backup" ]] || fail "there is no regular file $backup"
+    must "remove $held" rm --force -- "$held"
+    must "hold $backup by a hard link" ln --no-target-directory -- "$backup" "$held"
+  fi
+  # SQLite takes an empty file for an empty database.
+  [[ "$(head --bytes=15 -- "$held")" == "SQLite format 3" ]] || fail "$backup is not an SQLite database"
+}
+
+# Make a URI of a path (uri.html). With mode=ro, a missing file is an error. Without it, also with immutable=1, SQLite
+# creates an empty one, and .restore then empties the live database with exit status 0.
+uri() {
+  local text="$1" encoded="" character index
+  for ((index = 0; index < ${#text}; index++)); do
+    character="${text:index:1}"
+    [[ "$character" == [A-Za-z0-9/._~-] ]] || printf -v character "%%%02X" "'$character"
+    encoded+="$character"
+  done
+  echo "file:$encoded?$2"
+}
+
+# Publish the file `part` as $1 in the directory above.
+publish() {
+  must "flush the saved state" sync -- part
+  must "name the saved state $1" ln --no-target-directory -- part "../$1"
+  must "flush the name of the saved state" sync -- ..
+  must "remove the second name of the saved state" rm -- part
+}
+
+remove_saved() {
+  local suffix
+  [[ "$save" != none ]] || return 0
+  for suffix in "" "${SIDECARS[@]}"; do rm --force -- "../${saved##*/}$suffix" || return; done
+}
+
+save_state() {
+  local suffix permissions
+  remove_saved || fail "an incomplete saved state cannot be removed"
+  rm --force -- part part-journal || fail "$journal cannot be written"
+  case "$save" in
+    copy)
+      say "saving the present state as $saved"
+      save_copy
+      publish "${saved##*/}"
+      ;;
+    raw)
+      say "saving raw copies of the present files as $saved"
+      for suffix in "" "${SIDECARS[@]}"; do
+        [[ -f "$target$suffix" && ! -L "$target$suffix" ]] || continue
+        permissions="$(stat --format=0%a -- "$target$suffix")" || fail "$target$suffix cannot be read"
+        must "copy $target$suffix" cp -- "$target$suffix" part
+        printf -v permissions %o "$((permissions & 0755))"
+        must "set the mode of the saved state" chmod "$permissions" -- part
+        publish "${saved##*/}$suffix"
+      done
+      ;;
+  esac
+}
+
+# The method of the backup scripts: see there.
+save_copy() {
+  local size permissions left
+  read -r size permissions < <(stat --format="%s 0%a" -- "$target") || fail "$target cannot be read"
+  must "save the present state" "${SQLITE[@]}" "$(uri "$target" mode=ro)" ".timeout 120000" \
+    "BEGIN" "SELECT 1 FROM sqlite_master LIMIT 0" ".backup --async part"
+  left="$(stat --format=%s -- "$target")" || fail "$target cannot be read"
+  ((left >= size || left >= $(stat --format=%s -- part))) || fail "$target became smaller while it was saved"
+  printf -v permissions %o "$((permissions & 0755))"
+  must "set the mode of the saved state" chmod "$permissions" -- part
+}
+
+# --- in place -------------------------------------------------------------------------------------------------------
+
+# Let SQLite replace the content by that of a file, and compare. Returns 1 if SQLite has failed, and so changed nothing.
+#
+# `.shell` is called with words that need no quotes: the files have fixed names in the directory of the journal. Closing
+# a file in another process does not release the locks of sqlite3.
+put_in_place() {
+  local source="$1" size status=0 statements
+  ln --symbolic --force --no-target-directory -- "$source" backup || fail "$journal cannot be written"
+  rm --force -- equal header differences || fail "$journal cannot be written"
+  size="$(file_size "$source")"
+  statements=(".timeout $wait" ".restore $(uri "$source" "mode=ro&immutable=1")" "SELECT 'restored'")
+  case "$proof" in
+    stopped) statements+=("PRAGMA wal_checkpoint(TRUNCATE)") ;;
+    # The lock is taken first, and kept: nobody writes between the transaction and the comparison.
+    locked)
+      statements=(
+        "${statements[0]}" "PRAGMA locking_mode = EXCLUSIVE" "BEGIN EXCLUSIVE" "SELECT count(*) FROM sqlite_master"
+        "COMMIT" "${statements[@]:1}"
+        ".shell cmp -s -i 100 live backup && : > equal" ".shell cmp -l -n 100 live backup > header"
+        "PRAGMA locking_mode = NORMAL" "SELECT 1 FROM sqlite_master LIMIT 0"
+      )
+      ;;
+    # The checkpoint copies all of the transaction to the file, unless a reader has an older snapshot. The snapshot of
+    # BEGIN keeps what the service commits later out of the file, and the -wal that is truncated in the end is short.
+    transaction)
+      statements+=(
+        "SELECT 'checkpoint'" "PRAGMA wal_checkpoint(PASSIVE)" "BEGIN" "SELECT 1 FROM sqlite_master LIMIT 0"
+        "SELECT 'pages'" "PRAGMA page_count"
+        ".shell cmp -s -i 100 -n $((size - 100)) live backup && : > equal"
+        ".shell cmp -l -n $size live backup | head -n $MOST_DIFFERENCES > differences"
+        "COMMIT" ".timeout 200" "SELECT 'truncated'" "PRAGMA wal_checkpoint(TRUNCATE)"
+      )
+      ;;
+  esac
+  "${SQLITE[@]}" "$(uri "$target" mode=rw)" "${statements[@]}" > printed 2> errors || status=$?
+  if ! grep --quiet --line-regexp restored printed; then
+    say "sqlite3 failed (exit status $status): $(head --bytes=1000 errors)"
+    # Ended by a signal, it may have committed.
+    ((status < 126)) || fail "sqlite3 was killed"
+    return 1
+  fi
+  ((status == 0)) || fail "sqlite3 failed after the restore (exit status $status): $(head --bytes=1000 errors)"
+}
+
+# Print the line of `printed` after a word.
+answer() { grep --after-context=1 --line-regexp "$1" printed | tail -n 1; }
+
+# Decide by the comparison whether the database has the content of the backup. Bytes of the header that .restore sets
+# (fileformat2.html, section 1.3): the versions 18-19, the counters 24-27, 40-43 and 92-95, the version of SQLite 96-99.
+is_equal() {
+  local offset
+  if [[ "$proof" == stopped ]]; then
+    [[ ! -s "$target-wal" && ! -s "$target-journal" ]] || { say "a -wal or -journal is left"; return 1; }
+    cmp --silent --ignore-initial=100 live backup || return 1
+    cmp --verbose --bytes=100 live backup > header || (($? == 1)) || return 1
+  else
+    [[ -e equal && -e header ]] || return 1
+  fi
+  while read -r offset _; do is_header_counter "$offset" || return 1; done < header
+}
+
+is_header_counter() { [[ "$1" =~ ^(19|20|2[5-8]|4[1-4]|9[3-9]|100)$ ]]; } # cmp counts from 1
+
+# Proof of a transaction in WAL mode. A reader with an older snapshot prevents the checkpoint: compare a copy then.
+report_transaction() {
+  local checkpoint size
+  size="$(file_size backup)"
+  checkpoint="$(answer checkpoint)"
+  if [[ ! "$checkpoint" =~ ^0\|([0-9]+)\|([0-9]+)$ || "${BASH_REMATCH[1]}" != "${BASH_REMATCH[2]}" ]]; then
+    say "a reader has an older snapshot open: comparing a copy"
+    compare_copy "$size" || return 0
+  fi
+  changed="$(count_changed_pages "$size")"
+  identical=no
+  if [[ -e equal ]] && ((changed == 0)); then identical=yes; fi
+  [[ "$(answer truncated)" == "0|"* ]] || result "wal_bytes $(file_size "$target-wal")"
+}
+
+compare_copy() {
+  rm --force -- equal differences compared || return
+  (($(free .) - $(file_size live) - $(file_size live-wal) >= floor)) ||
+    { say "not compared: too little space for a copy"; return 1; }
+  "${SQLITE[@]}" "$(uri "$target" mode=ro)" ".timeout $wait" "BEGIN" "SELECT 'pages'" "PRAGMA page_count" \
+    ".backup --async compared" > printed 2>&1 || { say "not compared: $(head --bytes=1000 printed)"; return 1; }
+  echo "truncated" >> printed
+  echo "1|" >> printed
+  if cmp --silent --ignore-initial=100 --bytes=$(($1 - 100)) compared backup; then : > equal; fi
+  cmp --verbose --bytes="$1" compared backup | head -n "$MOST_DIFFERENCES" > differences || true
+  rm -- compared
+}
+
+count_changed_pages() {
+  local offset high low page_size count pages=()
+  read -r high low < <(od --address-radix=n --format=u1 --skip-bytes=16 --read-bytes=2 -- backup)
+  page_size=$((high * 256 + low))
+  ((page_size > 1)) || page_size=65536
+  while read -r offset _; do
+    is_header_counter "$offset" || pages[(offset - 1) / page_size]=1
+  done < differences
+  count="$(answer pages)"
+  ((count = ${#pages[@]} + (count > $1 / page_size ? count - $1 / page_size : 0)))
+  echo "$count"
+}
+
+report_integrity() {
+  local line
+  "${SQLITE[@]}" "$(uri "$target" mode=ro)" ".timeout $wait" "PRAGMA integrity_check" 2>&1 | head -n 100 |
+    while IFS= read -r line; do result "integrity $line"; done || true
+}
+
+# $1 is not empty after a kill.
+restore_in_place() {
+  say "restoring the content in one transaction"
+  if ! put_in_place "$held"; then
+    # The first attempt has changed nothing, and needs no way back. One before a kill may have been complete.
+    [[ -n "$1" ]] || enter saving
+    fail "SQLite did not restore the backup"
+  fi
+  case "$proof" in
+    transaction) report_transaction ;;
+    *)
+      is_equal || fail "the database differs from the backup"
+      identical=yes
+      ;;
+  esac
+  [[ "$proof" != stopped ]] || require_still_unused
+}
+
+# --- swap -----------------------------------------------------------------------------------------------------------
+
+# The directory $work is private: the directory of the database may belong to its service.
+open_work() {
+  [[ -d "$work" ]] || must "create $work" mkdir -- "$work"
+  [[ -n "$(find "$work" -maxdepth 0 -type d -uid "$EUID" ! -perm /077)" ]] || fail "$work is not private"
+}
+
+remove_work() {
+  local suffix
+  [[ -d "$work" && ! -L "$work" ]] || return 0
+  for suffix in "" "${SIDECARS[@]}"; do rm --force -- "$work/$name$suffix" "$work/new$suffix" || return; done
+  rmdir -- "$work"
+}
+
+# Raw copies of a damaged database have sidecars. Those of any other backup are left by somebody who opened it.
+source_suffixes() {
+  local suffix
+  [[ "$1" == *.raw.db ]] || return 0
+  for suffix in -wal -journal; do [[ ! -f "$1$suffix" ]] || echo "$suffix"; done
+}
+
+# Give a file the owner and mode of the database, or those of the settings or of the directory.
+set_owner() {
+  if [[ -e "$target" ]]; then
+    must "set the owner" chown --reference="$target" -- "$1"
+    must "set the mode" chmod --reference="$target" -- "$1"
+    return
+  fi
+  if [[ -n "$owner" ]]; then
+    must "set the owner" chown "$owner" -- "$1"
+  elif ((EUID == 0)); then
+    must "set the owner" chown --reference="$folder" -- "$1"
+  fi
+  must "set the mode" chmod "${mode:-600}" -- "$1"
+}
+
+write_new() {
+  local suffix source
+  say "writing the new file next to the database"
+  open_work
+  for suffix in "" $(source_suffixes "$backup"); do
+    must "remove a file of a killed restore" rm --force -- "$work/new$suffix"
+    source="$held"
+    [[ -z "$suffix" ]] || source="$backup$suffix" # the rotation deletes no raw copies: only the database is held
+    must "write the new file" cp -- "$source" "$work/new$suffix"
+    set_owner "$work/new$suffix"
+    must "flush the new file" sync -- "$work/new$suffix"
+  done
+  must "flush the directory" sync -- "$work" "$folder"
+  new="$(inode "$work/new")" || fail "$work/new cannot be read"
+  old="$(inode "$target")" || fail "$target cannot be read"
+}
+
+# Move a file that is neither the old nor the new one out of the way: a restarted service has created it.
+set_stranger_aside() {
+  local suffix moved
+  moved="$target.set-aside_$(date +%Y-%m-%d_%H-%M-%S)"
+  while [[ -e "$moved" || -e "$moved-wal" || -e "$moved-journal" ]]; do moved+="+"; done
+  for suffix in "" "${SIDECARS[@]}"; do
+    [[ -e "$target$suffix" || -L "$target$suffix" ]] || continue
+    [[ ! "$target$suffix" -ef "$work/$name$suffix" ]] || continue
+    must "set $target$suffix aside" mv --no-clobber --no-target-directory -- "$target$suffix" "$moved$suffix"
+    say "a file that is not of this restore was moved to $moved$suffix"
+  done
+  must "flush $folder" sync -- "$folder"
+}
+
+# Move the old files to $work, each of them either there or here after a crash.
+#
+# The sidecars get a second name first: a service that starts while the database is away would create an empty one, and
+# SQLite would delete a -wal or -journal next to that.
+set_old_aside() {
+  local suffix
+  if [[ "$old" == none ]] || is_live "$old"; then
+    for suffix in "${SIDECARS[@]}"; do
+      [[ -e "$target$suffix" && ! "$target$suffix" -ef "$work/$name$suffix" ]] || continue
+      must "remove a file of a killed restore" rm --force -- "$work/$name$suffix"
+      must "keep $target$suffix" ln --no-target-directory -- "$target$suffix" "$work/$name$suffix"
+    done
+    must "flush $work" sync -- "$work"
+  fi
+  if [[ "$old" != none ]] && is_live "$old"; then
+    must "move the old file" mv --no-clobber --no-target-directory -- "$target" "$work/$name"
+    must "flush $folder" sync -- "$folder" "$work"
+  fi
+  for suffix in "${SIDECARS[@]}"; do
+    [[ "$target$suffix" -ef "$work/$name$suffix" ]] || continue
+    must "move $target$suffix" rm -- "$target$suffix"
+  done
+  must "flush $folder" sync -- "$folder"
+}
+
+# Not mv, which would replace a file that a restarted service has created meanwhile.
+link_new() {
+  local suffix
+  if ! is_live "$new"; then
+    for suffix in $(source_suffixes "$backup"); do
+      [[ "$target$suffix" -ef "$work/new$suffix" ]] ||
+        must "put the new $name$suffix in place" ln --no-target-directory -- "$work/new$suffix" "$target$suffix"
+    done
+    must "put the new file in place" ln --no-target-directory -- "$work/new" "$target"
+  fi
+  must "flush $folder" sync -- "$folder"
+}
+
+# The proof of a swap: byte for byte, no sidecars, and nobody has opened the database.
+check_swap() {
+  local suffix
+  require_still_unused
+  for suffix in "${SIDECARS[@]}"; do
+    [[ ! -e "$target$suffix" || "$target$suffix" -ef "$work/new$suffix" ]] ||
+      fail "$target$suffix has appeared: the service was started again during the restore"
+  done
+  is_live "$new" || fail "$target was replaced during the restore"
+  cmp --silent -- "$target" "$held" || fail "the database differs from the backup"
+  identical=yes
+}
+
+# $1 is not empty after a kill: a file that is neither the old nor the new one is then expected.
+swap() {
+  if [[ "$stage" != linking ]]; then
+    enter aside
+    [[ -z "$1" || "$old" == none ]] || is_live "$old" || set_stranger_aside
+    set_old_aside
+    require_still_unused
+  fi
+  enter linking
+  [[ -z "$1" ]] || is_live "$new" || set_stranger_aside
+  say "putting the new file in place"
+  link_new
+  check_swap
+}
+
+# Go back to the old files. The sidecars come first: the database is never in place without its -wal.
+put_back() {
+  local suffix
+  if [[ "$old" != none ]] && is_live "$old"; then return; fi
+  if is_live "$new"; then
+    for suffix in "${SIDECARS[@]}"; do
+      [[ "$target$suffix" -ef "$work/$name$suffix" ]] || must "remove $target$suffix" rm --force -- "$target$suffix"
+    done
+    must "remove the new file" rm -- "$target"
+    must "flush $folder" sync -- "$folder"
+  fi
+  set_stranger_aside
+  for suffix in "${SIDECARS[@]}"; do
+    [[ -e "$work/$name$suffix" && ! "$target$suffix" -ef "$work/$name$suffix" ]] || continue
+    must "put $target$suffix back" ln --no-target-directory -- "$work/$name$suffix" "$target$suffix"
+  done
+  must "flush $folder" sync -- "$folder"
+  if [[ "$old" != none ]]; then
+    [[ "$(inode "$work/$name")" == "$old" ]] || fail "the old file is not in $work"
+    must "put the old file back" ln --no-target-directory -- "$work/$name" "$target"
+    must "flush $folder" sync -- "$folder"
+  fi
+}
+
+# Go back to a state that only raw copies have: as after a swap, with new copies of them as the old files.
+put_raw_back() {
+  local suffix
+  [[ -n "$stop" ]] || fail "raw copies can only be put back while the service is stopped: stop is not set"
+  if [[ -z "$old" ]]; then
+    require_unused
+    open_work
+    for suffix in "" -wal -journal; do
+      [[ -e "../${saved##*/}$suffix" ]] || continue
+      must "copy the saved state" cp -- "../${saved##*/}$suffix" "$work/$name$suffix"
+      set_owner "$work/$name$suffix"
+      must "flush the saved state" sync -- "$work/$name$suffix"
+    done
+    new="$(inode "$target")" || fail "$target cannot be read"
+    old="$(inode "$work/$name")" || fail "$work/$name cannot be read"
+    must "flush $folder" sync -- "$work" "$folder"
+    enter reverting
+  fi
+  put_back
+}
+
+# --- all of it ------------------------------------------------------------------------------------------------------
+
+# Remove what the restore needed. The journal goes last: until then, the restore is pending.
+clean() {
+  local problem
+  problem="$(
+    remove_work 2>&1 && rm --force -- "$held" part part-journal compared 2>&1 && sync -- . &&
+      find . -mindepth 1 -maxdepth 1 ! -name journal ! -name lock -type f,l -delete 2>&1 &&
+      rm --force -- journal 2>&1 && rm --force -- lock && rmdir -- "../${journal##*/}" 2>&1
+  )" && return
+  say "could not remove all files of the restore: $problem"
+  return 1
+}
+
+# Go forward from the stage. $1 is not empty after a kill.
+go_on() {
+  case "$stage" in
+    preparing | stopping | saving)
+      enter preparing
+      hold "$1"
+      check_space
+      [[ -n "$1" || "$save" == none || ! -e "../${saved##*/}" ]] || fail "$saved exists"
+      [[ "$method" != swap ]] || write_new
+      enter stopping
+      stop_service
+      enter saving
+      save_state
+      ;;
+    restoring | aside | linking) stop_service ;;
+  esac
+  case "$stage" in
+    saving | restoring | aside | linking)
+      if [[ "$method" == swap ]]; then
+        [[ "$stage" != saving ]] || is_live "$old" || fail "$target was replaced while the state was saved"
+        swap "$1"
+      else
+        enter restoring
+        restore_in_place "$1"
+      fi
+      enter starting
+      ;;
+  esac
+  start_service || fail "the service is not healthy"
+  [[ "$proof" != transaction ]] || report_integrity
+  result "proof $proof"
+  result "identical ${identical:-no}"
+  [[ -z "$changed" ]] || result "changed_pages $changed"
+  # If the journal cannot be written, the restore is still in the stage before, which can be completed again.
+  write_journal cleaning || say "the journal cannot be written"
+  stage=cleaning
+  clean || exit "$UNCLEAN"
+  say "done"
+  exit "$DONE"
+}
+
+main() {
+  local argument key id pending
+  action="$1"
+  shift
+  for argument; do
+    key="${argument%%=*}"
+    case " ${keys[*]} journal stop start healthy directory limit " in
+      *" $key "*) printf -v "$key" "%s" "${argument#*=}" ;;
+      *) fail "not an argument: $key" ;;
+    esac
+  done
+  id="$started"
+  if [[ "$action" == restore ]]; then
+    check_values
+    open_journal
+    [[ ! -e journal ]] || fail "a restore was killed: complete or revert it first"
+    set_paths
+    started="$(date +%s.%3N)"
+    stage=preparing
+    go_on ""
+  fi
+  open_journal
+  [[ -e journal ]] || fail "there is no restore to $action"
+  is_own_file journal || fail "$journal/journal is not a regular file of this user"
+  read_journal
+  pending="$stage" stage=""
+  [[ "$started" == "$id" ]] || fail "another restore has been started meanwhile"
+  check_values
+  [[ " ${stages[*]} " == *" $pending "* ]] || fail "not a stage: $pending"
+  set_paths
+  stage="$pending"
+  case "$stage $action" in
+    "reverting "*) revert ;;
+    "reverted "*) finish_revert ;;
+    *" complete") go_on recovery ;;
+    "preparing revert" | "stopping revert" | "saving revert") abandon ;;
+    "cleaning revert") fail "the restore was done, and the service is up: it can only be completed" ;;
+    *" revert") revert ;;
+  esac
+}
+
+main "$@"
