@@ -177,6 +177,16 @@ class RestoreNotRevertedError(StepError):
 
 class RestorePendingError(StepError):
     """A restore of this database was killed, or is running: until it is completed or reverted, nothing else starts."""
+class UploadConflictError(StepError):
+    """A file with the name of an upload exists on the host, and has other content."""
+
+
+class UploadRunningError(StepError):
+    """Another upload to the same file is running."""
+
+
+class LocalFileChangedError(StepError):
+    """A file on this machine was changed while it was uploaded."""
 
 
 # --- tasks that are done, but not completely ------------------------------------------------------------------------
