@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from ..errors import COULD_NOT_LOOK, FAILED, ConnectionLostError, CopyMismatchError, HostUnreachableError
+from ..errors import COULD_NOT_LOOK, FAILED, CopyMismatchError
 from ..records.check import Check, Outcome, combine_outcomes
 from ..remote.download import Download, Meter, PartialFile, download
 from ..remote.host import Host
+from ..remote.retries import retry_when_lost
 from ..settings import Settings, parse_directory, parse_rate
 from ..sqlite.inspect import Notify
 from ..units import format_size
 from .copies import copies_dir
 from .hold import Hold
 from .remote_hash import HashedBackup
-
-T = TypeVar("T")
-RETRY_SECONDS = 300.0  # how long a lost connection is tried again without progress
-RETRY_PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0)  # seconds before each try; the last one is repeated
-LOST = (ConnectionLostError, HostUnreachableError)
 
 
 @dataclass(frozen=True)
@@ -79,28 +73,6 @@ class Fetched:
             "seconds": seconds,
             "verified": self.outcome.value,
         }
-
-
-def retry_when_lost(operation: Callable[[], T], position: Callable[[], int], notify: Notify) -> T:
-    """Do something again when the connection is lost, until it succeeds.
-
-    `position` returns a number that changes with progress. Raises ConnectionLostError or HostUnreachableError after
-    RETRY_SECONDS without progress.
-    """
-    pauses = iter(RETRY_PAUSES)
-    last_position, failing_since = position(), None
-    while True:
-        begin = time.monotonic()
-        try:
-            return operation()
-        except LOST as error:
-            now = time.monotonic()
-            if failing_since is None or position() != last_position or now - begin > RETRY_SECONDS:
-                last_position, failing_since, pauses = position(), now, iter(RETRY_PAUSES)
-            if now - failing_since > RETRY_SECONDS:
-                raise
-            notify(f"{error.action}: trying again")
-        time.sleep(next(pauses, RETRY_PAUSES[-1]))
 
 
 def receive_backup(

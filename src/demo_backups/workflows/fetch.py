@@ -20,7 +20,7 @@ from ..errors import (
 from ..records.check import Check, Outcome
 from ..records.record import FetchDetails
 from ..recovery.copies import check_copy, hash_file, read_copy
-from ..recovery.fetch import LOST, Fetched, FetchOptions, receive_backup, retry_when_lost
+from ..recovery.fetch import Fetched, FetchOptions, receive_backup
 from ..recovery.hold import Hold, hold_path
 from ..recovery.local_copy import (
     CopyPaths,
@@ -35,6 +35,7 @@ from ..recovery.remote_hash import HashedBackup, hash_backup
 from ..remote.connection import open_host
 from ..remote.download import Meter, can_compress
 from ..remote.files import File, stat_file
+from ..remote.retries import LOST, retry_when_lost
 from ..remote.shell import quote
 from ..settings import LOCAL
 from ..ui.progress import DownloadProgress
