@@ -28,6 +28,13 @@ def test_known_host_is_connected_to(server: Server) -> None:
     connection.close()
 
 
+def test_cipher_without_mac_is_preferred(server: Server) -> None:
+    """The hash of each packet would cost a third of what a download costs."""
+    connection = connect("rehearsal", server.ssh_config)
+    assert connection.transport.remote_cipher == "aes128-gcm@openssh.com"
+    connection.close()
+
+
 def test_alias_may_have_a_user(server: Server) -> None:
     connection = connect("somebody@rehearsal", server.ssh_config)
     assert (connection.user, connection.host, connection.port) == ("somebody", "127.0.0.1", server.port)

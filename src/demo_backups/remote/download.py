@@ -250,6 +250,7 @@ def download(host: Host, wanted: Download, partial: PartialFile, meter: Meter) -
         display=wanted.command(0),  # recorded once, however often it is resumed
         reads_only=True,
         sink=cast("BinaryIO", _MeteredSink(sink, meter)),
+        hashes=False,  # the partial file has the one that counts
     )
     result = transfer.result
     if result.status is None:  # the server closed the stream without an exit status

@@ -97,7 +97,8 @@ class Request:
     """What to do with a command that was started.
 
     `source` is sent to its standard input, `sink` gets its standard output; without a sink that is kept in memory.
-    `timeout` is in seconds: for the whole command, or with a source or a sink, for how long nothing may move.
+    `timeout` is in seconds: for the whole command, or with a source or a sink, for how long nothing may move. Without
+    `hashes` no SHA-256 of what a sink gets is computed.
     """
 
     marker: bytes = b""
@@ -106,14 +107,15 @@ class Request:
     source: BinaryIO | None = None
     sink: BinaryIO | None = None
     timeout: float = START_TIMEOUT
+    hashes: bool = True
 
 
 @dataclass(frozen=True)
 class ExchangeResult:
     """How a command ended, and what it printed before the marker (`preamble`) and after it.
 
-    `transferred` counts the bytes that were sent from the source, or received into the sink, and `sha256` is theirs.
-    `input_complete` is False where the command ended before it took all of the source.
+    `transferred` counts the bytes that were sent from the source, or received into the sink, and `sha256` is theirs,
+    empty if it was not requested. `input_complete` is False where the command ended before it took all of the source.
     """
 
     started: bool
@@ -148,7 +150,7 @@ class _Exchange:
         self._interrupts = interrupts
         self._open = set(Stream)
         self._filters = {stream: _MarkerFilter(request.marker) for stream in Stream}
-        self._stdout: _Sink | _Memory = _Sink(request.sink) if request.sink else _Memory(OUTPUT_LIMIT)
+        self._stdout: _Sink | _Memory = _Sink(request.sink, request.hashes) if request.sink else _Memory(OUTPUT_LIMIT)
         self._stderr = _HeadAndTail(STDERR_LIMIT)
         self._sender: _Sender | None = None
         self._password_sent = False
@@ -182,7 +184,7 @@ class _Exchange:
             stderr=self._stderr.content(),
             preamble=b"\n".join(bytes(self._filters[stream].before) for stream in (Stream.STDERR, Stream.STDOUT)),
             transferred=transfer.count,
-            sha256=transfer.sha256.hexdigest(),
+            sha256=transfer.sha256.hexdigest() if self._request.hashes else "",
             input_complete=self._request.source is None or bool(self._sender and self._sender.complete),
         )
 
@@ -301,10 +303,11 @@ class _Memory:
 class _Sink:
     """Hand an output on, and keep none of it."""
 
-    def __init__(self, sink: BinaryIO) -> None:
+    def __init__(self, sink: BinaryIO, hashes: bool) -> None:
         self.count = 0
         self.sha256 = hashlib.sha256()
         self._sink = sink
+        self._hashes = hashes
 
     def add(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -314,7 +317,8 @@ class _Sink:
                 rest = rest[len(rest) if written is None else written :]
         except (OSError, ValueError) as error:
             raise LocalStreamError(str(error)) from error
-        self.sha256.update(data)
+        if self._hashes:
+            self.sha256.update(data)
         self.count += len(data)
 
     def content(self) -> bytes:

@@ -167,14 +167,16 @@ class Host:
         reads_only: bool = False,
         source: BinaryIO | None = None,
         sink: BinaryIO | None = None,
+        hashes: bool = True,
     ) -> Transfer:
         """Run a command as `run` does, send a source to its standard input, write its standard output to a sink.
 
         With a source or a sink, `timeout` is how long nothing may move. Without a source the input is empty. A command
         with a source cannot tell a source that was cut off from one that has ended: it must compare a size or a hash.
+        Without `hashes` the transfer has no SHA-256, for a sink that computes its own.
         """
         self._remember(display or command)
-        request = Request(timeout=timeout, source=source, sink=sink)
+        request = Request(timeout=timeout, source=source, sink=sink, hashes=hashes)
         outcome = self._run_with_access(_Command(action, command, display or command, reads_only), root, request)
         result = Result(outcome.status, _decode(outcome.stdout), _decode(outcome.stderr))
         return Transfer(result, outcome.transferred, outcome.sha256, outcome.input_complete)
