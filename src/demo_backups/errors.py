@@ -177,6 +177,8 @@ class RestoreNotRevertedError(StepError):
 
 class RestorePendingError(StepError):
     """A restore of this database was killed, or is running: until it is completed or reverted, nothing else starts."""
+
+
 class UploadConflictError(StepError):
     """A file with the name of an upload exists on the host, and has other content."""
 
@@ -204,10 +206,6 @@ class RecordNotWrittenError(IncompleteError):
     """The task is done, but its record could not be written."""
 
     after_result = True
-
-
-class RestoreUncleanError(IncompleteError):
-    """A restore is done, but a file that it needed could not be removed."""
 
 
 class RestoreUncleanError(IncompleteError):
