@@ -107,6 +107,10 @@ class NoNewBackupError(StepError):
     """A backup script exited with 0 and made no backup."""
 
 
+class RestoreRefusedError(StepError):
+    """A restore would fail or do harm, or was not confirmed: nothing was changed."""
+
+
 class NoDatabaseError(StepError):
     """The file that the settings name as the live database is missing, or is not a database."""
 

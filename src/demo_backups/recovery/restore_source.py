@@ -1,0 +1,155 @@
+"""The backup that is restored: where it is, and what shows that it is good."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+from ..backup.checks import FILE_TYPES, check_integrity
+from ..backup.verify import FollowJob, run_integrity_job
+from ..errors import CouldNotLookError, StepError
+from ..records.check import Outcome
+from ..records.record import Record, VerificationRecord
+from ..remote.files import File, stat_file
+from ..remote.host import LONG_TIMEOUT, Host
+from ..settings import Database
+from ..sqlite.command import is_access_failure, sqlite_command
+from ..sqlite.inspect import list_sidecars
+from ..sqlite.integrity import find_missing_definition
+from .restore_facts import RestoreSource, SavedState, parse_saved_name, read_header_of
+
+REQUIRED_CHECKS = ("created", "size", "integrity")  # of a verification; the others compare with the present state
+SAVED_STATE = "it is the state that an earlier restore has replaced, which may have been damaged"
+
+
+def read_source(host: Host, database: Database, path: PurePosixPath) -> RestoreSource:
+    """Read the facts about a backup, by its path; raises StepError if there is none, and CouldNotLookError.
+
+    It is not verified yet, unless it is a saved state, of which nobody knows whether it was good.
+    """
+    file = stat_file(host, path)
+    if file is None:
+        command = host.task("list-backups", "--database", database.name)
+        raise StepError(f"there is no backup {path}", host=host.name, advice=f"list the backups: {command}")
+    if file.type != "f":
+        problem = f"it is a {FILE_TYPES.get(file.type, 'special file')}, not a regular file"
+        return RestoreSource(path, file.bytes, file.modified, None, problem=problem)
+    is_raw = parse_saved_name(database, path.name)
+    if is_raw is not None:
+        return read_saved_state(host, SavedState(file, is_raw))
+    source = RestoreSource(path, file.bytes, file.modified, read_header_of(host, file))
+    sidecars = list_sidecars(host, path)
+    if sidecars:
+        names = ", ".join(f"{path.name}{suffix}" for suffix in sidecars)
+        return replace(source, problem=f"it is unfinished, or it is a live database: {names} exists next to it")
+    return replace(source, problem=find_size_problem(source))
+
+
+def read_saved_state(host: Host, state: SavedState) -> RestoreSource:
+    """Read the facts about a saved state; a raw one may have any content. Raises CouldNotLookError."""
+    file = state.file
+    source = RestoreSource(file.path, file.bytes, file.modified, read_header_of(host, file), SAVED_STATE)
+    return replace(source, raw=True) if state.raw else replace(source, problem=find_size_problem(source))
+
+
+def find_size_problem(source: RestoreSource) -> str:
+    """Find what is wrong with the header of a backup, and whether the file is as large as it says."""
+    if source.bytes == 0:
+        return "it is empty"
+    if source.header is None:
+        return "it does not have the header of a database"
+    if source.header.bytes not in (None, source.bytes):
+        return f"it has {source.bytes:,} bytes, and its header says {source.header.bytes:,}"
+    return ""
+
+
+def find_verification(
+    records: Iterable[Record], host: str, database: str, source: RestoreSource
+) -> VerificationRecord | None:
+    """Find the latest good verification of a backup that has not changed since.
+
+    What it says about the present state of the database does not matter, and quick_check is not enough.
+    """
+    for record in sorted(records, key=lambda record: record.when, reverse=True):
+        if not isinstance(record, VerificationRecord) or record.details.quick:
+            continue
+        if (record.host, record.database, record.backup) != (host, database, str(source.path)):
+            continue
+        if (record.bytes, record.created) != (source.bytes, source.modified.isoformat()):
+            continue
+        passed = {check.name for check in record.checks if check.outcome is Outcome.PASSED}
+        return record if passed.issuperset(REQUIRED_CHECKS) else None
+    return None
+
+
+@dataclass(frozen=True)
+class _Verdict:
+    verified: str = ""
+    problem: str = ""
+
+
+def verify_source(
+    host: Host,
+    database: Database,
+    source: RestoreSource,
+    records: Iterable[Record],
+    follow: FollowJob,
+    notify: Callable[[str], None],
+) -> RestoreSource:
+    """Verify a backup that is not known to be good: by the record of a verification, else by an integrity check now.
+
+    In both cases it must open, and answer the query of its database. Raises CouldNotLookError where that cannot be
+    decided.
+    """
+    if source.problem or source.verified:
+        return source
+    verdict = _query_source(host, database, source)
+    if not verdict.problem:
+        record = find_verification(records, host.name, database.name, source)
+        if record:
+            verdict = _Verdict(f"by the verification of {record.when[:16].replace('T', ' ')} UTC{verdict.verified}")
+        else:
+            verdict = _check_integrity(host, database, source, follow, notify)
+    return replace(source, verified=verdict.verified, problem=verdict.problem)
+
+
+def _query_source(host: Host, database: Database, source: RestoreSource) -> _Verdict:
+    """Run the query of the database on a backup: one of another database fails."""
+    command = sqlite_command(source.path, database.query, immutable=True)
+    action = f"query {source.path}"
+    result = host.run(action, command, root=True, timeout=LONG_TIMEOUT, reads_only=True)
+    if result.ok:
+        problem = "" if result.stdout else "the query returned no row"
+        return _Verdict(problem=problem)
+    missing = find_missing_definition(result.output)
+    if missing:
+        return _Verdict(verified=f"; the query needs {missing}, which the application defines")
+    if is_access_failure(result):
+        raise CouldNotLookError(f"could not {action}", host=host.name, output=result.output)
+    return _Verdict(problem=f"the query of the {database.name} database fails: {result.output}")
+
+
+def _check_integrity(
+    host: Host,
+    database: Database,
+    source: RestoreSource,
+    follow: FollowJob,
+    notify: Callable[[str], None],
+) -> _Verdict:
+    notify(f"{source.path} is not known to be good: verifying it")
+    file = File(source.path, source.bytes, source.modified)
+    result = run_integrity_job(host, database, file, False, follow, notify)
+    check = check_integrity(result, False)
+    if check.outcome is Outcome.PASSED:
+        return _Verdict(verified=f"now: {check.detail}")
+    if check.outcome is Outcome.FAILED:
+        return _Verdict(problem=check.detail)
+    if find_missing_definition(check.detail) or "the application defines" in check.detail:
+        return _Verdict(verified=f"not completely: {check.detail}")
+    raise CouldNotLookError(
+        f"could not verify {source.path}",
+        host=host.name,
+        output=check.detail,
+        advice=f"see {host.task('verify', '--database', database.name, '--backup', str(source.path))}",
+    )
