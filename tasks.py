@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from demo_backups.release import actions, observe
     from demo_backups.release.report import files, render
     from demo_backups.ui import console, tables
+    from demo_backups.workflows import attach as attachment
     from demo_backups.workflows import backups, crontab, journal_mode, scripts
     from demo_backups.workflows import fetch as fetches
+    from demo_backups.workflows import restore as restoring
     from demo_backups.workflows import session as sessions
 else:
     development = LazyModule("development")
@@ -39,6 +41,7 @@ else:
     files, render = LazyModule("release.report.files"), LazyModule("release.report.render")
     console, tables = LazyModule("ui.console"), LazyModule("ui.tables")
     backups, scripts = LazyModule("workflows.backups"), LazyModule("workflows.scripts")
+    attachment, restoring = LazyModule("workflows.attach"), LazyModule("workflows.restore")
     crontab, journal_mode = LazyModule("workflows.crontab"), LazyModule("workflows.journal_mode")
     fetches, sessions = LazyModule("workflows.fetch"), LazyModule("workflows.session")
 
@@ -66,16 +69,18 @@ def session(
     dry_run: bool = False,
     record: str | None = None,
     json: bool = False,
+    during_restore: bool = False,
 ) -> AbstractContextManager[sessions.Session]:
     """Print the heading of a task on a host, and return the session to enter.
 
-    `record` is the kind of its record. With `json`, standard output is left to the JSON object.
+    `record` is the kind of its record. With `json`, standard output is left to the JSON object. Only a task that may
+    work `during_restore` is not refused while a restore of the database is running or was interrupted.
     """
     selected = settings(c, host)
     target = selected.database(database)
     out = console.make_console(sys.stderr if json else None)
     sessions.print_heading(out, selected, name, target)
-    return sessions.open_session(selected, target, out, record, dry_run)
+    return sessions.open_session(selected, target, out, record, dry_run, during_restore)
 
 
 # --- backups --------------------------------------------------------------------------------------------------------
@@ -158,12 +163,12 @@ def run_tracker_backup(
 
 @task(help=HOST | DATABASE)
 def attach(c: Context, host: str | None = None, database: str = "index") -> None:
-    """Follow the latest backup or check.
+    """Follow the latest backup, check or restore.
 
     It may still be running, or have ended. The exit code is that of the task that started it.
     """
-    with session(c, "attach", host, database) as work:
-        verification = backups.attach(work)
+    with session(c, "attach", host, database, during_restore=True) as work:
+        verification = attachment.attach(work)
         if verification:
             tables.print_verification(work.out, verification)
             backups.keep_verified(work, verification)
@@ -256,6 +261,46 @@ def fetch(
         elif fetched:
             tables.print_fetched(work.out, fetched)
     exit_with(fetched.exit_code if fetched else 0)
+
+
+RESTORE = {
+    "backup": "path of the backup, or its name in the backup directory; with --from here: in the fetch directory",
+    "from": "server: the backup is on the server (default); here: upload a fetched one first",
+    "to": "restore to this path on the server, where there is no file, instead of the live database",
+    "swap": "replace the file instead of restoring in place; no process may have it open",
+    "undo": "restore the state that the last restore has saved, or revert one that was interrupted",
+    "yes": "do not ask for confirmation",
+}
+
+
+@task(help=HOST | DATABASE | RESTORE | DRY_RUN)
+def restore(
+    c: Context,
+    host: str | None = None,
+    database: str = "index",
+    backup: str | None = None,
+    from_: str = "server",
+    to: str | None = None,
+    swap: bool = False,
+    undo: bool = False,
+    yes: bool = False,
+    dry_run: bool = False,
+) -> None:
+    """Restore a backup, in one transaction while the service runs or is stopped for it.
+
+    The present state is saved first. The content is compared with the backup. A restore that was interrupted is
+    completed, or with --undo reverted.
+    """
+    options = restoring.RestoreOptions(
+        backup=backup,
+        source=from_,
+        target=None if to is None else PurePosixPath(to),
+        swap=swap,
+        undo=undo,
+        yes=yes,
+    )
+    with session(c, "restore", host, database, dry_run, record="restore", during_restore=True) as work:
+        restoring.restore(work, options)
 
 
 HISTORY = {
@@ -511,6 +556,8 @@ def test(c: Context, pytest: str = "") -> None:  # noqa: PT028 - a task, not a t
 namespace = Collection(
     *(preflight, deploy, deploy_index_backup, deploy_tracker_backup, run, run_index_backup, run_tracker_backup),
     *(attach, stop_backup, verify, list_backups, fetch, history),
+    *(attach, stop_backup, verify, list_backups, history),
+    restore,
     *(enable, enable_index_backup, disable, disable_index_backup, enable_wal),
     *(plan, next, report, rehearse, bench, test),
     Collection(

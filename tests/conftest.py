@@ -24,6 +24,13 @@ from .helpers.constants import NOBODY
 from .helpers.processes import restore_sigint
 from .helpers.tasks import DemoServer, InvRunner, clean_environment
 
+# The shipped commands are those of Docker Compose.
+NO_SERVICES = {
+    f"INVOKE_DATABASES_{database}_{command}": ""
+    for database in ("INDEX", "TRACKER")
+    for command in ("STOP", "START", "HEALTHY")
+}
+
 
 def pytest_configure() -> None:
     """Let Ctrl-C reach what the tests start, and let no group write to the directories that they create."""
@@ -97,7 +104,7 @@ def demo_server(tmp_path: Path, home: Path, project_settings: Settings) -> Itera
         settings = server_settings(server, project_settings)
         names = ("host", "ssh_config", "app_dir", "backup_dir", "cron_log")
         variables = {f"INVOKE_{name.upper()}": str(getattr(settings, name)) for name in names}
-        environment = clean_environment(home) | variables | {"INVOKE_USE_SUDO": "0"}
+        environment = clean_environment(home) | variables | NO_SERVICES | {"INVOKE_USE_SUDO": "0"}
         demo_server = DemoServer(server, settings, environment)
         demo_server.source.parent.mkdir(parents=True)
         demo_server.script.parent.mkdir(parents=True)

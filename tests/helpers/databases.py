@@ -23,6 +23,12 @@ def is_consistent(path: Path) -> bool:
         database.close()
 
 
+def dump(path: PurePath) -> list[str]:
+    """Return all statements that make the content of a database."""
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+        return list(database.iterdump())
+
+
 def execute(path: PurePath, *statements: str) -> None:
     """Run statements on a database, and close it."""
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:

@@ -80,14 +80,21 @@ class FetchDetails(Details):
 
 
 class RestoreDetails(Details):
-    """The details of a restore: where the backup came from, how it was restored, and what proves that."""
+    """The details of a restore: where the backup came from, how it was restored, and what proves that.
+
+    `identical`: the content was that of the backup, byte for byte. `changed_pages` are those that the service had
+    written before the comparison.
+    """
 
     source: str | None = None
     target: str | None = None
     method: str | None = None
     proof: str | None = None
+    identical: bool | None = None
+    changed_pages: Size | None = None
     saved: str | None = None
     stopped_seconds: Duration | None = None
+    job_started: Timestamp | None = None
 
 
 class DrillDetails(Details):

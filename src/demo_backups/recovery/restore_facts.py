@@ -20,18 +20,21 @@ from ..errors import CouldNotLookError, NoDatabaseError, StepError
 from ..records.record import Record
 from ..remote.answers import parse_line
 from ..remote.files import File, files_command, is_missing, parse_files, stat_file
-from ..remote.host import Host
+from ..remote.host import COMMAND_TIMEOUT, Host, Result
 from ..remote.processes import Process, processes_using
 from ..remote.shell import quote
 from ..settings import Database
-from ..sqlite.command import DAMAGED, is_access_failure, sidecar_path, sqlite_command
+from ..sqlite.command import DAMAGED, LOCK_TIMEOUT, LOCKED, is_access_failure, sidecar_path, sqlite_command
 from ..sqlite.inspect import (
     QUIET_TIMEOUT,
     SUMMARY_STATEMENTS,
     Header,
+    Notify,
     OpenMode,
     choose_open_mode,
+    describe_users,
     header_command,
+    ignore,
     list_sidecars,
     parse_header,
     parse_real_path,
@@ -201,8 +204,11 @@ def resolve_target(host: Host, path: PurePosixPath) -> PurePosixPath:
     raise CouldNotLookError(f"could not {action}", host=host.name, output=result.output, advice=host.advise(result))
 
 
-def observe_live(host: Host, path: PurePosixPath) -> LiveDatabase:
-    """Observe the present state of a database whose path has no symbolic link; raises CouldNotLookError."""
+def observe_live(host: Host, path: PurePosixPath, notify: Notify = ignore) -> LiveDatabase:
+    """Observe the present state of a database whose path has no symbolic link; raises CouldNotLookError.
+
+    `notify` gets a message if it is locked.
+    """
     file = stat_file(host, path)
     sidecar_bytes = _read_sidecar_sizes(host, path)
     if file is None:
@@ -210,7 +216,7 @@ def observe_live(host: Host, path: PurePosixPath) -> LiveDatabase:
     if file.type != "f":
         return LiveDatabase(path, LiveAccess.UNAVAILABLE, file.type, problem="it is not a regular file")
     header = read_header_of(host, file)
-    access, problem = _find_access(host, path, header, list(sidecar_bytes))
+    access, problem = _find_access(host, path, header, list(sidecar_bytes), notify)
     return LiveDatabase(
         path=path,
         access=access,
@@ -238,7 +244,9 @@ def _read_sidecar_sizes(host: Host, path: PurePosixPath) -> dict[str, int]:
     return sizes
 
 
-def _find_access(host: Host, path: PurePosixPath, header: Header | None, sidecars: list[str]) -> tuple[LiveAccess, str]:
+def _find_access(
+    host: Host, path: PurePosixPath, header: Header | None, sidecars: list[str], notify: Notify
+) -> tuple[LiveAccess, str]:
     """Find out whether the present state can be read, creating no file next to it."""
     if header is None:
         return LiveAccess.DAMAGED, "its header is not that of a database"
@@ -246,13 +254,20 @@ def _find_access(host: Host, path: PurePosixPath, header: Header | None, sidecar
     if mode is OpenMode.IMPOSSIBLE:
         return LiveAccess.UNAVAILABLE, "it has a -wal but no -shm"
     is_immutable = mode is OpenMode.IMMUTABLE
-    command = sqlite_command(path, *SUMMARY_STATEMENTS, immutable=is_immutable, timeout=QUIET_TIMEOUT)
-    result = host.run(f"query {path}", command, root=True, reads_only=True)
+    result = _query(host, path, is_immutable, QUIET_TIMEOUT)
+    if result.status in LOCKED:
+        notify(f"{path} is locked: waiting for up to {LOCK_TIMEOUT} s\n{describe_users(host, path)}")
+        result = _query(host, path, is_immutable, LOCK_TIMEOUT)
     if result.ok:
         return LiveAccess.READABLE, ""
     if result.status in DAMAGED or not is_access_failure(result):
         return LiveAccess.DAMAGED, result.output
     return LiveAccess.UNAVAILABLE, result.output
+
+
+def _query(host: Host, path: PurePosixPath, immutable: bool, lock_timeout: int) -> Result:
+    command = sqlite_command(path, *SUMMARY_STATEMENTS, immutable=immutable, timeout=lock_timeout)
+    return host.run(f"query {path}", command, root=True, timeout=lock_timeout + COMMAND_TIMEOUT, reads_only=True)
 
 
 # --- all of it ------------------------------------------------------------------------------------------------------

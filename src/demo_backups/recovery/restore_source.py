@@ -96,16 +96,19 @@ def verify_source(
     records: Iterable[Record],
     follow: FollowJob,
     notify: Callable[[str], None],
+    known: str = "",
 ) -> RestoreSource:
     """Verify a backup that is not known to be good: by the record of a verification, else by an integrity check now.
 
-    In both cases it must open, and answer the query of its database. Raises CouldNotLookError where that cannot be
-    decided.
+    `known` says what else shows that it is good. In any case it must open, and answer the query of its database. Raises
+    CouldNotLookError where that cannot be decided.
     """
     if source.problem or source.verified:
         return source
     verdict = _query_source(host, database, source)
-    if not verdict.problem:
+    if known:
+        verdict = replace(verdict, verified=known)
+    elif not verdict.problem:
         record = find_verification(records, host.name, database.name, source)
         if record:
             verdict = _Verdict(f"by the verification of {record.when[:16].replace('T', ' ')} UTC{verdict.verified}")

@@ -44,12 +44,14 @@ class HostFacts:
     """What is on the host for one database: its script, its backups (newest first), and its crontab line.
 
     `cron_lines` are the lines that run the script, other than the one that the task adds; their secrets are masked.
+    `restore` is Unavailable while a restore of the database is running or was interrupted: other tasks are refused.
     """
 
     script: Fact[InstalledScript | None]
     backups: Fact[list[File]]
     cron: Fact[CronState]
     cron_lines: tuple[str, ...] = ()
+    restore: Fact[None] = None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from ..backup.script_lint import LintResult, lint
 from ..errors import BackupsError, InterruptedRunError, StepError
 from ..records.check import Outcome
 from ..records.store import read_records, records_dir
+from ..recovery.restore_job import require_no_restore
 from ..remote.connection import open_host
 from ..remote.host import Host
 from ..settings import Database, Settings
@@ -125,6 +127,11 @@ def _check_local_script(database: Database) -> tuple[Script | None, LintResult]:
 
 
 def _observe_on_host(settings: Settings, host: Host, database: Database, tables: Fact[Tables]) -> HostFacts:
+    facts = _observe_backups(settings, host, database, tables)
+    return replace(facts, restore=try_fact(lambda: require_no_restore(host, database)))
+
+
+def _observe_backups(settings: Settings, host: Host, database: Database, tables: Fact[Tables]) -> HostFacts:
     installed = try_fact(lambda: read_installed(host, database))
     backups = try_fact(lambda: list_backups(host, database))
     if isinstance(tables, Unavailable):

@@ -26,6 +26,7 @@ from .answers import parse_yes_no
 from .host import Host, Result, is_disk_full
 from .job_state import (
     BACKUP,
+    BACKUP_KINDS,
     BUSY,
     NOT_FOUND,
     NOT_OURS,
@@ -239,8 +240,9 @@ def hint_on_detach(host: Host, database: Database, kind: str) -> Iterator[None]:
     Raises InterruptedRunError on Ctrl-C and ConnectionLostError if the connection is lost; the job keeps running.
     """
     keeps_running = f"the {kind}, once started, keeps running without this terminal"
-    attach, stop = attach_command(host, database), attach_command(host, database, "stop-backup")
-    advice = f"follow it again: {attach}; or stop it: {stop}"
+    advice = f"follow it again: {attach_command(host, database)}"
+    if kind in BACKUP_KINDS:
+        advice += f"; or stop it: {attach_command(host, database, 'stop-backup')}"
     try:
         yield
     except (KeyboardInterrupt, InterruptedRunError, RuntimeError) as error:

@@ -16,9 +16,14 @@ def ask_secret(prompt: str) -> str | None:
         raise KeyboardInterrupt from None
 
 
+def has_terminal() -> bool:
+    """Tell whether the user can be asked a question."""
+    return sys.stdin is not None and sys.stdin.isatty()  # it is None if it was closed
+
+
 def ask_yes_no(question: str) -> bool | None:
     """Ask a question; True for yes, False for anything else and for Ctrl-D, None if there is no terminal."""
-    if not sys.stdin or not sys.stdin.isatty():  # sys.stdin is None if it was closed
+    if not has_terminal():
         return None
     try:
         return input(f"{escape_controls(question)} [y/N] ").strip().lower() in ("y", "yes")

@@ -66,7 +66,7 @@ def task(*, help: Mapping[str, str]) -> Callable[[Callable[..., None]], Any]:
                 body(c, *args, **options)
 
         _, *names = inspect.signature(body).parameters
-        flags = [name.replace("_", "-") for name in names]
+        flags = [name.strip("_").replace("_", "-") for name in names]  # from_ for --from, which is a keyword of Python
         return invoke.task(wrapper, help={flag: help[flag] for flag in flags}, auto_shortflags=False)
 
     return decorate

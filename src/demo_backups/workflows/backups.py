@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from datetime import datetime, timezone
 from pathlib import PurePosixPath
 
@@ -36,17 +35,17 @@ from ..errors import (
     BackupsError,
     CouldNotLookError,
     PreflightRefusedError,
-    StepError,
 )
 from ..project import whoami
 from ..records.check import Outcome
 from ..records.record import Record, RunDetails, RunRecord, VerificationDetails, VerificationRecord, new_record
 from ..records.store import read_records, record_outcome, records_dir
+from ..records.record import Record, RunDetails, RunRecord, VerificationDetails, VerificationRecord
+from ..records.store import read_records, records_dir
 from ..remote.files import File
-from ..remote.job_state import BACKUP, BACKUP_KINDS, Job, JobStatus, without_functions
-from ..remote.jobs import attach_command, find_job, follow_job, hint_on_detach
+from ..remote.job_state import BACKUP, Job, JobStatus, without_functions
+from ..remote.jobs import attach_command, follow_job, hint_on_detach
 from ..sqlite.inspect import resolve_source
-from ..sqlite.integrity import is_quick_command
 from ..ui.progress import JobProgress
 from ..units import format_size
 from .scripts import check_installed_script, require_deployed
@@ -166,60 +165,13 @@ def follow(work: Session, job: Job) -> tuple[JobStatus, str]:
 
         status = follow_job(work.host, work.database, job, echo, progress.show)
     if isinstance(work.record, RunRecord | VerificationRecord):
-        work.record.details.job_started = _start_time(job)
+        work.record.details.job_started = start_time(job)
     return status, "".join(output)
 
 
-def _start_time(job: Job) -> str:
+def start_time(job: Job) -> str:
+    """Return the time at which a job was started, for a record."""
     return datetime.fromtimestamp(job.started, timezone.utc).isoformat()
-
-
-def attach(work: Session) -> Verification | None:
-    """Follow the database's latest job to its end, or report how it ended.
-
-    Returns the verification if the job checks a backup. Raises StepError if there is no job.
-    """
-    job = _find_latest_job(work)
-    work.out.say(f"{job.kind} of {job.subject}, started by {job.by} at {job.when}")
-    _record_once(work, job)
-    if job.kind != BACKUP:
-        return verify(work, PurePosixPath(job.subject), is_quick_command(job.command), job)
-    with hint_on_detach(work.host, work.database, job.kind):
-        finish_backup(work, job)
-    return None
-
-
-def _record_once(work: Session, job: Job) -> None:
-    """Write a record of how a job ended when the session ends, unless there already is one."""
-    folder = records_dir(work.settings)
-    kind = "run" if job.kind == BACKUP else "verification"
-    work.record = new_record(kind, work.host.name, work.database.name, commands=work.host.commands)
-    records: list[Record] = []
-    with contextlib.suppress(CouldNotLookError):  # it cannot be written either, which is reported after the result
-        records, _ = read_records(folder)
-    if not any(_has_end(record, work.record, job) for record in records):
-        work.stack.enter_context(record_outcome(folder, work.record, required=False))
-
-
-def _has_end(record: Record, new: Record, job: Job) -> bool:
-    """Tell whether a record is about the job of a new one, and says how that ended."""
-    if (record.kind, record.host, record.database) != (new.kind, new.host, new.database):
-        return False
-    if not isinstance(record, RunRecord | VerificationRecord) or record.details.job_started != _start_time(job):
-        return False
-    # Otherwise the task of that record did not get the result of the job.
-    return record.error is None or record.exit_status not in (0, COULD_NOT_LOOK, INTERRUPTED)
-
-
-def _find_latest_job(work: Session) -> Job:
-    jobs = [job for kind in BACKUP_KINDS if (job := find_job(work.host, work.database, kind))]
-    if not jobs:
-        raise StepError(
-            f"there is no job of the {work.database.name} database to attach to",
-            host=work.host.name,
-            advice=f"start one: {work.task('run')}",
-        )
-    return max(jobs, key=lambda job: job.started)
 
 
 def stop_backup(work: Session) -> None:

@@ -1,0 +1,97 @@
+"""A fetched backup on this machine that is to be restored: it must be the file that was fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from ..errors import CouldNotLookError, RestoreRefusedError, StepError
+from ..records.record import FetchRecord, Record
+from ..settings import Database, Settings
+from ..sqlite.inspect import HEADER_BYTES, parse_header
+from .copies import Copy, copies_dir, hash_file, list_copies, read_copy
+from .restore_facts import RestoreSource
+from .restore_source import find_size_problem
+
+
+@dataclass(frozen=True)
+class LocalBackup:
+    """A file on this machine, and the record of its fetch, if there is one: its SHA-256 is then that of the record."""
+
+    copy: Copy
+    record: FetchRecord | None
+
+
+def find_local_backup(
+    settings: Settings, host: str, database: Database, backup: str, records: Iterable[Record]
+) -> LocalBackup:
+    """Find a backup on this machine, by its name among those fetched from the host or by its path.
+
+    Raises StepError if there is none, RestoreRefusedError if it is not the file that its record describes, and
+    CouldNotLookError if it cannot be read.
+    """
+    path = copies_dir(settings, host) / Path(backup).expanduser()
+    copy = read_copy(path)
+    if copy is None:
+        names = [found.name for found in list_copies(settings, host, database)]
+        raise StepError(
+            f"there is no file {path} on this machine",
+            output="\n".join(names),
+            advice=f"use one of the fetched backups in {copies_dir(settings, host)}, or a path",
+        )
+    record = find_fetch(records, database, path)
+    if record:
+        _require_unchanged(copy, record)
+    return LocalBackup(copy, record)
+
+
+def find_fetch(records: Iterable[Record], database: Database, path: Path) -> FetchRecord | None:
+    """Find the record of the fetch that wrote a file, which may have been moved since: its name decides then."""
+    fetches = [
+        record
+        for record in records
+        if isinstance(record, FetchRecord) and record.database == database.name and record.details.sha256
+    ]
+    fetches.sort(key=lambda record: record.when, reverse=True)
+    same_file = [record for record in fetches if record.details.file == str(path)]
+    same_name = [record for record in fetches if PurePosixPath(record.backup or "").name == path.name]
+    return next(iter(same_file + same_name), None)
+
+
+def _require_unchanged(copy: Copy, record: FetchRecord) -> None:
+    """Raise RestoreRefusedError unless a file has the SHA-256 of its record."""
+    try:
+        sha256 = hash_file(copy.path)
+    except OSError as error:
+        raise CouldNotLookError(f"{copy.path} cannot be read", output=str(error)) from error
+    if sha256 != record.details.sha256:
+        raise RestoreRefusedError(
+            f"{copy.path} was changed since it was fetched: its SHA-256 is not that of its record",
+            output=f"{sha256} now\n{record.details.sha256} by the record of {record.when}",
+            advice="fetch the backup again",
+        )
+
+
+def describe_source(local: LocalBackup, target: PurePosixPath) -> RestoreSource:
+    """Describe a file that is to be uploaded to a path on the host, as the backup that it will be there.
+
+    Raises CouldNotLookError if it cannot be read.
+    """
+    copy = local.copy
+    try:
+        with copy.path.open("rb") as file:
+            header = parse_header(file.read(HEADER_BYTES).hex(), copy.bytes)
+    except OSError as error:
+        raise CouldNotLookError(f"{copy.path} cannot be read", output=str(error)) from error
+    verified = f"after the upload of {copy.path}"
+    if is_verified(local):
+        assert local.record
+        verified = f"when it was fetched, {local.record.when[:16].replace('T', ' ')} UTC; it has not changed since"
+    source = RestoreSource(target, copy.bytes, copy.modified, header, verified, upload=True)
+    return replace(source, problem=find_size_problem(source))
+
+
+def is_verified(local: LocalBackup) -> bool:
+    """Tell whether a file is known to be good: it passed the checks when it was fetched."""
+    return local.record is not None and local.record.details.verified is True

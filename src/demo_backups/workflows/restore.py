@@ -1,0 +1,352 @@
+"""Restore a backup: show what will happen, ask, start the job on the host, follow it, and report what it proved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from ..backup.deploy import probe_sqlite, require_tools
+from ..backup.permissions import require_safe_paths
+from ..errors import RestoreRefusedError, SettingsError, StepError
+from ..records.record import Record, RestoreDetails
+from ..records.store import read_records, records_dir
+from ..recovery.restore_copy import LocalBackup, describe_source, find_local_backup, is_verified
+from ..recovery.restore_facts import find_saved_state, observe_live, observe_restore, resolve_target
+from ..recovery.restore_job import (
+    PendingRestore,
+    RestoreRequest,
+    RestoreResult,
+    collect_restore,
+    read_pending,
+    require_no_restore,
+    start_recovery,
+    start_restore,
+)
+from ..recovery.restore_plan import RestorePlan, decide_restore
+from ..recovery.restore_source import read_saved_state, read_source, verify_source
+from ..remote.job_state import RESTORE, Job, JobStatus
+from ..remote.jobs import follow_job, hint_on_detach
+from ..remote.terminal import ask_yes_no, has_terminal
+from ..remote.transfer import can_compress
+from ..remote.upload import upload
+from ..ui.progress import JobProgress
+from ..ui.restore_table import print_restore_plan, print_restore_result
+from .backups import follow, start_time
+from .session import Session
+
+SERVER, HERE = "server", "here"  # where the backup is
+RESULT_PREFIX = "result: "  # of the lines of the job that are not for people
+
+
+@dataclass(frozen=True)
+class RestoreOptions:
+    """What the user asked for: which backup, from where, to which path, and how.
+
+    Without a backup, the newest saved state is restored (`undo`), or a restore that was killed is completed.
+    """
+
+    backup: str | None = None
+    source: str = SERVER
+    target: PurePosixPath | None = None
+    swap: bool = False
+    undo: bool = False
+    yes: bool = False
+
+    def __post_init__(self) -> None:
+        if self.source not in (SERVER, HERE):
+            raise SettingsError(f"--from is {self.source!r}", advice=f"use {SERVER} or {HERE}")
+        if self.undo and (self.backup or self.target or self.source != SERVER):
+            raise SettingsError(
+                "--undo restores the state that the last restore has saved",
+                advice="leave out --backup, --from and --to; to restore another state, use --backup without --undo",
+            )
+        if self.target is not None and not self.target.is_absolute():
+            raise SettingsError(f"--to {str(self.target)!r} is not an absolute path", advice="name a path on the host")
+        if self.target is not None and self.swap:
+            raise SettingsError("--to creates a new file, and --swap replaces one", advice="use one of the two")
+
+
+def restore(work: Session, options: RestoreOptions) -> None:
+    """Restore a backup as the options say, or complete or revert a restore that was killed.
+
+    Raises RestoreRefusedError if it would do harm, and SettingsError if nobody can be asked and `yes` is not set.
+    """
+    require_safe_paths(work.host, work.database)
+    pending = read_pending(work.host, work.database)
+    if pending is None or pending.running or options.backup:
+        require_no_restore(work.host, work.database)
+    _require_confirmation(work, options)
+    if pending:
+        _recover(work, pending, options)
+    else:
+        _restore(work, options)
+
+
+def _require_confirmation(work: Session, options: RestoreOptions) -> None:
+    """Raise SettingsError if nobody can be asked, before the time that a verification takes is lost."""
+    if not (options.yes or work.dry_run or has_terminal()):
+        raise SettingsError(
+            "a restore asks before it changes anything, and there is no terminal to ask on",
+            host=work.host.name,
+            advice="show the plan with --dry-run; to restore without a question: --yes",
+        )
+
+
+def _confirm(work: Session, options: RestoreOptions, question: str) -> None:
+    if not options.yes and not ask_yes_no(question):
+        raise RestoreRefusedError("nothing was restored: the answer was not yes", host=work.host.name)
+
+
+# --- a new restore --------------------------------------------------------------------------------------------------
+
+
+def _restore(work: Session, options: RestoreOptions) -> None:
+    require_tools(work.host)
+    probe_sqlite(work.host)
+    plan = _make_plan(work, options)
+    print_restore_plan(work.out, plan, work.database, work.settings.writer_timeout)
+    _record_plan(work, options, plan)
+    if plan.refusals:
+        raise RestoreRefusedError(
+            f"{plan.facts.live.path} was not restored: nothing was changed",
+            host=work.host.name,
+            output="\n".join(refusal.text for refusal in plan.refusals),
+            advice=plan.refusals[0].advice,
+        )
+    if work.dry_run:
+        work.out.say("dry run: nothing was changed")
+        return
+    _confirm(work, options, _ask(plan))
+    if plan.facts.source.upload:
+        _upload(work, options, plan)
+    with hint_on_detach(work.host, work.database, RESTORE):
+        job = start_restore(work.host, work.database, _make_request(work, plan))
+        result = finish_restore(work, job)
+    print_restore_result(work.out, plan.facts.live.path, result)
+    _explain_undo(work, plan)
+
+
+def _make_plan(work: Session, options: RestoreOptions) -> RestorePlan:
+    host, database = work.host, work.database
+    records, _ = read_records(records_dir(work.settings))
+    if options.source == HERE:
+        source = describe_source(_find_local(work, options), _upload_path(work, options))
+    elif options.undo:
+        state = find_saved_state(host, database, f"restore a backup: {work.task('restore', '--backup', 'NAME')}")
+        source = read_saved_state(host, state)
+    else:
+        source = read_source(host, database, _find_backup(work, options))
+    live = observe_live(host, resolve_target(host, options.target or database.source), work.out.say)
+    if not (options.target and live.exists):  # otherwise it is refused: no need to verify the backup
+        source = verify_source(host, database, source, records, lambda job: follow(work, job), work.out.say)
+    facts = observe_restore(host, database, source, live, records, is_copy=options.target is not None)
+    return decide_restore(
+        facts,
+        swap=options.swap,
+        writer_timeout=work.settings.writer_timeout,
+        floor=work.settings.free_space_floor,
+    )
+
+
+def _find_backup(work: Session, options: RestoreOptions) -> PurePosixPath:
+    if options.backup is None:
+        command = work.task("list-backups")
+        raise SettingsError("--backup is missing", advice=f"name a backup, or use --undo; list the backups: {command}")
+    return work.database.backup_dir / options.backup
+
+
+def _find_local(work: Session, options: RestoreOptions) -> LocalBackup:
+    if options.backup is None:
+        raise SettingsError("--backup is missing", advice="name a fetched backup, or the path of a file")
+    records, _ = read_records(records_dir(work.settings))
+    return find_local_backup(work.settings, work.host.name, work.database, options.backup, records)
+
+
+def _upload_path(work: Session, options: RestoreOptions) -> PurePosixPath:
+    return work.database.backup_dir / PurePosixPath(options.backup or "").name
+
+
+def _upload(work: Session, options: RestoreOptions, plan: RestorePlan) -> None:
+    """Upload the backup, and verify it on the host unless it is known to be good; raises RestoreRefusedError."""
+    local, target = _find_local(work, options), plan.facts.source.path
+    work.out.say(f"uploading {local.copy.path} to {target}")
+    floor = work.settings.free_space_floor
+    sent = upload(
+        work.host,
+        local.copy.path,
+        target,
+        limit=work.settings.fetch_limit,
+        compress=can_compress(work.host),
+        notify=work.out.say,
+        floor=floor,
+    )
+    if local.record and sent.sha256 != local.record.details.sha256:
+        raise RestoreRefusedError(f"{local.copy.path} was changed during the upload", host=work.host.name)
+    source = read_source(work.host, work.database, target)
+    records, _ = read_records(records_dir(work.settings))
+    known = plan.facts.source.verified if is_verified(local) else ""
+    source = verify_source(
+        work.host, work.database, source, records, lambda job: follow(work, job), work.out.say, known
+    )
+    if source.problem:
+        raise RestoreRefusedError(
+            f"{target} must not be restored: {source.problem}",
+            host=work.host.name,
+            advice=f"the database was not changed; the upload can be removed: {work.host.command_line(f'rm {target}')}",
+        )
+
+
+def _ask(plan: RestorePlan) -> str:
+    path = plan.facts.live.path
+    if plan.facts.is_copy:
+        return f"Restore to {path}?"
+    if plan.swap_reason:
+        return f"{path} cannot be restored in place: {plan.swap_reason}. Replace the file?"
+    return f"Restore {path}?"
+
+
+def _make_request(work: Session, plan: RestorePlan) -> RestoreRequest:
+    database, is_copy = work.database, plan.facts.is_copy
+    return RestoreRequest(
+        backup=plan.facts.source.path,
+        target=plan.facts.live.path,
+        method=plan.method,
+        proof=plan.proof,
+        save=plan.save,
+        saved=plan.saved,
+        journal=database.restore_journal,
+        lock=None if is_copy else database.lock,
+        stop=database.stop if plan.stops_service else None,
+        start=database.start if plan.stops_service else None,
+        healthy=None if is_copy else database.healthy,
+        service_directory=work.settings.app_dir,
+        service_timeout=work.settings.service_timeout,
+        owner=database.owner,
+        mode=database.mode,
+        writer_timeout=work.settings.writer_timeout,
+        floor=work.settings.free_space_floor,
+    )
+
+
+def _record_plan(work: Session, options: RestoreOptions, plan: RestorePlan) -> None:
+    source = plan.facts.source
+    work.record.backup = str(source.path)
+    work.record.bytes = source.bytes
+    work.record.created = source.modified.isoformat()
+    if isinstance(work.record.details, RestoreDetails):
+        work.record.details.source = options.source
+        work.record.details.target = str(plan.facts.live.path)
+        work.record.details.method = plan.method.value
+        work.record.details.proof = plan.proof.value
+        work.record.details.saved = None if plan.saved is None else str(plan.saved)
+
+
+def _explain_undo(work: Session, plan: RestorePlan) -> None:
+    if plan.saved is not None:
+        undo = work.task("restore", "--undo")
+        work.out.say(
+            f"the state from before is {plan.saved}; no rotation deletes it\n  to get it back: {undo}\n"
+            "  when it is no longer needed, delete it on the host"
+        )
+
+
+# --- the job --------------------------------------------------------------------------------------------------------
+
+
+def finish_restore(work: Session, job: Job) -> RestoreResult:
+    """Follow a restore to its end, record its result and return it; raises what `collect_restore` does."""
+    status, output = _follow(work, job)
+    work.record.exit_status = status.status
+    work.record.seconds = round((status.ended or status.now) - job.started, 3)
+    if isinstance(work.record.details, RestoreDetails):
+        work.record.details.job_started = start_time(job)
+    result = collect_restore(work.host, work.database, job, status, output)
+    record_restore(work.record, result)
+    return result
+
+
+def _follow(work: Session, job: Job) -> tuple[JobStatus, str]:
+    """Follow a job to its end, and print its messages; return its last status and all its output."""
+    output: list[str] = []
+    line = ""
+    with JobProgress(work.out, job) as progress:
+
+        def echo(text: str) -> None:
+            nonlocal line
+            output.append(text)
+            *complete, line = (line + text).split("\n")
+            _print_messages(work, complete)
+
+        status = follow_job(work.host, work.database, job, echo, progress.show)
+    _print_messages(work, [line])
+    return status, "".join(output)
+
+
+def _print_messages(work: Session, lines: Sequence[str]) -> None:
+    messages = [line for line in lines if line and not line.startswith(RESULT_PREFIX)]
+    if messages:
+        work.out.say("\n".join(messages))
+
+
+def record_restore(record: Record, result: RestoreResult) -> None:
+    """Put the result of a restore into its record."""
+    record.integrity_check = list(result.integrity)
+    if isinstance(record.details, RestoreDetails):
+        record.details.proof = result.proof.value
+        record.details.identical = result.identical
+        record.details.changed_pages = result.changed_pages
+        record.details.stopped_seconds = result.stopped_seconds
+
+
+# --- a restore that was killed --------------------------------------------------------------------------------------
+
+
+def _recover(work: Session, pending: PendingRestore, options: RestoreOptions) -> None:
+    """Complete a restore that was killed, or with `undo` revert it, after a question."""
+    _refuse_recovery(work, pending, options.undo)
+    work.out.say(
+        f"the restore of {pending.target} from {pending.backup} was interrupted (stage: {pending.stage})\n"
+        + (f"the state from before is {pending.saved}" if pending.saved else "no state was saved")
+    )
+    if work.dry_run:
+        work.out.say(f"would {'revert' if options.undo else 'complete'} it; dry run: nothing was changed")
+        return
+    _confirm(work, options, "Revert it?" if options.undo else "Complete it?")
+    _record_pending(work.record, pending)
+    with hint_on_detach(work.host, work.database, RESTORE):
+        job = start_recovery(
+            work.host,
+            work.database,
+            pending,
+            options.undo,
+            service_directory=work.settings.app_dir,
+            service_timeout=work.settings.service_timeout,
+        )
+        result = finish_restore(work, job)
+    print_restore_result(work.out, pending.target, result)
+
+
+def _refuse_recovery(work: Session, pending: PendingRestore, undo: bool) -> None:
+    """Refuse what the stage of the restore does not allow."""
+    if pending.reverts and not undo:
+        raise StepError(
+            f"the restore of {pending.target} was being reverted: it can only be reverted",
+            host=work.host.name,
+            advice=f"revert it: {work.task('restore', '--undo')}",
+        )
+    if pending.is_judged and undo:
+        raise StepError(
+            f"the restore of {pending.target} is done, only its files are not cleaned up: it can only be completed",
+            host=work.host.name,
+            advice=f"complete it: {work.task('restore')}; to undo it, run this again after that",
+        )
+
+
+def _record_pending(record: Record, pending: PendingRestore) -> None:
+    record.backup = str(pending.backup)
+    if isinstance(record.details, RestoreDetails):
+        record.details.target = str(pending.target)
+        record.details.method = pending.method.value
+        record.details.proof = pending.proof.value
+        record.details.saved = None if pending.saved is None else str(pending.saved)
