@@ -195,22 +195,6 @@ class LocalFileChangedError(StepError):
     """A file on this machine was changed while it was uploaded."""
 
 
-class RestoreFailedError(StepError):
-    """A restore failed, and nothing was changed: the live database is the one from before."""
-
-
-class RestoreRevertedError(StepError):
-    """A restore failed after it had changed something, and the state from before is back."""
-
-
-class RestoreNotRevertedError(StepError):
-    """A restore failed, and the state from before is not back: a person has to decide."""
-
-
-class RestorePendingError(StepError):
-    """A restore of this database was killed, or is running: until it is completed or reverted, nothing else starts."""
-
-
 # --- tasks that are done, but not completely ------------------------------------------------------------------------
 
 

@@ -35,11 +35,11 @@ from ..sqlite.inspect import (
     describe_users,
     header_command,
     ignore,
-    list_sidecars,
     parse_header,
     parse_real_path,
 )
 from ..sqlite.sharing import Sharing, read_sharing
+from ..sqlite.sidecars import list_sidecars
 
 TIME_COMMAND = "date +%Y-%m-%d_%H-%M-%S"  # as the script writes it into the name of a backup
 TIME_PATTERN = r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d"

@@ -7,16 +7,17 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from ..backup.checks import FILE_TYPES, check_integrity
-from ..backup.verify import FollowJob, run_integrity_job
+from ..backup.verify import run_integrity_job
 from ..errors import CouldNotLookError, StepError
 from ..records.check import Outcome
 from ..records.record import Record, VerificationRecord
 from ..remote.files import File, stat_file
 from ..remote.host import LONG_TIMEOUT, Host
+from ..remote.jobs import FollowJob
 from ..settings import Database
 from ..sqlite.command import is_access_failure, sqlite_command
-from ..sqlite.inspect import list_sidecars
 from ..sqlite.integrity import find_missing_definition
+from ..sqlite.sidecars import list_sidecars
 from .restore_facts import RestoreSource, SavedState, parse_saved_name, read_header_of
 
 REQUIRED_CHECKS = ("created", "size", "integrity")  # of a verification; the others compare with the present state

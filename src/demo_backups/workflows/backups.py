@@ -30,16 +30,12 @@ from ..backup.script import MADE_BACKUP, InstalledScript
 from ..backup.stop import ActiveJobs, active_jobs, end_backup, stop_commands
 from ..backup.verify import Verification, verify_backup
 from ..errors import (
-    COULD_NOT_LOOK,
-    INTERRUPTED,
     BackupsError,
     CouldNotLookError,
     PreflightRefusedError,
 )
 from ..project import whoami
 from ..records.check import Outcome
-from ..records.record import Record, RunDetails, RunRecord, VerificationDetails, VerificationRecord, new_record
-from ..records.store import read_records, record_outcome, records_dir
 from ..records.record import Record, RunDetails, RunRecord, VerificationDetails, VerificationRecord
 from ..records.store import read_records, records_dir
 from ..remote.files import File
