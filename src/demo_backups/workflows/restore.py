@@ -25,10 +25,10 @@ from ..recovery.restore_job import (
 )
 from ..recovery.restore_plan import RestorePlan, decide_restore
 from ..recovery.restore_source import read_saved_state, read_source, verify_source
+from ..remote.download import can_compress
 from ..remote.job_state import RESTORE, Job, JobStatus
 from ..remote.jobs import follow_job, hint_on_detach
 from ..remote.terminal import ask_yes_no, has_terminal
-from ..remote.transfer import can_compress
 from ..remote.upload import upload
 from ..ui.progress import JobProgress
 from ..ui.restore_table import print_restore_plan, print_restore_result
