@@ -491,6 +491,7 @@ REHEARSE = {
     "traffic": "commits per second of the live writer (default: 200)",
     "journal": "journal mode of the live database: wal or delete (default: delete)",
     "rows": "torrents in the tracker database (default: 500000)",
+    "scenario": "release: the phase of the database (default); recovery: fetch, drill, restore and undo",
     "keep": "keep the server running until Ctrl-C, and print how other tasks reach it",
     "svg": "also save the output as an SVG picture in this file",
 }
@@ -503,6 +504,7 @@ def rehearse(
     traffic: str = "200",
     journal: str = "delete",
     rows: str = "500000",
+    scenario: str = "release",
     keep: bool = False,
     svg: str | None = None,
 ) -> None:
@@ -512,7 +514,7 @@ def rehearse(
     """
     project = settings_module.rehearsal_settings(settings(c))
     with console.recording_console(svg, "./inv rehearse") as out:
-        rehearsal.rehearse(project, options.parse_options(database, traffic, journal, rows), keep, out)
+        rehearsal.rehearse(project, options.parse_options(database, traffic, journal, rows, scenario), keep, out)
 
 
 BENCH = {

@@ -52,6 +52,14 @@ TRACKER_STEPS = [
     "inv verify --database tracker",
     "inv list-backups --database tracker",
 ]
+RECOVERY_STEPS = [
+    "inv deploy",
+    "inv run",
+    "inv verify",
+    "inv fetch",
+    "inv restore --backup NAME",
+    "inv restore --undo",
+]
 SUCCESS = "Success. "
 
 
@@ -122,6 +130,20 @@ def test_index_rehearsal_runs_every_step(environment: dict[str, str], journal: s
     assert data["details"]["source_bytes"] > 0
     assert data["details"]["traffic"]["commits"] > 0
     assert [check["passed"] for check in data["checks"]] == [True] * 5
+
+
+@pytest.mark.parametrize(("journal", "proof"), [("wal", "transaction"), ("delete", "released its lock")])
+def test_recovery_is_rehearsed(environment: dict[str, str], journal: str, proof: str) -> None:
+    flags = ("--scenario", "recovery", "--journal", journal, "--traffic", "50")
+    done = InvRunner(environment)("rehearse", *flags)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert [line[3:] for line in lines if line[:1].isdigit() and line[1:3] == "  "] == RECOVERY_STEPS
+    assert [proof in line for line in lines if line.startswith("proof: ")] == [True, True]
+    assert " 0 failed" in lines[-2]
+    assert lines[-1].startswith(SUCCESS)
+    data = record(environment)
+    assert (data["kind"], data["exit_status"], data["error"]) == ("rehearsal", 0, None)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +247,7 @@ def test_invalid_rows_are_refused(text: str) -> None:
     [
         ("--database", "nonsense"),
         ("--database", "tracker", "--journal", "WAL"),
+        ("--scenario", "disaster"),
         ("--database", "tracker", "--rows", "many"),
         ("--database", "tracker", "--traffic", "0"),
     ],
@@ -374,8 +397,9 @@ def tasks_with_exports(exports: list[str], environment: dict[str, str]) -> Calla
 def test_keep_runs_until_ctrl_c(environment: dict[str, str]) -> None:
     with running_rehearsal(environment, "--keep") as process:
         exports = [line for line in read_until(process, "./inv verify") if line.startswith("export ")]
-        names = ["HOST", "SSH_CONFIG", "USE_SUDO", "APP_DIR", "BACKUP_DIR", "CRON_LOG"]
-        names += ["EVIDENCE_DIR", "RELEASE_REPOSITORY"]
+        names = ["HOST", "SSH_CONFIG", "USE_SUDO", "APP_DIR", "BACKUP_DIR", "CRON_LOG", "FETCH_DIR", "EVIDENCE_DIR"]
+        names.append("RELEASE_REPOSITORY")
+        names += [f"DATABASES_{name}_{key}" for name in ("INDEX", "TRACKER") for key in ("STOP", "START", "HEALTHY")]
         assert [line.split("=")[0] for line in exports] == [f"export INVOKE_{name}" for name in names]
         inv = tasks_with_exports(exports, environment)
         done = inv("enable-index-backup", "run-index-backup", "verify", "disable-index-backup")

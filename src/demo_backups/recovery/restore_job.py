@@ -299,7 +299,7 @@ def _explain_kill(host: Host, database: Database, job: Job, output: str) -> Back
 
 
 ADVICE = {  # by what the script or sqlite3 prints
-    "is locked": "wait for the end of the backup or restore that is running",
+    "is in progress": "wait for the end of the backup or restore that is running",
     "the database is open": "stop the program, or set databases.NAME.stop and start",
     "was started again during the restore": (
         "something starts the service again: see its restart policy, and let the command stop disable that"

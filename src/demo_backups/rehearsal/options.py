@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from ..errors import SettingsError
 from .database import TRACKER_ROWS
 
-SCENARIO_NAMES = ("index", "tracker")
+DATABASE_NAMES = ("index", "tracker")
+RELEASE, RECOVERY = SCENARIOS = ("release", "recovery")
 JOURNALS = ("wal", "delete")
 MAX_TRAFFIC = 100_000  # commits per second
 MAX_ROWS = 200_000_000
@@ -17,24 +18,27 @@ MAX_ROWS = 200_000_000
 class RehearsalOptions:
     """Which database is rehearsed, its journal mode, and how it is written to.
 
-    `traffic` is in commits per second; `rows` is the number of torrents in the tracker database.
+    `traffic` is in commits per second; `rows` is the number of torrents in the tracker database. RELEASE is the
+    scenario of the phase of the database; RECOVERY is that of what comes after a backup.
     """
 
     database: str = "index"
     traffic: float = 200
     journal: str = "delete"
     rows: int = TRACKER_ROWS
+    scenario: str = RELEASE
 
 
-def parse_options(database: str, traffic: str, journal: str, rows: str) -> RehearsalOptions:
+def parse_options(database: str, traffic: str, journal: str, rows: str, scenario: str) -> RehearsalOptions:
     """Parse the flags of `rehearse`; raises SettingsError."""
-    if database not in SCENARIO_NAMES:
-        raise SettingsError(
-            f"--database {database!r} cannot be rehearsed", advice=f"use one of: {', '.join(SCENARIO_NAMES)}"
-        )
-    if journal not in JOURNALS:
-        raise SettingsError(f"--journal {journal!r} is not a journal mode", advice=f"use one of: {', '.join(JOURNALS)}")
-    return RehearsalOptions(database, parse_traffic(traffic), journal, parse_rows(rows))
+    for flag, value, kind, allowed in (
+        ("--database", database, "database of the rehearsal", DATABASE_NAMES),
+        ("--journal", journal, "journal mode", JOURNALS),
+        ("--scenario", scenario, "scenario", SCENARIOS),
+    ):
+        if value not in allowed:
+            raise SettingsError(f"{flag} {value!r} is not a {kind}", advice=f"use one of: {', '.join(allowed)}")
+    return RehearsalOptions(database, parse_traffic(traffic), journal, parse_rows(rows), scenario)
 
 
 def parse_traffic(text: str) -> float:

@@ -18,21 +18,24 @@ from ..backup.cron_syntax import split_line, unescape_command
 from ..backup.cron_tables import read_crontab
 from ..backup.crontab import make_job
 from ..errors import InterruptedRunError, SettingsError, StepError
-from ..records.record import RehearsalRecord
+from ..records.record import RehearsalRecord, new_record
 from ..records.record import Traffic as RecordedTraffic
 from ..records.store import record_outcome, records_dir, write_record
+from ..recovery.fetch import fetch_options
 from ..remote.connection import open_host
 from ..settings import Settings
 from ..ui.console import Console
 from ..ui.outcome import Tone
-from ..ui.tables import print_backups, print_preflight, print_verification
+from ..ui.tables import print_backups, print_fetched, print_preflight, print_verification
 from ..units import format_size
 from ..workflows.backups import list_backups, preflight, run, run_command, verify
 from ..workflows.crontab import disable, enable
+from ..workflows.fetch import fetch
+from ..workflows.restore import RestoreOptions, restore
 from ..workflows.scripts import deploy, require_deployed
 from ..workflows.session import Session
 from .database import make_index, make_tracker
-from .options import SCENARIO_NAMES, RehearsalOptions
+from .options import RECOVERY, RehearsalOptions
 from .server import ALIAS, Server, serve
 from .writer import Traffic, live_writer
 
@@ -80,7 +83,7 @@ def _run_scenario(settings: Settings, options: RehearsalOptions, record: Rehears
     with open_host(settings) as host:
         session = Session(host, settings, settings.database(options.database), record, out)
         try:
-            return SCENARIOS[options.database](session)
+            return SCENARIOS[RECOVERY if options.scenario == RECOVERY else options.database](session)
         finally:
             # The record is that of the whole rehearsal, not of its last step.
             record.exit_status = None
@@ -138,7 +141,18 @@ def _rehearse_tracker(session: Session) -> str:
     return "Phase 2: preflight, deployed, run, verified."
 
 
-SCENARIOS = dict(zip(SCENARIO_NAMES, (_rehearse_index, _rehearse_tracker), strict=True))
+def _rehearse_recovery(session: Session) -> str:
+    run_step = _numbered(session)
+    run_step("inv deploy", deploy)
+    backup = run_step("inv run", run)
+    run_step("inv verify", _verify)
+    run_step("inv fetch", _fetch)
+    run_step("inv restore --backup NAME", lambda session: _restore(session, backup=str(backup.path)))
+    run_step("inv restore --undo", lambda session: _restore(session, undo=True))
+    return "Recovery: fetched, restored under live writes, undone."
+
+
+SCENARIOS = {"index": _rehearse_index, "tracker": _rehearse_tracker, RECOVERY: _rehearse_recovery}
 
 
 def _print_backup_list(session: Session) -> None:
@@ -150,6 +164,23 @@ def _verify(session: Session) -> None:
     print_verification(session.out, verification)
     if verification.exit_code:
         raise StepError("the backup did not pass its checks", host=session.host.name)
+
+
+def _with_record(session: Session, kind: str) -> Session:
+    """Return the session with a record of its own: that of the rehearsal has other details."""
+    return replace(session, record=new_record(kind, session.host.name, session.database.name))
+
+
+def _fetch(session: Session) -> None:
+    fetched = fetch(_with_record(session, "fetch"), None, fetch_options(session.settings, None, None, compress=True))
+    assert fetched is not None  # this is no dry run
+    print_fetched(session.out, fetched)
+    if fetched.exit_code:
+        raise StepError("the fetched backup did not pass its checks", host=session.host.name)
+
+
+def _restore(session: Session, backup: str | None = None, undo: bool = False) -> None:
+    restore(_with_record(session, "restore"), RestoreOptions(backup=backup, undo=undo, yes=True))
 
 
 def _run_enabled_line(session: Session) -> None:
@@ -202,6 +233,7 @@ def server_settings(server: Server, settings: Settings) -> Settings:
             "app_dir": folder / "app",
             "backup_dir": folder / "backups",
             "cron_log": folder / "cron.log",
+            "fetch_dir": str(server.folder / "copies"),
             "databases": databases,
         }
     )
@@ -209,16 +241,19 @@ def server_settings(server: Server, settings: Settings) -> Settings:
 
 def _keep_running(out: Console, settings: Settings, database: str) -> None:
     """Print how other tasks reach the server, and wait for Ctrl-C."""
-    variables = {
+    variables: dict[str, object] = {
         "INVOKE_HOST": settings.host,
         "INVOKE_SSH_CONFIG": settings.ssh_config,
         "INVOKE_USE_SUDO": "0",
         "INVOKE_APP_DIR": settings.app_dir,
         "INVOKE_BACKUP_DIR": settings.backup_dir,
         "INVOKE_CRON_LOG": settings.cron_log,
+        "INVOKE_FETCH_DIR": settings.fetch_dir,
         "INVOKE_EVIDENCE_DIR": records_dir(settings),
         "INVOKE_RELEASE_REPOSITORY": settings.repository,
     }
+    for name in map(str.upper, settings.databases):  # there is no service but the writer
+        variables |= {f"INVOKE_DATABASES_{name}_{key}": "" for key in ("STOP", "START", "HEALTHY")}
     exports = [f"export {name}={shlex.quote(str(value))}" for name, value in variables.items()]
     plan = ["./inv plan"] if database == "index" else []  # the plan starts with the index database
     lines = [
