@@ -28,7 +28,8 @@ CompletedTask: TypeAlias = subprocess.CompletedProcess[str]
 def clean_environment(home: Path) -> dict[str, str]:
     """Return this environment without the user's own settings, and with a home of the test's own."""
     others = {name: value for name, value in os.environ.items() if not name.startswith(USER_SETTINGS)}
-    return others | {"HOME": str(home), "INVOKE_EVIDENCE_DIR": str(home / "evidence")}
+    directories = {"INVOKE_EVIDENCE_DIR": str(home / "evidence"), "INVOKE_FETCH_DIR": str(home / "copies")}
+    return others | {"HOME": str(home)} | directories
 
 
 @dataclass

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
-from ..errors import ConnectionLostError, CouldNotLookError
+from ..errors import ConnectionLostError, CouldNotLookError, LocalDiskError, StepError
 from .answers import parse_yes_no
 from .files import STALL_TIMEOUT
 from .host import Host
@@ -86,6 +86,8 @@ class PartialFile:
     """
 
     def __init__(self, path: Path, max_bytes: int, progress: Progress) -> None:
+        self.path = path
+        self.write_error: OSError | None = None
         self._file = _open_private(path)
         self._max_bytes = max_bytes
         self._progress = progress
@@ -113,7 +115,11 @@ class PartialFile:
         """Append some bytes; return how many."""
         if self.size + len(data) > self._max_bytes:
             raise ValueError(f"the host sends more than {self._max_bytes:,} bytes")
-        count = os.write(self._file, data)
+        try:
+            count = os.write(self._file, data)
+        except OSError as error:
+            self.write_error = error
+            raise
         self._count(memoryview(data)[:count])
         return count
 
@@ -236,22 +242,31 @@ def download(host: Host, wanted: Download, partial: PartialFile, meter: Meter) -
     """Append the bytes that a partial file lacks.
 
     Raises ConnectionLostError if the connection is lost or the command is killed, and InterruptedRunError on Ctrl-C;
-    the partial file then has what arrived. Raises CouldNotLookError if the host cannot read the file, and StepError if
-    the partial file cannot be written.
+    the partial file then has what arrived. Raises CouldNotLookError if the host cannot read the file, LocalDiskError if
+    the partial file cannot be written, and StepError if the data is damaged or too long.
     """
     sink: _Writer = _ZstdSink(partial) if wanted.compress else partial
     action = f"download {wanted.path}"
     meter.restart()
-    transfer = host.stream(
-        action,
-        wanted.command(partial.size),
-        root=True,
-        timeout=STALL_TIMEOUT,
-        display=wanted.command(0),  # recorded once, however often it is resumed
-        reads_only=True,
-        sink=cast("BinaryIO", _MeteredSink(sink, meter)),
-        hashes=False,  # the partial file has the one that counts
-    )
+    try:
+        transfer = host.stream(
+            action,
+            wanted.command(partial.size),
+            root=True,
+            timeout=STALL_TIMEOUT,
+            display=wanted.command(0),  # recorded once, however often it is resumed
+            reads_only=True,
+            sink=cast("BinaryIO", _MeteredSink(sink, meter)),
+            hashes=False,  # the partial file has the one that counts
+        )
+    except StepError as error:
+        if partial.write_error is None:
+            raise
+        raise LocalDiskError(
+            f"{partial.path} could not be written",
+            output=str(partial.write_error),
+            advice="free space there, and start the task again: it continues with what is here",
+        ) from error
     result = transfer.result
     if result.status is None:  # the server closed the stream without an exit status
         raise ConnectionLostError(f"could not {action}: the stream ended early", host=host.name, output=result.output)
