@@ -230,7 +230,7 @@ def test_hold_of_running_fetch_is_not_removed(demo_server: DemoServer, tmp_path:
     """Two maintainers fetch the same backup; the first one to end must not take the hold of the other."""
     backup = make_large_backup(demo_server.backups, NAME, megabytes=24)  # more than is sent ahead
     part = tmp_path / "slow" / PART
-    slow = demo_server.start("fetch", "--limit", "1MB", "--no-compress", "--to", str(part.parent))
+    slow = demo_server.start("fetch", "--limit", "50kB", "--no-compress", "--to", str(part.parent))
     wait_until(lambda: part.exists() and part.stat().st_size, "a part of the copy")
     assert_success(demo_server.inv("fetch", "--to", str(tmp_path / "fast")))
     assert hidden_names(backup.parent) == [HOLD]

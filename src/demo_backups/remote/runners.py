@@ -139,7 +139,11 @@ class SshRunner:
 
 
 def _open_session(transport: Any) -> Any:
-    """Open a session; where MaxSessions is 1, sshd refuses it until it has forgotten the one before."""
+    """Open a session; where MaxSessions is 1, sshd refuses it until it has forgotten the one before.
+
+    A connection on which the server no longer answers, for example because this machine has got another address, is
+    closed: the next command is then started over a new one.
+    """
     for pause in (*SESSION_PAUSES, None):
         try:
             return transport.open_session(window_size=WINDOW)
@@ -147,6 +151,9 @@ def _open_session(transport: Any) -> Any:
             if pause is None:
                 raise NoSessionError(str(error)) from error
             time.sleep(pause)
+        except paramiko.SSHException:
+            transport.close()
+            raise
     raise AssertionError
 
 
