@@ -27,6 +27,7 @@ ON_A_HOST = {  # what the heading names: the task and the database
     "enable": "enable (index database)",
     "enable-index-backup": "enable (index database)",
     "enable-wal": "enable-wal (index database)",
+    "fetch": "fetch (index database)",
     "list-backups": "list-backups (index database)",
     "preflight": "preflight (index database)",
     "run": "run (index database)",
