@@ -29,6 +29,7 @@ DONE=0 UNCLEAN=4 UNCHANGED=20 REVERTED=21 NOT_REVERTED=22
 stages=(preparing stopping saving restoring aside linking starting cleaning reverting reverted)
 SIDECARS=(-wal -shm -journal)
 SQLITE=(sqlite3 -batch -init /dev/null -bail)
+LOCK_TIMEOUT=120000 # milliseconds, as in the backup scripts; meanwhile nobody is blocked
 MOST_DIFFERENCES=1000000 # bytes that are looked at to count changed pages
 
 # What the journal has: the request, the stage, the inodes of the old and the new file of a swap, what was proven.
@@ -398,7 +399,7 @@ save_state() {
 save_copy() {
   local size permissions left
   read -r size permissions < <(stat --format="%s 0%a" -- "$target") || fail "$target cannot be read"
-  must "save the present state" "${SQLITE[@]}" "$(uri "$target" mode=ro)" ".timeout 120000" \
+  must "save the present state" "${SQLITE[@]}" "$(uri "$target" mode=ro)" ".timeout $LOCK_TIMEOUT" \
     "BEGIN" "SELECT 1 FROM sqlite_master LIMIT 0" ".backup --async part"
   left="$(stat --format=%s -- "$target")" || fail "$target cannot be read"
   ((left >= size || left >= $(stat --format=%s -- part))) || fail "$target became smaller while it was saved"
@@ -420,11 +421,12 @@ put_in_place() {
   statements=(".timeout $wait" ".restore $(uri "$source" "mode=ro&immutable=1")" "SELECT 'restored'")
   case "$proof" in
     stopped) statements+=("PRAGMA wal_checkpoint(TRUNCATE)") ;;
-    # The lock is taken first, and kept: nobody writes between the transaction and the comparison.
+    # The lock is taken first, and kept: nobody writes between the transaction and the comparison. Waiting for BEGIN
+    # blocks nobody. From there on, writers wait, so the wait for readers is short.
     locked)
       statements=(
-        "${statements[0]}" "PRAGMA locking_mode = EXCLUSIVE" "BEGIN EXCLUSIVE" "SELECT count(*) FROM sqlite_master"
-        "COMMIT" "${statements[@]:1}"
+        ".timeout $LOCK_TIMEOUT" "PRAGMA locking_mode = EXCLUSIVE" "BEGIN IMMEDIATE"
+        "SELECT count(*) FROM sqlite_master" "COMMIT" "${statements[@]}"
         ".shell cmp -s -i 100 live backup && : > equal" ".shell cmp -l -n 100 live backup > header"
         "PRAGMA locking_mode = NORMAL" "SELECT 1 FROM sqlite_master LIMIT 0"
       )

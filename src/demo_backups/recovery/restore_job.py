@@ -37,7 +37,7 @@ SCRIPT = Path(__file__).with_name("restore.sh")
 RAW_SUFFIX = ".raw.db"
 HOLD_PREFIX = ".restore."  # of the hard link to a backup that is being restored
 TOOLS = ("bash", "sqlite3", "cmp", "flock", "timeout")
-LOCK_SHARE = 0.2  # of writer_timeout: for so long, a restore in rollback mode waits for its lock while writers wait
+LOCK_SHARE = 0.05  # of writer_timeout: so long, and four times, .restore waits for readers while writers wait for it
 SHORTEST_TIMEOUT = 1.0  # seconds; a timeout of 0 would be none (timeout(1))
 LONGEST_JOURNAL = 64 * 1024  # bytes
 DONE, UNCLEAN, UNCHANGED, REVERTED, NOT_REVERTED = 0, 4, 20, 21, 22  # exit statuses of the script
@@ -200,6 +200,15 @@ def _service_values(
     }
 
 
+def recovery_command(
+    database: Database, pending: PendingRestore, revert: bool, service_directory: PurePosixPath, service_timeout: float
+) -> str:
+    """Build the command that completes or reverts a restore that was killed."""
+    values = {"journal": database.restore_journal, "started": f"{pending.started:.3f}"}
+    service = _service_values(database.stop, database.start, database.healthy, service_directory, service_timeout)
+    return _script_command("revert" if revert else "complete", {**values, **service})
+
+
 def _script_command(action: str, values: Mapping[str, object]) -> str:
     arguments = [f"{key}={value}" for key, value in values.items()]
     return " ".join(map(quote, ["exec", "bash", "-c", SCRIPT.read_text(), SCRIPT.name, action, *arguments]))
@@ -225,11 +234,10 @@ def start_recovery(
 
     It can be killed and started again. The commands of the service are those of the settings now. Raises StepError.
     """
-    values = {"journal": database.restore_journal, "started": f"{pending.started:.3f}"}
-    service = _service_values(database.stop, database.start, database.healthy, service_directory, service_timeout)
+    command = recovery_command(database, pending, revert, service_directory, service_timeout)
     action = "revert" if revert else "complete"
     job = Job(RESTORE, database.name, f"{action} the restore of {pending.backup}", str(pending.target), 0)
-    return start_job(host, database, job, _script_command(action, {**values, **service}))
+    return start_job(host, database, job, command)
 
 
 # --- its result -----------------------------------------------------------------------------------------------------
