@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from demo_backups.release.report import files, render
     from demo_backups.ui import console, tables
     from demo_backups.workflows import attach as attachment
-    from demo_backups.workflows import backups, crontab, journal_mode, scripts
+    from demo_backups.workflows import backups, copies, crontab, journal_mode, scripts
     from demo_backups.workflows import fetch as fetches
     from demo_backups.workflows import restore as restoring
     from demo_backups.workflows import session as sessions
@@ -42,6 +42,7 @@ else:
     console, tables = LazyModule("ui.console"), LazyModule("ui.tables")
     backups, scripts = LazyModule("workflows.backups"), LazyModule("workflows.scripts")
     attachment, restoring = LazyModule("workflows.attach"), LazyModule("workflows.restore")
+    copies = LazyModule("workflows.copies")
     crontab, journal_mode = LazyModule("workflows.crontab"), LazyModule("workflows.journal_mode")
     fetches, sessions = LazyModule("workflows.fetch"), LazyModule("workflows.session")
 
@@ -303,6 +304,26 @@ def restore(
         restoring.restore(work, options)
 
 
+PRUNE = {"database": "delete copies of this database only (default: all databases)"}
+
+
+@task(help=PRUNE | JSON | DRY_RUN)
+def prune_copies(c: Context, database: str | None = None, json: bool = False, dry_run: bool = False) -> None:
+    """Delete fetched backups that the settings do not keep.
+
+    It keeps the newest of each of the last days, weeks and months (copies in the settings), of all hosts. It does not
+    connect to a host. The exit code is 1 if a copy could not be deleted, or has times that contradict each other.
+    """
+    loaded = settings(c)
+    names = None if database is None else [loaded.database(database).name]
+    pruning = copies.prune_copies(loaded, names, dry_run)
+    if json:
+        console.print_json(pruning.as_json())
+    else:
+        tables.print_pruning(console.make_console(), pruning)
+    exit_with(pruning.exit_code)
+
+
 HISTORY = {
     "host": "list the records of this host only (default: all hosts)",
     "database": "list the records of this database only (default: all databases)",
@@ -557,7 +578,7 @@ def test(c: Context, pytest: str = "") -> None:  # noqa: PT028 - a task, not a t
 
 namespace = Collection(
     *(preflight, deploy, deploy_index_backup, deploy_tracker_backup, run, run_index_backup, run_tracker_backup),
-    *(attach, stop_backup, verify, list_backups, fetch, restore, history),
+    *(attach, stop_backup, verify, list_backups, fetch, prune_copies, restore, history),
     *(enable, enable_index_backup, disable, disable_index_backup, enable_wal),
     *(plan, next, report, rehearse, bench, test),
     Collection(

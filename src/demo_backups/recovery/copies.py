@@ -84,7 +84,15 @@ def read_copy(path: Path) -> Copy | None:
         raise _unreadable(path, error) from error
     if not stat.S_ISREG(status.st_mode):
         return None
-    return Copy(path, status.st_size, datetime.fromtimestamp(status.st_mtime, timezone.utc))
+    return Copy(path, status.st_size, _to_datetime(status.st_mtime))
+
+
+def _to_datetime(seconds: float) -> datetime:
+    """Return a time; a file system can store later ones than datetime, and all of those are in the future."""
+    try:
+        return datetime.fromtimestamp(seconds, timezone.utc)
+    except (ValueError, OverflowError, OSError):
+        return datetime.max.replace(tzinfo=timezone.utc)
 
 
 def require_private(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import os
@@ -74,6 +75,8 @@ def open_source(path: Path) -> Iterator[Source]:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise LocalDiskError(f"{path} is not a regular file")
+        with contextlib.suppress(OSError):  # some file systems have no locks
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # prune-copies does not delete a copy in use
         yield Source(path, descriptor)
     finally:
         os.close(descriptor)

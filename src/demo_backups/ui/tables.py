@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from ..records.record import Record
     from ..records.store import InvalidRecord
     from ..recovery.fetch import Fetched
+    from ..recovery.retention import Judgement
     from ..release.plan import Plan
     from ..remote.files import File
+    from ..workflows.copies import PrunedCopies, Pruning
 
 
 def _make_table(*columns: str, header: bool = True, right: Sequence[str] = ()) -> Table:
@@ -105,6 +107,40 @@ def print_backups(out: Console, backups: Sequence[File], verified: File | None =
         created = backup.modified.isoformat(sep=" ", timespec="seconds")
         table.add_row(styled(str(backup.path)), f"{backup.bytes:,}", created)
     out.print(table)
+
+
+# --- the fetched backups --------------------------------------------------------------------------------------------
+
+
+def print_pruning(out: Console, pruning: Pruning) -> None:
+    """Print what was decided about each fetched backup, and why; then the other files, and the sums."""
+    if pruning.groups:
+        table = _make_table("host", "backup", "bytes", "decision", "why", right=["bytes"])
+        for group in pruning.groups:
+            for judgement in group.judgements:
+                _add_judgement(table, group, judgement, pruning.dry_run)
+        out.print(table)
+    for stray in pruning.strays:
+        out.say(f"left alone: {stray.path}: {stray.reason}", Tone.WARNING)
+    for file in pruning.invalid_records:
+        out.say(f"invalid record, ignored: {file.path}: {file.reason}", Tone.WARNING)
+    expired = [copy for group in pruning.groups for copy in (group.expired if pruning.dry_run else group.deleted)]
+    verb = "would delete" if pruning.dry_run else "deleted"
+    out.say(f"{verb} {len(expired)} copies, {format_size(sum(copy.bytes for copy in expired))}")
+
+
+def _add_judgement(table: Table, group: PrunedCopies, judgement: Judgement, dry_run: bool) -> None:
+    copy = judgement.copy
+    failure = group.failures.get(copy)
+    decision, tone = {
+        "keep": ("kept", Tone.GOOD),
+        "leave": ("left alone", Tone.WARNING),
+        "delete": ("would be deleted" if dry_run else "deleted", Tone.PLAIN),
+    }[judgement.decision.value]
+    if failure is not None:
+        decision, tone = "NOT DELETED", Tone.BAD
+    why = ", ".join(judgement.reasons) if failure is None else failure
+    table.add_row(styled(group.host), styled(copy.name), f"{copy.bytes:,}", styled(decision, tone), styled(why))
 
 
 # --- the history ----------------------------------------------------------------------------------------------------
