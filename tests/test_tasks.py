@@ -42,8 +42,8 @@ IN_GIT = {
     for name in ("branch", "commit-docs", "commit-index-backup", "commit-tracker-backup", "open-pr", "push")
 }
 WITH_HOST = {*ON_A_HOST, "history", "next", "plan", "release.open-pr", "report"}
-TASKS = {*WITH_HOST, *IN_GIT, "bench", "rehearse", "test"}
-CHANGING = {*IN_GIT, *ON_A_HOST} - READING
+TASKS = {*WITH_HOST, *IN_GIT, "prune-copies", "bench", "rehearse", "test"}
+CHANGING = {*IN_GIT, *ON_A_HOST, "prune-copies"} - READING
 
 
 @pytest.fixture
