@@ -233,6 +233,7 @@ FETCH = {
     "to": "directory of the copy (default: HOST below fetch_dir in the settings)",
     "limit": "bytes per second on the wire, such as 40MB (default: fetch_limit in the settings)",
     "no-compress": "do not compress with zstd",
+    "delta": "send only the pages that changed since the last fetched backup, with rsync",
 }
 
 
@@ -245,6 +246,7 @@ def fetch(
     to: str | None = None,
     limit: str | None = None,
     no_compress: bool = False,
+    delta: bool = False,
     json: bool = False,
     dry_run: bool = False,
 ) -> None:
@@ -253,7 +255,7 @@ def fetch(
     The same command continues an interrupted download. The exit code is 1 if a check failed, and 3 if none failed but
     one could not be made.
     """
-    options = fetching.fetch_options(settings(c, host), to, limit, not no_compress)
+    options = fetching.fetch_options(settings(c, host), to, limit, not no_compress, delta)
     path = None if backup is None else PurePosixPath(backup)
     with session(c, "fetch", host, database, dry_run, record="fetch", json=json) as work:
         fetched = fetches.fetch(work, path, options)

@@ -183,6 +183,10 @@ class RestorePendingError(StepError):
     """A restore of this database was killed, or is running: until it is completed or reverted, nothing else starts."""
 
 
+class RsyncError(StepError):
+    """Rsync has failed on this machine or on the host."""
+
+
 class UploadConflictError(StepError):
     """A file with the name of an upload exists on the host, and has other content."""
 

@@ -21,18 +21,24 @@ from .remote_hash import HashedBackup
 
 @dataclass(frozen=True)
 class FetchOptions:
-    """How to fetch: the directory of the copy, the limit in bytes per second on the wire, and whether to compress."""
+    """How to fetch: the directory of the copy, the limit in bytes per second on the wire, and whether to compress.
+
+    With `delta`, only the pages are sent that changed since the last fetched backup.
+    """
 
     folder: Path
     limit: int | None = None
     compress: bool = True
+    delta: bool = False
 
 
-def fetch_options(settings: Settings, to: str | None, limit: str | None, compress: bool) -> FetchOptions:
+def fetch_options(
+    settings: Settings, to: str | None, limit: str | None, compress: bool, delta: bool = False
+) -> FetchOptions:
     """Combine the flags of the task with the settings; raises SettingsError."""
     folder = copies_dir(settings, settings.host) if to is None else parse_directory(to)
     rate = settings.fetch_limit if limit is None else parse_rate(limit)
-    return FetchOptions(folder, rate, compress)
+    return FetchOptions(folder, rate, compress, delta)
 
 
 @dataclass
@@ -94,13 +100,13 @@ def receive_backup(
         download(host, Download(hold.path, compress), partial, meter)
 
     had_bytes = partial.size > 0
-    if not _is_complete(partial, backup):
+    if not is_complete(partial, backup):
         retry_when_lost(download_missing, lambda: partial.size, notify)
-    if not _is_complete(partial, backup) and had_bytes:
+    if not is_complete(partial, backup) and had_bytes:
         notify("the partial file on this machine does not match the backup: starting from the beginning")
         partial.clear()
         retry_when_lost(download_missing, lambda: partial.size, notify)
-    if not _is_complete(partial, backup):
+    if not is_complete(partial, backup):
         received = f"{partial.sha256.hexdigest()}, {format_size(partial.size)}"
         partial.clear()
         raise CopyMismatchError(
@@ -111,5 +117,6 @@ def receive_backup(
         )
 
 
-def _is_complete(partial: PartialFile, backup: HashedBackup) -> bool:
+def is_complete(partial: PartialFile, backup: HashedBackup) -> bool:
+    """Tell whether a partial file is the whole backup."""
     return partial.size == backup.identity.bytes and partial.sha256.hexdigest() == backup.sha256

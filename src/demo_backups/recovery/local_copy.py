@@ -81,8 +81,10 @@ def list_partial(folder: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def open_partial(paths: CopyPaths, backup: HashedBackup, progress: Progress) -> Iterator[PartialFile]:
-    """Open the partial file, and empty it unless it is a part of this backup.
+def open_partial(
+    paths: CopyPaths, backup: HashedBackup, progress: Progress, delta: bool = False
+) -> Iterator[PartialFile]:
+    """Open the partial file, and empty it unless it is a part of this backup, or with `delta` one that becomes it.
 
     Raises FetchRunningError if another fetch has it open, and LocalDiskError if it cannot be used.
     """
@@ -102,14 +104,21 @@ def open_partial(paths: CopyPaths, backup: HashedBackup, progress: Progress) -> 
         if paths.exists:  # another fetch has completed it since
             paths.partial.unlink(missing_ok=True)
             raise CopyExistsError(f"{paths.final} has been created by another fetch", advice="start the task again")
-        if _read_description(paths.description) != _describe(backup):
-            partial.clear()
-            _write_description(paths, backup)
+        if _read_description(paths.description) != _describe(backup, delta):
+            restart(paths, partial, backup, delta)
         yield partial
 
 
-def _describe(backup: HashedBackup) -> dict[str, Any]:
-    return {"sha256": backup.sha256, "bytes": backup.identity.bytes}
+def restart(paths: CopyPaths, partial: PartialFile, backup: HashedBackup, delta: bool = False) -> None:
+    """Empty a partial file, and describe what it will be a part of; raises LocalDiskError."""
+    partial.clear()
+    _write_description(paths, backup, delta)
+
+
+def _describe(backup: HashedBackup, delta: bool) -> dict[str, Any]:
+    """Describe a partial file; one of a delta has pages of another backup, so only the next delta can use it."""
+    description = {"sha256": backup.sha256, "bytes": backup.identity.bytes}
+    return description | {"delta": True} if delta else description
 
 
 def _read_description(path: Path) -> Any:
@@ -119,9 +128,9 @@ def _read_description(path: Path) -> Any:
     return None
 
 
-def _write_description(paths: CopyPaths, backup: HashedBackup) -> None:
+def _write_description(paths: CopyPaths, backup: HashedBackup, delta: bool) -> None:
     try:
-        write_private(paths.description, json.dumps(_describe(backup)), f".{paths.final.name}.new-")
+        write_private(paths.description, json.dumps(_describe(backup, delta)), f".{paths.final.name}.new-")
     except OSError as error:
         raise LocalDiskError(
             f"{paths.description} cannot be written", output=str(error), advice=CHANGE_DIRECTORY

@@ -96,9 +96,7 @@ class PartialFile:
         try:
             if os.fstat(self._file).st_size > max_bytes:
                 self.clear()
-            with os.fdopen(os.dup(self._file), "rb") as reader:
-                while chunk := reader.read(CHUNK):
-                    self._count(chunk)
+            self._read()
         except BaseException:
             os.close(self._file)
             raise
@@ -136,6 +134,21 @@ class PartialFile:
         os.ftruncate(self._file, 0)
         self.size = 0
         self.sha256 = hashlib.sha256()
+
+    def reload(self) -> None:
+        """Read the file again, after another program has written to it; one with too many bytes becomes empty."""
+        if os.fstat(self._file).st_size > self._max_bytes:
+            self.clear()
+            return
+        self.size = 0
+        self.sha256 = hashlib.sha256()
+        self._read()
+
+    def _read(self) -> None:
+        with os.fdopen(os.dup(self._file), "rb") as reader:
+            reader.seek(0)
+            while chunk := reader.read(CHUNK):
+                self._count(chunk)
 
     def _count(self, data: bytes | memoryview) -> None:
         self.sha256.update(data)

@@ -20,7 +20,8 @@ from ..errors import (
 from ..records.check import Check, Outcome
 from ..records.record import FetchDetails
 from ..recovery.copies import check_copy, hash_file, read_copy
-from ..recovery.fetch import Fetched, FetchOptions, receive_backup
+from ..recovery.delta import find_base, update_partial
+from ..recovery.fetch import Fetched, FetchOptions, is_complete, receive_backup
 from ..recovery.hold import Hold, hold_path
 from ..recovery.local_copy import (
     CopyPaths,
@@ -30,10 +31,11 @@ from ..recovery.local_copy import (
     prepare_directory,
     publish,
     require_space,
+    restart,
 )
 from ..recovery.remote_hash import HashedBackup, hash_backup
 from ..remote.connection import open_host
-from ..remote.download import Meter, can_compress
+from ..remote.download import Meter, PartialFile, can_compress
 from ..remote.files import File, stat_file
 from ..remote.retries import LOST, retry_when_lost
 from ..remote.shell import quote
@@ -96,6 +98,9 @@ def _show_plan(work: Session, backup: File, paths: CopyPaths, options: FetchOpti
     limit = f", at most {format_short_size(options.limit)}/s" if options.limit else ""
     work.out.say(f"would fetch {backup.path} ({format_size(backup.bytes)}) to {paths.final}")
     work.out.say(f"{'compressed with zstd' if compress else 'not compressed'}{limit}")
+    if options.delta:
+        base = find_base(work.settings, work.host, work.database)
+        work.out.say(f"based on {base.path}" if base else "there is no earlier copy to be based on")
     partial = read_copy(paths.partial)
     require_space(options.folder, backup.bytes - (partial.bytes if partial else 0))
 
@@ -189,12 +194,14 @@ def _transfer(
     size = remote.identity.bytes
     with (
         DownloadProgress(work.out, paths.final.name, size) as progress,
-        open_partial(paths, remote, progress.show) as partial,
+        open_partial(paths, remote, progress.show, options.delta) as partial,
     ):
         resumed_from = partial.size
         require_space(paths.final.parent, size - resumed_from)
         progress.start_transfer(resumed_from)
         try:
+            if options.delta:
+                _update(work, remote, hold, paths, partial, meter)
             receive_backup(work.host, remote, hold, compress, partial, meter, work.out.say)
         finally:
             _record_progress(work, remote, resumed_from, meter)
@@ -206,6 +213,18 @@ def _transfer(
         _require_good(work, backup, fetched, paths)
         publish(paths, partial, remote.identity.modified_ns)
     return fetched
+
+
+def _update(
+    work: Session, remote: HashedBackup, hold: Hold, paths: CopyPaths, partial: PartialFile, meter: Meter
+) -> None:
+    """Complete a partial file by the pages that changed; where that cannot be done, empty it for a normal fetch."""
+    base = find_base(work.settings, work.host, work.database)
+    is_updated = update_partial(work.host, base, remote, hold, paths, partial, meter, work.out.say)
+    if not is_complete(partial, remote):
+        if is_updated:
+            work.out.say("the updated copy is not the backup: starting from the beginning")
+        restart(paths, partial, remote)
 
 
 def _record_progress(work: Session, remote: HashedBackup, resumed_from: int, meter: Meter) -> None:

@@ -1,0 +1,40 @@
+"""What rsync starts in place of `ssh`: it connects the streams of rsync to a socket of this project.
+
+It runs in a process of its own: `rsync_bridge.py SOCKET HOST COMMAND...`. It first sends the command, as one line of
+JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import threading
+
+CHUNK = 256 * 1024
+
+
+def main(path: str, command: list[str]) -> None:
+    """Send the command; then pass on the standard input, and what comes back."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(path)
+    connection.sendall(json.dumps(command).encode() + b"\n")
+    threading.Thread(target=_send_input, args=(connection,), daemon=True).start()
+    while data := connection.recv(CHUNK):
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(1, rest) :]
+
+
+def _send_input(connection: socket.socket) -> None:
+    try:
+        while data := os.read(0, CHUNK):
+            connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+    except OSError:  # the command on the host has ended
+        pass
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[3:])
