@@ -422,10 +422,10 @@ put_in_place() {
   case "$proof" in
     stopped) statements+=("PRAGMA wal_checkpoint(TRUNCATE)") ;;
     # The lock is taken first, and kept: nobody writes between the transaction and the comparison. Waiting for BEGIN
-    # blocks nobody. From there on, writers wait, so the wait for readers is short.
+    # blocks nobody: in exclusive mode, it would keep its shared lock, and no writer could commit. From there on, writers wait, so the wait for readers is short.
     locked)
       statements=(
-        ".timeout $LOCK_TIMEOUT" "PRAGMA locking_mode = EXCLUSIVE" "BEGIN IMMEDIATE"
+        ".timeout $LOCK_TIMEOUT" "BEGIN IMMEDIATE" "PRAGMA locking_mode = EXCLUSIVE"
         "SELECT count(*) FROM sqlite_master" "COMMIT" "${statements[@]}"
         ".shell cmp -s -i 100 live backup && : > equal" ".shell cmp -l -n 100 live backup > header"
         "PRAGMA locking_mode = NORMAL" "SELECT 1 FROM sqlite_master LIMIT 0"
