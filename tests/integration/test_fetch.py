@@ -18,9 +18,9 @@ import pytest
 
 from demo_backups.errors import INTERRUPTED
 from demo_backups.project import ROOT
-from demo_backups.recovery.fetch import retry_when_lost
 from demo_backups.remote.connection import open_host
 from demo_backups.remote.download import Download, Meter, PartialFile, download
+from demo_backups.remote.retries import retry_when_lost
 from demo_backups.settings import FABRIC, OPENSSH
 
 from ..helpers.copies import hash_of, hidden_names, make_large_backup
