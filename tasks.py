@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from demo_backups.workflows import attach as attachment
     from demo_backups.workflows import backups, copies, crontab, journal_mode, scripts
     from demo_backups.workflows import fetch as fetches
+    from demo_backups.workflows import guarded_session as guards
     from demo_backups.workflows import restore as restoring
     from demo_backups.workflows import session as sessions
 else:
@@ -45,6 +46,7 @@ else:
     copies = LazyModule("workflows.copies")
     crontab, journal_mode = LazyModule("workflows.crontab"), LazyModule("workflows.journal_mode")
     fetches, sessions = LazyModule("workflows.fetch"), LazyModule("workflows.session")
+    guards = LazyModule("workflows.guarded_session")
 
 PROJECT = load_project(Path(__file__))
 
@@ -81,7 +83,8 @@ def session(
     target = selected.database(database)
     out = console.make_console(sys.stderr if json else None)
     sessions.print_heading(out, selected, name, target)
-    return sessions.open_session(selected, target, out, record, dry_run, during_restore)
+    open_session = sessions.open_session if during_restore else guards.open_guarded_session
+    return open_session(selected, target, out, record, dry_run)
 
 
 # --- backups --------------------------------------------------------------------------------------------------------

@@ -11,8 +11,7 @@ from ..records.record import FetchRecord, Record
 from ..settings import Database, Settings
 from ..sqlite.inspect import HEADER_BYTES, parse_header
 from .copies import Copy, copies_dir, hash_file, list_copies, read_copy
-from .restore_facts import RestoreSource
-from .restore_source import find_size_problem
+from .restore_facts import RestoreSource, find_size_problem
 
 
 @dataclass(frozen=True)

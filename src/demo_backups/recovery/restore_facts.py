@@ -135,6 +135,20 @@ class RestoreFacts:
     is_copy: bool = False
 
 
+# --- the backup -----------------------------------------------------------------------------------------------------
+
+
+def find_size_problem(source: RestoreSource) -> str:
+    """Find what is wrong with the header of a backup, and whether the file is as large as it says."""
+    if source.bytes == 0:
+        return "it is empty"
+    if source.header is None:
+        return "it does not have the header of a database"
+    if source.header.bytes not in (None, source.bytes):
+        return f"it has {source.bytes:,} bytes, and its header says {source.header.bytes:,}"
+    return ""
+
+
 # --- saved states ---------------------------------------------------------------------------------------------------
 
 

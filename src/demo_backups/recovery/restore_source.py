@@ -18,7 +18,7 @@ from ..settings import Database
 from ..sqlite.command import is_access_failure, sqlite_command
 from ..sqlite.integrity import find_missing_definition
 from ..sqlite.sidecars import list_sidecars
-from .restore_facts import RestoreSource, SavedState, parse_saved_name, read_header_of
+from .restore_facts import RestoreSource, SavedState, find_size_problem, parse_saved_name, read_header_of
 
 REQUIRED_CHECKS = ("created", "size", "integrity")  # of a verification; the others compare with the present state
 SAVED_STATE = "it is the state that an earlier restore has replaced, which may have been damaged"
@@ -52,17 +52,6 @@ def read_saved_state(host: Host, state: SavedState) -> RestoreSource:
     file = state.file
     source = RestoreSource(file.path, file.bytes, file.modified, read_header_of(host, file), SAVED_STATE)
     return replace(source, raw=True) if state.raw else replace(source, problem=find_size_problem(source))
-
-
-def find_size_problem(source: RestoreSource) -> str:
-    """Find what is wrong with the header of a backup, and whether the file is as large as it says."""
-    if source.bytes == 0:
-        return "it is empty"
-    if source.header is None:
-        return "it does not have the header of a database"
-    if source.header.bytes not in (None, source.bytes):
-        return f"it has {source.bytes:,} bytes, and its header says {source.header.bytes:,}"
-    return ""
 
 
 def find_verification(

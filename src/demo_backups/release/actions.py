@@ -21,8 +21,9 @@ from ..ui.outcome import Tone
 from ..ui.tables import print_verification
 from ..workflows.backups import run, verify
 from ..workflows.crontab import enable
+from ..workflows.guarded_session import open_guarded_session
 from ..workflows.scripts import deploy
-from ..workflows.session import Session, open_session, print_heading
+from ..workflows.session import Session, print_heading
 from .facts import Unavailable
 from .git_changes import plan_branch, plan_commit, plan_push, require_pushed
 from .observe import observe_facts, observe_plan, try_fact
@@ -135,7 +136,7 @@ def _open_session(
 ) -> AbstractContextManager[Session]:
     target = context.settings.database(database)
     print_heading(context.out, context.settings, task, target)
-    return open_session(context.settings, target, context.out, kind, dry_run)
+    return open_guarded_session(context.settings, target, context.out, kind, dry_run)
 
 
 def _git_action(task: str, step: Callable[[Settings, Console, bool], None]) -> Action:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from ..records.record import Record, new_record
 from ..records.store import record_outcome, records_dir
-from ..recovery.restore_job import require_no_restore
 from ..remote.connection import open_host
 from ..remote.host import Host
 from ..settings import Database, Settings
@@ -56,18 +55,11 @@ def print_heading(out: Console, settings: Settings, task: str, database: Databas
 
 @contextlib.contextmanager
 def open_session(
-    settings: Settings,
-    database: Database,
-    out: Console,
-    kind: str | None = None,
-    dry_run: bool = False,
-    during_restore: bool = False,
+    settings: Settings, database: Database, out: Console, kind: str | None = None, dry_run: bool = False
 ) -> Iterator[Session]:
     """Connect to the host of the settings.
 
-    Writes a record of this `kind` however the session ends; none without a kind or in a dry run. Raises
-    RestorePendingError while a restore of the database is running or was killed, except for a task that may work
-    `during_restore`.
+    Writes a record of this `kind` however the session ends; none without a kind or in a dry run.
     """
     record = Record(kind="", host=settings.host, database=database.name)
     if kind:
@@ -76,6 +68,4 @@ def open_session(
         if kind and not dry_run:
             stack.enter_context(record_outcome(records_dir(settings), record, required=kind not in WITHOUT_RECORD))
         host = stack.enter_context(open_host(settings, settings.host))
-        if not during_restore:
-            require_no_restore(host, database)
         yield Session(host, settings, database, record, out, dry_run, stack)

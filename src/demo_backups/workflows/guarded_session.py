@@ -1,0 +1,24 @@
+"""A session that is refused while a restore of the database is running or was interrupted."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from ..recovery.restore_job import require_no_restore
+from ..settings import Database, Settings
+from ..ui.console import Console
+from .session import Session, open_session
+
+
+@contextlib.contextmanager
+def open_guarded_session(
+    settings: Settings, database: Database, out: Console, kind: str | None = None, dry_run: bool = False
+) -> Iterator[Session]:
+    """Open a session as `open_session` does; raises RestorePendingError where a restore forbids other work.
+
+    Only the tasks that restore a database, or follow that, use a plain session.
+    """
+    with open_session(settings, database, out, kind, dry_run) as work:
+        require_no_restore(work.host, work.database)
+        yield work
