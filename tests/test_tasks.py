@@ -30,6 +30,7 @@ ON_A_HOST = {  # what the heading names: the task and the database
     "fetch": "fetch (index database)",
     "list-backups": "list-backups (index database)",
     "preflight": "preflight (index database)",
+    "restore": "restore (index database)",
     "run": "run (index database)",
     "run-index-backup": "run (index database)",
     "run-tracker-backup": "run (tracker database)",

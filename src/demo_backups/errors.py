@@ -179,6 +179,10 @@ class RestoreNotRevertedError(StepError):
     """A restore failed, and the state from before is not back: a person has to decide."""
 
 
+class RestoreUnprovenError(StepError):
+    """A database was restored while its service runs, and does not pass the checks that follow."""
+
+
 class RestorePendingError(StepError):
     """A restore of this database was killed, or is running: until it is completed or reverted, nothing else starts."""
 

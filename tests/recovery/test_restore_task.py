@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,7 @@ from demo_backups.rehearsal.database import make_index
 from demo_backups.rehearsal.writer import live_writer
 
 from ..helpers.backups import make_backup
-from ..helpers.databases import damage_pages, dump, execute, is_consistent, leave_wal, overwrite, set_journal_mode
+from ..helpers.databases import damage_pages, dump, execute, is_consistent, leave_wal, overwrite
 from ..helpers.services import service_in_process
 from ..helpers.tasks import INV, CompletedTask, DemoServer, assert_exit, assert_success
 from ..helpers.terminal import terminal
@@ -23,22 +25,9 @@ from ..helpers.terminal import terminal
 TABLE = "torrust_torrent_announce_urls"
 
 
-@pytest.fixture(params=["delete", "wal"])
-def journal(request: pytest.FixtureRequest) -> str:
-    """The journal mode of the live database."""
-    return str(request.param)
-
-
 @pytest.fixture
 def backup(demo_server: DemoServer) -> Path:
     """A backup of the live database, in rollback mode."""
-    return make_backup(demo_server.source, demo_server.backups)
-
-
-@pytest.fixture
-def backup_in_mode(demo_server: DemoServer, journal: str) -> Path:
-    """A backup of the live database, in each journal mode."""
-    set_journal_mode(demo_server.source, journal)
     return make_backup(demo_server.source, demo_server.backups)
 
 
@@ -64,46 +53,88 @@ def snapshot(server: DemoServer) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in paths if path.is_file()}
 
 
-# --- three ways of damage, each restored from the backup ------------------------------------------------------------
+# --- three ways of damage, each restored from the server and from this machine ---------------------------------------
 
 
-def test_dropped_table_is_restored_under_writes(demo_server: DemoServer, backup_in_mode: Path, journal: str) -> None:
-    execute(demo_server.source, f"DROP TABLE {TABLE}")
-    inode = demo_server.source.stat().st_ino
-    with live_writer(demo_server.source, 20) as traffic:
-        output = assert_success(restore(demo_server, "--backup", backup_in_mode.name))
-    assert TABLE in tables(demo_server.source)
-    assert (traffic.failed, demo_server.source.stat().st_ino) == (0, inode)
-    (record,) = [record for record in demo_server.records() if record["kind"] == "restore"]
-    assert record["exit_status"] == 0
-    details = record["details"]
-    assert (details["source"], details["target"]) == ("server", str(demo_server.source))
-    assert (details["method"], details["proof"]) == ("in place", {"delete": "locked", "wal": "transaction"}[journal])
-    (saved,) = saved_states(demo_server)
-    assert details["saved"] == str(saved)
-    assert str(saved) in output
-    assert TABLE not in tables(saved)
-    assert is_consistent(demo_server.source)
+@dataclass
+class DamagedServer:
+    """A server with an index database in a journal mode, and a backup of it, there or fetched, to restore."""
+
+    demo_server: DemoServer
+    content: list[str]
+    flags: list[str]
+
+    def restore(self) -> str:
+        """Restore the backup, and return the output."""
+        return assert_success(restore(self.demo_server, *self.flags, INVOKE_FETCH_DIR=self.fetch_dir))
+
+    @property
+    def fetch_dir(self) -> str:
+        return str(Path(self.demo_server.environment["HOME"]) / "copies")
+
+    def record(self) -> dict[str, Any]:
+        """Return the record of the only restore."""
+        (record,) = [record for record in self.demo_server.records() if record["kind"] == "restore"]
+        assert record["exit_status"] == 0
+        return record
 
 
-def test_overwritten_pages_are_restored(demo_server: DemoServer, journal: str) -> None:
+@pytest.fixture
+def damaged(demo_server: DemoServer, request: pytest.FixtureRequest) -> DamagedServer:
+    """A server whose database a test damages; the parameters are its journal mode, and where the backup is."""
+    journal, place = request.param
     demo_server.source.unlink()
     make_index(demo_server.source, journal, torrents=300)
     backup = make_backup(demo_server.source, demo_server.backups)
-    overwrite(demo_server.source, demo_server.source.stat().st_size // 2 // 4096 * 4096, b"\xff" * 40_000)
-    assert_success(restore(demo_server, "--backup", backup.name))
-    assert dump(demo_server.source) == dump(backup)
-    assert is_consistent(demo_server.source)
+    damaged = DamagedServer(demo_server, dump(backup), ["--backup", backup.name, "--from", place])
+    if place == "here":
+        assert_success(demo_server.inv("fetch", INVOKE_FETCH_DIR=damaged.fetch_dir))
+        backup.unlink()
+    return damaged
 
 
-def test_deleted_file_is_restored(demo_server: DemoServer, backup_in_mode: Path) -> None:
-    content = dump(demo_server.source)
-    for path in demo_server.source.parent.iterdir():
+BOTH = pytest.mark.parametrize("damaged", [("delete", "server"), ("wal", "here")], indirect=True)
+OTHERS = pytest.mark.parametrize("damaged", [("wal", "server"), ("delete", "here")], indirect=True)
+
+
+@BOTH
+def test_dropped_table_is_restored_under_writes(damaged: DamagedServer) -> None:
+    source = damaged.demo_server.source
+    execute(source, f"DROP TABLE {TABLE}")
+    inode = source.stat().st_ino
+    with live_writer(source, 20) as traffic:
+        output = damaged.restore()
+    assert TABLE in tables(source)
+    assert (traffic.failed, source.stat().st_ino) == (0, inode)
+    assert is_consistent(source)
+    details = damaged.record()["details"]
+    is_wal = "transaction" in details["proof"]
+    assert (details["method"], details["proof"]) == ("in place", "transaction" if is_wal else "locked")
+    assert (details["source"], is_wal) in (("server", False), ("here", True))
+    (saved,) = saved_states(damaged.demo_server)
+    assert details["saved"] == str(saved)
+    assert str(saved) in output
+    assert TABLE not in tables(saved)
+
+
+@OTHERS
+def test_overwritten_pages_are_restored(damaged: DamagedServer) -> None:
+    source = damaged.demo_server.source
+    overwrite(source, source.stat().st_size // 2 // 4096 * 4096, b"\xff" * 40_000)
+    damaged.restore()
+    assert dump(source) == damaged.content
+    assert is_consistent(source)
+
+
+@BOTH
+def test_deleted_file_is_restored(damaged: DamagedServer) -> None:
+    source = damaged.demo_server.source
+    for path in source.parent.iterdir():
         path.unlink()
-    assert_success(restore(demo_server, "--backup", backup_in_mode.name))
-    assert dump(demo_server.source) == content
-    (record,) = [record for record in demo_server.records() if record["kind"] == "restore"]
-    assert (record["details"]["method"], record["details"]["saved"]) == ("swap", None)
+    damaged.restore()
+    assert dump(source) == damaged.content
+    details = damaged.record()["details"]
+    assert (details["method"], details["proof"], details["saved"]) == ("swap", "stopped", None)
 
 
 def test_damaged_header_is_replaced_and_saved_raw(demo_server: DemoServer, backup: Path) -> None:
@@ -279,3 +310,30 @@ def test_other_content_on_server_is_kept(demo_server: DemoServer, backup: Path, 
     before = snapshot(demo_server)
     assert restore(demo_server, "--backup", str(local), "--from", "here").returncode == FAILED
     assert snapshot(demo_server) == before
+
+
+def test_edited_copy_is_refused(demo_server: DemoServer, backup: Path, tmp_path: Path) -> None:
+    folder = {"INVOKE_FETCH_DIR": str(tmp_path / "copies")}
+    assert_success(demo_server.inv("fetch", **folder))
+    (copy,) = (tmp_path / "copies").rglob(backup.name)
+    flags = ("--backup", backup.name, "--from", "here")
+    dry_run = assert_success(demo_server.inv("restore", *flags, "--dry-run", **folder))
+    assert "when it was fetched" in dry_run
+    execute(copy, "DELETE FROM torrust_torrents")
+    before = snapshot(demo_server)
+    assert_exit(restore(demo_server, *flags, **folder), FAILED, "was changed since it was fetched")
+    assert snapshot(demo_server) == before
+
+
+def test_missing_copy_is_refused(demo_server: DemoServer, tmp_path: Path) -> None:
+    done = restore(demo_server, "--backup", "x.db", "--from", "here", INVOKE_FETCH_DIR=str(tmp_path / "copies"))
+    assert_exit(done, FAILED, "there is no file")
+
+
+def test_damaged_upload_is_not_restored(demo_server: DemoServer, backup: Path, tmp_path: Path) -> None:
+    local = tmp_path / backup.name
+    shutil.move(backup, local)
+    damage_pages(local)
+    live = demo_server.source.read_bytes()
+    assert_exit(restore(demo_server, "--backup", str(local), "--from", "here"), FAILED, "must not be restored")
+    assert demo_server.source.read_bytes() == live

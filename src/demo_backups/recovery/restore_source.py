@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import PurePosixPath
 
-from ..backup.checks import FILE_TYPES, check_integrity
+from ..backup.catalog import select_backup
+from ..backup.checks import check_integrity, check_query
 from ..backup.verify import run_integrity_job
-from ..errors import CouldNotLookError, StepError
-from ..records.check import Outcome
+from ..errors import CouldNotLookError
+from ..records.check import Check, Outcome
 from ..records.record import Record, VerificationRecord
-from ..remote.files import File, stat_file
+from ..remote.files import File
 from ..remote.host import LONG_TIMEOUT, Host
 from ..remote.jobs import FollowJob
 from ..settings import Database
 from ..sqlite.command import is_access_failure, sqlite_command
+from ..sqlite.inspect import SUMMARY_STATEMENTS, parse_summary
 from ..sqlite.integrity import find_missing_definition
 from ..sqlite.sidecars import list_sidecars
 from .restore_facts import RestoreSource, SavedState, find_size_problem, parse_saved_name, read_header_of
@@ -25,17 +28,11 @@ SAVED_STATE = "it is the state that an earlier restore has replaced, which may h
 
 
 def read_source(host: Host, database: Database, path: PurePosixPath) -> RestoreSource:
-    """Read the facts about a backup, by its path; raises StepError if there is none, and CouldNotLookError.
+    """Read the facts about a backup, by its path; raises NoSuchBackupError, and CouldNotLookError.
 
     It is not verified yet, unless it is a saved state, of which nobody knows whether it was good.
     """
-    file = stat_file(host, path)
-    if file is None:
-        command = host.task("list-backups", "--database", database.name)
-        raise StepError(f"there is no backup {path}", host=host.name, advice=f"list the backups: {command}")
-    if file.type != "f":
-        problem = f"it is a {FILE_TYPES.get(file.type, 'special file')}, not a regular file"
-        return RestoreSource(path, file.bytes, file.modified, None, problem=problem)
+    file = select_backup(host, database, path)
     is_raw = parse_saved_name(database, path.name)
     if is_raw is not None:
         return read_saved_state(host, SavedState(file, is_raw))
@@ -66,7 +63,9 @@ def find_verification(
             continue
         if (record.host, record.database, record.backup) != (host, database, str(source.path)):
             continue
-        if (record.bytes, record.created) != (source.bytes, source.modified.isoformat()):
+        if record.bytes != source.bytes or record.created is None:
+            continue
+        if datetime.fromisoformat(record.created) != source.modified:  # the zone of the server may have changed
             continue
         passed = {check.name for check in record.checks if check.outcome is Outcome.PASSED}
         return record if passed.issuperset(REQUIRED_CHECKS) else None
@@ -146,3 +145,17 @@ def _check_integrity(
         output=check.detail,
         advice=f"see {host.task('verify', '--database', database.name, '--backup', str(source.path))}",
     )
+
+
+def check_restored(host: Host, database: Database, target: PurePosixPath, backup: PurePosixPath) -> Check:
+    """Check that a database in use opens, has the tables of its backup, and that its query returns a row."""
+    summary = host.parse(
+        f"query {backup}",
+        host.query(f"query {backup}", sqlite_command(backup, *SUMMARY_STATEMENTS, immutable=True)),
+        parse_summary,
+    )
+    opened = host.run(f"open {target}", sqlite_command(target, *SUMMARY_STATEMENTS), root=True, reads_only=True)
+    row = host.run(
+        f"query {target}", sqlite_command(target, database.query), root=True, timeout=LONG_TIMEOUT, reads_only=True
+    )
+    return check_query(opened, row, summary)

@@ -79,9 +79,13 @@ def _text(template: str) -> progress.TextColumn:
 
 
 class DownloadProgress:
-    """Show the progress of a download: a bar on a terminal, elsewhere a line for every tenth that is downloaded."""
+    """Show the progress of a download: a bar on a terminal, elsewhere a line for every tenth that is downloaded.
 
-    def __init__(self, out: Console, name: str, total: int) -> None:
+    Another `action` than fetching makes it that of another transfer, such as an upload.
+    """
+
+    def __init__(self, out: Console, name: str, total: int, action: str = "fetching") -> None:
+        self._action = action
         self._out = out
         self._name = name
         self._total = total
@@ -111,7 +115,7 @@ class DownloadProgress:
 
     def start_transfer(self, offset: int) -> None:
         """Measure the rate from here on: `offset` bytes were on this machine before."""
-        self._bar.reset(self._task, total=self._total, completed=offset, description=f"fetching {self._name}")
+        self._bar.reset(self._task, total=self._total, completed=offset, description=f"{self._action} {self._name}")
         self._offset, self._begin = offset, time.monotonic()
         self._printed_tenths = 10 * offset // max(self._total, 1)
 

@@ -14,7 +14,7 @@ from ..remote.jobs import find_job, hint_on_detach
 from ..sqlite.integrity import is_quick_command
 from ..ui.restore_table import print_restore_result
 from .backups import finish_backup, start_time, verify
-from .restore import finish_restore
+from .restore import finish_restore, judge_integrity
 from .session import Session
 
 RECORD_KINDS = {BACKUP: "run", CHECK: "verification", RESTORE: "restore"}  # of the jobs that can be followed
@@ -41,7 +41,9 @@ def attach(work: Session) -> Verification | None:
 def _attach_restore(work: Session, job: Job) -> None:
     if isinstance(work.record.details, RestoreDetails):
         work.record.details.target = job.subject
-    print_restore_result(work.out, PurePosixPath(job.subject), finish_restore(work, job))
+    target, result = PurePosixPath(job.subject), finish_restore(work, job)
+    print_restore_result(work.out, target, result)
+    judge_integrity(work, target, result)
 
 
 def _record_once(work: Session, job: Job) -> None:

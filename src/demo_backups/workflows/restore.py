@@ -8,13 +8,15 @@ from pathlib import PurePosixPath
 
 from ..backup.deploy import probe_sqlite, require_tools
 from ..backup.permissions import require_safe_paths
-from ..errors import RestoreRefusedError, SettingsError, StepError
+from ..errors import RestoreRefusedError, RestoreUnprovenError, SettingsError, StepError
+from ..records.check import Outcome
 from ..records.record import Record, RestoreDetails
 from ..records.store import read_records, records_dir
 from ..recovery.restore_copy import LocalBackup, describe_source, find_local_backup, is_verified
 from ..recovery.restore_facts import find_saved_state, observe_live, observe_restore, resolve_target
 from ..recovery.restore_job import (
     PendingRestore,
+    Proof,
     RestoreRequest,
     RestoreResult,
     collect_restore,
@@ -24,13 +26,14 @@ from ..recovery.restore_job import (
     start_restore,
 )
 from ..recovery.restore_plan import RestorePlan, decide_restore
-from ..recovery.restore_source import read_saved_state, read_source, verify_source
+from ..recovery.restore_source import check_restored, read_saved_state, read_source, verify_source
 from ..remote.download import can_compress
 from ..remote.job_state import RESTORE, Job, JobStatus
 from ..remote.jobs import follow_job, hint_on_detach
 from ..remote.terminal import ask_yes_no, has_terminal
 from ..remote.upload import upload
-from ..ui.progress import JobProgress
+from ..sqlite.integrity import find_missing_definition
+from ..ui.progress import DownloadProgress, JobProgress
 from ..ui.restore_table import print_restore_plan, print_restore_result
 from .backups import follow, start_time
 from .session import Session
@@ -125,6 +128,9 @@ def _restore(work: Session, options: RestoreOptions) -> None:
         result = finish_restore(work, job)
     print_restore_result(work.out, plan.facts.live.path, result)
     _explain_undo(work, plan)
+    judge_integrity(work, plan.facts.live.path, result)
+    if result.proof is Proof.TRANSACTION:
+        _judge_content(work, plan)
 
 
 def _make_plan(work: Session, options: RestoreOptions) -> RestorePlan:
@@ -172,15 +178,18 @@ def _upload(work: Session, options: RestoreOptions, plan: RestorePlan) -> None:
     local, target = _find_local(work, options), plan.facts.source.path
     work.out.say(f"uploading {local.copy.path} to {target}")
     floor = work.settings.free_space_floor
-    sent = upload(
-        work.host,
-        local.copy.path,
-        target,
-        limit=work.settings.fetch_limit,
-        compress=can_compress(work.host),
-        notify=work.out.say,
-        floor=floor,
-    )
+    with DownloadProgress(work.out, local.copy.name, local.copy.bytes, "uploading") as progress:
+        progress.start_transfer(0)
+        sent = upload(
+            work.host,
+            local.copy.path,
+            target,
+            limit=work.settings.fetch_limit,
+            compress=can_compress(work.host),
+            progress=progress.show,
+            notify=work.out.say,
+            floor=floor,
+        )
     if local.record and sent.sha256 != local.record.details.sha256:
         raise RestoreRefusedError(f"{local.copy.path} was changed during the upload", host=work.host.name)
     source = read_source(work.host, work.database, target)
@@ -240,6 +249,37 @@ def _record_plan(work: Session, options: RestoreOptions, plan: RestorePlan) -> N
         work.record.details.method = plan.method.value
         work.record.details.proof = plan.proof.value
         work.record.details.saved = None if plan.saved is None else str(plan.saved)
+
+
+def judge_integrity(work: Session, target: PurePosixPath, result: RestoreResult) -> None:
+    """Raise RestoreUnprovenError if integrity_check has found faults in a database that its service uses."""
+    lines = [line for line in result.integrity if line != "ok" and not find_missing_definition(line)]
+    if lines:
+        raise RestoreUnprovenError(
+            f"{target} is restored, but integrity_check finds faults in it",
+            host=work.host.name,
+            output="\n".join(lines),
+            advice=f"go back to the state from before: {work.task('restore', '--undo')}",
+        )
+
+
+def _judge_content(work: Session, plan: RestorePlan) -> None:
+    """Raise RestoreUnprovenError unless a database that its service uses has the tables of the backup and a row."""
+    target = plan.facts.live.path
+    check = check_restored(work.host, work.database, target, plan.facts.source.path)
+    work.record.checks = [check]
+    if check.outcome is Outcome.PASSED:
+        work.out.say("query: it returned a row; the tables are those of the backup")
+    else:
+        work.out.say(f"query: {check.detail}")
+    if check.outcome is Outcome.FAILED:
+        raise RestoreUnprovenError(
+            f"{target} is restored, but its query or its tables are not those of the backup",
+            host=work.host.name,
+            output=check.detail,
+            advice="has the service changed its tables since it was restored? To go back: "
+            + work.task("restore", "--undo"),
+        )
 
 
 def _explain_undo(work: Session, plan: RestorePlan) -> None:
