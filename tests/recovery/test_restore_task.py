@@ -85,8 +85,9 @@ def damaged(demo_server: DemoServer, request: pytest.FixtureRequest) -> DamagedS
     journal, place = request.param
     demo_server.source.unlink()
     make_index(demo_server.source, journal, torrents=300)
+    content = dump(demo_server.source)
     backup = make_backup(demo_server.source, demo_server.backups)
-    damaged = DamagedServer(demo_server, dump(backup), ["--backup", backup.name, "--from", place])
+    damaged = DamagedServer(demo_server, content, ["--backup", backup.name, "--from", place])
     if place == "here":
         assert_success(demo_server.inv("fetch", INVOKE_FETCH_DIR=damaged.fetch_dir))
         backup.unlink()
@@ -240,7 +241,7 @@ def test_wrong_flags_are_refused(demo_server: DemoServer) -> None:
 
 
 def test_missing_backup_is_refused(demo_server: DemoServer) -> None:
-    assert_exit(restore(demo_server, "--backup", "backup_2020-01-01_00-00-00.db"), FAILED, "there is no backup")
+    assert_exit(restore(demo_server, "--backup", "backup_2020-01-01_00-00-00.db"), FAILED, "does not exist")
 
 
 def test_no_terminal_needs_yes(demo_server: DemoServer, backup: Path) -> None:
