@@ -204,7 +204,12 @@ set_paths() {
   ln --symbolic --force --no-target-directory -- "$target" live || fail "$journal cannot be written"
 }
 
-file_size() { if [[ -e "$1" ]]; then stat --dereference --format=%s -- "$1"; else echo 0; fi; }
+# A sidecar file may be removed at any time.
+file_size() {
+  local printed
+  if printed="$(stat --dereference --format=%s -- "$1" 2>&1)"; then echo "$printed"; return; fi
+  [[ "$printed" == *": No such file or directory" ]] && echo 0
+}
 
 inode() {
   local printed
