@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
-from ..errors import ConnectionLostError, RsyncError, StepError
+from ..errors import RsyncError, StepError
 from .answers import parse_yes_no
 from .download import CHUNK, METERED_CHUNK, Meter
 from .host import Host
@@ -134,10 +134,6 @@ def _serve(
             meter.count += stream.sent
             with contextlib.suppress(OSError):  # ends the thread that still reads from it
                 connection.shutdown(socket.SHUT_RDWR)
-    if transfer.result.status is None:
-        raise ConnectionLostError(
-            f"could not {action}: the stream ended early", host=host.name, output=transfer.result.output
-        )
     return "" if transfer.result.ok else transfer.result.output
 
 
