@@ -17,7 +17,9 @@ from .private_api import is_at_eof, wait_for_exit_status
 
 ANSWER_TIMEOUT = 30  # seconds for the server to accept a command, or to give a sign of life
 CLOSE_TIMEOUT = 2  # seconds for a channel to be closed; after that the whole connection is
-WINDOW = 8 * 1024 * 1024  # bytes that a server may send ahead: Paramiko's 2 MiB are little over a line with latency
+# Bytes that a server may send ahead. Paramiko's 2 MiB are little over a line with latency. After Ctrl-C, all of them
+# have to be sent again.
+WINDOW = 6 * 1024 * 1024
 SESSION_PAUSES = (0.05, 0.2, 1)  # seconds before the next try, where the server opens no session
 
 _CONNECTION_ERRORS = (EOFError, OSError, paramiko.SSHException)
