@@ -426,12 +426,13 @@ put_in_place() {
   statements=(".timeout $wait" ".restore $(uri "$source" "mode=ro&immutable=1")" "SELECT 'restored'")
   case "$proof" in
     stopped) statements+=("PRAGMA wal_checkpoint(TRUNCATE)") ;;
-    # The lock is taken first, and kept: nobody writes between the transaction and the comparison. Waiting for BEGIN
-    # blocks nobody: in exclusive mode, it would keep its shared lock, and no writer could commit. From there on, writers wait, so the wait for readers is short.
+    # The lock is taken first, and kept: nobody writes between the transaction and the comparison. Waiting in BEGIN
+    # blocks nobody; in exclusive mode, it would keep a shared lock, and no writer could commit. From there on, writers
+    # wait, so the wait for readers is short.
     locked)
       statements=(
-        ".timeout $LOCK_TIMEOUT" "BEGIN IMMEDIATE" "PRAGMA locking_mode = EXCLUSIVE"
-        "SELECT count(*) FROM sqlite_master" "COMMIT" "${statements[@]}"
+        ".timeout $LOCK_TIMEOUT" "BEGIN IMMEDIATE" "PRAGMA locking_mode = EXCLUSIVE" ".timeout $wait"
+        "SELECT count(*) FROM sqlite_master" "COMMIT" "${statements[@]:1}"
         ".shell cmp -s -i 100 live backup && : > equal" ".shell cmp -l -n 100 live backup > header"
         "PRAGMA locking_mode = NORMAL" "SELECT 1 FROM sqlite_master LIMIT 0"
       )
