@@ -1,17 +1,10 @@
-"""A restore that is killed at any moment is completed or reverted: the content is the old or the new one, never a mix."""
+"""A restore that is killed between any two calls: completed or reverted, the content is the new or the old one."""
 
 from __future__ import annotations
 
-import os
-import random
-import signal
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
 import pytest
 
-from demo_backups.recovery.restore_job import Method, Proof, RestoreRequest, Save, restore_command
+from demo_backups.recovery.restore_job import Method, Proof, Save
 
 from ..helpers.databases import leave_hot_journal, leave_wal
 from ..helpers.restores import NEW, OLD, RestoreSetup, make_content, read_content
