@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from demo_backups.recovery.restore_job import Method, Proof, Save
+from demo_backups.recovery.restore_job import STAGES, Method, Proof, Save
 
 from ..helpers.databases import leave_hot_journal, leave_wal
 from ..helpers.restores import NEW, OLD, RestoreSetup, make_content, read_content
@@ -45,22 +45,30 @@ def prepare_again(setup: RestoreSetup, state: str) -> set[str]:
     return STATES[state](setup)
 
 
+@pytest.mark.parametrize("shard", range(3))
 @pytest.mark.parametrize(
-    ("kind", "state", "step"), [("swap", "wal", 1), ("swap of raw", "journal", 3), ("in place", "plain", 3)]
+    "kind, state, step", [("swap", "wal", 3), ("swap of raw", "journal", 9), ("in place", "wal", 9)]
 )
-def test_kill_between_any_two_calls(restore_setup: RestoreSetup, kind: str, state: str, step: int) -> None:
+def test_kill_between_any_two_calls(restore_setup: RestoreSetup, kind: str, state: str, step: int, shard: int) -> None:
     restore_setup.set_service()
     request = restore_setup.request(*REQUESTS[kind])
-    stages = set()
-    for call in range(1, 500, step):
+    for number, call in enumerate(range(1 + shard * step // 3, 500, step)):
         before = prepare_again(restore_setup, state)
         if not restore_setup.restore_killed(request, call):
-            break
-        revert = call // step % 2 == 0
-        stages |= {recover(restore_setup, revert, before)}
-    expected = {"preparing", "saving", "starting", "cleaning"}
-    if step == 1:
-        assert stages > expected | {"stopping", "aside", "linking"}
+            assert number > 2
+            return
+        recover(restore_setup, revert=number % 2 == 0, before=before)
+
+
+@pytest.mark.parametrize("revert", [False, True], ids=["complete", "revert"])
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "restoring"])
+def test_kill_in_every_stage_of_swap(restore_setup: RestoreSetup, stage: str, revert: bool) -> None:
+    restore_setup.set_service()
+    before = with_wal(restore_setup)
+    check = f'case "$*" in *journal) ! grep -q "^stage={stage}$" journal || kill -9 0 ;; esac'
+    path = restore_setup.shadow({"mv": f'PATH=/usr/bin:/bin; mv "$@" && {check}', "sleep": "exit 0"})
+    assert restore_setup.restore(restore_setup.request(Method.SWAP), PATH=path).returncode < 0
+    assert recover(restore_setup, revert, before) == stage
 
 
 def recover(setup: RestoreSetup, revert: bool, before: set[str]) -> str | None:
@@ -76,3 +84,40 @@ def recover(setup: RestoreSetup, revert: bool, before: set[str]) -> str | None:
     assert read_content(setup.target) == (before if revert else {NEW}), (pending.stage, done.stdout)
     assert set(setup.leftovers()) <= {"sqlite3.db-shm", "sqlite3.db-wal"}, (pending.stage, done.stdout)
     return pending.stage
+
+
+@pytest.mark.parametrize("revert", [False, True], ids=["complete", "revert"])
+def test_recovery_can_be_killed_too(restore_setup: RestoreSetup, revert: bool) -> None:
+    request = restore_setup.request(Method.SWAP)
+    stop = 'case "$*" in *"$STOP_AT") kill -9 0 ;; esac'  # the new file gets the name of the database
+    path = restore_setup.shadow({"ln": f'PATH=/usr/bin:/bin; {stop}; ln "$@"'})
+    for call in range(1, 100, 3):
+        before = prepare_again(restore_setup, "wal")
+        assert restore_setup.restore(request, PATH=path, STOP_AT=f"new {restore_setup.target}").returncode < 0
+        (restore_setup.folder / "programs" / "ln").unlink()
+        pending = restore_setup.pending()
+        assert pending
+        assert pending.stage == "linking"
+        was_killed = restore_setup.recover_killed(pending, revert, call)
+        recover(restore_setup, revert, before)
+        assert read_content(restore_setup.target) == (before if revert else {NEW})
+        if not was_killed:
+            return
+        restore_setup.shadow({"ln": f'PATH=/usr/bin:/bin; {stop}; ln "$@"'})
+
+
+@pytest.mark.parametrize("revert", [False, True], ids=["complete", "revert"])
+def test_recovery_keeps_file_of_restarted_service(restore_setup: RestoreSetup, revert: bool) -> None:
+    stop = f'case "$*" in *"new {restore_setup.target}") kill -9 0 ;; esac'
+    path = restore_setup.shadow({"ln": f'PATH=/usr/bin:/bin; {stop}; ln "$@"'})
+    before = with_wal(restore_setup)
+    assert restore_setup.restore(restore_setup.request(Method.SWAP), PATH=path).returncode < 0
+    assert not restore_setup.target.exists()
+    make_content(restore_setup.target, "of the restarted service", "wal")
+    pending = restore_setup.pending()
+    assert pending
+    done = restore_setup.recover(pending, revert)
+    assert done.returncode == 0, done.stdout
+    assert read_content(restore_setup.target) == (before if revert else {NEW})
+    (stranger,) = restore_setup.target.parent.glob("*.set-aside_*")
+    assert read_content(stranger) == {"of the restarted service"}

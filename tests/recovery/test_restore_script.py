@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -397,3 +398,34 @@ def test_script_passes_shellcheck_and_fits_in_argument(restore_setup: RestoreSet
     if shutil.which("shellcheck"):
         subprocess.run(["shellcheck", SCRIPT], check=True)
     assert len(restore_command(restore_setup.request(Method.SWAP))) < 64 * 1024
+
+
+# --- a full disk ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", Method)
+@pytest.mark.parametrize("full", ["data", "backups"])
+def test_disk_that_fills_up_changes_nothing(
+    restore_setup: RestoreSetup, private_mounts: list[str], method: Method, full: str
+) -> None:
+    folder = restore_setup.folder / full
+    fill = f"head -c 100M /dev/zero > '{folder}/fill' || true"
+    restore_setup.set_service(stop=fill, start=f"rm '{folder}/fill'")
+    commands = [
+        f"cp -a '{folder}' '{folder}.copy'; mount -t tmpfs -o size=2M tmpfs '{folder}'",
+        f"cp -a '{folder}.copy/.' '{folder}'; chmod 700 '{folder}'",
+        f"code=0; ( {restore_command(restore_setup.request(method))} ) || code=$?",
+        f"rm -rf '{folder}.copy'; cp -a '{folder}' '{folder}.copy'; exit $code",
+    ]
+    done = restore_setup.run(shlex.join([*private_mounts, "sh", "-euc", "\n".join(commands)]))
+    copy = folder.with_name(f"{full}.copy")
+    target = copy / restore_setup.target.name if full == "data" else restore_setup.target
+    if (method, full) == (Method.SWAP, "data"):  # the new file was written before
+        assert done.returncode == 0, done.stdout
+        assert read_content(target) == {NEW}
+    else:
+        assert done.returncode == UNCHANGED, done.stdout
+        assert read_content(target) == {OLD}
+    assert not (copy if full == "backups" else restore_setup.backups).joinpath(restore_setup.saved.name).exists() or (
+        done.returncode == 0
+    )
