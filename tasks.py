@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from demo_backups.ui import console, tables
     from demo_backups.workflows import attach as attachment
     from demo_backups.workflows import backups, copies, crontab, journal_mode, scripts
+    from demo_backups.workflows import drill as drills
     from demo_backups.workflows import fetch as fetches
     from demo_backups.workflows import guarded_session as guards
     from demo_backups.workflows import restore as restoring
@@ -45,8 +46,8 @@ else:
     attachment, restoring = LazyModule("workflows.attach"), LazyModule("workflows.restore")
     copies = LazyModule("workflows.copies")
     crontab, journal_mode = LazyModule("workflows.crontab"), LazyModule("workflows.journal_mode")
-    fetches, sessions = LazyModule("workflows.fetch"), LazyModule("workflows.session")
-    guards = LazyModule("workflows.guarded_session")
+    drills, fetches = LazyModule("workflows.drill"), LazyModule("workflows.fetch")
+    guards, sessions = LazyModule("workflows.guarded_session"), LazyModule("workflows.session")
 
 PROJECT = load_project(Path(__file__))
 
@@ -307,6 +308,45 @@ def restore(
     )
     with session(c, "restore", host, database, dry_run, record="restore", during_restore=True) as work:
         restoring.restore(work, options)
+
+
+DRILL = {
+    "backup": "path of the backup, or its name in the backup directory (default: the newest)",
+    "from": "server: the backup is on the server (default); here: upload a fetched one first",
+    "due": "do nothing until drill_every has passed since the last good drill",
+}
+
+
+@task(help=HOST | DATABASE | DRILL | JSON)
+def restore_drill(
+    c: Context,
+    host: str | None = None,
+    database: str = "index",
+    backup: str | None = None,
+    from_: str = "server",
+    due: bool = False,
+    json: bool = False,
+) -> None:
+    """Restore a backup into a scratch directory on the server, check it there, and clean up.
+
+    It checks the content, integrity_check, foreign_key_check, the query and drill_command. The exit code
+    is 1 if a check failed, and 3 if none failed but one could not be made.
+    """
+    drills.check_source(from_)
+    recent = drills.find_recent_drill(settings(c, host), database) if due else None
+    if recent:
+        drills.report_recent(recent, console.make_console(sys.stderr if json else None))
+        if json:
+            console.print_json(drills.recent_as_json(recent))
+        return
+    with session(c, "restore-drill", host, database, record="drill", json=json) as work:
+        result = drills.drill(work, backup, from_)
+        if json:
+            console.print_json(result.as_json())
+        else:
+            tables.print_drill(work.out, result)
+        drills.finish(work, result)
+    exit_with(result.exit_code)
 
 
 PRUNE = {"database": "delete copies of this database only (default: all databases)"}
@@ -583,7 +623,7 @@ def test(c: Context, pytest: str = "") -> None:  # noqa: PT028 - a task, not a t
 
 namespace = Collection(
     *(preflight, deploy, deploy_index_backup, deploy_tracker_backup, run, run_index_backup, run_tracker_backup),
-    *(attach, stop_backup, verify, list_backups, fetch, prune_copies, restore, history),
+    *(attach, stop_backup, verify, list_backups, fetch, prune_copies, restore, restore_drill, history),
     *(enable, enable_index_backup, disable, disable_index_backup, enable_wal),
     *(plan, next, report, rehearse, bench, test),
     Collection(

@@ -123,6 +123,10 @@ class NoScheduleError(StepError):
     """The published crontab has no line for a database: it is backed up by hand."""
 
 
+class DrillError(StepError):
+    """A restore drill could not be made."""
+
+
 class JobRunningError(StepError):
     """A job of the same kind is running."""
 
@@ -212,6 +216,12 @@ class RotationFailedError(IncompleteError):
 
 class BackupNotKeptError(IncompleteError):
     """A backup passed all checks, but the link that keeps it beyond the rotation could not be made."""
+
+
+class DrillUncleanError(IncompleteError):
+    """A restore drill is done, but not all of its files could be removed."""
+
+    after_result = True
 
 
 class RecordNotWrittenError(IncompleteError):

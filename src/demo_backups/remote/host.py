@@ -7,6 +7,7 @@ while it breaks every SFTP session.
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 import secrets
@@ -133,6 +134,12 @@ class Host:
         self._prompt = f"[{secrets.token_hex(16)}] "
         self._root_access: _RootAccess | None = None
         self._password_refused = False
+
+    def as_login(self) -> Host:
+        """Return this host without sudo: what it runs as root is then run as the login user. They share the record."""
+        host = copy.copy(self)
+        host.use_sudo = False
+        return host
 
     def run(
         self,

@@ -20,8 +20,10 @@ from .outcome import MARKS, RESULTS, VERDICTS, Tone, describe_outcome
 if TYPE_CHECKING:
     from ..backup.preflight import Preflight
     from ..backup.verify import Verification
+    from ..records.check import Check
     from ..records.record import Record
     from ..records.store import InvalidRecord
+    from ..recovery.drill import Drill
     from ..recovery.fetch import Fetched
     from ..recovery.retention import Judgement
     from ..release.plan import Plan
@@ -41,6 +43,11 @@ UNLIMITED_WIDTH = 10_000
 SUMMARIES = {
     Outcome.PASSED: "all checks passed",
     Outcome.FAILED: "NOT a good backup",
+    Outcome.UNKNOWN: "not all checks could be made",
+}
+DRILL_SUMMARIES = {
+    Outcome.PASSED: "the backup can be restored: all checks passed",
+    Outcome.FAILED: "the drill FAILED",
     Outcome.UNKNOWN: "not all checks could be made",
 }
 
@@ -71,6 +78,14 @@ def print_fetched(out: Console, fetched: Fetched) -> None:
         sent += f", {fetched.resumed_from:,} were on this machine"
     _, _, tone = RESULTS[fetched.outcome]
     out.say(f"{fetched.file}: {format_size(fetched.bytes)}; {sent}", tone)
+
+
+def print_drill(out: Console, drill: Drill) -> None:
+    """Print the checks of a restored backup and their result."""
+    out.print(styled(f"backup  {drill.backup.path}"))
+    out.print(_checks_table(drill.checks))
+    _, _, tone = RESULTS[drill.outcome]
+    out.print(styled(DRILL_SUMMARIES[drill.outcome], tone))
 
 
 def _checks_table(checks: Sequence[Check]) -> Table:

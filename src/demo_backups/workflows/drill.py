@@ -1,0 +1,224 @@
+"""Restore a backup into a scratch directory on the server, and check it there."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from ..backup import catalog
+from ..backup.permissions import require_safe_paths
+from ..errors import ConnectionLostError, DrillUncleanError, InterruptedRunError, SettingsError, StepError
+from ..records.check import Outcome
+from ..records.record import DrillDetails, DrillRecord, Record
+from ..records.store import read_records, records_dir
+from ..recovery.drill import (
+    HERE,
+    SERVER,
+    Drill,
+    Scratch,
+    collect_drill,
+    list_started_steps,
+    prepare_scratch,
+    start_drill,
+)
+from ..remote.files import File, stat_file
+from ..remote.job_state import Job, JobStatus
+from ..remote.jobs import follow_job
+from ..settings import Settings
+from ..sqlite.inspect import list_sidecars
+from ..ui.console import Console
+from ..ui.progress import JobProgress
+from ..units import format_time
+from .backups import keep_passed
+from .session import Session
+
+TITLES = {  # of the steps of drill.sh that take long
+    "restore": "restoring the backup",
+    "integrity": "integrity_check",
+    "foreign_keys": "foreign_key_check",
+    "query": "query",
+    "command": "drill_command",
+}
+
+
+def drill(work: Session, backup: str | None, source: str) -> Drill:
+    """Restore a backup into a scratch directory, check it, and record the result.
+
+    The backup is on the server, or with HERE a fetched one, which is uploaded first; by default it is the newest.
+    """
+    if isinstance(work.record.details, DrillDetails):
+        work.record.details.source = source
+    if source == SERVER:
+        file = _find_backup(work, backup)
+        scratch = prepare_scratch(work.host, work.database, work.settings.drill_dir, file.path.parent)
+        result = _drill_file(work, scratch, file, source, file)
+    else:
+        raise NotImplementedError
+    _record_drill(work.record, result)
+    return result
+
+
+def _find_backup(work: Session, backup: str | None) -> File:
+    """Find the backup to restore on the server; raises StepError if it is missing or not a finished backup."""
+    require_safe_paths(work.host, work.database)
+    if backup is None:
+        backups = catalog.list_backups(work.host, work.database)
+        if not backups:
+            raise StepError(
+                f"there is no backup of the {work.database.name} database in {work.database.backup_dir}",
+                host=work.host.name,
+                advice=f"make one: {work.task('run')}",
+            )
+        return backups[0]
+    path = work.database.backup_dir / backup
+    file = stat_file(work.host, path)
+    if file is None or file.type != "f":
+        problem = "does not exist" if file is None else "is not a regular file"
+        raise StepError(
+            f"the backup {path} {problem}",
+            host=work.host.name,
+            advice=f"list the backups: {work.task('list-backups')}",
+        )
+    sidecars = list_sidecars(work.host, path)
+    if sidecars:
+        names = ", ".join(f"{path.name}{suffix}" for suffix in sidecars)
+        raise StepError(
+            f"{path} is not a finished backup: {names} exists next to it",
+            host=work.host.name,
+            advice=f"use another one: {work.task('list-backups')}",
+        )
+    return file
+
+
+def _drill_file(work: Session, scratch: Scratch, file: File, source: str, backup: File) -> Drill:
+    """Drill with a file on the server; `backup` is the one to report."""
+    if work.settings.drill_command and scratch.login.uid == 0:
+        work.out.say("note: the login user is root, so drill_command runs as root")
+    with _hint_on_detach(work):
+        job = start_drill(scratch, work.database, file, work.settings, work.out.say)
+        status, output = _follow(work, scratch, job)
+    return collect_drill(scratch.host, work.database, source, backup, status, output, work.settings)
+
+
+def _follow(work: Session, scratch: Scratch, job: Job) -> tuple[JobStatus, str]:
+    """Follow the job to its end, and print the names of the steps; return its last status and all output."""
+    output = ""
+    printed = 0
+    with JobProgress(work.out, job) as progress:
+
+        def echo(text: str) -> None:
+            nonlocal output, printed
+            output += text
+            complete, _, _ = output.rpartition("\n")
+            steps = list_started_steps(complete.split("\n"))
+            for step in steps[printed:]:
+                if step in TITLES:
+                    work.out.say(TITLES[step])
+            printed = len(steps)
+
+        status = follow_job(scratch.host, work.database, job, echo, progress.show)
+    return status, output
+
+
+@contextlib.contextmanager
+def _hint_on_detach(work: Session) -> Iterator[None]:
+    """Say how to come back to a drill when the user or the connection leaves it inside.
+
+    Raises InterruptedRunError on Ctrl-C and ConnectionLostError if the connection is lost.
+    """
+    keeps_running = "the drill, once started, keeps running on the server, and removes its files in the end"
+    advice = f"follow it again by the same command, as long as it runs: {work.task('restore-drill')}"
+    try:
+        yield
+    except (KeyboardInterrupt, InterruptedRunError, RuntimeError) as error:
+        # After a Ctrl-C between taking and releasing a lock, Rich complains of the lock instead.
+        if isinstance(error, RuntimeError) and not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        raise InterruptedRunError(f"detached: {keeps_running}", host=work.host.name, advice=advice) from None
+    except ConnectionLostError as error:
+        error.advice = f"{keeps_running}. {advice[0].upper()}{advice[1:]}"
+        raise
+
+
+def _record_drill(record: Record, result: Drill) -> None:
+    record.backup = str(result.backup.path)
+    record.bytes = result.backup.bytes
+    record.created = result.backup.modified.isoformat()
+    record.checks = list(result.checks)
+    record.integrity_check = list(result.integrity)
+    record.exit_status = result.exit_code
+    if isinstance(record.details, DrillDetails):
+        record.details.command_status = result.command_status
+
+
+def finish(work: Session, result: Drill) -> None:
+    """Keep a backup that has passed, if the settings say so, and raise DrillUncleanError if files are left."""
+    if result.source == SERVER and result.outcome is Outcome.PASSED:
+        keep_passed(work, result.backup)
+    if result.unclean:
+        error = DrillUncleanError(
+            "the drill is done, but not all of its files could be removed",
+            host=work.host.name,
+            output=result.unclean,
+            advice="remove the cause; the next drill removes them",
+        )
+        # A check that failed, or that could not be made, matters more.
+        error.exit_code = result.exit_code or error.exit_code
+        work.record.exit_status = error.exit_code
+        raise error
+
+
+# --- when the next one is due ---------------------------------------------------------------------------------------
+
+
+def check_source(source: str) -> None:
+    """Raise SettingsError for a wrong value of --from."""
+    if source not in (SERVER, HERE):
+        raise SettingsError(f"--from {source!r} is not a place of backups", advice=f"use {SERVER} or {HERE}")
+
+
+def find_recent_drill(settings: Settings, database: str) -> DrillRecord | None:
+    """Find the last good drill of a database on the host of the settings; None if the next one is due."""
+    settings.database(database)
+    records, _ = read_records(records_dir(settings))
+    return find_recent(records, settings.host, database, settings.drill_every, datetime.now(timezone.utc))
+
+
+def find_recent(records: Sequence[Record], host: str, database: str, every: float, now: datetime) -> DrillRecord | None:
+    """Find the last good drill of a database on a host, if it is less than `every` seconds ago; else None.
+
+    A record from the future, written before the clock was set back, does not count.
+    """
+    for record in reversed(records):
+        if not isinstance(record, DrillRecord) or (record.host, record.database) != (host, database):
+            continue
+        age = now - datetime.fromisoformat(record.when)
+        if has_passed(record) and timedelta() <= age < timedelta(seconds=every):
+            return record
+    return None
+
+
+def has_passed(record: DrillRecord) -> bool:
+    """Tell whether all checks of a drill were made and passed; files that it has left do not matter."""
+    return bool(record.checks) and record.outcome is Outcome.PASSED
+
+
+def report_recent(record: DrillRecord, out: Console) -> None:
+    """Report that no drill is due."""
+    when = format_time(datetime.fromisoformat(record.when))
+    out.say(f"{record.host}: no drill of the {record.database} database is due: the last good one was at {when}")
+
+
+def recent_as_json(record: DrillRecord) -> dict[str, Any]:
+    """Return the object that `inv restore-drill --due --json` prints when no drill is due: that of the last one."""
+    return {
+        "host": record.host,
+        "database": record.database,
+        "due": False,
+        "source": record.details.source,
+        "backup": {"path": record.backup, "bytes": record.bytes, "created": record.created},
+        "checks": [check.as_json() for check in record.checks],
+        "passed": record.outcome.value,
+    }
