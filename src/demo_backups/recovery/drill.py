@@ -17,12 +17,13 @@ from ..backup.checks import check_integrity, list_integrity_lines
 from ..backup.disk_space import SpaceDemand, disks_command, find_inode_shortages, find_shortages, parse_disks
 from ..errors import COULD_NOT_LOOK, FAILED, DrillError, StepError, UnsafePathError
 from ..records.check import Check, Outcome, combine_outcomes
-from ..remote.answers import parse_count, parse_line
+from ..remote.answers import parse_count, parse_line, parse_yes_no
 from ..remote.files import File
 from ..remote.host import Host, Result
 from ..remote.job_state import DRILL, Job, JobStatus
 from ..remote.jobs import find_job, is_job_running, start_job
 from ..remote.shell import quote
+from ..remote.sudo import USE_SUDO
 from ..settings import Database, Settings
 from ..sqlite.command import is_access_failure, sqlite_command
 from ..sqlite.inspect import Notify, ignore, parse_real_path
@@ -97,11 +98,12 @@ def directory_command(directory: PurePosixPath) -> str:
     )
 
 
-def work_parent_command(candidate: PurePosixPath, directory: PurePosixPath, source: PurePosixPath) -> str:
-    """Build the command that finds a directory on the disk of `directory` in which only root can put a file.
+def places_command(candidate: PurePosixPath, directory: PurePosixPath, source: PurePosixPath) -> str:
+    """Build the command that prints where root can restore to, and what is to be known about the directory `source`.
 
-    These are tried: the candidate, and the directories above `directory`, the nearest first. It prints the first one,
-    or an empty line; and then `yes` if only root can put a file into the directory `source`, else `no`.
+    It prints, on a line each: the first directory on the disk of `directory` in which only root can put a file, or
+    nothing; `yes` if `source` is on the same disk, else `no`; and `yes` if only root can put a file into it or replace
+    it. The candidate is tried, and then the directories above `directory`, the nearest first.
     """
     return "\n".join(
         [
@@ -111,27 +113,39 @@ def work_parent_command(candidate: PurePosixPath, directory: PurePosixPath, sour
             '  while [ -n "$(find "$path" -maxdepth 0 -type d -uid 0 \\( ! -perm /022 -o -perm "$sticky" \\))" ]; do',
             '    [ "$path" != / ] || return 0; path=$(dirname -- "$path") sticky=-1000',
             "  done; return 1; }",
-            f"device=$(stat -c %d -- {quote(directory)})",
+            'device() { stat -c %d -- "$1"; }',
+            'answer() { if "$@"; then echo yes; else echo no; fi; }',
+            f"source=$(realpath -e -- {quote(source)}); device=$(device {quote(directory)})",
             f"set -- {quote(candidate)}; path={quote(directory)}",
             'while [ "$path" != / ]; do path=$(dirname -- "$path"); set -- "$@" "$path"; done',
             "found=",
             "for parent; do",
             '  parent=$(realpath -e -- "$parent") || continue',
-            '  [ "$(stat -c %d -- "$parent")" = "$device" ] && only_root "$parent" -1000 || continue',
-            "  found=$parent; break",
+            '  if [ "$(device "$parent")" = "$device" ] && only_root "$parent" -1000; then found=$parent; break; fi',
             "done",
             'printf "%s\\n" "$found"',
-            f"source=$(realpath -e -- {quote(source)})",
-            'if only_root "$source" -7777; then echo yes; else echo no; fi',
+            'answer [ "$(device "$source")" = "$device" ]',
+            'answer only_root "$source" -7777',
         ]
     )
 
 
-def _parse_work_parent(output: str) -> tuple[PurePosixPath | None, bool]:
-    parent, answer, rest = output.split("\n")
-    if answer not in ("yes", "no") or rest or not (parent.startswith("/") or not parent):
-        raise ValueError("not a directory, and yes or no")
-    return PurePosixPath(parent) if parent else None, answer == "yes"
+@dataclass(frozen=True)
+class Places:
+    """What `places_command` prints."""
+
+    parent: PurePosixPath | None
+    same_disk: bool
+    only_root: bool
+
+
+def parse_places(output: str) -> Places:
+    """Parse what `places_command` printed; raises ValueError."""
+    parent, same_disk, only_root, rest = output.split("\n")
+    if rest or not (parent.startswith("/") or not parent):
+        raise ValueError("not a directory and two answers")
+    answers = [parse_yes_no(f"{answer}\n") for answer in (same_disk, only_root)]
+    return Places(PurePosixPath(parent) if parent else None, answers[0], answers[1])
 
 
 @dataclass(frozen=True)
@@ -140,7 +154,7 @@ class Scratch:
 
     `run` is the directory of the login user, in which everything is checked, below `directory`. `work` is the one in
     which the restore writes. If root restores for the login user, it is one to which only root can write; otherwise it
-    is `run`.
+    is `run`. `link` is a second name for the backup, from which it is restored; None if it is restored from its own.
     """
 
     host: Host
@@ -148,11 +162,7 @@ class Scratch:
     directory: PurePosixPath
     run: PurePosixPath
     work: PurePosixPath
-
-    @property
-    def upload(self) -> PurePosixPath:
-        """The directory for a backup that is uploaded."""
-        return self.run.with_name(f"{self.run.name}-upload")
+    link: PurePosixPath | None
 
 
 def _scratch_name(database: Database) -> str:
@@ -160,38 +170,52 @@ def _scratch_name(database: Database) -> str:
     return f"{re.sub('[^A-Za-z0-9_-]', '_', database.name)}-{place}"
 
 
-def prepare_scratch(
-    host: Host, database: Database, directory: PurePosixPath | None, source: PurePosixPath | None
-) -> Scratch:
-    """Create the directory of the drills, and decide where the restore writes.
+def upload_dir(directory: PurePosixPath, database: Database) -> PurePosixPath:
+    """Return the directory, below that of the drills, to which a backup is uploaded."""
+    return directory / f"{_scratch_name(database)}-upload"
 
-    `source` is the directory of the backup; None if the login user has uploaded it, and restores it too.
 
-    Raises UnsafePathError where another user could interfere, and CouldNotLookError.
+def prepare_directory(host: Host, directory: PurePosixPath | None) -> tuple[Login, PurePosixPath]:
+    """Create the directory of the drills, as the login user; return that user and the real path.
+
+    Raises UnsafePathError where another user could interfere, StepError, and CouldNotLookError.
     """
     as_login = host.as_login()
     login = as_login.query_parsed("see who the login user is", login_command(), parse_login)
-    directory = _create_directory(as_login, login, directory or login.home / DEFAULT_DIR)
-    name = _scratch_name(database)
-    run = directory / name
-    if source is None or not host.use_sudo or login.uid == 0:
-        return Scratch(as_login if source is None else host, login, directory, run, run)
-    command = work_parent_command(database.backup_dir, directory, source)
+    return login, _create_directory(as_login, login, directory or login.home / DEFAULT_DIR)
+
+
+def prepare_scratch(
+    host: Host, database: Database, login: Login, directory: PurePosixPath, source: PurePosixPath
+) -> Scratch:
+    """Decide where the restore of a backup in the directory `source` writes.
+
+    Raises UnsafePathError where another user could interfere, and CouldNotLookError.
+    """
     action = f"find a directory for root on the disk of {directory}"
-    parent, is_safe = host.query_parsed(action, command, _parse_work_parent)
-    if not is_safe:
-        raise UnsafePathError(
-            f"refused: root would read a backup in {source}, to which others than root can write, for {login.name}",
-            host=host.name,
-            advice="copy the backup, as root, to a directory that belongs to root",
-        )
-    if parent is None:
-        raise UnsafePathError(
-            f"refused: on the disk of {directory} there is no directory to which only root can write",
-            host=host.name,
-            advice=f"set drill_dir to a directory of {login.name} below one that belongs to root (INVOKE_DRILL_DIR)",
-        )
-    return Scratch(host, login, directory, run, parent / f".demo-backups-drill-{name}")
+    places = host.query_parsed(action, places_command(database.backup_dir, directory, source), parse_places)
+    run = directory / _scratch_name(database)
+    work = run
+    if host.use_sudo and login.uid != 0:
+        if places.parent is None:
+            raise UnsafePathError(
+                f"refused: on the disk of {directory} there is no directory to which only root can write",
+                host=host.name,
+                advice=f"set drill_dir (INVOKE_DRILL_DIR) to a directory of {login.name} in one that belongs to root",
+            )
+        if not places.same_disk and not places.only_root:
+            raise UnsafePathError(
+                f"refused: root would read a backup in {source}, which others than root can replace, for {login.name}",
+                host=host.name,
+                advice="set drill_dir to a directory on the disk of the backup (INVOKE_DRILL_DIR)",
+            )
+        work = places.parent / f".demo-backups-drill-{run.name}"
+    link = None
+    if places.same_disk:
+        link = work / ".backup.db"
+    elif source == database.backup_dir:
+        link = source / f".drill.{database.backup_prefix.rstrip('_')}.db"
+    return Scratch(host, login, directory, run, work, link)
 
 
 def _create_directory(as_login: Host, login: Login, directory: PurePosixPath) -> PurePosixPath:
@@ -206,9 +230,9 @@ def _create_directory(as_login: Host, login: Login, directory: PurePosixPath) ->
             advice=f"{advice}; or set drill_dir to another one",
         )
     if not result.ok:
-        raise StepError(
-            f"could not {action}", host=as_login.name, output=result.output, advice=as_login.advise(result) or advice
-        )
+        if "Permission denied" not in result.output:
+            advice = as_login.advise(result) or advice
+        raise StepError(f"could not {action}", host=as_login.name, output=result.output, advice=advice)
     return as_login.parse(action, result.stdout, parse_real_path)
 
 
@@ -240,11 +264,8 @@ def drill_command(scratch: Scratch, database: Database, backup: PurePosixPath, s
     """Build the command of the job: see drill.sh."""
     name = database.source.name
     restored = scratch.run / name
-    link = None
-    if backup.parent == database.backup_dir:
-        link = backup.with_name(f".drill.{database.backup_prefix.rstrip('_')}.db")
     request = RestoreRequest(
-        backup=link or backup,
+        backup=scratch.link or backup,
         target=scratch.work / name,
         method=Method.SWAP,
         proof=Proof.STOPPED,
@@ -265,10 +286,10 @@ def drill_command(scratch: Scratch, database: Database, backup: PurePosixPath, s
     values: dict[str, object] = {
         "work": scratch.work,
         "run": scratch.run,
-        "upload": scratch.upload,
+        "upload": upload_dir(scratch.directory, database),
         "name": name,
         "backup": backup,
-        "link": link or "",
+        "link": scratch.link or "",
         "restore": restore_command(request),
         "integrity": integrity_command(restored, quick=False),
         "foreign_keys": sqlite_command(restored, VIOLATIONS, immutable=True),
@@ -425,6 +446,8 @@ def _explain_missing_restore(host: Host, steps: Mapping[str, DrillStep], status:
 
 
 def _advise(host: Host, output: str) -> str:
+    if "Operation not permitted" in output:
+        return f"only root and the owner of a backup can hold it by a hard link: {USE_SUDO}"
     return host.advise(Result(1, "", output)) or "remove the cause, and start it again"
 
 

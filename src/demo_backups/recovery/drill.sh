@@ -146,13 +146,25 @@ remove_all() {
 create_all() {
   mkdir -m 700 -- "$work" || return
   [[ "$work" == "$run" ]] || as_user mkdir -m 700 -- "$run" || return
-  # Another name for the backup, which the restore holds by a hard link: a restore of the same backup has that of its own.
-  [[ -z "$link" ]] || ln --no-target-directory -- "$backup" "$link"
+  [[ -z "$link" ]] || link_backup
 }
 
+# Give the backup another name, for the restore: the rotation may delete it, and another restore may hold it. The user
+# may be able to replace the directory of the backup, so enter it first, and then look whose it is.
+link_backup() {
+  cd -- "${backup%/*}" || return
+  [[ "$work" == "$run" || -n "$(find . -maxdepth 0 -uid 0 ! -perm /022)" ]] ||
+    { echo "refused: others than root can write to $PWD, and root would read the backup for $user"; return 1; }
+  ln --physical --no-target-directory -- "./${backup##*/}" "$link" || return
+  [[ -f "$link" && ! -L "$link" ]] || { echo "$backup is not a regular file"; return 1; }
+}
+
+# The command must not find a second name of the backup: it could change it.
+#
 # The directory of the user may be replaced at any time: enter it first, and then look whose it is. Whichever directory
 # of the user this is, root does no more than to create a link to the user's own file in it.
 hand_over() {
+  [[ -z "$link" ]] || rm -f -- "$link" || return
   [[ "$work" != "$run" ]] || return 0
   chown --no-dereference "$uid:$gid" -- "$work/$name" || return
   cd -- "$run" || return

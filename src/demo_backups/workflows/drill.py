@@ -20,6 +20,7 @@ from ..recovery.drill import (
     Scratch,
     collect_drill,
     list_started_steps,
+    prepare_directory,
     prepare_scratch,
     start_drill,
 )
@@ -52,7 +53,8 @@ def drill(work: Session, backup: str | None, source: str) -> Drill:
         work.record.details.source = source
     if source == SERVER:
         file = _find_backup(work, backup)
-        scratch = prepare_scratch(work.host, work.database, work.settings.drill_dir, file.path.parent)
+        login, directory = prepare_directory(work.host, work.settings.drill_dir)
+        scratch = prepare_scratch(work.host, work.database, login, directory, file.path.parent)
         result = _drill_file(work, scratch, file, source, file)
     else:
         raise NotImplementedError
