@@ -426,3 +426,64 @@ def test_failed_drill_stays_due(demo_server: DemoServer, backup: Path) -> None:
     damage_index(backup)
     for _ in range(2):
         assert read_json(drill(demo_server, "--due", "--json"), FAILED)["due"] is True
+
+
+# --- a fetched backup -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copy(demo_server: DemoServer, backup: Path) -> Path:
+    """The only fetched backup on this machine."""
+    folder = Path(demo_server.environment["HOME"]) / "copies"
+    assert_success(demo_server.inv("fetch", INVOKE_FETCH_DIR=str(folder)))
+    (copy,) = folder.glob("*/backup_*.db")
+    return copy
+
+
+def drill_copy(demo_server: DemoServer, copy: Path, *arguments: str, **changes: str) -> CompletedTask:
+    """Run a drill with a fetched backup."""
+    fetch_dir = str(Path(demo_server.environment["HOME"]) / "copies")
+    return drill(demo_server, "--from", "here", *arguments, INVOKE_FETCH_DIR=fetch_dir, **changes)
+
+
+def test_fetched_backup_is_uploaded_and_checked(demo_server: DemoServer, backup: Path, copy: Path) -> None:
+    backup.unlink()
+    result = read_json(drill_copy(demo_server, copy, "--json"))
+    assert results(result) == dict.fromkeys(CHECKS, True)
+    assert (result["source"], result["backup"]["path"]) == ("here", str(copy))
+    assert_nothing_left(demo_server)
+    record = demo_server.records()[-1]
+    assert (record["kind"], record["details"]["source"]) == ("drill", "here")
+
+
+def test_changed_copy_is_refused(demo_server: DemoServer, copy: Path, backup: Path) -> None:
+    damage_index(copy)
+    assert_exit(drill_copy(demo_server, copy), FAILED, "was changed since it was fetched")
+    assert_exit(drill_copy(demo_server, copy, "--backup", "missing.db"), FAILED, "there is no file")
+    assert not drill_dir(demo_server).exists()
+
+
+def test_damaged_copy_fails(demo_server: DemoServer, copy: Path, backup: Path) -> None:
+    damaged = Path(shutil.copy(copy, copy.parent / "another.db"))
+    damage_index(damaged)
+    result = read_json(drill_copy(demo_server, copy, "--json", "--backup", str(damaged)), FAILED)
+    assert results(result) == dict.fromkeys(CHECKS, True) | {"integrity": False}
+    assert_nothing_left(demo_server, backup)
+
+
+def test_interrupted_upload_is_continued(demo_server: DemoServer, copy: Path, backup: Path) -> None:
+    size = copy.stat().st_size
+    task = demo_server.start(
+        *("restore-drill", "--from", "here"),
+        INVOKE_FETCH_DIR=str(copy.parent.parent),
+        INVOKE_FETCH_LIMIT=f"{size // 8}",
+    )
+    part = wait_until(lambda: next(drill_dir(demo_server).glob("*-upload/.upload.*"), None), "the upload")
+    wait_until(lambda: part.stat().st_size, "some bytes of it")
+    os.killpg(task.pid, signal.SIGINT)
+    assert_exit(wait_for_end(task), INTERRUPTED)
+    # A drill of a backup on the server leaves it alone.
+    assert_success(drill(demo_server))
+    assert part.exists()
+    assert_success(drill_copy(demo_server, copy))
+    assert_nothing_left(demo_server, backup)

@@ -25,6 +25,7 @@ from ..sqlite.inspect import header_command
 from ..sqlite.integrity import integrity_command
 
 CHANGE_DIRECTORY = "set fetch_dir (INVOKE_FETCH_DIR), or use --to DIR"
+SERVER, HERE = "server", "here"  # where a backup is: on the host, or on this machine
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,13 @@ from ..backup.disk_space import SpaceDemand, disks_command, find_inode_shortages
 from ..errors import COULD_NOT_LOOK, FAILED, DrillError, StepError, UnsafePathError
 from ..records.check import Check, Outcome, combine_outcomes
 from ..remote.answers import parse_count, parse_line, parse_yes_no
-from ..remote.files import File
+from ..remote.files import File, stat_file
 from ..remote.host import Host, Result
 from ..remote.job_state import DRILL, Job, JobStatus
 from ..remote.jobs import find_job, is_job_running, start_job
 from ..remote.shell import quote
 from ..remote.sudo import USE_SUDO
+from ..remote.upload_part import PREFIX
 from ..settings import Database, Settings
 from ..sqlite.command import is_access_failure, sqlite_command
 from ..sqlite.inspect import Notify, ignore, parse_real_path
@@ -43,7 +44,6 @@ from .restore_job import (
 
 SCRIPT = Path(__file__).with_name("drill.sh")
 DEFAULT_DIR = ".demo-backups/drill"  # in the home directory of the login user
-SERVER, HERE = "server", "here"  # where the backup comes from
 CHECKS = ("content", "integrity", "foreign_keys", "query", "command")
 MOST_VIOLATIONS = 20  # of foreign keys, that are listed
 LONGEST_DETAIL = 4000  # characters of an output in the details of a check
@@ -255,6 +255,20 @@ def require_space(scratch: Scratch, size: int, floor: int) -> None:
             output="\n".join(problems),
             advice="free space, or set drill_dir to a directory on another disk (INVOKE_DRILL_DIR)",
         )
+
+
+# --- the upload of a fetched backup ---------------------------------------------------------------------------------
+
+
+def create_upload_dir(host: Host, folder: PurePosixPath) -> None:
+    """Create the directory of an upload, as the login user; raises StepError."""
+    host.execute(f"create {folder}", f"umask 077; mkdir -p -- {quote(folder)}")
+
+
+def missing_bytes(host: Host, target: PurePosixPath, size: int) -> int:
+    """Return how many bytes of an upload of this size are not on the host yet."""
+    parts = [stat_file(host, path) for path in (target, target.with_name(PREFIX + target.name))]
+    return max(0, size - max((part.bytes for part in parts if part), default=0))
 
 
 # --- the job --------------------------------------------------------------------------------------------------------

@@ -173,11 +173,18 @@ hand_over() {
   rm -- "$work/$name"
 }
 
+# That of this drill, or one to which nothing was uploaded for a day: an upload can be continued.
+remove_upload() {
+  if [[ "$backup" == "$upload"/* || -z "$(as_user find "$upload" -mmin -1440 2> /dev/null)" ]]; then
+    remove_directory "$upload"
+  fi
+}
+
 finish() {
   local status=$?
   trap "" TERM INT HUP
   step cleanup remove_all
-  [[ -z "$upload" ]] || step upload remove_directory "$upload"
+  step upload remove_upload
   exit "$status"
 }
 

@@ -79,14 +79,11 @@ def _text(template: str) -> progress.TextColumn:
 
 
 class DownloadProgress:
-    """Show the progress of a download: a bar on a terminal, elsewhere a line for every tenth that is downloaded.
-
-    Another `action` than fetching makes it that of another transfer, such as an upload.
-    """
+    """Show the progress of a download or an upload: a bar on a terminal, elsewhere a line for every tenth of it."""
 
     def __init__(self, out: Console, name: str, total: int, action: str = "fetching") -> None:
-        self._action = action
         self._out = out
+        self._action = action
         self._name = name
         self._total = total
         self._printed_tenths: int | None = None  # None: what is on this machine is still being read

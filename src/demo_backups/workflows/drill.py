@@ -5,32 +5,40 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
+from pathlib import PurePosixPath
 from typing import Any
 
 from ..backup import catalog
+from ..backup.deploy import require_tools
 from ..backup.permissions import require_safe_paths
 from ..errors import ConnectionLostError, DrillUncleanError, InterruptedRunError, SettingsError, StepError
 from ..records.check import Outcome
 from ..records.record import DrillDetails, DrillRecord, Record
 from ..records.store import read_records, records_dir
+from ..recovery.copies import HERE, SERVER, Copy, list_copies
 from ..recovery.drill import (
-    HERE,
-    SERVER,
     Drill,
     Scratch,
     collect_drill,
+    create_upload_dir,
     list_started_steps,
+    missing_bytes,
     prepare_directory,
     prepare_scratch,
+    require_space,
     start_drill,
+    upload_dir,
 )
+from ..recovery.restore_copy import find_local_backup
+from ..remote.download import can_compress
 from ..remote.files import File, stat_file
 from ..remote.job_state import Job, JobStatus
 from ..remote.jobs import follow_job
+from ..remote.upload import upload
 from ..settings import Settings
-from ..sqlite.inspect import list_sidecars
+from ..sqlite.sidecars import list_sidecars
 from ..ui.console import Console
-from ..ui.progress import JobProgress
+from ..ui.progress import DownloadProgress, JobProgress
 from ..units import format_time
 from .backups import keep_passed
 from .session import Session
@@ -51,15 +59,59 @@ def drill(work: Session, backup: str | None, source: str) -> Drill:
     """
     if isinstance(work.record.details, DrillDetails):
         work.record.details.source = source
+    require_tools(work.host)
     if source == SERVER:
         file = _find_backup(work, backup)
         login, directory = prepare_directory(work.host, work.settings.drill_dir)
         scratch = prepare_scratch(work.host, work.database, login, directory, file.path.parent)
         result = _drill_file(work, scratch, file, source, file)
     else:
-        raise NotImplementedError
+        result = _drill_copy(work, _find_copy(work, backup))
     _record_drill(work.record, result)
     return result
+
+
+def _find_copy(work: Session, backup: str | None) -> Copy:
+    """Find a fetched backup on this machine; raises StepError, and RestoreRefusedError if it was changed."""
+    if backup is None:
+        copies = list_copies(work.settings, work.host.name, work.database)
+        if not copies:
+            raise StepError(
+                f"there is no fetched backup of the {work.database.name} database of {work.host.name}",
+                advice=f"fetch one: {work.task('fetch')}",
+            )
+        backup = copies[0].name
+    records, _ = read_records(records_dir(work.settings))
+    return find_local_backup(work.settings, work.host.name, work.database, backup, records).copy
+
+
+def _drill_copy(work: Session, copy: Copy) -> Drill:
+    """Drill with a fetched backup: the login user uploads and restores it."""
+    host, settings = work.host.as_login(), work.settings
+    login, directory = prepare_directory(host, settings.drill_dir)
+    folder = upload_dir(directory, work.database)
+    create_upload_dir(host, folder)
+    scratch = prepare_scratch(host, work.database, login, directory, folder)
+    target = folder / copy.name
+    require_space(scratch, copy.bytes + missing_bytes(host, target, copy.bytes), settings.free_space_floor)
+    work.out.say(f"uploading {copy.path}")
+    with DownloadProgress(work.out, copy.name, copy.bytes, "uploading") as progress:
+        progress.start_transfer(0)
+        upload(
+            host,
+            copy.path,
+            target,
+            limit=settings.fetch_limit,
+            compress=can_compress(host),
+            progress=progress.show,
+            notify=work.out.say,
+            floor=settings.free_space_floor,
+        )
+    uploaded = stat_file(host, target)
+    if uploaded is None:
+        raise StepError(f"{target} was removed after the upload", host=host.name, advice="start the drill again")
+    here = File(PurePosixPath(copy.path), copy.bytes, copy.modified)
+    return _drill_file(work, scratch, uploaded, HERE, here)
 
 
 def _find_backup(work: Session, backup: str | None) -> File:

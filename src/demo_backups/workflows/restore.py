@@ -12,6 +12,7 @@ from ..errors import RestoreRefusedError, RestoreUnprovenError, SettingsError, S
 from ..records.check import Outcome
 from ..records.record import Record, RestoreDetails
 from ..records.store import read_records, records_dir
+from ..recovery.copies import HERE, SERVER
 from ..recovery.restore_copy import LocalBackup, describe_source, find_local_backup, is_verified
 from ..recovery.restore_facts import find_saved_state, observe_live, observe_restore, resolve_target
 from ..recovery.restore_job import (
@@ -38,7 +39,6 @@ from ..ui.restore_table import print_restore_plan, print_restore_result
 from .backups import follow, start_time
 from .session import Session
 
-SERVER, HERE = "server", "here"  # where the backup is
 RESULT_PREFIX = "result: "  # of the lines of the job that are not for people
 
 
