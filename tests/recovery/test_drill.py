@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shlex
 import shutil
 import signal
@@ -272,30 +273,36 @@ LEAVING = {
 
 @pytest.mark.parametrize("command", HANGING.values(), ids=HANGING)
 def test_hanging_command_is_ended(demo_server: DemoServer, backup: Path, command: str) -> None:
-    command = f"echo started; : {{file}}; {command}"
+    command, mark = with_mark(f"echo started; : {{file}}; {command}")
     result = read_json(drill(demo_server, "--json", command=command, INVOKE_DRILL_TIMEOUT="0.5 s"), FAILED)
     assert "did not end within" in details(result, "command")
     assert "started" in details(result, "command") or "more" in details(result, "command")
     assert_nothing_left(demo_server, backup)
-    assert not find_sleepers(demo_server)
+    assert find_marked(mark) == []
 
 
 @pytest.mark.parametrize("command", LEAVING.values(), ids=LEAVING)
 def test_process_of_command_is_not_left(demo_server: DemoServer, backup: Path, command: str) -> None:
+    command, mark = with_mark(command)
     result = read_json(drill(demo_server, "--json", command=command))
     assert "left processes running" in details(result, "command")
     assert_nothing_left(demo_server, backup)
-    assert not find_sleepers(demo_server)
+    assert find_marked(mark) == []
 
 
-def find_sleepers(demo_server: DemoServer) -> list[str]:
-    """Find processes of the server that sleep for long, or that read a file to its end."""
+def with_mark(command: str) -> tuple[str, str]:
+    """Return the command with a duration of its own, by which its processes can be found, and that duration."""
+    duration = f"300.{secrets.randbelow(10**9)}"
+    return command.replace("300", duration), duration
+
+
+def find_marked(mark: str) -> list[str]:
+    """Find the processes with a mark in their arguments."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            if words[:2] in (["sleep", "300"], ["tail", "-f"]) or "time.sleep(300)" in " ".join(words):
-                found.append(f"{process.name}: {words}")
+            if mark.encode() in (process / "cmdline").read_bytes():
+                found.append(process.name)
     return found
 
 
