@@ -480,7 +480,12 @@ def next(c: Context, host: str | None = None, yes: bool = False) -> None:
 
     It shows the commands, asks for confirmation, runs them, and checks the result.
     """
-    actions.do_next(settings(c, host), console.make_console(), yes)
+    selected, out = settings(c, host), console.make_console()
+
+    def rehearse_index() -> None:
+        rehearsal.rehearse(settings_module.rehearsal_settings(selected), options.RehearsalOptions(), False, out)
+
+    actions.do_next(selected, out, yes, rehearse_index)
 
 
 @task(help=DRY_RUN)

@@ -11,7 +11,8 @@ import pytest
 from demo_backups.errors import CouldNotLookError, UnsafePathError
 from demo_backups.project import ROOT
 from demo_backups.records.check import Outcome
-from demo_backups.recovery.copies import check_copy, copies_dir, hash_file, list_copies, read_copy
+from demo_backups.recovery.copies import copies_dir, hash_file, list_copies, read_copy
+from demo_backups.recovery.copy_checks import check_copy
 from demo_backups.rehearsal.database import make_index
 from demo_backups.remote.host import Host
 from demo_backups.settings import Settings

@@ -47,7 +47,7 @@ def prepare_again(setup: RestoreSetup, state: str) -> set[str]:
 
 @pytest.mark.parametrize("shard", range(3))
 @pytest.mark.parametrize(
-    "kind, state, step", [("swap", "wal", 3), ("swap of raw", "journal", 9), ("in place", "wal", 9)]
+    ("kind", "state", "step"), [("swap", "wal", 3), ("swap of raw", "journal", 9), ("in place", "wal", 9)]
 )
 def test_kill_between_any_two_calls(restore_setup: RestoreSetup, kind: str, state: str, step: int, shard: int) -> None:
     restore_setup.set_service()

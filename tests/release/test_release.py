@@ -24,11 +24,13 @@ from demo_backups.records.check import Check, Outcome
 from demo_backups.records.record import SCHEMA, new_record
 from demo_backups.records.store import write_record
 from demo_backups.rehearsal.database import make_tracker
+from demo_backups.rehearsal.options import RehearsalOptions
+from demo_backups.rehearsal.rehearse import rehearse
 from demo_backups.rehearsal.server import ALIAS
 from demo_backups.release.actions import ACTIONS, ActionContext, _confirm, do_next
 from demo_backups.release.observe import observe_plan
 from demo_backups.release.plan import Plan
-from demo_backups.settings import Settings, select_host
+from demo_backups.settings import Settings, rehearsal_settings, select_host
 from demo_backups.ui.console import make_console
 
 from ..helpers.github import GH, GitHub, github
@@ -88,9 +90,13 @@ class Release:
 
     def do(self, *names: str, host: str = ALIAS) -> None:
         """Do steps as `inv next` does, without regard to the plan."""
-        context = ActionContext(select_host(self.settings, host), make_console(io.StringIO()))
+        context = ActionContext(select_host(self.settings, host), make_console(io.StringIO()), self.rehearse)
         for name in names:
             ACTIONS[name].run(context, False)
+
+    def rehearse(self) -> None:
+        """Rehearse the index database."""
+        rehearse(rehearsal_settings(self.settings), RehearsalOptions(), False, make_console(io.StringIO()))
 
     def add_record(self, kind: str, **changes: Any) -> None:
         """Write a record of something that passed."""
@@ -368,7 +374,8 @@ def test_next_works_on_local_host(release: Release, monkeypatch: pytest.MonkeyPa
         before = release.plan("local")
         assert before.next
         assert before.next.name == step
-        do_next(select_host(release.settings, "local"), make_console(io.StringIO()), yes=True)
+        local = select_host(release.settings, "local")
+        do_next(local, make_console(io.StringIO()), yes=True, rehearse=release.rehearse)
         assert marks(release.plan("local"))[step] == "done"
     # The same machine under its other name: a verification counts for one name only.
     found = marks(release.plan(ALIAS))
@@ -460,7 +467,7 @@ def test_manual_step_is_reported(release: Release, file: str, text: str, step: s
     release.do(*SERVER_STEPS, "index-commit", "tracker-commit")
     (release.repository.path / file).write_text(text)
     with pytest.raises(StepError) as caught:
-        do_next(select_host(release.settings, ALIAS), make_console(io.StringIO()), yes=True)
+        do_next(select_host(release.settings, ALIAS), make_console(io.StringIO()), yes=True, rehearse=release.rehearse)
     assert caught.value.action == f"{step} is a manual step"
     assert details in caught.value.output
     assert f" in {release.repository.path}" in caught.value.advice

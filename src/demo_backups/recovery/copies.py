@@ -7,22 +7,15 @@ import os
 import stat
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from urllib.parse import quote as percent_encode
 
-from ..backup.checks import check_integrity, check_row, check_size
 from ..backup.names import is_backup_name
 from ..errors import CouldNotLookError, UnsafePathError
 from ..project import ROOT
-from ..records.check import Check, Outcome
 from ..remote.download import CHUNK, Progress
-from ..remote.files import File
-from ..remote.host import LONG_TIMEOUT, Host
 from ..remote.shell import quote
 from ..settings import Database, Settings
-from ..sqlite.command import sqlite_command
-from ..sqlite.inspect import header_command
-from ..sqlite.integrity import integrity_command
 
 CHANGE_DIRECTORY = "set fetch_dir (INVOKE_FETCH_DIR), or use --to DIR"
 SERVER, HERE = "server", "here"  # where a backup is: on the host, or on this machine
@@ -116,26 +109,6 @@ def hash_file(path: Path, progress: Progress = lambda size: None) -> str:
             count += len(chunk)
             progress(count)
     return sha256.hexdigest()
-
-
-def check_copy(this_machine: Host, database: Database, path: Path) -> list[Check]:
-    """Check a file on this machine by itself: its size, its integrity, and that the query returns a row."""
-    copy = read_copy(path)
-    if copy is None:
-        missing = Check("size", Outcome.FAILED, f"{path} is not a regular file")
-        return [missing, *(Check(name, Outcome.UNKNOWN, "no copy to check") for name in ("integrity", "query"))]
-    absolute = PurePosixPath(path.absolute())
-    header = this_machine.run(f"read the header of {path}", header_command(absolute), reads_only=True)
-    integrity = this_machine.run(
-        f"check {path}", integrity_command(absolute, quick=False), timeout=LONG_TIMEOUT, reads_only=True
-    )
-    query = sqlite_command(absolute, database.query, immutable=True)
-    row = this_machine.run(f"query {path}", query, timeout=LONG_TIMEOUT, reads_only=True)
-    return [
-        check_size(File(absolute, copy.bytes, copy.modified), header),
-        check_integrity(integrity, quick=False),
-        check_row(row),
-    ]
 
 
 def _unreadable(path: Path, error: OSError) -> CouldNotLookError:

@@ -12,10 +12,8 @@ from datetime import datetime, timezone
 
 from ..errors import CouldNotLookError, StepError
 from ..project import ROOT, task_command
-from ..rehearsal.options import RehearsalOptions
-from ..rehearsal.rehearse import rehearse
 from ..remote.terminal import ask_yes_no
-from ..settings import Settings, rehearsal_settings
+from ..settings import Settings
 from ..ui.console import Console
 from ..ui.outcome import Tone
 from ..ui.tables import print_verification
@@ -103,10 +101,11 @@ def _apply(checkout: Checkout, change: Change, out: Console, dry_run: bool) -> N
 
 @dataclass(frozen=True)
 class ActionContext:
-    """What an action of the plan works with."""
+    """What an action of the plan works with; `rehearse` runs the rehearsal."""
 
     settings: Settings
     out: Console
+    rehearse: Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ def _verify(context: ActionContext, dry_run: bool) -> None:
 
 
 def _rehearse(context: ActionContext, dry_run: bool) -> None:
-    rehearse(rehearsal_settings(context.settings), RehearsalOptions(), False, context.out)
+    context.rehearse()
 
 
 def _open_pr(context: ActionContext, dry_run: bool) -> None:
@@ -208,11 +207,11 @@ def update_commands(settings: Settings, scripts: Sequence[str]) -> list[str]:
 # --- the next step --------------------------------------------------------------------------------------------------
 
 
-def do_next(settings: Settings, out: Console, yes: bool) -> None:
+def do_next(settings: Settings, out: Console, yes: bool, rehearse: Callable[[], None]) -> None:
     """Do the next step of the plan: show its commands, ask, act, and check that the plan marks it as done.
 
     Raises StepError if the step is manual, or not done afterwards; CouldNotLookError if the next step is unknown;
-    SettingsError if release.repository is not a checkout.
+    SettingsError if release.repository is not a checkout. `rehearse` runs the rehearsal, if that is the next step.
     """
     with contextlib.suppress(CouldNotLookError):  # without git, the plan still shows the other steps
         open_checkout(settings)
@@ -229,7 +228,7 @@ def do_next(settings: Settings, out: Console, yes: bool) -> None:
         advice = MANUAL_STEPS[step.name].replace("CHECKOUT", str(settings.repository))
         raise StepError(f"{step.name} is a manual step", output=step.details, advice=advice)
     out.say(f"  {action.command(plan.host)}")
-    context = ActionContext(settings, out)
+    context = ActionContext(settings, out, rehearse)
     if action.has_dry_run:
         action.run(context, True)
     if not yes:

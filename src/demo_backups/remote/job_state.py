@@ -13,13 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..project import whoami
-from ..settings import Database
 from .answers import parse_count, parse_seconds
 from .processes import OWN_LOCK, signal_processes_command
 from .shell import STATE_DIR, quote
+
+if TYPE_CHECKING:
+    from ..settings import Database
 
 BACKUP = "backup"
 CHECK = "check"

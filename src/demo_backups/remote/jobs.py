@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from ..errors import (
     ConnectionLostError,
@@ -21,7 +21,6 @@ from ..errors import (
     JobRunningError,
     JobStateError,
 )
-from ..settings import Database
 from .answers import parse_yes_no
 from .host import Host, Result, is_disk_full
 from .job_state import (
@@ -46,6 +45,9 @@ from .job_state import (
     without_functions,
 )
 from .shell import HOME, STATE_DIR
+
+if TYPE_CHECKING:
+    from ..settings import Database
 
 T = TypeVar("T")
 FollowJob: TypeAlias = Callable[[Job], tuple[JobStatus, str]]  # returns the last status, and all output

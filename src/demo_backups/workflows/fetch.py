@@ -19,7 +19,8 @@ from ..errors import (
 )
 from ..records.check import Check, Outcome
 from ..records.record import FetchDetails
-from ..recovery.copies import check_copy, hash_file, read_copy
+from ..recovery.copies import hash_file, read_copy
+from ..recovery.copy_checks import check_copy
 from ..recovery.delta import find_base, update_partial
 from ..recovery.fetch import Fetched, FetchOptions, is_complete, receive_backup
 from ..recovery.hold import Hold, hold_path

@@ -1,0 +1,35 @@
+"""The checks of a fetched backup on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from ..backup.checks import check_integrity, check_row, check_size
+from ..records.check import Check, Outcome
+from ..remote.files import File
+from ..remote.host import LONG_TIMEOUT, Host
+from ..settings import Database
+from ..sqlite.command import sqlite_command
+from ..sqlite.inspect import header_command
+from ..sqlite.integrity import integrity_command
+from .copies import read_copy
+
+
+def check_copy(this_machine: Host, database: Database, path: Path) -> list[Check]:
+    """Check a file on this machine by itself: its size, its integrity, and that the query returns a row."""
+    copy = read_copy(path)
+    if copy is None:
+        missing = Check("size", Outcome.FAILED, f"{path} is not a regular file")
+        return [missing, *(Check(name, Outcome.UNKNOWN, "no copy to check") for name in ("integrity", "query"))]
+    absolute = PurePosixPath(path.absolute())
+    header = this_machine.run(f"read the header of {path}", header_command(absolute), reads_only=True)
+    integrity = this_machine.run(
+        f"check {path}", integrity_command(absolute, quick=False), timeout=LONG_TIMEOUT, reads_only=True
+    )
+    query = sqlite_command(absolute, database.query, immutable=True)
+    row = this_machine.run(f"query {path}", query, timeout=LONG_TIMEOUT, reads_only=True)
+    return [
+        check_size(File(absolute, copy.bytes, copy.modified), header),
+        check_integrity(integrity, quick=False),
+        check_row(row),
+    ]
