@@ -120,7 +120,7 @@ def _restore(work: Session, options: RestoreOptions) -> None:
     if work.dry_run:
         work.out.say("dry run: nothing was changed")
         return
-    _confirm(work, options, _ask(plan))
+    _confirm(work, options, _make_question(plan))
     if plan.facts.source.upload:
         _upload(work, options, plan)
     with hint_on_detach(work.host, work.database, RESTORE):
@@ -206,7 +206,7 @@ def _upload(work: Session, options: RestoreOptions, plan: RestorePlan) -> None:
         )
 
 
-def _ask(plan: RestorePlan) -> str:
+def _make_question(plan: RestorePlan) -> str:
     path = plan.facts.live.path
     if plan.facts.is_copy:
         return f"Restore to {path}?"
