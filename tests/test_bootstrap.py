@@ -74,7 +74,21 @@ TOOLS = [
     "setsid",
 ]
 REQUIRED = ["flock", "git", "sqlite3", "ssh"]
-OPTIONAL = ["shellcheck", "chromium", "gh", "sudo", "sshd", "cron", "useradd", "unshare", "mount", "tcsh", "fish"]
+OPTIONAL = [
+    "shellcheck",
+    "chromium",
+    "gh",
+    "sudo",
+    "sshd",
+    "cron",
+    "useradd",
+    "unshare",
+    "mount",
+    "tcsh",
+    "fish",
+    "rsync",
+    "zstd",
+]
 
 BUILT = "inv: building .venv from requirements.lock (once)\n"
 TEST_TOOLS_ADDED = "inv: adding the test tools of requirements-test.lock (once)\n"

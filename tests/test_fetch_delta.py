@@ -16,7 +16,7 @@ from demo_backups.remote.download import Meter
 from demo_backups.remote.host import Host
 from demo_backups.remote.rsync import MOST_BLOCKS, PAGE, choose_block_size, update_file
 
-from .helpers.constants import EVERY_ODD_NAME
+from .helpers.constants import EVERY_ODD_NAME, needs_rsync
 from .helpers.copies import hash_of, hidden_names, make_large_backup
 from .helpers.processes import wait_for_end, wait_until
 from .helpers.programs import link_programs, set_login_shell, write_program
@@ -25,9 +25,7 @@ from .helpers.tasks import DemoServer, assert_exit, assert_success, read_json
 OLDER, NAME = "backup_2026-01-01_00-00-00.db", "backup_2026-01-02_00-00-00.db"
 SIZE = 12 * 2**20
 
-pytestmark = pytest.mark.skipif(
-    not shutil.which("rsync") and os.environ.get("CI") != "true", reason="rsync is not installed"
-)
+pytestmark = needs_rsync
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 
 import pytest
 
@@ -25,4 +26,10 @@ ODD_NAMES = {
 }
 NOBODY = 65534
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user, and give files to one")
+IS_CI = os.environ.get("CI") == "true"  # where nothing is skipped
+needs_rsync = pytest.mark.skipif(not shutil.which("rsync") and not IS_CI, reason="rsync is not installed")
+needs_zstd = pytest.mark.skipif(not shutil.which("zstd") and not IS_CI, reason="zstd is not installed")
+PLAIN_AND_ZSTD = pytest.mark.parametrize(
+    "compress", [False, pytest.param(True, marks=needs_zstd)], ids=["plain", "zstd"]
+)
 EVERY_ODD_NAME = pytest.mark.parametrize("name", ODD_NAMES.values(), ids=ODD_NAMES)

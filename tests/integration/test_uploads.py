@@ -15,16 +15,15 @@ import pytest
 from demo_backups.errors import StepError
 from demo_backups.project import ROOT
 from demo_backups.remote.connection import open_host
-from demo_backups.remote.download import can_compress
 from demo_backups.remote.host import Host
 from demo_backups.remote.upload import Uploaded, upload
 from demo_backups.settings import FABRIC, OPENSSH
 
+from ..helpers.constants import PLAIN_AND_ZSTD, needs_zstd
 from ..helpers.processes import wait_until
 from .conftest import Server
 
 DATA = os.urandom(3_000_000) + b"compressible" * 500_000
-BOTH_FORMS = pytest.mark.parametrize("compress", [False, True], ids=["plain", "zstd"])
 
 
 @pytest.fixture(params=[FABRIC, OPENSSH])
@@ -74,10 +73,9 @@ def assert_published(server: Server, uploaded: Uploaded) -> None:
     assert not part_of(server).exists()
 
 
-@BOTH_FORMS
+@PLAIN_AND_ZSTD
 def test_killed_session_is_resumed(server: Server, host: Host, local: Path, compress: bool) -> None:
     """All sessions of the user are killed in the middle."""
-    assert can_compress(host)
     killed: list[int] = []
 
     def kill(position: int) -> None:
@@ -103,7 +101,7 @@ def test_upload_continues_in_new_process(server: Server, host: Host, local: Path
     assert_published(server, uploaded)
 
 
-@BOTH_FORMS
+@PLAIN_AND_ZSTD
 def test_full_disk_of_server_is_an_error(server: Server, host: Host, local: Path, compress: bool) -> None:
     """The disk is filled after the free space was read."""
     folder = str(server.database.backup_dir)
@@ -122,6 +120,7 @@ def test_full_disk_of_server_is_an_error(server: Server, host: Host, local: Path
     assert_published(server, upload(host, local, target_of(server)))
 
 
+@needs_zstd
 def test_memory_does_not_grow_with_upload(server: Server, tmp_path: Path) -> None:
     paths = [tmp_path / "small.db", tmp_path / "large.db"]
     for path, size in zip(paths, (24 * 2**20, 300 * 2**20), strict=True):
