@@ -327,7 +327,7 @@ def test_detached_drill_can_be_joined(demo_server: DemoServer, backup: Path, tmp
     os.killpg(first.pid, signal.SIGINT)
     assert_exit(wait_for_end(first), INTERRUPTED, "detached: the drill", "restore-drill")
     # Another drill waits for its turn, and the same one is joined.
-    assert_exit(drill(demo_server), FAILED, "a drill of the index database is already running")
+    assert_exit(drill(demo_server), FAILED, "a drill of the index database is already running", "wait for")
     second = demo_server.start("restore-drill", INVOKE_DRILL_COMMAND=waiting_command(go, started))
     assert second.stdout
     wait_until(lambda: "joining" in second.stdout.readline(), "the second drill")  # type: ignore[union-attr]
@@ -450,7 +450,10 @@ def copy(demo_server: DemoServer, backup: Path) -> Path:
 def drill_copy(demo_server: DemoServer, copy: Path, *arguments: str, **changes: str) -> CompletedTask:
     """Run a drill with a fetched backup."""
     fetch_dir = str(Path(demo_server.environment["HOME"]) / "copies")
-    return drill(demo_server, "--from", "here", *arguments, INVOKE_FETCH_DIR=fetch_dir, **changes)
+    done = drill(demo_server, "--from", "here", *arguments, INVOKE_FETCH_DIR=fetch_dir, **changes)
+    # The command that receives an upload leaves a sleep of some seconds.
+    wait_until(lambda: not find_processes(drill_dir(demo_server)), "the end of what belongs to the upload")
+    return done
 
 
 def test_fetched_backup_is_uploaded_and_checked(demo_server: DemoServer, backup: Path, copy: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..backup.checks import check_integrity, list_integrity_lines
 from ..backup.disk_space import SpaceDemand, disks_command, find_inode_shortages, find_shortages, parse_disks
-from ..errors import COULD_NOT_LOOK, FAILED, DrillError, StepError, UnsafePathError
+from ..errors import COULD_NOT_LOOK, FAILED, DrillError, JobRunningError, StepError, UnsafePathError
 from ..records.check import Check, Outcome, combine_outcomes
 from ..remote.answers import parse_count, parse_line, parse_yes_no
 from ..remote.files import File, stat_file
@@ -334,7 +334,11 @@ def start_drill(scratch: Scratch, database: Database, backup: File, settings: Se
         return running
     require_space(scratch, backup.bytes, settings.free_space_floor)
     watched = dict.fromkeys((scratch.work.parent, scratch.directory))
-    return start_job(scratch.host, database, new_job, command, list(watched), settings.free_space_floor)
+    try:
+        return start_job(scratch.host, database, new_job, command, list(watched), settings.free_space_floor)
+    except JobRunningError as error:
+        error.advice = f"wait for its end: {format_duration(settings.drill_timeout)} at most for drill_command"
+        raise
 
 
 # --- the result -----------------------------------------------------------------------------------------------------
