@@ -57,6 +57,7 @@ RECOVERY_STEPS = [
     "inv run",
     "inv verify",
     "inv fetch",
+    "inv restore-drill",
     "inv restore --backup NAME",
     "inv restore --undo",
 ]

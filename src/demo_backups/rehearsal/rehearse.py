@@ -21,15 +21,17 @@ from ..errors import InterruptedRunError, SettingsError, StepError
 from ..records.record import RehearsalRecord, new_record
 from ..records.record import Traffic as RecordedTraffic
 from ..records.store import record_outcome, records_dir, write_record
+from ..recovery.copies import SERVER
 from ..recovery.fetch import fetch_options
 from ..remote.connection import open_host
 from ..settings import Settings
 from ..ui.console import Console
 from ..ui.outcome import Tone
-from ..ui.tables import print_backups, print_fetched, print_preflight, print_verification
+from ..ui.tables import print_backups, print_drill, print_fetched, print_preflight, print_verification
 from ..units import format_size
 from ..workflows.backups import list_backups, preflight, run, run_command, verify
 from ..workflows.crontab import disable, enable
+from ..workflows.drill import drill, finish
 from ..workflows.fetch import fetch
 from ..workflows.restore import RestoreOptions, restore
 from ..workflows.scripts import deploy, require_deployed
@@ -147,9 +149,10 @@ def _rehearse_recovery(session: Session) -> str:
     backup = run_step("inv run", run)
     run_step("inv verify", _verify)
     run_step("inv fetch", _fetch)
+    run_step("inv restore-drill", _drill)
     run_step("inv restore --backup NAME", lambda session: _restore(session, backup=str(backup.path)))
     run_step("inv restore --undo", lambda session: _restore(session, undo=True))
-    return "Recovery: fetched, restored under live writes, undone."
+    return "Recovery: fetched, drilled, restored under live writes, undone."
 
 
 SCENARIOS = {"index": _rehearse_index, "tracker": _rehearse_tracker, RECOVERY: _rehearse_recovery}
@@ -177,6 +180,15 @@ def _fetch(session: Session) -> None:
     print_fetched(session.out, fetched)
     if fetched.exit_code:
         raise StepError("the fetched backup did not pass its checks", host=session.host.name)
+
+
+def _drill(session: Session) -> None:
+    work = _with_record(session, "drill")
+    result = drill(work, None, SERVER)
+    print_drill(session.out, result)
+    finish(work, result)
+    if result.exit_code:
+        raise StepError("the restored backup did not pass its checks", host=session.host.name)
 
 
 def _restore(session: Session, backup: str | None = None, undo: bool = False) -> None:
