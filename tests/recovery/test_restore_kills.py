@@ -65,9 +65,9 @@ def test_kill_between_any_two_calls(restore_setup: RestoreSetup, kind: str, stat
 def test_kill_in_every_stage_of_swap(restore_setup: RestoreSetup, stage: str, revert: bool) -> None:
     restore_setup.set_service()
     before = with_wal(restore_setup)
-    check = f'case "$*" in *journal) ! grep -q "^stage={stage}$" journal || kill -9 0 ;; esac'
+    check = f'case "$KILL $*" in yes*journal) ! grep -q "^stage={stage}$" journal || kill -9 0 ;; esac'
     path = restore_setup.shadow({"mv": f'PATH=/usr/bin:/bin; mv "$@" && {check}', "sleep": "exit 0"})
-    assert restore_setup.restore(restore_setup.request(Method.SWAP), PATH=path).returncode < 0
+    assert restore_setup.restore(restore_setup.request(Method.SWAP), PATH=path, KILL="yes").returncode < 0
     assert recover(restore_setup, revert, before) == stage
 
 

@@ -30,6 +30,7 @@ from ..sqlite.command import is_access_failure, sqlite_command
 from ..sqlite.inspect import Notify, ignore, parse_real_path
 from ..sqlite.integrity import find_missing_definition, integrity_command
 from ..units import format_duration, format_short_size
+from .restore_advice import find_advice
 from .restore_job import (
     DONE,
     UNCLEAN,
@@ -37,7 +38,6 @@ from .restore_job import (
     Proof,
     RestoreRequest,
     Save,
-    find_advice,
     parse_result,
     restore_command,
 )
@@ -486,7 +486,7 @@ def _as_result(step: DrillStep) -> Result:
 def _check_content(host: Host, database: Database, step: DrillStep, backup: File) -> Check:
     """Check that the restore has proven that the restored database is equal to the backup."""
     if step.status not in (DONE, UNCLEAN):
-        advice = find_advice(host, database, step.output)
+        advice = find_advice(database, step.output)
         detail = f"not restored (exit status {step.status}): {_shorten(step.output)}" + f"; {advice}" * bool(advice)
         return Check("content", Outcome.FAILED, detail)
     result = host.parse("read the result of the restore", step.output, parse_result)

@@ -347,7 +347,8 @@ hold() {
     must "hold $backup by a hard link" ln --no-target-directory -- "$backup" "$held"
   fi
   # SQLite takes an empty file for an empty database. A raw copy may be damaged anywhere.
-  [[ "$backup" == *.raw.db || "$(head --bytes=15 -- "$held")" == "SQLite format 3" ]] || fail "$backup is not an SQLite database"
+  [[ "$backup" == *.raw.db || "$(head --bytes=15 -- "$held")" == "SQLite format 3" ]] ||
+    fail "$backup is not an SQLite database"
 }
 
 # Make a URI of a path (uri.html). With mode=ro, a missing file is an error. Without it, also with immutable=1, SQLite

@@ -31,6 +31,7 @@ from ..remote.processes import own_lock
 from ..remote.shell import TRUSTED_OWNER, quote
 from ..settings import Database
 from ..sqlite.command import LOCK_TIMEOUT
+from .restore_advice import find_advice
 
 T = TypeVar("T")
 SCRIPT = Path(__file__).with_name("restore.sh")
@@ -258,7 +259,7 @@ def collect_restore(host: Host, database: Database, job: Job, status: JobStatus,
 
 
 def _explain_failure(host: Host, database: Database, job: Job, status: int | None, output: str) -> BackupsError:
-    target, advice = job.subject, find_advice(host, database, output)
+    target, advice = job.subject, find_advice(database, output)
     match status:
         case _ if status == UNCHANGED:
             return RestoreFailedError(
@@ -304,31 +305,6 @@ def _explain_kill(host: Host, database: Database, job: Job, output: str) -> Back
         output=output,
         advice="compare the database with the backup before you start it again",
     )
-
-
-ADVICE = {  # by what the script or sqlite3 prints
-    "is in progress": "wait for the end of the backup or restore that is running",
-    "the database is open": "stop the program, or set databases.NAME.stop and start",
-    "was started again during the restore": (
-        "something starts the service again: see its restart policy, and let the command stop disable that"
-    ),
-    "source database is busy": "a reader keeps a transaction open: end it, or set databases.NAME.stop and start",
-    "database is locked": "a reader keeps a transaction open: end it, or set databases.NAME.stop and start",
-    "attempt to write a readonly database": "the page size of the backup differs: replace the file, with --swap",
-    "must stay free": "free space on that disk",
-    "No space left on device": "free space on that disk",
-    "the service is not healthy": "see the log of the service: does it accept this backup?",
-    "the service could not be stopped": "run the command of databases.NAME.stop on the host",
-    "Operation not permitted": "only root, or the owner of a file, can hold it by a hard link and set its owner",
-}
-
-
-def find_advice(host: Host, database: Database, output: str) -> str:
-    """Return what to do about a failed restore, from what it printed; empty if that is not known."""
-    for message, advice in ADVICE.items():
-        if message in output:
-            return advice.replace("NAME", database.name)
-    return ""
 
 
 _RESULT = re.compile(r"result: ([a-z_]+) (.*)")
