@@ -486,7 +486,7 @@ def test_interrupted_upload_is_continued(demo_server: DemoServer, copy: Path, ba
     task = demo_server.start(
         *("restore-drill", "--from", "here"),
         INVOKE_FETCH_DIR=str(copy.parent.parent),
-        INVOKE_FETCH_LIMIT=f"{size // 8}",
+        INVOKE_FETCH_LIMIT=f"{size // 100}",
     )
     part = wait_until(lambda: next(drill_dir(demo_server).glob("*-upload/.upload.*"), None), "the upload")
     wait_until(lambda: part.stat().st_size, "some bytes of it")
