@@ -19,7 +19,7 @@ import pytest
 from demo_backups.errors import COULD_NOT_LOOK, FAILED, INTERRUPTED, WRONG_INPUT
 from demo_backups.records.check import Check, Outcome
 from demo_backups.records.record import DrillRecord, Record, RunRecord
-from demo_backups.recovery.drill import parse_steps
+from demo_backups.recovery.drill_result import parse_steps
 from demo_backups.workflows.drill import find_recent
 
 from ..helpers.backups import make_backup

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from demo_backups.backup import catalog, deploy, directory_access, run
 from demo_backups.errors import COULD_NOT_LOOK, BackupsError, CouldNotLookError
 from demo_backups.project import ROOT
-from demo_backups.recovery import drill
+from demo_backups.recovery import drill_directories
 from demo_backups.remote import files, job_state, jobs, processes
 from demo_backups.remote.host import LONGEST_ANSWER, Host, Result, Transfer
 from demo_backups.settings import Settings
@@ -25,7 +25,7 @@ from demo_backups.sqlite import inspect, journal_mode, sharing, sidecars
 
 SEED = settings(derandomize=True, max_examples=100, deadline=None)
 PATH = PurePosixPath("/srv/x.db")
-LOGIN = drill.Login(1000, 1000, "torrust", PurePosixPath("/home/torrust"), "/usr/bin")
+LOGIN = drill_directories.Login(1000, 1000, "torrust", PurePosixPath("/home/torrust"), "/usr/bin")
 JOB = job_state.Job(job_state.BACKUP, "index", "true", "/srv/x.db", 1, started=1.0)
 FILE_LINE = "1700000000.5 +0130 4096 f /srv/backup_2026-01-31_12-00-00.db\0"
 DD = "1+0 records in\n1+0 records out\n4096 bytes (4.1 kB, 4.0 KiB) copied, 0.5 s, 8.2 kB/s\n"
@@ -186,8 +186,8 @@ def facts(project_settings: Settings) -> dict[str, Callable[[Host], Any]]:
         "sharing": lambda host: sharing.read_sharing(host, PATH, wal=True),
         "users": lambda host: processes.processes_using(host, PATH),
         "directory access": lambda host: directory_access.read_directory_access(host, PATH),
-        "directory of drills": lambda host: drill.prepare_directory(host, PATH),
-        "places of a drill": lambda host: drill.prepare_scratch(host, database, LOGIN, PATH, PATH),
+        "directory of drills": lambda host: drill_directories.prepare_directory(host, PATH),
+        "places of a drill": lambda host: drill_directories.prepare_scratch(host, database, LOGIN, PATH, PATH),
         "root": lambda host: host._find_root_access(),
     }
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..records.check import Check
     from ..records.record import Record
     from ..records.store import InvalidRecord
-    from ..recovery.drill import Drill
+    from ..recovery.drill_result import Drill
     from ..recovery.fetch import Fetched
     from ..recovery.retention import Judgement
     from ..release.plan import Plan

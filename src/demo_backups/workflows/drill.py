@@ -16,19 +16,17 @@ from ..records.check import Outcome
 from ..records.record import DrillDetails, DrillRecord, Record
 from ..records.store import read_records, records_dir
 from ..recovery.copies import HERE, SERVER, Copy, list_copies
-from ..recovery.drill import (
-    Drill,
+from ..recovery.drill import start_drill
+from ..recovery.drill_directories import (
     Scratch,
-    collect_drill,
     create_upload_dir,
-    list_started_steps,
     missing_bytes,
     prepare_directory,
     prepare_scratch,
     require_space,
-    start_drill,
     upload_dir,
 )
+from ..recovery.drill_result import Drill, collect_drill, list_started_steps
 from ..recovery.restore_copy import find_local_backup
 from ..remote.download import can_compress
 from ..remote.files import File, stat_file
