@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from demo_backups.remote.host import Host
 from demo_backups.remote.rsync import MOST_BLOCKS, PAGE, choose_block_size, update_file
 
 from .helpers.constants import EVERY_ODD_NAME, needs_rsync
-from .helpers.copies import hash_of, hidden_names, make_large_backup
+from .helpers.copies import change_pages, hash_of, hidden_names, make_large_backup
 from .helpers.processes import wait_for_end, wait_until
 from .helpers.programs import link_programs, set_login_shell, write_program
 from .helpers.tasks import DemoServer, assert_exit, assert_success, read_json
@@ -43,16 +42,6 @@ def backup(demo_server: DemoServer, folder: Path) -> Path:
     shutil.copy2(older, backup)
     change_pages(backup)
     return backup
-
-
-def change_pages(path: Path) -> None:
-    """Write random bytes into 1 % of the pages, in the middle of the file, where it has no structure."""
-    first, last = 10 + path.stat().st_size // PAGE // 4, path.stat().st_size // PAGE * 3 // 4
-    count = path.stat().st_size // PAGE // 100
-    with path.open("r+b") as file:
-        for page in random.Random(0).sample(range(first, last), count):
-            file.seek(page * PAGE + 100)  # after the pointer to the next page of a large value
-            file.write(os.urandom(PAGE - 200))
 
 
 def assert_copy(folder: Path, backup: Path) -> None:
