@@ -169,6 +169,7 @@ def test_interrupted_delta_is_continued(
     result = read_json(demo_server.inv("fetch", *next_flags, "--json"))
     assert_copy(folder, backup)
     assert (result["sent_bytes"] < 0.03 * SIZE) == bool(next_flags)
+    assert (result["resumed_from"] > 0) == bool(next_flags)
 
 
 def test_dry_run_names_the_base(demo_server: DemoServer, backup: Path, folder: Path) -> None:

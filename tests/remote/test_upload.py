@@ -314,6 +314,33 @@ def test_second_upload_is_refused_while_part_grows(
     assert_published(folder)
 
 
+@pytest.mark.parametrize("step", ["receive", "publish"])
+def test_locked_part_is_not_written(folder: Path, step: str) -> None:
+    """It was locked after it was looked at."""
+    part = upload_part.Part(PurePosixPath(folder / "new.db"))
+    commands = {
+        "receive": part.receive_command(0, compress=False, floor=0),
+        "publish": part.publish_command(len(DATA), SHA256, MODIFIED_NS),
+    }
+    part_of(folder).write_bytes(DATA)
+    with part_of(folder).open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        done = subprocess.run(["sh", "-c", commands[step]], stdin=subprocess.DEVNULL, check=False)
+    assert done.returncode == upload_part.BUSY
+    assert part_of(folder).read_bytes() == DATA
+    assert names(folder) == [".upload.new.db"]
+
+
+def test_target_created_meanwhile_is_not_replaced(folder: Path) -> None:
+    """It was created after it was looked for."""
+    part_of(folder).write_bytes(DATA)
+    (folder / "new.db").write_bytes(b"other")
+    command = upload_part.Part(PurePosixPath(folder / "new.db")).publish_command(len(DATA), SHA256, MODIFIED_NS)
+    done = subprocess.run(["sh", "-c", command], stdin=subprocess.DEVNULL, check=False)
+    assert done.returncode not in (0, upload_part.MISMATCH, upload_part.MOVED)
+    assert (folder / "new.db").read_bytes() == b"other"
+
+
 def test_part_locked_by_lost_command_is_waited_for(folder: Path, send: Send, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upload_module, "LOCK_PAUSE", 0.1)
     with part_of(folder).open("wb") as file:
