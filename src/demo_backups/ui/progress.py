@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from .console import Console
 
 
+SECONDS_BETWEEN_LINES = 1  # where there is no terminal: a short transfer needs none
+
+
 class JobProgress:
     """Show the progress of a job: a bar on a terminal, elsewhere a line for every tenth of a copy."""
 
@@ -88,7 +91,7 @@ class DownloadProgress:
         self._total = total
         self._printed_tenths: int | None = None  # None: what is on this machine is still being read
         self._offset = 0
-        self._begin = 0.0
+        self._begin = self._last_line = 0.0
         columns = [
             _text("{task.description}"),
             progress.BarColumn(),
@@ -114,6 +117,7 @@ class DownloadProgress:
         """Measure the rate from here on: `offset` bytes were on this machine before."""
         self._bar.reset(self._task, total=self._total, completed=offset, description=f"{self._action} {self._name}")
         self._offset, self._begin = offset, time.monotonic()
+        self._last_line = self._begin
         self._printed_tenths = 10 * offset // max(self._total, 1)
 
     def show(self, size: int) -> None:
@@ -121,8 +125,8 @@ class DownloadProgress:
         self._bar.update(self._task, completed=size)
         if not self._bar.disable or self._printed_tenths is None:
             return
-        tenths = 10 * size // max(self._total, 1)
-        if tenths > self._printed_tenths:
-            self._printed_tenths = tenths
-            rate = (size - self._offset) / max(time.monotonic() - self._begin, 0.001)
+        tenths, now = 10 * size // max(self._total, 1), time.monotonic()
+        if tenths > self._printed_tenths and now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._printed_tenths, self._last_line = tenths, now
+            rate = (size - self._offset) / max(now - self._begin, 0.001)
             self._out.say(_describe_progress(size, self._total, rate))
