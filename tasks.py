@@ -589,8 +589,9 @@ def rehearse(
 
 
 BENCH = {
+    "recovery": "measure fetch and restore instead, compared with scp and cp (10 minutes)",
     "full": "measure the grid of docs/benchmarks.md, up to 4 GB and five rounds (half an hour)",
-    "sizes": "sizes of the database in GB, such as 0.25,1",
+    "sizes": "sizes of the database in GB, such as 0.25,1; with --recovery two: of the fetch and of the restore",
     "journals": "journal modes: wal, delete, or wal,delete",
     "rates": "commits per second of the writer, such as 0,200,max",
     "methods": "separated by ';': cp, fsync; plain .backup; script; VACUUM INTO; and variants, see docs/benchmarks.md",
@@ -603,6 +604,7 @@ BENCH = {
 @task(help=BENCH)
 def bench(
     c: Context,
+    recovery: bool = False,
     full: bool = False,
     sizes: str | None = None,
     journals: str | None = None,
@@ -614,10 +616,11 @@ def bench(
 ) -> None:
     """Measure ways to copy a live database (10 minutes)."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
-    from bench import measure_to_files
+    from bench import measure_recovery_to_files, measure_to_files
 
     flags = {"sizes": sizes, "journals": journals, "rates": rates, "methods": methods, "rounds": rounds}
-    measure_to_files(full, flags, folder, out, console.make_console())
+    measure = measure_recovery_to_files if recovery else measure_to_files
+    measure(full, flags, folder, out, console.make_console())
 
 
 @task(help={"pytest": "arguments for pytest, such as '-k crontab'"})

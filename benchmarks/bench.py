@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import recovery
 from measure import DEFAULT, FULL, MAXIMUM_RATE, METHODS, Grid, describe_machine, measure_grid, measure_verification
-from render import Row, draw, print_table, summarize
+from render import Row, draw, print_figures, print_table, summarize
 
 from demo_backups.errors import SettingsError
 from demo_backups.project import ROOT
@@ -42,24 +43,47 @@ PARSERS: dict[str, Callable[[str], Any]] = {
 }
 
 
+def _parse_flags(flags: Mapping[str, str | None]) -> dict[str, Any]:
+    parsed: dict[str, Any] = {}
+    for name, text in flags.items():
+        if text is not None:
+            try:
+                parsed[name] = PARSERS[name](text)
+            except ValueError as error:
+                raise SettingsError(f"--{name} {text!r} is not valid", advice="see: inv --help bench") from error
+    return parsed
+
+
 def parse_grid(full: bool, flags: Mapping[str, str | None]) -> Grid:
     """Return the default or the full grid, with the parts that flags replace.
 
     Flags are lists with commas (methods: semicolons), sizes in GB, `max` is the maximum rate. Raises SettingsError.
     """
-    changes: dict[str, Any] = {}
-    for name, text in flags.items():
-        if text is not None:
-            try:
-                changes[name] = PARSERS[name](text)
-            except ValueError as error:
-                raise SettingsError(f"--{name} {text!r} is not valid", advice="see: inv --help bench") from error
-    grid = replace(FULL if full else DEFAULT, **changes)
-    sizes_fit = all(1e6 <= size <= LARGEST for size in grid.sizes)
-    rates_fit = all(0 <= rate <= MAXIMUM_RATE for rate in grid.rates)
-    if not (sizes_fit and rates_fit and grid.rounds > 0):
-        raise SettingsError("a size, a rate or the number of rounds is out of range", advice="see: inv --help bench")
+    grid = replace(FULL if full else DEFAULT, **_parse_flags(flags))
+    _require_in_range(grid.sizes, grid.rates, grid.rounds)
     return grid
+
+
+def parse_scale(full: bool, flags: Mapping[str, str | None]) -> recovery.Scale:
+    """Return the sizes of the figures of fetch and restore, with the parts that flags replace; raises SettingsError."""
+    scale = recovery.FULL if full else recovery.SMALL
+    parsed = _parse_flags(flags)
+    sizes, rates = parsed.pop("sizes", (scale.fetch, scale.restore)), parsed.pop("rates", (scale.rate,))
+    rounds = parsed.pop("rounds", scale.rounds)
+    if parsed or len(sizes) != 2 or len(rates) != 1:
+        raise SettingsError(
+            "with --recovery: --sizes FETCH,RESTORE, --rates RATE and --rounds only", advice="see: inv --help bench"
+        )
+    _require_in_range(sizes, rates, rounds)
+    (rate,) = rates
+    return recovery.Scale(fetch=sizes[0], restore=sizes[1], rounds=rounds, rate=rate)
+
+
+def _require_in_range(sizes: Sequence[float], rates: Sequence[float], rounds: int) -> None:
+    sizes_fit = all(1e6 <= size <= LARGEST for size in sizes)
+    rates_fit = all(0 <= rate <= MAXIMUM_RATE for rate in rates)
+    if not (sizes_fit and rates_fit and rounds > 0):
+        raise SettingsError("a size, a rate or the number of rounds is out of range", advice="see: inv --help bench")
 
 
 def check_folder(flag: str, name: str) -> Path:
@@ -86,6 +110,31 @@ def measure_to_files(
     with tempfile.TemporaryDirectory(prefix="demo-backups-", dir=folder) as name:
         bench(grid, Path(name), numbers, picture, console)
     console.print(f"results: {numbers}\npicture: {picture}", soft_wrap=True)
+
+
+def measure_recovery_to_files(
+    full: bool, flags: Mapping[str, str | None], folder: str | None, out: str | None, console: Console
+) -> None:
+    """Measure fetch and restore, and write the numbers to the usual folder, or to `out`; raises SettingsError."""
+    scale = parse_scale(full, flags)
+    results = ROOT / ("benchmarks" if full else "reports") if out is None else check_folder("out", out)
+    if folder is not None:
+        check_folder("folder", folder)
+    with tempfile.TemporaryDirectory(prefix="demo-backups-", dir=folder) as name:
+        bench_recovery(scale, Path(name), results / recovery.RESULTS.name, console)
+    console.print(f"results: {results / recovery.RESULTS.name}", soft_wrap=True)
+
+
+def bench_recovery(scale: recovery.Scale, folder: Path, results: Path, out: Console) -> None:
+    """Measure fetch and restore in a folder, print each figure, and store the numbers after each."""
+    numbers = {"machine": describe_machine() | {"load": os.getloadavg()}, "scale": asdict(scale)}
+    measured: dict[str, Any] = {}
+    for name, raw in recovery.measure_all(scale, folder):
+        measured[name] = raw
+        _store(results, numbers | {"measured": measured, "load_at_end": os.getloadavg()})
+        (figure,) = recovery.summarize({name: raw})
+        out.print(f"{figure.what}: {figure.measured}", soft_wrap=True, markup=False)
+    print_figures(out, recovery.summarize(measured))
 
 
 def bench(grid: Grid, folder: Path, results: Path, picture: Path, out: Console) -> list[Row]:

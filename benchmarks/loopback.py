@@ -9,9 +9,10 @@ import queue
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,7 +50,8 @@ class Sshd:
             while True:
                 connection, _ = self.listening.accept()
                 with connection:
-                    self.sessions.append(subprocess.Popen(command, stdin=connection, stdout=connection, stderr=log))
+                    end = connection.fileno()
+                    self.sessions.append(subprocess.Popen(command, stdin=end, stdout=end, stderr=log))
 
     def close(self) -> None:
         """End all sessions, and the jobs that they have started."""
@@ -133,11 +135,13 @@ def _privilege_separation() -> Iterator[None]:
 
 
 class Proxy:
-    """Pass connections on to a port, each piece after `delay` seconds, and count what the clients get."""
+    """Pass connections on to a port, each piece after `delay` seconds, and count what the server sends."""
 
     def __init__(self, port: int, delay: float, listening: socket.socket) -> None:
-        self.received = 0  # bytes that the clients got
-        self.limit: int | None = None  # after so many, the connection is cut once
+        self.sent = 0  # bytes that the server has sent, passed on or not
+        self._passed_on = 0
+        self._limit = sys.maxsize
+        self._at_limit: Callable[[], object] = self.cut
         self._port = port
         self._delay = delay
         self._listening = listening
@@ -160,11 +164,23 @@ class Proxy:
                 self._pass_on(client, server, counted=False)
                 self._pass_on(server, client, counted=True)
 
-    def close(self) -> None:
-        """Close everything."""
-        for connection in (self._listening, *self._open):
+    def call_after(self, count: int, action: Callable[[], object]) -> None:
+        """Do something once, when so many bytes more have been passed on; meanwhile, nothing is passed on."""
+        self._at_limit = action
+        self._limit = self._passed_on + count
+
+    def cut(self) -> None:
+        """Cut all connections."""
+        for connection in self._open:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Close everything."""
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)
+        self.cut()
+        for connection in (self._listening, *self._open):
             connection.close()
 
     def _pass_on(self, source: socket.socket, target: socket.socket, counted: bool) -> None:
@@ -180,27 +196,25 @@ class Proxy:
                 data = source.recv(PIECE)
             except OSError:
                 data = b""
+            if counted:
+                self.sent += len(data)
             pieces.put((time.monotonic() + self._delay, data))
 
     def _write(self, target: socket.socket, pieces: queue.Queue[tuple[float, bytes]], counted: bool) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                due, data = pieces.get()
-                time.sleep(max(0.0, due - time.monotonic()))
-                if not data:
-                    target.shutdown(socket.SHUT_WR)
-                    return
-                target.sendall(data)
-                if counted:
-                    self._count(len(data))
+        data = b"."
+        while data:
+            due, data = pieces.get()
+            time.sleep(max(0.0, due - time.monotonic()))
+            with contextlib.suppress(OSError):  # of a client that has gone
+                target.sendall(data) if data else target.shutdown(socket.SHUT_WR)
+            if counted:
+                self._count(len(data))
 
     def _count(self, count: int) -> None:
-        self.received += count
-        if self.limit is not None and self.received >= self.limit:
-            self.limit = None
-            for connection in self._open:
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+        self._passed_on += count
+        if self._passed_on >= self._limit:
+            self._limit = sys.maxsize
+            self._at_limit()
 
 
 @contextlib.contextmanager
@@ -277,10 +291,20 @@ def read_memory(pids: Sequence[int]) -> int:
 
 
 def find_descendants(pid: int) -> list[int]:
-    """Return a process and all of its descendants."""
+    """Return a process and all of its descendants.
+
+    A child with the same command line has the memory of its parent until it runs another program: it is left out.
+    """
     found = [pid]
     for parent in found:
         for children in Path(f"/proc/{parent}/task").glob("*/children"):
             with contextlib.suppress(OSError):
-                found += map(int, children.read_text().split())
+                arguments = _read_arguments(parent)
+                found += [
+                    child for child in map(int, children.read_text().split()) if _read_arguments(child) != arguments
+                ]
     return found
+
+
+def _read_arguments(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()

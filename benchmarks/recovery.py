@@ -7,6 +7,7 @@ in a network namespace of its own.
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -40,7 +41,7 @@ from demo_backups.errors import BackupsError
 from demo_backups.project import ROOT
 from demo_backups.rehearsal.database import make_tracker
 from demo_backups.rehearsal.server import processes_at_home
-from demo_backups.rehearsal.writer import live_writer
+from demo_backups.rehearsal.writer import Traffic, live_writer
 from demo_backups.sqlite.command import SQLITE
 
 RESULTS = ROOT / "benchmarks/recovery.json"
@@ -141,6 +142,7 @@ class Site:
             "INVOKE_APP_DIR": str(self.folder / "app"),
             "INVOKE_BACKUP_DIR": str(self.backups),
             "INVOKE_EVIDENCE_DIR": str(self.folder / "evidence"),
+            "INVOKE_FETCH_DIR": str(self.folder / "copies"),
             "INVOKE_DATABASES_TRACKER_STOP": "",
             "INVOKE_DATABASES_TRACKER_START": "",
             "INVOKE_DATABASES_TRACKER_HEALTHY": "",
@@ -167,23 +169,23 @@ class Run:
 
 @dataclass
 class Client:
-    """Runs tasks on a site over SSH; `enter` is put before each command."""
+    """Runs tasks on a site over SSH, one after the other; `enter` is put before each command."""
 
     site: Site
     sshd: Sshd
     ssh_config: Path
     enter: Sequence[str] = ()
-    interrupt: Callable[[], bool] = field(default=lambda: False)
+    process: subprocess.Popen[bytes] | None = None
 
     def inv(self, *arguments: str, **changes: str) -> Run:
-        """Run a task for the tracker database; send it Ctrl-C once when `interrupt` says so."""
+        """Run a task for the tracker database, with changes to its environment."""
         command = [*self.enter, *INV, arguments[0], "--database", "tracker", *arguments[1:]]
         environment = self.site.environment(self.ssh_config) | changes
         output, errors = self.site.folder / "stdout", self.site.folder / "stderr"
         here = server = 0
         started = time.monotonic()
         with output.open("w") as stdout, errors.open("w") as stderr:
-            process = subprocess.Popen(
+            self.process = process = subprocess.Popen(
                 command,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -194,28 +196,27 @@ class Client:
             while process.poll() is None:
                 here = max(here, read_memory(find_descendants(process.pid)))
                 server = max(server, read_memory(processes_at_home(self.sshd.home)))
-                if self.interrupt():
-                    process.send_signal(signal.SIGINT)
-                    self.interrupt = lambda: False
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(SAMPLE)
         seconds = time.monotonic() - started
         return Run(seconds, process.returncode, output.read_text(), errors.read_text(), here, server)
 
+    def interrupt(self) -> None:
+        """Send Ctrl-C to the task that is running, and wait for its end."""
+        assert self.process
+        self.process.send_signal(signal.SIGINT)
+        while self.process.poll() is None:
+            time.sleep(0.01)
+
     def fetch(self, *arguments: str) -> Run:
         """Fetch the newest backup into an empty directory."""
         self.clear_copies()
         os.utime(self.site.newest())  # so that the server computes its SHA-256 again
-        return self.inv("fetch", "--json", "--to", str(self.copies), *arguments)
-
-    @property
-    def copies(self) -> Path:
-        """The directory of the fetched backups."""
-        return self.site.folder / "copies"
+        return self.inv("fetch", "--json", *arguments)
 
     def clear_copies(self) -> None:
         """Remove the fetched backups."""
-        shutil.rmtree(self.copies, ignore_errors=True)
+        shutil.rmtree(self.site.folder / "copies", ignore_errors=True)
 
     def scp(self) -> float:
         """Copy the newest backup with scp; return the seconds."""
@@ -233,7 +234,7 @@ class Client:
         done = subprocess.run(
             [*command, str(self.site.newest()), str(part), compression], check=True, stdout=subprocess.PIPE
         )
-        if part.read_bytes() != self.site.newest().read_bytes():
+        if not filecmp.cmp(part, self.site.newest(), shallow=False):
             raise TaskFailedError("the stream gave another file")
         return dict(json.loads(done.stdout))
 
@@ -301,20 +302,19 @@ def measure_resume(client: Client) -> dict[str, Any]:
         size = client.site.newest().stat().st_size
 
         def count(fetch: Callable[[], Run]) -> int:
-            before = proxy.received
+            before = proxy.sent
             report = json.loads(fetch().require().stdout)
             if report["verified"] is not True:
                 raise TaskFailedError(f"not verified: {report}")
-            return proxy.received - before
+            return proxy.sent - before
 
         def interrupted() -> Run:
-            half = proxy.received + size // 2
-            proxied.interrupt = lambda: proxy.received > half
+            proxy.call_after(size // 2, proxied.interrupt)
             proxied.fetch("--no-compress").require(130)
-            return proxied.inv("fetch", "--json", "--to", str(proxied.copies), "--no-compress")
+            return proxied.inv("fetch", "--json", "--no-compress")
 
         def cut() -> Run:
-            proxy.limit = proxy.received + size // 2
+            proxy.call_after(size // 2, proxy.cut)
             return proxied.fetch("--no-compress")
 
         whole = count(lambda: proxied.fetch("--no-compress"))
@@ -348,7 +348,7 @@ def measure_delta(client: Client) -> dict[str, Any]:
     client.fetch().require()
     change_pages(client.site.source, CHANGED_PAGES)
     backup = client.site.back_up()
-    run = client.inv("fetch", "--json", "--delta", "--to", str(client.copies)).require()
+    run = client.inv("fetch", "--json", "--delta").require()
     report = json.loads(run.stdout)
     pages = backup.stat().st_size // 4096
     return {
@@ -377,12 +377,15 @@ def checkpoint(live: Path) -> None:
 
 
 def measure_restore(client: Client, scale: Scale) -> dict[str, Any]:
-    """Measure `cp` and sync, `.restore` alone and the whole task, under a writer, in each round."""
+    """Measure `cp` and sync, `.restore` alone and the whole task, under a writer, in each round.
+
+    The task refuses where it expects that writers would wait for too long: then it has no seconds, and its message.
+    """
     site = client.site
     backup, copy = site.newest(), site.folder / "cp.db"
     client.inv("verify", "--backup", backup.name).require()
-    cp, restore, task = [], [], []
-    failed, slowest, commits = 0, 0.0, 0
+    cp, restore, task, refusals = [], [], [], []
+    writes: dict[str, list[Traffic]] = {".restore": [], "inv restore": []}
     for _ in range(scale.rounds):
         copy.unlink(missing_ok=True)
         cp.append(measure(["sh", "-c", 'cp -- "$0" "$1" && sync -- "$1"', str(backup), str(copy)]))
@@ -390,21 +393,22 @@ def measure_restore(client: Client, scale: Scale) -> dict[str, Any]:
         checkpoint(site.source)
         with live_writer(site.source, scale.rate) as traffic:
             restore.append(measure(restore_command(backup, site.source)))
+        writes[".restore"].append(traffic)
         checkpoint(site.source)
-        with live_writer(site.source, scale.rate) as during_task:
-            task.append(client.inv("restore", "--backup", backup.name, "--yes").require().seconds)
-        for writes in (traffic, during_task):
-            failed += writes.failed
-            commits += writes.commits
-            slowest = max(slowest, writes.slowest)
+        with live_writer(site.source, scale.rate) as traffic:
+            run = client.inv("restore", "--backup", backup.name, "--yes").require(0, 1)
+        writes["inv restore"].append(traffic)
+        if run.status == 0:
+            task.append(run.seconds)
+        else:
+            refusals.append(run.stderr)
     return {
         "bytes": backup.stat().st_size,
         "cp": cp,
         ".restore": restore,
         "inv restore": task,
-        "commits": commits,
-        "failed_writes": failed,
-        "slowest_write": slowest,
+        "refusals": refusals,
+        "writes": {name: [asdict(traffic) for traffic in found] for name, found in writes.items()},
     }
 
 
@@ -425,9 +429,9 @@ def measure_rollback(client: Client, scale: Scale) -> dict[str, Any]:
             "status": refused.status,
             "unchanged": unchanged,
             "seconds": refused.seconds,
-            "stderr": refused.stderr[:LONGEST_PROBLEM],
+            "stderr": refused.stderr,
         },
-        "restored": {"status": run.status, "seconds": run.seconds, "stderr": run.stderr[:LONGEST_PROBLEM]},
+        "restored": {"status": run.status, "seconds": run.seconds, "stderr": run.stderr},
         "commits": traffic.commits,
         "failed_writes": traffic.failed,
         "slowest_write": traffic.slowest,
@@ -456,7 +460,7 @@ def measure_memory(client: Client, task: Sequence[str]) -> dict[str, int]:
 
 def measure_fetch_memory(client: Client) -> dict[str, int]:
     """Measure the memory of a fetch."""
-    return measure_memory(client, ["fetch", "--to", str(client.copies)])
+    return measure_memory(client, ["fetch"])
 
 
 def measure_restore_memory(client: Client) -> dict[str, int]:
@@ -528,23 +532,26 @@ def _describe_resume(numbers: Mapping[str, Any]) -> tuple[str, bool]:
 
 
 def _describe_restore(numbers: Mapping[str, Any]) -> tuple[str, bool]:
-    cp, restore, task = (median(numbers[name]) for name in ("cp", ".restore", "inv restore"))
+    cp, restore = (median(numbers[name]) for name in ("cp", ".restore"))
+    task = f"{median(numbers['inv restore']):.1f} s" if numbers["inv restore"] else "refused"
+    failed = {name: sum(traffic["failed"] for traffic in found) for name, found in numbers["writes"].items()}
+    slowest = max(traffic["slowest"] for found in numbers["writes"].values() for traffic in found)
     text = (
-        f"{numbers['failed_writes']} of {numbers['commits']:,} writes failed, the slowest took "
-        f"{numbers['slowest_write']:.1f} s; {restore / cp:.2f} ({restore:.1f} s, `cp` and sync {cp:.1f} s, "
-        f"`inv restore` {task:.1f} s)"
+        f"{failed['.restore']} and, with `inv restore`, {failed['inv restore']} failed writes, the slowest took "
+        f"{slowest:.1f} s; {restore / cp:.2f} ({_size(numbers['bytes'])}: {restore:.1f} s, `cp` and sync {cp:.1f} s, "
+        f"`inv restore` {task})"
     )
-    return text, numbers["failed_writes"] == 0 and restore <= 2.5 * cp
+    return text, not any(failed.values()) and restore <= 2.5 * cp
 
 
 def _describe_rollback(numbers: Mapping[str, Any]) -> tuple[str, bool]:
     refused, restored = numbers["refused"], numbers["restored"]
     is_refused = refused["status"] == 1 and refused["unchanged"]
-    end = "restored" if restored["status"] == 0 else "refused"
+    end = "restored" if restored["status"] == 0 else "not restored, with an error,"
     text = (
-        f"{'refused, nothing changed' if is_refused else 'NOT refused'} with a timeout of {TIGHT_TIMEOUT}; "
+        f"{'refused, nothing changed,' if is_refused else 'NOT refused'} with a timeout of {TIGHT_TIMEOUT}; "
         f"with 5 s {end} in {restored['seconds']:.1f} s, {numbers['failed_writes']} of {numbers['commits']:,} writes "
-        f"failed, the slowest took {numbers['slowest_write']:.1f} s"
+        f"failed, the slowest took {numbers['slowest_write']:.1f} s ({_size(numbers['bytes'])})"
     )
     return text, is_refused and restored["status"] in (0, 1) and numbers["failed_writes"] == 0
 

@@ -13,6 +13,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from measure import MAXIMUM_RATE, Measurement
+from recovery import Figure
 
 from demo_backups.project import ROOT
 from demo_backups.release.report.axes import PERCENT, SECONDS
@@ -104,6 +105,9 @@ HEADINGS = (
 )
 
 
+FIGURE_HEADINGS = ["What", "Target", "Measured", "Reached"]
+
+
 def format_row(row: Row) -> list[str]:
     """Write a row as the cells under HEADINGS."""
     return [
@@ -135,6 +139,18 @@ def print_table(out: Console, rows: Sequence[Row]) -> None:
     for row in rows:
         table.add_row(*format_row(row))
     out.print(table)
+
+
+def print_figures(out: Console, figures: Sequence[Figure]) -> None:
+    """Print the figures of fetch and restore as a table in Markdown."""
+    for line in format_figures(figures):
+        out.print(line, soft_wrap=True, markup=False)
+
+
+def format_figures(figures: Sequence[Figure]) -> list[str]:
+    """Write figures as the lines of a table in Markdown."""
+    rows = [FIGURE_HEADINGS, ["---"] * len(FIGURE_HEADINGS), *(figure.cells() for figure in figures)]
+    return [f"| {' | '.join(row)} |" for row in rows]
 
 
 # --- the picture ----------------------------------------------------------------------------------------------------
