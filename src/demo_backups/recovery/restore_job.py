@@ -136,7 +136,8 @@ class RestoreResult:
 class PendingRestore:
     """A restore that its journal on the server describes: it was killed, or it is `running`.
 
-    `started` is in seconds since 1970, by the server's clock. `stage` is a word of the journal, for people.
+    `started` is in seconds since 1970, by the server's clock. `stage` is a word of the journal, for people. `is_copy`:
+    to another path, which no service uses.
     `reverts`: it was being reverted, so it can only be reverted. `is_judged`: the database was found good and the
     service is up, so it can only be completed.
     """
@@ -152,6 +153,7 @@ class PendingRestore:
     running: bool
     reverts: bool
     is_judged: bool
+    is_copy: bool = False
 
 
 # --- the job --------------------------------------------------------------------------------------------------------
@@ -206,7 +208,8 @@ def recovery_command(
 ) -> str:
     """Build the command that completes or reverts a restore that was killed."""
     values = {"journal": database.restore_journal, "started": f"{pending.started:.3f}"}
-    service = _service_values(database.stop, database.start, database.healthy, service_directory, service_timeout)
+    commands = (None, None, None) if pending.is_copy else (database.stop, database.start, database.healthy)
+    service = _service_values(*commands, service_directory, service_timeout)
     return _script_command("revert" if revert else "complete", {**values, **service})
 
 
@@ -312,7 +315,7 @@ _RESULT = re.compile(r"result: ([a-z_]+) (.*)")
 
 def parse_result(output: str) -> RestoreResult:
     """Parse what the script printed; raises ValueError."""
-    lines = output.splitlines()
+    lines = output.split("\n")  # not splitlines: a name in a database may have other characters that end a line
     found = [(match[1], match[2]) for line in lines if (match := _RESULT.fullmatch(line))]
     values = {"reverted": "no", **dict(found)}
     if not {"proof", "identical"} <= values.keys():
@@ -389,6 +392,7 @@ def parse_pending(output: str) -> PendingRestore | None:
         running=state == "running",
         reverts=values["stage"] in REVERTING,
         is_judged=values["stage"] == JUDGED,
+        is_copy=not values["lock"],
     )
 
 
@@ -431,9 +435,10 @@ def _pending_error(host: Host, database: Database, pending: PendingRestore, outp
         advice = f"it was being reverted: {revert}"
     elif pending.is_judged:
         advice = f"the database is restored, and some files are left: {complete}"
+    stopped = "; its service may be stopped" if database.stop and not pending.is_copy else ""
     return RestorePendingError(
         f"a restore of the {database.name} database was killed (stage: {pending.stage}): until it is completed or "
-        "reverted, nothing else can be done with this database",
+        f"reverted, nothing else can be done with this database{stopped}",
         host=host.name,
         output=output,
         advice=advice,
