@@ -169,6 +169,16 @@ def test_unreadable_records_prevent_deletion(inv: Inv, add: Add, evidence: Path)
     assert exists(copies) == [True, True, True]
 
 
+@pytest.mark.parametrize(("kind", "code"), [("fetch", COULD_NOT_LOOK), ("drill", COULD_NOT_LOOK), ("run", 0)])
+def test_invalid_record_prevents_deletion(inv: Inv, add: Add, evidence: Path, kind: str, code: int) -> None:
+    copies = [add(days) for days in (1, 2, 3)]
+    evidence.mkdir(mode=0o700)
+    write_record(evidence, make_record(kind, backup=f"/b/{copies[2].name}", exit_status=0)).write_text("{")
+    assert_success(inv("--dry-run"))
+    assert inv().returncode == code
+    assert exists(copies) == [True, True, code != 0]
+
+
 def test_links_are_not_followed(inv: Inv, add: Add, folder: Path, tmp_path: Path) -> None:
     copies = [add(days) for days in (1, 2, 3)]
     elsewhere = tmp_path / "elsewhere"

@@ -15,12 +15,13 @@ from ..backup.names import is_backup_name
 from ..errors import CouldNotLookError, LocalDiskError
 from ..local_files import sync_directory
 from ..records.check import Outcome
-from ..records.record import DrillRecord, FetchRecord, Record
+from ..records.record import KINDS, DrillRecord, FetchRecord, Record
 from ..settings import Database, Settings
 from .copies import CHANGE_DIRECTORY, Copy, copies_dir, read_copy, require_private
 
 IN_USE = "another task is reading it"
 CHANGED = "it has changed since it was looked at"
+COPY_KINDS = (FetchRecord.kind, DrillRecord.kind)  # of the records that say that a copy is good
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,16 @@ def find_drilled(records: Sequence[Record], copies: Iterable[Copy]) -> list[str]
     for drill in reversed(drills):
         found |= {copy.name: None for copy in copies if _is_same_backup(drill, copy)}
     return list(found)
+
+
+def may_be_of_copy(record: Path) -> bool:
+    """Tell from the name and the owner of a record that cannot be read whether it may be that of a fetch or a drill."""
+    kind = [*record.name.split("_"), ""][1]
+    try:
+        is_own = record.lstat().st_uid == os.geteuid()
+    except OSError:
+        is_own = True
+    return is_own and (kind in COPY_KINDS or kind not in KINDS)
 
 
 def _is_same_backup(record: Record, copy: Copy) -> bool:

@@ -7,11 +7,19 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from ..errors import FAILED, LocalDiskError
+from ..errors import FAILED, CouldNotLookError, LocalDiskError
 from ..records.record import PruneDetails, new_record
 from ..records.store import InvalidRecord, filter_records, read_records, record_outcome, records_dir
 from ..recovery.copies import Copy, list_copies
-from ..recovery.pruning import StrayFile, delete_copy, find_drilled, find_verified, list_hosts, list_strays
+from ..recovery.pruning import (
+    StrayFile,
+    delete_copy,
+    find_drilled,
+    find_verified,
+    list_hosts,
+    list_strays,
+    may_be_of_copy,
+)
 from ..recovery.retention import Decision, Judgement, judge_copies
 from ..settings import Settings
 
@@ -95,10 +103,26 @@ def prune_copies(settings: Settings, names: Sequence[str] | None, dry_run: bool)
             judgements = judge_copies(copies, database, settings.copies, now, verified, drilled)
             if judgements:
                 groups.append(PrunedCopies(host, database.name, judgements))
-    for group in groups:
-        if group.expired and not dry_run:
+    expired = [group for group in groups if group.expired]
+    if expired and not dry_run:
+        _require_known_copies(invalid)
+        for group in expired:
             _delete(settings, group)
     return Pruning(groups, strays, invalid, settings.copies.model_dump(), dry_run)
+
+
+def _require_known_copies(invalid: Sequence[InvalidRecord]) -> None:
+    """Raise CouldNotLookError if an invalid record could be that of the newest verified or the last drilled copy.
+
+    One of another user never counts.
+    """
+    unknown = [file for file in invalid if may_be_of_copy(file.path)]
+    if unknown:
+        raise CouldNotLookError(
+            "no copy was deleted: a record is invalid, and could be about the last good one",
+            output="\n".join(f"{file.path}: {file.reason}" for file in unknown),
+            advice="read it; then move it out of that directory, and fetch a backup: that one is known to be good",
+        )
 
 
 def _delete(settings: Settings, group: PrunedCopies) -> None:
