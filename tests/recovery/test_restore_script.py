@@ -362,8 +362,7 @@ def test_stop_that_fails_changes_nothing(restore_setup: RestoreSetup) -> None:
 def test_service_that_restarts_by_itself_is_noticed(restore_setup: RestoreSetup, service: Service) -> None:
     # Another process starts it as soon as the old file is away. It has neither the locks nor the output of the script.
     start = f"( PATH={os.environ['PATH']}; {service.start} ) > /dev/null 2>&1 7>&- 8>&- 9>&-"
-    moved = f"{restore_setup.work.name}/{restore_setup.target.name}"
-    program = f'PATH=/usr/bin:/bin mv "$@"; case "$*" in *{moved}) {start} ;; esac'
+    program = f'PATH=/usr/bin:/bin mv "$@"; case "$*" in */{restore_setup.target.name}) {start} ;; esac'
     done = restore_setup.restore(restore_setup.request(Method.SWAP), PATH=restore_setup.shadow({"mv": program}))
     assert done.returncode == 21, done.stdout
     assert read_content(restore_setup.target) == {OLD}

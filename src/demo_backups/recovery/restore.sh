@@ -11,7 +11,7 @@
 #   stopping    stop the service
 #   saving      save the present state; until here, nothing is changed
 #   restoring   in place: SQLite replaces the content in one transaction
-#   aside       swap: the old files move to the directory $work
+#   aside       swap: the old files move to the directory $private
 #   linking     swap: the new file gets the name of the database
 #   starting    the database has the content of the backup: start the service
 #   cleaning    the service is up: remove what was only needed to go back
@@ -39,6 +39,7 @@ stage="" old="" new="" identical="" changed=""
 # What only the arguments have: commands are never read from a file.
 journal="" stop="" start="" healthy="" directory="" limit=""
 action="" failed="" stopped_at=""
+work=/proc/self/fd/6 # the directory $private
 
 say() { printf "%s\n" "$*"; }
 result() { printf "result: %s\n" "$*"; }
@@ -58,6 +59,7 @@ fail() {
     reverted) exit "$REVERTED" ;;
     *)
       say "the state before the restore is not back: the journal is in $journal"
+      [[ -z "$stopped_at" ]] || say "the service is stopped"
       exit "$NOT_REVERTED"
       ;;
   esac
@@ -101,7 +103,7 @@ revert() {
 
 finish_revert() {
   local down=""
-  # The old files have second names in $work, and SQLite wants one.
+  # The old files have second names in $private, and SQLite wants one.
   remove_work
   start_service || down="; the service is not up"
   clean || true
@@ -172,6 +174,10 @@ check_values() {
 
 # Another user who can write to a directory could put a link in the place of any file in it.
 is_own_directory() { [[ -n "$(find "$1" -maxdepth 0 -type d \( -uid 0 -o -uid "$EUID" \) ! -perm /022)" ]]; }
+# One in which the account that sudo was called from may write, too.
+is_trusted_directory() {
+  [[ -n "$(find "$1" -maxdepth 0 -type d \( -uid 0 -o -uid "$EUID" -o -uid "${SUDO_UID:-0}" \) ! -perm /022)" ]]
+}
 is_own_file() {
   [[ -n "$(find "$1" -maxdepth 0 -type f -links 1 \( -uid 0 -o -uid "$EUID" -o -uid "${SUDO_UID:-0}" \))" ]]
 }
@@ -198,10 +204,11 @@ open_journal() {
 set_paths() {
   folder="${target%/*}" name="${target##*/}"
   folder="${folder:-/}"
-  work="$folder/.$name.restore"
+  private="$folder/.$name.restore"
   held="${backup%/*}/.restore.${backup##*/}"
   [[ "$folder" == "$(realpath -e -- "$folder")" ]] || fail "$folder does not exist, or is a link"
   ln --symbolic --force --no-target-directory -- "$target" live || fail "$journal cannot be written"
+  [[ ! -e "$private" && ! -L "$private" ]] || open_work
 }
 
 # A sidecar file may be removed at any time.
@@ -259,7 +266,7 @@ check_space() {
 run_service() {
   local action="$1" command="$2" status=0 line
   [[ -n "$command" ]] || return 0
-  (cd -- "$directory" && exec timeout --kill-after=5 "$limit" sh -c "exec 7>&- 8>&- 9>&-; $command") \
+  (cd -- "$directory" && exec timeout --kill-after=5 "$limit" sh -c "exec 6>&- 7>&- 8>&- 9>&-; $command") \
     > printed 2>&1 < /dev/null || status=$?
   ((status)) || return 0
   ((status != 124 && status != 137)) || say "$action did not end within $limit s"
@@ -290,7 +297,7 @@ start_service() {
   done
 }
 
-# Print the processes that have the database open, also under the name in $work, or after it was deleted.
+# Print the processes that have the database open, also under the name in $private, or after it was deleted.
 list_users() {
   local fd file pid files=() path escaped
   [[ -d /proc/self/fd ]] || { echo "unknown: /proc is not mounted"; return; }
@@ -341,6 +348,7 @@ require_still_unused() {
 
 # A hard link: the rotation may delete the backup meanwhile. $1 is not empty if a link of this restore may exist.
 hold() {
+  is_trusted_directory "${backup%/*}/" || fail "${backup%/*} belongs to another user, or other users can write to it"
   if [[ -z "$1" || ! -f "$held" || -L "$held" ]]; then
     [[ -f "$backup" && ! -L "$backup" ]] || fail "there is no regular file $backup"
     must "remove $held" rm --force -- "$held"
@@ -392,7 +400,9 @@ save_state() {
       for suffix in "" "${SIDECARS[@]}"; do
         [[ -f "$target$suffix" && ! -L "$target$suffix" ]] || continue
         permissions="$(stat --format=0%a -- "$target$suffix")" || fail "$target$suffix cannot be read"
-        must "copy $target$suffix" cp -- "$target$suffix" part
+        # The service may replace it by a link meanwhile.
+        must "copy $target$suffix" cp --no-dereference -- "$target$suffix" part
+        [[ -f part && ! -L part ]] || fail "$target$suffix is not a regular file"
         printf -v permissions %o "$((permissions & 0755))"
         must "set the mode of the saved state" chmod "$permissions" -- part
         publish "${saved##*/}$suffix"
@@ -450,11 +460,12 @@ put_in_place() {
       )
       ;;
   esac
-  "${SQLITE[@]}" "$(uri "$target" mode=rw)" "${statements[@]}" > printed 2> errors || status=$?
+  "${SQLITE[@]}" "$(uri "$target" mode=rw)" "SELECT 'starting'" "${statements[@]}" > printed 2> errors || status=$?
   if ! grep --quiet --line-regexp restored printed; then
     say "sqlite3 failed (exit status $status): $(head --bytes=1000 errors)"
-    # Ended by a signal, it may have committed.
+    # Ended by a signal, or on a disk too full for what it prints, it may have committed.
     ((status < 126)) || fail "sqlite3 was killed"
+    grep --quiet --line-regexp starting printed || fail "what sqlite3 has printed is lost"
     return 1
   fi
   ((status == 0)) || fail "sqlite3 failed after the restore (exit status $status): $(head --bytes=1000 errors)"
@@ -546,17 +557,23 @@ restore_in_place() {
 
 # --- swap -----------------------------------------------------------------------------------------------------------
 
-# The directory $work is private: the directory of the database may belong to its service.
+# The files of a swap are in a private directory. The one that it is in may belong to the service, which could rename
+# it, and have root write to another one: so it is opened once, and used by its descriptor, which stays the same.
 open_work() {
-  [[ -d "$work" ]] || must "create $work" mkdir -- "$work"
-  [[ -n "$(find "$work" -maxdepth 0 -type d -uid "$EUID" ! -perm /077)" ]] || fail "$work is not private"
+  [[ -d "$private" ]] || must "create $private" mkdir -- "$private"
+  exec 6< "$private" || fail "$private cannot be opened"
+  # Not one that a link leads to.
+  [[ "$(readlink /proc/self/fd/6)" == "$private" &&
+    -n "$(find "$work/" -maxdepth 0 -type d -uid "$EUID" ! -perm /077)" ]] ||
+    { exec 6<&-; fail "$private is not a private directory of this user: find out who created it, then remove it"; }
 }
 
 remove_work() {
   local suffix
-  [[ -d "$work" && ! -L "$work" ]] || return 0
+  [[ -d "$work/" ]] || return 0
   for suffix in "" "${SIDECARS[@]}"; do rm --force -- "$work/$name$suffix" "$work/new$suffix" || return; done
-  rmdir -- "$work"
+  rmdir -- "$private" || return
+  exec 6<&-
 }
 
 # Raw copies of a damaged database have sidecars. Those of any other backup are left by somebody who opened it.
@@ -612,7 +629,7 @@ set_stranger_aside() {
   must "flush $folder" sync -- "$folder"
 }
 
-# Move the old files to $work, each of them either there or here after a crash.
+# Move the old files to $private, each of them either there or here after a crash.
 #
 # The sidecars get a second name first: a service that starts while the database is away would create an empty one, and
 # SQLite would delete a -wal or -journal next to that.
@@ -696,7 +713,7 @@ put_back() {
   done
   must "flush $folder" sync -- "$folder"
   if [[ "$old" != none ]]; then
-    [[ "$(inode "$work/$name")" == "$old" ]] || fail "the old file is not in $work"
+    [[ "$(inode "$work/$name")" == "$old" ]] || fail "the old file is not in $private"
     must "put the old file back" ln --no-target-directory -- "$work/$name" "$target"
     must "flush $folder" sync -- "$folder"
   fi
@@ -790,6 +807,8 @@ main() {
     esac
   done
   id="$started"
+  # The service may put a link to another database in the place of its own. SQLite has the option since 3.31.
+  ! "${SQLITE[@]}" -nofollow :memory: "" > /dev/null 2>&1 || SQLITE+=(-nofollow)
   if [[ "$action" == restore ]]; then
     check_values
     open_journal
