@@ -186,6 +186,19 @@ def test_file_with_odd_name_is_updated(host: Host, demo_server: DemoServer, tmp_
     assert target.read_bytes() == source.read_bytes()
 
 
+def test_host_sends_more_than_the_backup(host: Host, demo_server: DemoServer, tmp_path: Path) -> None:
+    block = os.urandom(PAGE)
+    source, target, bomb = demo_server.backups / NAME, tmp_path / "target", demo_server.backups / "bomb"
+    source.write_bytes(block * 8)
+    target.write_bytes(block * 4)
+    bomb.write_bytes(block * 8000)
+    body = f'#!/bin/sh\nexec 9< {bomb}\nexec {shutil.which("rsync")} "$@"\n'
+    write_program(demo_server.server.folder / "bin/rsync", body)
+    with pytest.raises(RsyncError):
+        update_file(host, PurePosixPath(source), target, source.stat().st_size, Meter())
+    assert target.stat().st_size <= source.stat().st_size
+
+
 def test_missing_file_is_an_error(host: Host, tmp_path: Path) -> None:
     (tmp_path / "target").write_bytes(b"old")
     with pytest.raises(RsyncError, match="No such file"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import resource
 import shutil
 import socket
 import subprocess
@@ -62,7 +63,7 @@ def update_file(host: Host, source: PurePosixPath, target: Path, size: int, mete
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(path)
             listener.listen(1)
-            with _started(path, target, choose_block_size(size), errors) as process:
+            with _started(path, target, size, errors) as process:
                 problem = _serve(host, action, source, listener, process, meter)
                 status = _wait(process)
         errors.seek(0)
@@ -74,12 +75,19 @@ def update_file(host: Host, source: PurePosixPath, target: Path, size: int, mete
 
 
 @contextlib.contextmanager
-def _started(path: str, target: Path, block_size: int, errors: BinaryIO) -> Iterator[subprocess.Popen[bytes]]:
-    """Start rsync on this machine; it is killed at the end if it still runs."""
+def _started(path: str, target: Path, size: int, errors: BinaryIO) -> Iterator[subprocess.Popen[bytes]]:
+    """Start rsync on this machine; it is killed at the end, and if it writes more than `size` bytes."""
+    largest = max(size, target.stat().st_size)
     bridge = " ".join(quote(word) for word in (sys.executable, "-I", str(BRIDGE), path))
     shell = Path(path).with_name("shell")
     shell.write_text(f'exec {bridge} "$@"\n')
-    options = ["--inplace", "--no-whole-file", "--ignore-times", f"--block-size={block_size}", "--copy-links"]
+    options = [
+        "--inplace",
+        "--no-whole-file",
+        "--ignore-times",
+        f"--block-size={choose_block_size(size)}",
+        "--copy-links",
+    ]
     command = ["rsync", *options, "--protect-args", "--rsh", f"/bin/sh {shell}", "--", "host:/proc/self/fd/9"]
     # In a session of its own: Ctrl-C is for this process, which decides what to do about rsync.
     with subprocess.Popen(
@@ -90,6 +98,9 @@ def _started(path: str, target: Path, block_size: int, errors: BinaryIO) -> Iter
         start_new_session=True,
     ) as process:
         try:
+            # A few bytes from the host can stand for a block of the file that is here, again and again.
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (largest, largest))
             yield process
         finally:
             process.kill()
