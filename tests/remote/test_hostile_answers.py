@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from demo_backups.backup import catalog, deploy, directory_access, run
 from demo_backups.errors import COULD_NOT_LOOK, BackupsError, CouldNotLookError
 from demo_backups.project import ROOT
-from demo_backups.recovery import drill_directories
+from demo_backups.recovery import drill_directories, restore_facts, restore_job
 from demo_backups.remote import files, job_state, jobs, processes
 from demo_backups.remote.host import LONGEST_ANSWER, Host, Result, Transfer
 from demo_backups.settings import Settings
@@ -73,7 +73,7 @@ PARAMETERS = {
     "own": None,
     "database": None,
 }
-PACKAGES = ("remote", "sqlite", "backup")
+PACKAGES = ("remote", "sqlite", "backup", "recovery")
 NO_ANSWERS = (
     *("parse_destination", "parse_jumps", "parse_options", "parse_keys", "parse_curves", "parse_script"),
     *("parse_setting", "parse_schedule", "parse_crontab", "parse_private"),
@@ -188,6 +188,9 @@ def facts(project_settings: Settings) -> dict[str, Callable[[Host], Any]]:
         "directory access": lambda host: directory_access.read_directory_access(host, PATH),
         "directory of drills": lambda host: drill_directories.prepare_directory(host, PATH),
         "places of a drill": lambda host: drill_directories.prepare_scratch(host, database, LOGIN, PATH, PATH),
+        "pending restore": lambda host: restore_job.read_pending(host, database),
+        "saved states": lambda host: restore_facts.list_saved_states(host, database),
+        "target of a restore": lambda host: restore_facts.resolve_target(host, PATH),
         "root": lambda host: host._find_root_access(),
     }
 
@@ -206,6 +209,16 @@ def test_hostile_answer_is_no_fact(
             print(name, read(local_host))
         assert caught.value.exit_code == COULD_NOT_LOOK
         assert len(str(caught.value)) < 3 * LONGEST_ANSWER + 1000, name
+
+
+@pytest.mark.parametrize("path", ["/srv/.bashrc", "/srv/x.db/..", "/", "x.db"])
+def test_another_file_is_no_answer(local_host: Host, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    def stream(self: Host, action: str, command: str, **options: Any) -> Transfer:
+        return Transfer(Result(0, f"1700000000.5 +0130 4096 f {path}\0end", ""), 0, "", True)
+
+    monkeypatch.setattr(Host, "stream", stream)
+    with pytest.raises(CouldNotLookError):
+        files.stat_file(local_host, PATH)
 
 
 def test_any_error_of_a_parser_is_translated(local_host: Host) -> None:

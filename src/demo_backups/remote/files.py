@@ -72,10 +72,17 @@ def stat_file(host: Host, path: PurePosixPath) -> File | None:
     action = f"look at {path}"
     result = host.run(action, file_command(path), root=True)
     if result.ok:
-        return host.parse(action, result.stdout, parse_file)
+        return host.parse(action, result.stdout, lambda output: _parse_file_at(path, output))
     if is_missing(result):
         return None
     raise CouldNotLookError(f"could not {action}", host=host.name, output=result.output, advice=host.advise(result))
+
+
+def _parse_file_at(path: PurePosixPath, output: str) -> File:
+    file = parse_file(output)
+    if file.path != path:  # the name of a fetched backup comes from it
+        raise ValueError("it is another file")
+    return file
 
 
 def is_missing(result: Result) -> bool:
