@@ -6,13 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from ..errors import (
-    COULD_NOT_LOOK,
-    FAILED,
-    JobNotStartedError,
-    NoDatabaseError,
-    SourceUnavailableError,
-)
+from ..errors import JobNotStartedError, NoDatabaseError, SourceUnavailableError
 from ..records.check import Check, Outcome, combine_outcomes
 from ..remote.files import File, stat_file
 from ..remote.host import COMMAND_TIMEOUT, LONG_TIMEOUT, Host, Result
@@ -63,7 +57,7 @@ class Verification:
     @property
     def exit_code(self) -> int:
         """0: all checks passed; 1: one failed; 3: none failed, and one is unknown."""
-        return {Outcome.PASSED: 0, Outcome.FAILED: FAILED, Outcome.UNKNOWN: COULD_NOT_LOOK}[self.outcome]
+        return self.outcome.exit_code
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that `inv verify --json` prints."""

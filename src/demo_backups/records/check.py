@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, Field, with_config
 
+from ..errors import COULD_NOT_LOOK, FAILED
+
 
 class Outcome(enum.Enum):
     """The outcome of a check. The value is that of `passed` in JSON and in records."""
@@ -16,6 +18,11 @@ class Outcome(enum.Enum):
     PASSED = True
     FAILED = False
     UNKNOWN = None
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of a task with this outcome: 0, FAILED, or COULD_NOT_LOOK if a check could not be made."""
+        return {Outcome.PASSED: 0, Outcome.FAILED: FAILED, Outcome.UNKNOWN: COULD_NOT_LOOK}[self]
 
 
 def _parse_outcome(value: Any) -> Outcome:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..backup.checks import check_integrity, list_integrity_lines
-from ..errors import COULD_NOT_LOOK, FAILED, DrillError
+from ..errors import DrillError
 from ..records.check import Check, Outcome, combine_outcomes
 from ..remote.files import File
 from ..remote.host import Host, Result
@@ -69,7 +69,7 @@ class Drill:
     @property
     def exit_code(self) -> int:
         """0: all checks passed; 1: one failed; 3: none failed, and one is unknown."""
-        return {Outcome.PASSED: 0, Outcome.FAILED: FAILED, Outcome.UNKNOWN: COULD_NOT_LOOK}[self.outcome]
+        return self.outcome.exit_code
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that `inv restore-drill --json` prints."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import COULD_NOT_LOOK, FAILED, CopyMismatchError
+from ..errors import CopyMismatchError
 from ..records.check import Check, Outcome, combine_outcomes
 from ..remote.download import Download, Meter, PartialFile, download
 from ..remote.host import Host
@@ -63,7 +63,7 @@ class Fetched:
     @property
     def exit_code(self) -> int:
         """0: all checks passed; 1: one failed; 3: none failed, and one is unknown."""
-        return {Outcome.PASSED: 0, Outcome.FAILED: FAILED, Outcome.UNKNOWN: COULD_NOT_LOOK}[self.outcome]
+        return self.outcome.exit_code
 
     def as_json(self, host: str, database: str, backup: str | None, seconds: float | None) -> dict[str, Any]:
         """Return the object that `inv fetch --json` prints."""
