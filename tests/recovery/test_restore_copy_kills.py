@@ -19,7 +19,11 @@ def test_killed_copy_leaves_service_alone(restore_setup: RestoreSetup, revert: b
     target = restore_setup.folder / "copy.db"
     request = replace(
         restore_setup.request(Method.SWAP, save=Save.NONE),
-        **{"target": PurePosixPath(target), "lock": None, "stop": None, "start": None, "healthy": None},
+        target=PurePosixPath(target),
+        lock=None,
+        stop=None,
+        start=None,
+        healthy=None,
     )
     path = restore_setup.shadow({"ln": 'case "$*" in *copy.db) kill -9 0 ;; esac; PATH=/usr/bin:/bin exec ln "$@"'})
     restore_setup.restore(request, PATH=path)

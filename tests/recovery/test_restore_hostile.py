@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -97,8 +98,7 @@ def test_backup_that_others_can_replace_is_refused(restore_setup: RestoreSetup, 
     shared.mkdir()
     shared.chmod(mode)
     backup = restore_setup.backup.rename(shared / restore_setup.backup.name)
-    request = restore_setup.request(Method.SWAP)
-    request = type(request)(**{**vars(request), "backup": type(request.backup)(backup)})
+    request = replace(restore_setup.request(Method.SWAP), backup=PurePosixPath(backup))
     done = restore_setup.restore(request)
     assert done.returncode == UNCHANGED
     assert "other users can write to it" in done.stdout
