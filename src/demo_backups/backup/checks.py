@@ -88,7 +88,7 @@ def check_integrity(result: Result, quick: bool) -> Check:
     if missing and (not result.ok or _is_about_definitions(whole)):
         return _judge_tables(pragma, missing, quick, tables)
     if not result.ok:
-        return Check("integrity", _outcome_of_failure(result), f"{pragma}: {result.output}")
+        return Check("integrity", outcome_of_failure(result), f"{pragma}: {result.output}")
     if not whole:
         return Check("integrity", Outcome.UNKNOWN, f"{pragma}: no output")
     outcome = Outcome.PASSED if whole == "ok" else Outcome.FAILED
@@ -122,7 +122,7 @@ def check_query(opened: Result, row: Result, source: Source) -> Check:
     """Check that it opens read-only, that it has the tables of the source, and that the query returns a row."""
     for result in (opened, row):
         if not result.ok:
-            return Check("query", _outcome_of_failure(result), _describe_failure(result))
+            return Check("query", outcome_of_failure(result), _describe_failure(result))
     try:
         tables = parse_summary(opened.stdout).tables
     except ValueError as error:
@@ -147,7 +147,7 @@ def check_query(opened: Result, row: Result, source: Source) -> Check:
 def check_row(row: Result) -> Check:
     """Check that the query returns a row, where there is no source to compare with."""
     if not row.ok:
-        return Check("query", _outcome_of_failure(row), _describe_failure(row))
+        return Check("query", outcome_of_failure(row), _describe_failure(row))
     if not row.stdout:
         return Check("query", Outcome.FAILED, "the query returned no row")
     return Check("query", Outcome.PASSED, "the query returned a row")
@@ -178,7 +178,8 @@ def check_source(opened: Result, source: Source, sharing: Sharing | None, tolera
     return Check("source", outcome, detail)
 
 
-def _outcome_of_failure(result: Result) -> Outcome:
+def outcome_of_failure(result: Result) -> Outcome:
+    """Tell whether a query that failed shows a fault, or only that the file or a definition is not available."""
     is_unknown = is_access_failure(result) or find_missing_definition(result.output)
     return Outcome.UNKNOWN if is_unknown else Outcome.FAILED
 

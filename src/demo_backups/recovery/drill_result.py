@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..backup.checks import check_integrity, list_integrity_lines
+from ..backup.checks import check_integrity, check_row, list_integrity_lines, outcome_of_failure
 from ..errors import DrillError
 from ..records.check import Check, Outcome, combine_outcomes
 from ..remote.files import File
@@ -15,8 +15,6 @@ from ..remote.host import Host, Result
 from ..remote.job_state import JobStatus
 from ..remote.sudo import USE_SUDO
 from ..settings import Database, Settings
-from ..sqlite.command import is_access_failure
-from ..sqlite.integrity import find_missing_definition
 from ..units import format_duration
 from .restore_advice import find_advice
 from .restore_job import (
@@ -25,7 +23,6 @@ from .restore_job import (
     parse_result,
 )
 
-CHECKS = ("content", "integrity", "foreign_keys", "query", "command")
 MOST_VIOLATIONS = 20  # of foreign keys, that are listed
 VIOLATIONS = (
     "SELECT 'in ' || \"table\" || ', row ' || coalesce(rowid, '?') || ' has no parent in ' || parent "
@@ -48,8 +45,8 @@ class DrillStep:
 class Drill:
     """The checks of a restored backup.
 
-    `source` is SERVER or HERE; `backup` is the file on the server, or on this machine. `command_status` is the exit
-    status of the command of the settings, None if it was not run. `unclean` is what could not be removed.
+    `source` is ON_SERVER or FETCHED; `backup` is the file on the server, or on this machine. `command_status` is the
+    exit status of the command of the settings, None if it was not run. `unclean` is what could not be removed.
     """
 
     host: str
@@ -193,7 +190,9 @@ def _check_integrity(step: DrillStep) -> Check:
 
 def _check_foreign_keys(step: DrillStep) -> Check:
     if step.status != 0:
-        return Check("foreign_keys", _outcome_of_failure(step), f"foreign_key_check: {_shorten(step.output)}")
+        return Check(
+            "foreign_keys", outcome_of_failure(_as_result(step)), f"foreign_key_check: {_shorten(step.output)}"
+        )
     violations = [line for line in step.output.splitlines() if line]
     if not violations:
         return Check("foreign_keys", Outcome.PASSED, "foreign_key_check: no violation")
@@ -203,11 +202,7 @@ def _check_foreign_keys(step: DrillStep) -> Check:
 
 
 def _check_query(step: DrillStep) -> Check:
-    if step.status != 0:
-        return Check("query", _outcome_of_failure(step), _shorten(step.output))
-    if not step.output.strip():
-        return Check("query", Outcome.FAILED, "the query returned no row")
-    return Check("query", Outcome.PASSED, "the query returned a row")
+    return check_row(_as_result(step))
 
 
 def _check_command(step: DrillStep, timeout: float) -> Check:
@@ -224,11 +219,6 @@ def _check_command(step: DrillStep, timeout: float) -> Check:
 
 
 _CHECKS = {"integrity": _check_integrity, "foreign_keys": _check_foreign_keys, "query": _check_query}
-
-
-def _outcome_of_failure(step: DrillStep) -> Outcome:
-    result = _as_result(step)
-    return Outcome.UNKNOWN if is_access_failure(result) or find_missing_definition(result.output) else Outcome.FAILED
 
 
 def _shorten(text: str) -> str:

@@ -35,9 +35,7 @@ from .restore_advice import find_advice
 
 T = TypeVar("T")
 SCRIPT = Path(__file__).with_name("restore.sh")
-RAW_SUFFIX = ".raw.db"
 HOLD_PREFIX = ".restore."  # of the hard link to a backup that is being restored
-TOOLS = ("bash", "sqlite3", "cmp", "flock", "timeout")
 LOCK_SHARE = 0.2  # of writer_timeout: so long, a restore waits for readers while writers wait for it
 SHORTEST_TIMEOUT = 1.0  # seconds; a timeout of 0 would be none (timeout(1))
 LONGEST_JOURNAL = 64 * 1024  # bytes
@@ -84,7 +82,7 @@ class RestoreRequest:
     """What to restore, and how; all paths are absolute, and `target` has no symbolic link.
 
     With SWAP the target may be missing. `saved` is the file for the present state: with Save.RAW, its name ends with
-    RAW_SUFFIX, and the sidecars are next to it. A backup with such a name is restored with its sidecars, by SWAP.
+    `.raw.db`, and the sidecars are next to it. A backup with such a name is restored with its sidecars, by SWAP.
     `journal` is a directory that the script creates and removes, in a directory that only its owner can write to;
     `saved` and `lock` are in the same one. `lock` is the lock of the backup script, which is held for the whole
     restore, or None. If `stop` is set, the service is stopped; `start` and `healthy` are run in the end. Commands run
@@ -119,7 +117,7 @@ class RestoreResult:
     pages that the service has written since: `changed_pages`, None if they could not be counted. `wal_bytes` is the
     size of a -wal that could not be truncated. `stopped_seconds` is how long the service was stopped. `integrity` are
     the lines that integrity_check printed, with Proof.TRANSACTION only. `reverted`: the state before the restore is
-    back, as `start_recovery` was asked to do; `identical` is then False. `messages` are for people.
+    back, as `start_recovery` was asked to do; `identical` is then False.
     """
 
     proof: Proof
@@ -129,7 +127,6 @@ class RestoreResult:
     stopped_seconds: float | None = None
     integrity: Sequence[str] = ()
     reverted: bool = False
-    messages: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -218,10 +215,10 @@ def _script_command(action: str, values: Mapping[str, object]) -> str:
     return " ".join(map(quote, ["exec", "bash", "-c", SCRIPT.read_text(), SCRIPT.name, action, *arguments]))
 
 
-def start_restore(host: Host, database: Database, request: RestoreRequest, kind: str = RESTORE) -> Job:
-    """Start a restore as a job on the host; `kind` is RESTORE, or DRILL. Raises StepError, also if one is running."""
+def start_restore(host: Host, database: Database, request: RestoreRequest) -> Job:
+    """Start a restore as a job on the host; raises StepError, also if one is running."""
     command = restore_command(request)
-    job = Job(kind, database.name, f"restore {request.backup}", str(request.target), 0)
+    job = Job(RESTORE, database.name, f"restore {request.backup}", str(request.target), 0)
     return start_job(host, database, job, command)
 
 
@@ -291,13 +288,6 @@ def _explain_failure(host: Host, database: Database, job: Job, status: int | Non
 
 
 def _explain_kill(host: Host, database: Database, job: Job, output: str) -> BackupsError:
-    if job.kind != RESTORE:  # a drill restores to a directory of its own
-        return RestoreFailedError(
-            f"the {job.kind} was killed, or the server went down",
-            host=host.name,
-            output=output,
-            advice="start it again",
-        )
     pending = read_pending(host, database)
     if pending:
         return _pending_error(host, database, pending, output)
@@ -320,7 +310,6 @@ def parse_result(output: str) -> RestoreResult:
     values = {"reverted": "no", **dict(found)}
     if not {"proof", "identical"} <= values.keys():
         raise ValueError("it has no proof")
-    messages = [line for line in lines if line and not _RESULT.fullmatch(line)]
     integrity = [value for key, value in found if key == "integrity"]
     stopped = _parse_optional(values, "stopped_milliseconds")
     return RestoreResult(
@@ -331,7 +320,6 @@ def parse_result(output: str) -> RestoreResult:
         stopped_seconds=None if stopped is None else stopped / 1000,
         integrity=integrity,
         reverted=_parse_flag(values["reverted"]),
-        messages=messages,
     )
 
 
