@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from demo_backups import development
     from demo_backups import settings as settings_module
     from demo_backups.records import store
+    from demo_backups.recovery import copies as fetched_copies
     from demo_backups.recovery import fetch as fetching
     from demo_backups.rehearsal import options
     from demo_backups.rehearsal import rehearse as rehearsal
@@ -37,7 +38,7 @@ else:
     development = LazyModule("development")
     settings_module = LazyModule("settings")
     store = LazyModule("records.store")
-    fetching = LazyModule("recovery.fetch")
+    fetched_copies, fetching = LazyModule("recovery.copies"), LazyModule("recovery.fetch")
     options, rehearsal = LazyModule("rehearsal.options"), LazyModule("rehearsal.rehearse")
     actions, observe = LazyModule("release.actions"), LazyModule("release.observe")
     files, render = LazyModule("release.report.files"), LazyModule("release.report.render")
@@ -332,7 +333,7 @@ def restore_drill(
     It checks the content, integrity_check, foreign_key_check, the query and drill_command. The exit code
     is 1 if a check failed, and 3 if none failed but one could not be made.
     """
-    drills.check_source(from_)
+    fetched_copies.check_place(from_)
     recent = drills.find_recent_drill(settings(c, host), database) if due else None
     if recent:
         drills.report_recent(recent, console.make_console(sys.stderr if json else None))

@@ -11,14 +11,14 @@ from pathlib import Path
 from urllib.parse import quote as percent_encode
 
 from ..backup.names import is_backup_name
-from ..errors import CouldNotLookError, UnsafePathError
+from ..errors import CouldNotLookError, SettingsError, UnsafePathError
 from ..project import ROOT
 from ..remote.download import CHUNK, Progress
 from ..remote.shell import quote
 from ..settings import Database, Settings
 
 CHANGE_DIRECTORY = "set fetch_dir (INVOKE_FETCH_DIR), or use --to DIR"
-SERVER, HERE = "server", "here"  # where a backup is: on the host, or on this machine
+ON_SERVER, FETCHED = "server", "here"  # the values of --from: a backup on the host, or a copy on this machine
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,12 @@ class Copy:
     def name(self) -> str:
         """The name of the backup."""
         return self.path.name
+
+
+def check_place(place: str) -> None:
+    """Raise SettingsError for a value of --from that is neither ON_SERVER nor FETCHED."""
+    if place not in (ON_SERVER, FETCHED):
+        raise SettingsError(f"--from {place!r} is not a place of backups", advice=f"use {ON_SERVER} or {FETCHED}")
 
 
 def copies_dir(settings: Settings, host: str) -> Path:

@@ -21,7 +21,7 @@ from ..errors import InterruptedRunError, SettingsError, StepError
 from ..records.record import RehearsalRecord, new_record
 from ..records.record import Traffic as RecordedTraffic
 from ..records.store import record_outcome, records_dir, write_record
-from ..recovery.copies import SERVER
+from ..recovery.copies import ON_SERVER
 from ..recovery.fetch import fetch_options
 from ..remote.connection import open_host
 from ..settings import Settings
@@ -184,7 +184,7 @@ def _fetch(session: Session) -> None:
 
 def _drill(session: Session) -> None:
     work = _with_record(session, "drill")
-    result = drill(work, None, SERVER)
+    result = drill(work, None, ON_SERVER)
     print_drill(session.out, result)
     finish(work, result)
     if result.exit_code:

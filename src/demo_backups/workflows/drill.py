@@ -8,14 +8,14 @@ from datetime import datetime, timedelta, timezone
 from pathlib import PurePosixPath
 from typing import Any
 
-from ..backup import catalog
+from ..backup.catalog import require_finished, select_backup
 from ..backup.deploy import require_tools
 from ..backup.permissions import require_safe_paths
-from ..errors import ConnectionLostError, DrillUncleanError, InterruptedRunError, SettingsError, StepError
+from ..errors import ConnectionLostError, DrillUncleanError, InterruptedRunError, StepError
 from ..records.check import Outcome
 from ..records.record import DrillDetails, DrillRecord, Record
 from ..records.store import read_records, records_dir
-from ..recovery.copies import HERE, SERVER, Copy, list_copies
+from ..recovery.copies import FETCHED, ON_SERVER, Copy, list_copies
 from ..recovery.drill import start_drill
 from ..recovery.drill_directories import (
     Scratch,
@@ -28,18 +28,16 @@ from ..recovery.drill_directories import (
 )
 from ..recovery.drill_result import Drill, collect_drill, list_started_steps
 from ..recovery.restore_copy import find_local_backup
-from ..remote.download import can_compress
 from ..remote.files import File, stat_file
 from ..remote.job_state import Job, JobStatus
 from ..remote.jobs import follow_job
-from ..remote.upload import upload
 from ..settings import Settings
-from ..sqlite.sidecars import list_sidecars
 from ..ui.console import Console
-from ..ui.progress import DownloadProgress, JobProgress
+from ..ui.progress import JobProgress
 from ..units import format_time
-from .backups import keep_passed
+from .backups import keep_passed, record_backup
 from .session import Session
+from .upload import upload_copy
 
 TITLES = {  # of the steps of drill.sh that take long
     "restore": "restoring the backup",
@@ -53,12 +51,12 @@ TITLES = {  # of the steps of drill.sh that take long
 def drill(work: Session, backup: str | None, source: str) -> Drill:
     """Restore a backup into a scratch directory, check it, and record the result.
 
-    The backup is on the server, or with HERE a fetched one, which is uploaded first; by default it is the newest.
+    The backup is on the server, or with FETCHED a fetched one, which is uploaded first; by default it is the newest.
     """
     if isinstance(work.record.details, DrillDetails):
         work.record.details.source = source
     require_tools(work.host)
-    if source == SERVER:
+    if source == ON_SERVER:
         file = _find_backup(work, backup)
         login, directory = prepare_directory(work.host, work.settings.drill_dir)
         scratch = prepare_scratch(work.host, work.database, login, directory, file.path.parent)
@@ -93,54 +91,19 @@ def _drill_copy(work: Session, copy: Copy) -> Drill:
     target = folder / copy.name
     require_space(scratch, copy.bytes + missing_bytes(host, target, copy.bytes), settings.free_space_floor)
     work.out.say(f"uploading {copy.path}")
-    with DownloadProgress(work.out, copy.name, copy.bytes, "uploading") as progress:
-        progress.start_transfer(0)
-        upload(
-            host,
-            copy.path,
-            target,
-            limit=settings.fetch_limit,
-            compress=can_compress(host),
-            progress=progress.show,
-            notify=work.out.say,
-            floor=settings.free_space_floor,
-        )
+    upload_copy(work, host, copy, target)
     uploaded = stat_file(host, target)
     if uploaded is None:
         raise StepError(f"{target} was removed after the upload", host=host.name, advice="start the drill again")
     here = File(PurePosixPath(copy.path), copy.bytes, copy.modified)
-    return _drill_file(work, scratch, uploaded, HERE, here)
+    return _drill_file(work, scratch, uploaded, FETCHED, here)
 
 
 def _find_backup(work: Session, backup: str | None) -> File:
     """Find the backup to restore on the server; raises StepError if it is missing or not a finished backup."""
     require_safe_paths(work.host, work.database)
-    if backup is None:
-        backups = catalog.list_backups(work.host, work.database)
-        if not backups:
-            raise StepError(
-                f"there is no backup of the {work.database.name} database in {work.database.backup_dir}",
-                host=work.host.name,
-                advice=f"make one: {work.task('run')}",
-            )
-        return backups[0]
-    path = work.database.backup_dir / backup
-    file = stat_file(work.host, path)
-    if file is None or file.type != "f":
-        problem = "does not exist" if file is None else "is not a regular file"
-        raise StepError(
-            f"the backup {path} {problem}",
-            host=work.host.name,
-            advice=f"list the backups: {work.task('list-backups')}",
-        )
-    sidecars = list_sidecars(work.host, path)
-    if sidecars:
-        names = ", ".join(f"{path.name}{suffix}" for suffix in sidecars)
-        raise StepError(
-            f"{path} is not a finished backup: {names} exists next to it",
-            host=work.host.name,
-            advice=f"use another one: {work.task('list-backups')}",
-        )
+    file = select_backup(work.host, work.database, None if backup is None else PurePosixPath(backup))
+    require_finished(work.host, file.path)
     return file
 
 
@@ -195,9 +158,7 @@ def _hint_on_detach(work: Session) -> Iterator[None]:
 
 
 def _record_drill(record: Record, result: Drill) -> None:
-    record.backup = str(result.backup.path)
-    record.bytes = result.backup.bytes
-    record.created = result.backup.modified.isoformat()
+    record_backup(record, result.backup.path, result.backup)
     record.checks = list(result.checks)
     record.integrity_check = list(result.integrity)
     record.exit_status = result.exit_code
@@ -207,7 +168,7 @@ def _record_drill(record: Record, result: Drill) -> None:
 
 def finish(work: Session, result: Drill) -> None:
     """Keep a backup that has passed, if the settings say so, and raise DrillUncleanError if files are left."""
-    if result.source == SERVER and result.outcome is Outcome.PASSED:
+    if result.source == ON_SERVER and result.outcome is Outcome.PASSED:
         keep_passed(work, result.backup)
     if result.unclean:
         error = DrillUncleanError(
@@ -223,12 +184,6 @@ def finish(work: Session, result: Drill) -> None:
 
 
 # --- when the next one is due ---------------------------------------------------------------------------------------
-
-
-def check_source(source: str) -> None:
-    """Raise SettingsError for a wrong value of --from."""
-    if source not in (SERVER, HERE):
-        raise SettingsError(f"--from {source!r} is not a place of backups", advice=f"use {SERVER} or {HERE}")
 
 
 def find_recent_drill(settings: Settings, database: str) -> DrillRecord | None:

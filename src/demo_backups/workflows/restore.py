@@ -12,7 +12,7 @@ from ..errors import RestoreRefusedError, RestoreUnprovenError, SettingsError, S
 from ..records.check import Outcome
 from ..records.record import Record, RestoreDetails
 from ..records.store import read_records, records_dir
-from ..recovery.copies import HERE, SERVER
+from ..recovery.copies import FETCHED, ON_SERVER, check_place
 from ..recovery.restore_copy import LocalBackup, describe_source, find_local_backup, is_verified
 from ..recovery.restore_facts import find_saved_state, observe_live, observe_restore, resolve_target
 from ..recovery.restore_job import (
@@ -28,16 +28,15 @@ from ..recovery.restore_job import (
 )
 from ..recovery.restore_plan import RestorePlan, decide_restore
 from ..recovery.restore_source import check_restored, read_saved_state, read_source, verify_source
-from ..remote.download import can_compress
 from ..remote.job_state import RESTORE, Job, JobStatus
 from ..remote.jobs import follow_job, hint_on_detach
 from ..remote.terminal import ask_yes_no, has_terminal
-from ..remote.upload import upload
 from ..sqlite.integrity import find_missing_definition
-from ..ui.progress import DownloadProgress, JobProgress
+from ..ui.progress import JobProgress
 from ..ui.restore_table import print_restore_plan, print_restore_result
 from .backups import follow, start_time
 from .session import Session
+from .upload import upload_copy
 
 RESULT_PREFIX = "result: "  # of the lines of the job that are not for people
 
@@ -50,16 +49,15 @@ class RestoreOptions:
     """
 
     backup: str | None = None
-    source: str = SERVER
+    source: str = ON_SERVER
     target: PurePosixPath | None = None
     swap: bool = False
     undo: bool = False
     yes: bool = False
 
     def __post_init__(self) -> None:
-        if self.source not in (SERVER, HERE):
-            raise SettingsError(f"--from is {self.source!r}", advice=f"use {SERVER} or {HERE}")
-        if self.undo and (self.backup or self.target or self.source != SERVER):
+        check_place(self.source)
+        if self.undo and (self.backup or self.target or self.source != ON_SERVER):
             raise SettingsError(
                 "--undo restores the state that the last restore has saved",
                 advice="leave out --backup, --from and --to; to restore another state, use --backup without --undo",
@@ -136,7 +134,7 @@ def _restore(work: Session, options: RestoreOptions) -> None:
 def _make_plan(work: Session, options: RestoreOptions) -> RestorePlan:
     host, database = work.host, work.database
     records, _ = read_records(records_dir(work.settings))
-    if options.source == HERE:
+    if options.source == FETCHED:
         source = describe_source(_find_local(work, options), _upload_path(work, options))
     elif options.undo:
         state = find_saved_state(host, database, f"restore a backup: {work.task('restore', '--backup', 'NAME')}")
@@ -177,19 +175,7 @@ def _upload(work: Session, options: RestoreOptions, plan: RestorePlan) -> None:
     """Upload the backup, and verify it on the host unless it is known to be good; raises RestoreRefusedError."""
     local, target = _find_local(work, options), plan.facts.source.path
     work.out.say(f"uploading {local.copy.path} to {target}")
-    floor = work.settings.free_space_floor
-    with DownloadProgress(work.out, local.copy.name, local.copy.bytes, "uploading") as progress:
-        progress.start_transfer(0)
-        sent = upload(
-            work.host,
-            local.copy.path,
-            target,
-            limit=work.settings.fetch_limit,
-            compress=can_compress(work.host),
-            progress=progress.show,
-            notify=work.out.say,
-            floor=floor,
-        )
+    sent = upload_copy(work, work.host, local.copy, target)
     if local.record and sent.sha256 != local.record.details.sha256:
         raise RestoreRefusedError(f"{local.copy.path} was changed during the upload", host=work.host.name)
     source = read_source(work.host, work.database, target)
