@@ -60,18 +60,27 @@ def list_copies(settings: Settings, host: str, database: Database) -> list[Copy]
     CouldNotLookError if the directory cannot be read, and UnsafePathError if others can write to it.
     """
     folder = copies_dir(settings, host)
+    names = [entry.name for entry in list_entries(folder)]
+    copies = [read_copy(folder / name) for name in names if is_backup_name(database, name)]
+    return sorted((copy for copy in copies if copy), key=lambda copy: copy.name, reverse=True)
+
+
+def list_entries(folder: Path) -> list[os.DirEntry[str]]:
+    """List what is in a directory, sorted by name; nothing if it is missing.
+
+    Raises CouldNotLookError if it cannot be read, and UnsafePathError if others can write to it.
+    """
     try:
-        with os.scandir(f"{folder}/.") as entries:
-            names = [entry.name for entry in entries]
+        with os.scandir(f"{folder}/.") as scan:
+            entries = sorted(scan, key=lambda entry: entry.name)
+        require_private(folder)
     except FileNotFoundError as error:
         if folder.is_symlink():
             raise _unreadable(folder, error) from error
         return []
     except OSError as error:
         raise _unreadable(folder, error) from error
-    require_private(folder)
-    copies = [read_copy(folder / name) for name in names if is_backup_name(database, name)]
-    return sorted((copy for copy in copies if copy), key=lambda copy: copy.name, reverse=True)
+    return entries
 
 
 def read_copy(path: Path) -> Copy | None:

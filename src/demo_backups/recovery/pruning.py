@@ -12,12 +12,12 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from ..backup.names import is_backup_name
-from ..errors import CouldNotLookError, LocalDiskError
+from ..errors import LocalDiskError
 from ..local_files import sync_directory
 from ..records.check import Outcome
 from ..records.record import KINDS, DrillRecord, FetchRecord, Record
 from ..settings import Database, Settings
-from .copies import CHANGE_DIRECTORY, Copy, copies_dir, read_copy, require_private
+from .copies import Copy, copies_dir, list_entries, read_copy
 
 IN_USE = "another task is reading it"
 CHANGED = "it has changed since it was looked at"
@@ -64,21 +64,7 @@ def list_strays(settings: Settings, host: str, databases: Iterable[Database]) ->
 
 def _list_visible(folder: Path) -> list[os.DirEntry[str]]:
     """List what is in a directory, sorted; names of files that are still being fetched start with a dot."""
-    try:
-        with os.scandir(f"{folder}/.") as scan:
-            entries = sorted(scan, key=lambda entry: entry.name)
-        require_private(folder)
-    except FileNotFoundError as error:
-        if folder.is_symlink():
-            raise _unreadable(folder, error) from error
-        return []
-    except OSError as error:
-        raise _unreadable(folder, error) from error
-    return [entry for entry in entries if not entry.name.startswith(".")]
-
-
-def _unreadable(folder: Path, error: OSError) -> CouldNotLookError:
-    return CouldNotLookError(f"{folder} cannot be read", output=str(error), advice=CHANGE_DIRECTORY)
+    return [entry for entry in list_entries(folder) if not entry.name.startswith(".")]
 
 
 # --- what the records say about copies -------------------------------------------------------------------------------
