@@ -19,9 +19,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 from ..errors import ConnectionLostError, CouldNotLookError, LocalDiskError, StepError
-from .answers import parse_yes_no
 from .files import STALL_TIMEOUT
 from .host import Host
+from .programs import has_program
 from .shell import quote
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Download:
         return f"exec bash -c {quote(script)}"
 
 
-def has_zstd_here() -> bool:
+def has_local_zstd() -> bool:
     """Tell whether zstd can be decompressed on this machine."""
     try:
         import zstandard  # noqa: F401 - only whether it is installed
@@ -65,8 +65,7 @@ def has_zstd_here() -> bool:
 
 def can_compress(host: Host) -> bool:
     """Tell whether zstd is installed on this machine and on the host."""
-    command = "if command -v zstd >/dev/null; then echo yes; else echo no; fi"
-    return has_zstd_here() and host.query_parsed("look for zstd", command, parse_yes_no)
+    return has_local_zstd() and has_program(host, "zstd")
 
 
 # --- the file on this machine ---------------------------------------------------------------------------------------

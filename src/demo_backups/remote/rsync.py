@@ -20,9 +20,9 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
 from ..errors import RsyncError, StepError
-from .answers import parse_yes_no
 from .download import CHUNK, METERED_CHUNK, Meter
 from .host import Host
+from .programs import has_program
 from .shell import quote
 
 BRIDGE = Path(__file__).with_name("rsync_bridge.py")
@@ -38,8 +38,7 @@ def find_missing_rsync(host: Host) -> str | None:
     """Name the side on which rsync is not installed; None if it is on both."""
     if shutil.which("rsync") is None:
         return "this machine"
-    command = "if command -v rsync >/dev/null; then echo yes; else echo no; fi"
-    return None if host.query_parsed("look for rsync", command, parse_yes_no) else host.name
+    return None if has_program(host, "rsync") else host.name
 
 
 def choose_block_size(size: int) -> int:
