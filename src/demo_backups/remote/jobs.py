@@ -241,10 +241,19 @@ def hint_on_detach(host: Host, database: Database, kind: str) -> Iterator[None]:
 
     Raises InterruptedRunError on Ctrl-C and ConnectionLostError if the connection is lost; the job keeps running.
     """
-    keeps_running = f"the {kind}, once started, keeps running without this terminal"
     advice = f"follow it again: {attach_command(host, database)}"
     if kind in BACKUP_KINDS:
         advice += f"; or stop it: {attach_command(host, database, 'stop-backup')}"
+    with advise_on_detach(host, f"the {kind}, once started, keeps running without this terminal", advice):
+        yield
+
+
+@contextlib.contextmanager
+def advise_on_detach(host: Host, keeps_running: str, advice: str) -> Iterator[None]:
+    """Say that a job keeps running, and what to do, when the user or the connection leaves it inside.
+
+    Raises as `hint_on_detach` does.
+    """
     try:
         yield
     except (KeyboardInterrupt, InterruptedRunError, RuntimeError) as error:
@@ -253,7 +262,7 @@ def hint_on_detach(host: Host, database: Database, kind: str) -> Iterator[None]:
             raise
         raise InterruptedRunError(f"detached: {keeps_running}", host=host.name, advice=advice) from None
     except ConnectionLostError as error:
-        error.advice = f"{keeps_running} and this connection. {advice[0].upper()}{advice[1:]}"
+        error.advice = f"{keeps_running}. {advice[0].upper()}{advice[1:]}"
         raise
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import PurePosixPath
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from ..backup.catalog import require_finished, select_backup
 from ..backup.deploy import require_tools
 from ..backup.permissions import require_safe_paths
-from ..errors import ConnectionLostError, DrillUncleanError, InterruptedRunError, StepError
+from ..errors import DrillUncleanError, StepError
 from ..records.check import Outcome
 from ..records.record import DrillDetails, DrillRecord, Record
 from ..records.store import read_records, records_dir
@@ -30,7 +29,7 @@ from ..recovery.drill_result import Drill, collect_drill, list_started_steps
 from ..recovery.restore_copy import find_local_backup
 from ..remote.files import File, stat_file
 from ..remote.job_state import Job, JobStatus
-from ..remote.jobs import follow_job
+from ..remote.jobs import advise_on_detach, follow_job
 from ..settings import Settings
 from ..ui.console import Console
 from ..ui.progress import JobProgress
@@ -111,7 +110,9 @@ def _drill_file(work: Session, scratch: Scratch, file: File, source: str, backup
     """Drill with a file on the server; `backup` is the one to report."""
     if work.settings.drill_command and scratch.login.uid == 0:
         work.out.say("note: the login user is root, so drill_command runs as root")
-    with _hint_on_detach(work):
+    keeps_running = "the drill, once started, keeps running on the server, and removes its files in the end"
+    advice = f"follow it again by the same command, as long as it runs: {work.task('restore-drill')}"
+    with advise_on_detach(work.host, keeps_running, advice):
         job = start_drill(scratch, work.database, file, work.settings, work.out.say)
         status, output = _follow(work, scratch, job)
     return collect_drill(scratch.host, work.database, source, backup, status, output, work.settings)
@@ -135,26 +136,6 @@ def _follow(work: Session, scratch: Scratch, job: Job) -> tuple[JobStatus, str]:
 
         status = follow_job(scratch.host, work.database, job, echo, progress.show)
     return status, output
-
-
-@contextlib.contextmanager
-def _hint_on_detach(work: Session) -> Iterator[None]:
-    """Say how to come back to a drill when the user or the connection leaves it inside.
-
-    Raises InterruptedRunError on Ctrl-C and ConnectionLostError if the connection is lost.
-    """
-    keeps_running = "the drill, once started, keeps running on the server, and removes its files in the end"
-    advice = f"follow it again by the same command, as long as it runs: {work.task('restore-drill')}"
-    try:
-        yield
-    except (KeyboardInterrupt, InterruptedRunError, RuntimeError) as error:
-        # After a Ctrl-C between taking and releasing a lock, Rich complains of the lock instead.
-        if isinstance(error, RuntimeError) and not isinstance(error.__context__, KeyboardInterrupt):
-            raise
-        raise InterruptedRunError(f"detached: {keeps_running}", host=work.host.name, advice=advice) from None
-    except ConnectionLostError as error:
-        error.advice = f"{keeps_running}. {advice[0].upper()}{advice[1:]}"
-        raise
 
 
 def _record_drill(record: Record, result: Drill) -> None:
