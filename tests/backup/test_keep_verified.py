@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from demo_backups.backup.catalog import find_verified, list_backups
-from demo_backups.backup.keep_verified import can_be_kept, keep_backup, keep_command
+from demo_backups.backup.keep_verified import can_keep, keep_backup, keep_command
 from demo_backups.errors import FAILED, INCOMPLETE, BackupNotKeptError
 from demo_backups.records.record import VerificationRecord
 from demo_backups.records.store import read_records
@@ -62,7 +62,7 @@ def test_newest_is_kept_in_any_order(local_host: Host, database: Database, folde
     assert verified
     assert verified.path == path
     assert sorted(backup.path.name for backup in list_backups(local_host, database)) == [OLD, NEW]
-    assert not can_be_kept(database, verified)
+    assert not can_keep(database, verified)
 
 
 def test_equal_times_are_decided_by_name(local_host: Host, database: Database, folder: Path) -> None:

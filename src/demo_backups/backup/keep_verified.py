@@ -27,9 +27,9 @@ def keep_command(database: Database, name: str) -> str:
     """
     return "\n".join(
         [
-            f"set -eu; cd -- {quote(f'{database.backup_dir}/')}; name={quote(name)}; kept={quote(VERIFIED)}$name",
-            'problem=$(ln --no-target-directory -- "$name" "$kept" 2>&1) ||',
-            '  { [ "$name" -ef "$kept" ] && [ ! -L "$kept" ]; } || { echo "$problem" >&2; exit 1; }',
+            f"set -eu; cd -- {quote(f'{database.backup_dir}/')}; name={quote(name)}; link={quote(VERIFIED)}$name",
+            'problem=$(ln --no-target-directory -- "$name" "$link" 2>&1) ||',
+            '  { [ "$name" -ef "$link" ] && [ ! -L "$link" ]; } || { echo "$problem" >&2; exit 1; }',
             "sync -- .",
             f"set -- {VERIFIED}{database.backup_prefix}{DATE}.db; newest=",
             "for file; do",
@@ -42,7 +42,7 @@ def keep_command(database: Database, name: str) -> str:
     )
 
 
-def can_be_kept(database: Database, backup: File) -> bool:
+def can_keep(database: Database, backup: File) -> bool:
     """Tell whether a file is a backup in the backup directory, and not already one that is kept."""
     return backup.path.parent == database.backup_dir and is_backup_name(database, backup.path.name)
 
@@ -70,10 +70,10 @@ def _link_backup(host: Host, database: Database, backup: File) -> str:
             advice=f"list the backups: {host.task('list-backups', '--database', database.name)}",
         )
     output = host.execute(f"keep {backup.path}", keep_command(database, backup.path.name))
-    return host.parse("see which backup is kept", output, lambda text: _parse_kept(database, text))
+    return host.parse("see which backup is kept", output, lambda text: _parse_name(database, text))
 
 
-def _parse_kept(database: Database, output: str) -> str:
+def _parse_name(database: Database, output: str) -> str:
     name = parse_line(output)
     if not is_verified_name(database, name):
         raise ValueError(f"{name[:100]!r} is not the name of a kept backup")

@@ -53,14 +53,14 @@ class Hold:
         self._host = host
         self._backup = backup
         self._notify = notify
-        self._is_held = True
+        self._is_linked = True
 
     def renew(self) -> None:
         """Create the link, or create it again where another fetch has removed it."""
-        if not self._is_held:
+        if not self._is_linked:
             return
         result = self._host.run(f"hold {self._backup}", hold_command(self._backup), root=True)
-        self._is_held = result.ok
+        self._is_linked = result.ok
         self.path = hold_path(self._backup) if result.ok else self._backup
         if not result.ok:
             self._notify(
@@ -70,7 +70,7 @@ class Hold:
 
     def release(self) -> None:
         """Remove the link; a failure is a note, since the next fetch removes it after a day."""
-        if not self._is_held:
+        if not self._is_linked:
             return
         result = self._host.run(f"release {self._backup}", release_command(self._backup), root=True)
         if not result.ok and result.status != IN_USE:

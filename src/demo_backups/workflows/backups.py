@@ -13,7 +13,7 @@ from ..backup.deploy import (
     read_installed_sha256,
     require_tools,
 )
-from ..backup.keep_verified import can_be_kept, keep_backup
+from ..backup.keep_verified import can_keep, keep_backup
 from ..backup.names import VERIFIED, is_verified_name
 from ..backup.permissions import refuse_problems, require_safe_paths
 from ..backup.preflight import Preflight, Verdict, decide_preflight, observe_preflight
@@ -251,17 +251,17 @@ def keep_passed(work: Session, backup: File) -> None:
     """Keep a backup that passed all checks, if the settings say so, and report which one is kept."""
     if not work.settings.keep_verified or is_verified_name(work.database, backup.path.name):
         return
-    if not can_be_kept(work.database, backup):
+    if not can_keep(work.database, backup):
         work.out.say(f"note: {backup.path} is not kept: it is not a backup in {work.database.backup_dir}")
         return
     try:
-        kept = keep_backup(work.host, work.database, backup)
+        newest = keep_backup(work.host, work.database, backup)
     except BackupsError as error:
         work.record.exit_status = error.exit_code
         error.after_result = True
         raise
-    is_newer = kept.name != f"{VERIFIED}{backup.path.name}"
-    work.out.say(f"kept: {kept}" + ", which is newer" * is_newer)
+    is_newer = newest.name != f"{VERIFIED}{backup.path.name}"
+    work.out.say(f"kept: {newest}" + ", which is newer" * is_newer)
 
 
 def list_backups(work: Session) -> list[File]:

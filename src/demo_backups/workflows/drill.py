@@ -94,8 +94,8 @@ def _drill_copy(work: Session, copy: Copy) -> Drill:
     uploaded = stat_file(host, target)
     if uploaded is None:
         raise StepError(f"{target} was removed after the upload", host=host.name, advice="start the drill again")
-    here = File(PurePosixPath(copy.path), copy.bytes, copy.modified)
-    return _drill_file(work, scratch, uploaded, FETCHED, here)
+    fetched = File(PurePosixPath(copy.path), copy.bytes, copy.modified)
+    return _drill_file(work, scratch, uploaded, FETCHED, fetched)
 
 
 def _find_backup(work: Session, backup: str | None) -> File:

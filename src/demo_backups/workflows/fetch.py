@@ -67,7 +67,7 @@ def fetch(work: Session, path: PurePosixPath | None, options: FetchOptions) -> F
     with _hint_on_interruption(work, backup):
         hold = Hold(work.host, backup.path, work.out.say)
         try:
-            fetched = _fetch_held(work, backup, hold, paths, options)
+            fetched = _fetch_linked(work, backup, hold, paths, options)
         except (*LOST, InterruptedRunError, KeyboardInterrupt, LocalDiskError):
             raise  # the hold stays for the next try
         except BaseException:
@@ -83,10 +83,10 @@ def _select(work: Session, path: PurePosixPath | None) -> File:
     try:
         backup = select_backup(work.host, work.database, path)
     except NoSuchBackupError:
-        held = stat_file(work.host, hold_path(work.database.backup_dir / path)) if path and path.name else None
-        if path is None or held is None or held.type != "f":
+        link = stat_file(work.host, hold_path(work.database.backup_dir / path)) if path and path.name else None
+        if path is None or link is None or link.type != "f":
             raise
-        backup = File(work.database.backup_dir / path, held.bytes, held.modified)
+        backup = File(work.database.backup_dir / path, link.bytes, link.modified)
     require_finished(work.host, backup.path)
     return backup
 
@@ -145,12 +145,12 @@ def _hint_on_interruption(work: Session, backup: File) -> Iterator[None]:
         ) from error
 
 
-def _fetch_held(work: Session, backup: File, hold: Hold, paths: CopyPaths, options: FetchOptions) -> Fetched:
-    def hash_held() -> HashedBackup:
+def _fetch_linked(work: Session, backup: File, hold: Hold, paths: CopyPaths, options: FetchOptions) -> Fetched:
+    def hash_linked() -> HashedBackup:
         hold.renew()
         return hash_backup(work.host, work.database, hold.path, lambda job: follow(work, job), work.out.say)
 
-    remote = retry_when_lost(hash_held, lambda: 0, work.out.say)
+    remote = retry_when_lost(hash_linked, lambda: 0, work.out.say)
     if paths.exists:
         hold.release()
         return _keep_existing(work, remote, paths)
