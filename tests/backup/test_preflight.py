@@ -37,9 +37,9 @@ from demo_backups.errors import (
 )
 from demo_backups.rehearsal.database import make_tracker
 from demo_backups.remote.host import Host
+from demo_backups.remote.notify import ignore
 from demo_backups.remote.processes import Process
 from demo_backups.settings import Database, Settings, validate_settings
-from demo_backups.sqlite.inspect import ignore
 from demo_backups.sqlite.sharing import FileMount, Sharing
 
 from ..helpers.constants import NOBODY, root_only

@@ -15,11 +15,12 @@ from ..records.check import Outcome
 from ..records.record import Record
 from ..remote.files import File, stat_file
 from ..remote.host import Host
+from ..remote.notify import Notify, ignore
 from ..remote.processes import HIDDEN_ADVICE, Process
 from ..remote.sudo import USE_SUDO
 from ..settings import Database
 from ..sqlite.command import sidecar_path
-from ..sqlite.inspect import Notify, OpenMode, choose_open_mode, ignore, read_header, read_summary
+from ..sqlite.inspect import OpenMode, choose_open_mode, read_header, read_summary
 from ..sqlite.sharing import Sharing, read_sharing
 from ..sqlite.sidecars import list_sidecars, sidecars_writable
 from ..units import format_duration, format_short_size

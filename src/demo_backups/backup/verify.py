@@ -12,15 +12,14 @@ from ..remote.files import File, stat_file
 from ..remote.host import COMMAND_TIMEOUT, LONG_TIMEOUT, Host, Result
 from ..remote.job_state import CHECK, Job
 from ..remote.jobs import FollowJob, hint_on_detach, start_or_join
+from ..remote.notify import Notify, ignore
 from ..settings import Database
 from ..sqlite.command import sqlite_command
 from ..sqlite.inspect import (
     SUMMARY_STATEMENTS,
     DatabaseSummary,
     Header,
-    Notify,
     header_command,
-    ignore,
     parse_header,
     read_summary,
     resolve_source,

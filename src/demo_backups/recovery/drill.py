@@ -13,10 +13,10 @@ from ..errors import JobRunningError
 from ..remote.files import File
 from ..remote.job_state import DRILL, Job
 from ..remote.jobs import find_job, is_job_running, start_job
+from ..remote.notify import Notify, ignore
 from ..remote.shell import quote
 from ..settings import Database, Settings
 from ..sqlite.command import sqlite_command
-from ..sqlite.inspect import Notify, ignore
 from ..sqlite.integrity import integrity_command
 from ..units import format_duration
 from .drill_directories import Scratch, require_space, upload_dir

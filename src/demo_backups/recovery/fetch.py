@@ -10,9 +10,9 @@ from ..errors import CopyMismatchError
 from ..records.check import Check, Outcome, combine_outcomes
 from ..remote.download import Download, Meter, PartialFile, download
 from ..remote.host import Host
+from ..remote.notify import Notify
 from ..remote.retries import retry_when_lost
 from ..settings import Settings, parse_directory, parse_rate
-from ..sqlite.inspect import Notify
 from ..units import format_size
 from .copies import copies_dir
 from .hold import Hold

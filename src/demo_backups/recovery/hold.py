@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 
 from ..remote.host import Host
+from ..remote.notify import Notify
 from ..remote.shell import quote
-from ..sqlite.inspect import Notify
 
 HOLD_PREFIX = ".fetch."
 HOLD_MINUTES = 24 * 60  # an older hold was left by a fetch that nobody has continued

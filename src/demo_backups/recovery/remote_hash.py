@@ -12,9 +12,9 @@ from ..remote.files import parse_sha256
 from ..remote.host import LONG_TIMEOUT, Host
 from ..remote.job_state import HASH, Job
 from ..remote.jobs import FollowJob, find_job, read_status, start_or_join
+from ..remote.notify import Notify
 from ..remote.shell import quote
 from ..settings import Database
-from ..sqlite.inspect import Notify
 
 NANOSECOND_DIGITS = 9
 

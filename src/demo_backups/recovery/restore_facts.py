@@ -21,6 +21,7 @@ from ..records.record import Record
 from ..remote.answers import parse_line
 from ..remote.files import File, files_command, is_missing, parse_files, stat_file
 from ..remote.host import COMMAND_TIMEOUT, Host, Result
+from ..remote.notify import Notify, ignore
 from ..remote.processes import Process, processes_using
 from ..remote.shell import quote
 from ..settings import Database
@@ -29,12 +30,10 @@ from ..sqlite.inspect import (
     QUIET_TIMEOUT,
     SUMMARY_STATEMENTS,
     Header,
-    Notify,
     OpenMode,
     choose_open_mode,
     describe_users,
     header_command,
-    ignore,
     parse_header,
     parse_real_path,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -16,6 +16,7 @@ from ..records.record import Record, VerificationRecord
 from ..remote.files import File
 from ..remote.host import LONG_TIMEOUT, Host
 from ..remote.jobs import FollowJob
+from ..remote.notify import Notify
 from ..settings import Database
 from ..sqlite.command import is_access_failure, sqlite_command
 from ..sqlite.inspect import SUMMARY_STATEMENTS, parse_summary
@@ -84,7 +85,7 @@ def verify_source(
     source: RestoreSource,
     records: Iterable[Record],
     follow: FollowJob,
-    notify: Callable[[str], None],
+    notify: Notify,
     known: str = "",
 ) -> RestoreSource:
     """Verify a backup that is not known to be good: by the record of a verification, else by an integrity check now.
@@ -127,7 +128,7 @@ def _check_integrity(
     database: Database,
     source: RestoreSource,
     follow: FollowJob,
-    notify: Callable[[str], None],
+    notify: Notify,
 ) -> _Verdict:
     notify(f"{source.path} is not known to be good: verifying it")
     file = File(source.path, source.bytes, source.modified)

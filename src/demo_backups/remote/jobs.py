@@ -44,6 +44,7 @@ from .job_state import (
     status_command,
     without_functions,
 )
+from .notify import Notify
 from .shell import HOME, STATE_DIR
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def start_or_join(
     job: Job,
     is_same: Callable[[Job], bool],
     follow: Callable[[Job], object],
-    notify: Callable[[str], None],
+    notify: Notify,
 ) -> Job:
     """Start a job that only reads, or return the running one if it is the same; wait for the end of any other one.
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ..errors import ConnectionLostError, HostUnreachableError
+from .notify import Notify
 
 T = TypeVar("T")
-Notify = Callable[[str], None]  # called with a message for the user
 RETRY_SECONDS = 300.0  # how long a lost connection is tried again without progress
 RETRY_PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0)  # seconds before each try; the last one is repeated
 LOST = (ConnectionLostError, HostUnreachableError)

@@ -28,7 +28,8 @@ from .answers import parse_count, parse_yes_no
 from .download import Meter, Progress
 from .files import STALL_TIMEOUT, File, parse_sha256, require_complete, stat_file
 from .host import LONG_TIMEOUT, Host, Result
-from .retries import LOST, Notify, retry_when_lost
+from .notify import Notify, ignore
+from .retries import LOST, retry_when_lost
 from .shell import quote
 from .upload_part import BUSY, IDLE, MISMATCH, MOVED, UNSAFE, Part
 from .upload_source import MeteredSource, Reader, Source, compressed, open_source
@@ -62,7 +63,7 @@ def upload(
     limit: int | None = None,
     compress: bool = False,
     progress: Progress = lambda size: None,
-    notify: Notify = lambda message: None,
+    notify: Notify = ignore,
     floor: int = 0,
 ) -> Uploaded:
     """Upload a file of this machine to a path on the host, as root, with the mode 600 and its modification time.

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import TypeAlias
 
 from ..errors import CouldNotLookError, NoDatabaseError, SourceUnavailableError
 from ..remote.answers import parse_count
 from ..remote.files import is_missing, stat_file
 from ..remote.host import COMMAND_TIMEOUT, PROGRAM_NOT_FOUND, Host, Result
+from ..remote.notify import Notify, ignore
 from ..remote.processes import processes_using
 from ..remote.shell import CRON_PATH, quote
 from ..settings import Database
@@ -25,13 +24,6 @@ SETTINGS_ADVICE = "check the settings: app_dir, and file of the database"
 START_SERVICE = "start its service once"
 EXCLUSIVE_NOTE = "A database that its service uses with locking_mode=EXCLUSIVE cannot be read by any other process"
 QUIET_TIMEOUT = 3  # seconds to wait for a lock before the user gets a message
-
-Notify: TypeAlias = Callable[[str], None]  # gets a message for the user
-
-
-def ignore(message: str) -> None:
-    """Drop a message for the user."""
-
 
 # --- the path -------------------------------------------------------------------------------------------------------
 

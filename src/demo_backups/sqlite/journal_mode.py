@@ -10,11 +10,12 @@ from pathlib import PurePosixPath
 from ..errors import JournalModeError
 from ..remote.answers import parse_line
 from ..remote.host import Host, Result
+from ..remote.notify import Notify, ignore
 from ..remote.shell import quote
 from ..remote.sudo import USE_SUDO
 from ..settings import Database
 from .command import LOCKED, sidecar_path, sqlite_command
-from .inspect import EXCLUSIVE_NOTE, Notify, describe_users, ignore, read_header
+from .inspect import EXCLUSIVE_NOTE, describe_users, read_header
 from .sidecars import list_sidecars, sidecars_writable
 
 RETRY_TIMEOUT = 60  # seconds for which the change is retried while writers keep the database busy
