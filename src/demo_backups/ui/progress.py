@@ -1,4 +1,4 @@
-"""The progress of a job, and of a download."""
+"""The progress of a job, and of a download or an upload."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _text(template: str) -> progress.TextColumn:
     return progress.TextColumn(template, markup=False)
 
 
-class DownloadProgress:
+class TransferProgress:
     """Show the progress of a download or an upload: a bar on a terminal, elsewhere a line for every tenth of it."""
 
     def __init__(self, out: Console, name: str, total: int, action: str = "fetching") -> None:
@@ -89,7 +89,7 @@ class DownloadProgress:
         self._action = action
         self._name = name
         self._total = total
-        self._printed_tenths: int | None = None  # None: what is on this machine is still being read
+        self._printed_tenths: int | None = None  # None: what was transferred before is still being read
         self._offset = 0
         self._begin = self._last_line = 0.0
         columns = [
@@ -114,14 +114,14 @@ class DownloadProgress:
         self._bar.stop()
 
     def start_transfer(self, offset: int) -> None:
-        """Measure the rate from here on: `offset` bytes were on this machine before."""
+        """Measure the rate from now on: `offset` bytes were transferred before."""
         self._bar.reset(self._task, total=self._total, completed=offset, description=f"{self._action} {self._name}")
         self._offset, self._begin = offset, time.monotonic()
         self._last_line = self._begin
         self._printed_tenths = 10 * offset // max(self._total, 1)
 
     def show(self, size: int) -> None:
-        """Show how many bytes are on this machine."""
+        """Show how many bytes are transferred, or before `start_transfer`, read."""
         self._bar.update(self._task, completed=size)
         if not self._bar.disable or self._printed_tenths is None:
             return

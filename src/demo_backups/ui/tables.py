@@ -20,7 +20,6 @@ from .outcome import MARKS, RESULTS, VERDICTS, Tone, describe_outcome
 if TYPE_CHECKING:
     from ..backup.preflight import Preflight
     from ..backup.verify import Verification
-    from ..records.check import Check
     from ..records.record import Record
     from ..records.store import InvalidRecord
     from ..recovery.drill_result import Drill

@@ -41,7 +41,7 @@ from ..remote.files import File, stat_file
 from ..remote.retries import LOST, retry_when_lost
 from ..remote.shell import quote
 from ..settings import LOCAL
-from ..ui.progress import DownloadProgress
+from ..ui.progress import TransferProgress
 from ..units import format_short_size, format_size
 from .backups import follow, record_backup
 from .session import Session
@@ -176,7 +176,7 @@ def _hash_existing(work: Session, paths: CopyPaths, remote: HashedBackup) -> str
             raise exists_error(paths)
         if paths.final.stat().st_size != remote.identity.bytes:
             raise exists_error(paths)
-        with DownloadProgress(work.out, paths.final.name, remote.identity.bytes) as progress:
+        with TransferProgress(work.out, paths.final.name, remote.identity.bytes) as progress:
             return hash_file(paths.final, progress.show)
     except OSError as error:
         raise LocalDiskError(f"{paths.final} cannot be read", output=str(error)) from error
@@ -194,7 +194,7 @@ def _transfer(
     meter = Meter(options.limit)
     size = remote.identity.bytes
     with (
-        DownloadProgress(work.out, paths.final.name, size) as progress,
+        TransferProgress(work.out, paths.final.name, size) as progress,
         open_partial(paths, remote, progress.show, options.delta) as partial,
     ):
         resumed_from = partial.size

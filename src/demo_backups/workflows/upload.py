@@ -8,7 +8,7 @@ from ..recovery.copies import Copy
 from ..remote.download import can_compress
 from ..remote.host import Host
 from ..remote.upload import Uploaded, upload
-from ..ui.progress import DownloadProgress
+from ..ui.progress import TransferProgress
 from .session import Session
 
 
@@ -17,7 +17,7 @@ def upload_copy(work: Session, host: Host, copy: Copy, target: PurePosixPath) ->
 
     `host` is that of the session, or the same one for the login user. Raises what `upload` does.
     """
-    with DownloadProgress(work.out, copy.name, copy.bytes, "uploading") as progress:
+    with TransferProgress(work.out, copy.name, copy.bytes, "uploading") as progress:
         progress.start_transfer(0)
         return upload(
             host,
