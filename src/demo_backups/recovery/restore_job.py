@@ -46,6 +46,7 @@ FIELDS = (  # of the journal, in this order
 )
 STAGES = ("preparing", "stopping", "saving", "restoring", "aside", "linking", "starting", "cleaning")
 REVERTING = ("reverting", "reverted")
+UNCHANGED_STAGES = ("preparing", "stopping", "saving")
 JUDGED = "cleaning"
 
 
@@ -151,6 +152,11 @@ class PendingRestore:
     reverts: bool
     is_judged: bool
     is_copy: bool = False
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether it was killed before it had changed the database."""
+        return self.stage in UNCHANGED_STAGES
 
 
 # --- the job --------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from ..sqlite.sidecars import list_sidecars
 from .restore_facts import RestoreSource, SavedState, find_size_problem, parse_saved_name, read_header_of
 
 REQUIRED_CHECKS = ("created", "size", "integrity")  # of a verification; the others compare with the present state
-SAVED_STATE = "it is the state that an earlier restore has replaced, which may have been damaged"
+SAVED_STATE = "no: it is the state that an earlier restore replaced, and may be damaged"
 
 
 def read_source(host: Host, database: Database, path: PurePosixPath) -> RestoreSource:

@@ -75,6 +75,8 @@ def _describe_method(plan: RestorePlan) -> str:
         return "a new file; the database and its service are not touched"
     if plan.method is Method.IN_PLACE:
         return "in place: SQLite puts the backup into the database in one transaction"
+    if not plan.facts.live.exists:
+        return "swap: a new file, because there is none"
     reason = f", because {plan.swap_reason}" if plan.swap_reason else ""
     return f"swap: the file is replaced{reason}"
 

@@ -125,7 +125,7 @@ def _restore(work: Session, options: RestoreOptions) -> None:
         job = start_restore(work.host, work.database, _make_request(work, plan))
         result = finish_restore(work, job)
     print_restore_result(work.out, plan.facts.live.path, result)
-    _explain_undo(work, plan)
+    _explain_undo(work, plan.saved)
     judge_integrity(work, plan.facts.live.path, result)
     if result.proof is Proof.TRANSACTION:
         _judge_content(work, plan)
@@ -196,6 +196,8 @@ def _make_question(plan: RestorePlan) -> str:
     path = plan.facts.live.path
     if plan.facts.is_copy:
         return f"Restore to {path}?"
+    if not plan.facts.live.exists:
+        return f"{path} does not exist. Create it?"
     if plan.swap_reason:
         return f"{path} cannot be restored in place: {plan.swap_reason}. Replace the file?"
     return f"Restore {path}?"
@@ -268,11 +270,11 @@ def _judge_content(work: Session, plan: RestorePlan) -> None:
         )
 
 
-def _explain_undo(work: Session, plan: RestorePlan) -> None:
-    if plan.saved is not None:
+def _explain_undo(work: Session, saved: PurePosixPath | None) -> None:
+    if saved is not None:
         undo = work.task("restore", "--undo")
         work.out.say(
-            f"the state from before is {plan.saved}; no rotation deletes it\n  to get it back: {undo}\n"
+            f"the state from before is {saved}; no rotation deletes it\n  to get it back: {undo}\n"
             "  when it is no longer needed, delete it on the host"
         )
 
@@ -333,7 +335,7 @@ def _recover(work: Session, pending: PendingRestore, options: RestoreOptions) ->
     _refuse_recovery(work, pending, options.undo)
     work.out.say(
         f"the restore of {pending.target} from {pending.backup} was interrupted (stage: {pending.stage})\n"
-        + (f"the state from before is {pending.saved}" if pending.saved else "no state was saved")
+        + _describe_pending_state(pending)
     )
     if work.dry_run:
         work.out.say(f"would {'revert' if options.undo else 'complete'} it; dry run: nothing was changed")
@@ -351,6 +353,14 @@ def _recover(work: Session, pending: PendingRestore, options: RestoreOptions) ->
         )
         result = finish_restore(work, job)
     print_restore_result(work.out, pending.target, result)
+    if not result.reverted:
+        _explain_undo(work, pending.saved)
+
+
+def _describe_pending_state(pending: PendingRestore) -> str:
+    if pending.is_unchanged:
+        return "the database is not changed yet"
+    return f"the state from before is {pending.saved}" if pending.saved else "there was no database before"
 
 
 def _refuse_recovery(work: Session, pending: PendingRestore, undo: bool) -> None:

@@ -1,0 +1,220 @@
+"""The commands of docs/restore.md and their outputs, and a server on which they mean what the page says."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from demo_backups.project import ROOT
+from demo_backups.rehearsal.server import Server
+
+from .processes import wait_until
+from .programs import write_program
+from .tasks import DemoServer
+from .terminal import terminal
+
+APP, BACKUPS, COPIES = "/home/torrust/github/torrust/torrust-demo", "/home/torrust/backups", ".backups"
+EXAMPLE = "2026-01-31_12-00-00"
+QUESTION = "[y/N]"
+
+
+@dataclass(frozen=True)
+class Step:
+    """The commands of a block, where they run, and the output that the page shows; None if it shows none."""
+
+    language: str  # bash: on this machine; sh: on the server
+    commands: str
+    output: str | None
+
+
+def read_steps(text: str, title: str) -> Iterator[Step]:
+    """Return the blocks of commands of a section, in order, each with the block of output that follows it."""
+    (text,) = re.findall(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    pattern = r"^```(bash|sh)\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?"
+    for language, commands, output in re.findall(pattern, text, re.MULTILINE | re.DOTALL):
+        yield Step(language, commands, output or None)
+
+
+# --- outputs --------------------------------------------------------------------------------------------------------
+
+# What differs from call to call, and what the comparison puts in its place.
+VARIABLE = [
+    (r"/path/to/(?=\.backups/)", ""),
+    (r"\x1b\[[0-9;?]*[A-Za-z]", ""),
+    (r"^.*━.*$", ""),  # progress
+    (r"^.* is locked: waiting for .*\n(open in:\n)?(\s*process .*\n)*", ""),  # as the service writes
+    (r"─+", ""),
+    (r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?(\+00:00| UTC)", "TIME"),
+    (r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", "STAMP"),
+    (r"SHA-256 [0-9a-f]+", "SHA-256 HASH"),
+    (r"sqlite3 \d[\d.]*", "sqlite3 VERSION"),
+    (r"[\d,.]+ (bytes|kB|MB|GB)\b", "SIZE"),
+    (r"\b\d{1,3}(,\d{3})+\b", "SIZE"),
+    (r"[\d.]+ (ms|s|seconds?|minutes?|hours?)\b", "DURATION"),
+    (r"\d+\.\d%", "PERCENT"),
+    (r"process \d+", "process PID"),
+    (r"(^|\s)/\S*: SIZE free", r"\1MOUNT: SIZE free"),
+    (r"DATABASE_FILE=\S+ BACKUP_DIR=\S+ ", ""),  # in a crontab line, if the paths are not those of the script
+]
+
+
+def normalize(text: str) -> str:
+    """Replace what differs from call to call, and join the lines: the page breaks them elsewhere."""
+    for pattern, replacement in VARIABLE:
+        text = re.sub(pattern, replacement, text, flags=re.MULTILINE)
+    return " ".join(text.split())
+
+
+def matches(printed: str, shown: str) -> bool:
+    """Tell whether an output is the one that the page shows, where `...` stands for any lines."""
+    parts = [normalize(part) for part in re.split(r"^\.\.\.$", shown, flags=re.MULTILINE)]
+    return re.fullmatch(".*".join(map(re.escape, parts)), normalize(printed)) is not None
+
+
+# --- the server -----------------------------------------------------------------------------------------------------
+
+# The service writes to its database as long as the fifo is open for writing.
+DOCKER = """#!/bin/sh
+set -eu
+cd {folder}
+is_running() {{ [ -s pid ] && kill -0 "$(cat pid)" 2>/dev/null; }}
+case "$*" in
+  "compose stop index")
+    until ! [ -e hang ]; do sleep 0.05; done
+    is_running || exit 0
+    kill "$(cat holder)"
+    while is_running; do sleep 0.05; done
+    rm pid
+    cat traffic >> stopped ;;
+  "compose start index" | "compose up --detach")
+    rm -f fifo traffic
+    mkfifo fifo
+    sleep infinity > fifo 2> errors &
+    echo $! > holder
+    setsid {writer} < fifo > traffic 2>> errors &
+    echo $! > pid
+    until [ -s traffic ] || ! is_running; do sleep 0.05; done
+    is_running ;;
+  "compose ps --status running --quiet index")
+    ! is_running || echo 4f2a1c ;;
+  *) echo "unexpected: docker $*" >&2; exit 1 ;;
+esac
+"""
+
+
+@dataclass
+class PageServer:
+    """A server with the alias `demo`, whose service is a process that writes, controlled by `docker`."""
+
+    server: Server
+    source: Path
+    backups: Path
+    environment: Mapping[str, str]
+    stamp: str
+
+    @property
+    def app(self) -> Path:
+        return self.server.folder / "app"
+
+    def install_programs(self) -> None:
+        """Install `docker` and `sudo`, and call the server `demo`."""
+        writer = [sys.executable, "-m", "demo_backups.rehearsal.writer", str(self.source), "10"]
+        state = self.server.folder / "service"
+        state.mkdir()
+        programs = self.server.folder / "bin"
+        text = DOCKER.format(folder=shlex.quote(str(state)), writer=shlex.join(writer))
+        write_program(programs / "docker", text)
+        write_program(programs / "sudo", '#!/bin/sh\nexec "$@"\n')
+        config = self.server.ssh_config.read_text()
+        self.server.ssh_config.write_text(config.replace("Host rehearsal\n", "Host demo\n"))
+
+    @property
+    def service(self) -> Path:
+        """The directory of the state of the service."""
+        return self.server.folder / "service"
+
+    @property
+    def hang(self) -> Path:
+        """While this file exists, the service does not stop."""
+        return self.service / "hang"
+
+    def errors(self) -> str:
+        """Return what the service has printed about failed writes."""
+        return (self.service / "errors").read_text()
+
+    def wait_for_end_of_service(self) -> None:
+        """Wait until the process of the service has ended by itself."""
+        pid = (self.service / "pid").read_text().strip()
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the end of the service")
+
+    def is_restore_stopping(self) -> bool:
+        """Tell whether a restore is in the stage in which it stops the service."""
+        return any("stage=stopping\n" in path.read_text() for path in self.backups.glob("*/journal"))
+
+    def on_server(self, commands: str) -> str:
+        """Run commands in a shell on the server, and return their output."""
+        done = subprocess.run(
+            ["sh", "-euc", commands],
+            cwd=self.server.home,
+            env=self.server.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr) == (0, ""), (commands, done.stderr)
+        return done.stdout
+
+    def here(self, commands: str, answers: int) -> str:
+        """Run commands on this machine, answer questions with yes, and return what the terminal shows."""
+        with terminal(["bash", "-euc", f"cd {shlex.quote(str(ROOT))}\n{commands}"], self.environment) as tty:
+            for _ in range(answers):
+                tty.expect(QUESTION)
+                tty.type("y")
+            code = tty.end()
+        assert code == 0, f"{commands}\n{tty.shown}"
+        return tty.shown
+
+    def follow(self, step: Step, leave_out: Container[str]) -> str:
+        """Run the commands of a step but some; return the output, with the paths and the backup of the page."""
+        lines = [line for line in step.commands.splitlines() if line not in leave_out]
+        commands = self._as_here("\n".join(lines))
+        answers = (step.output or "").count(QUESTION)
+        if not lines:
+            return ""
+        return self._as_on_page(self.on_server(commands) if step.language == "sh" else self.here(commands, answers))
+
+    def _paths(self) -> dict[str, str]:
+        """Return the paths of the page, and what they are here."""
+        copies = self.environment["INVOKE_FETCH_DIR"]
+        return {
+            APP: str(self.app),
+            BACKUPS: str(self.backups),
+            COPIES: copies,
+            "/var/log/cron.log": str(self.server.folder / "cron.log"),
+            EXAMPLE: self.stamp,
+        }
+
+    def _as_here(self, text: str) -> str:
+        for page, here in self._paths().items():
+            text = text.replace(page, here)
+        return text
+
+    def _as_on_page(self, text: str) -> str:
+        for page, here in self._paths().items():
+            text = text.replace(here, page)
+        return text
+
+
+def published_environment(demo_server: DemoServer) -> dict[str, str]:
+    """Return an environment in which the service has the commands of the published settings."""
+    variables = demo_server.environment.items()
+    own = {name: value for name, value in variables if not name.startswith(("INVOKE_DATABASES_", "INVOKE_HOST"))}
+    copies = str(demo_server.server.folder / "copies")  # without blanks, as on the page
+    return own | {"INVOKE_FETCH_DIR": copies, "COLUMNS": "400", "TERM": "dumb", "PYTHON": sys.executable}
