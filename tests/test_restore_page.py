@@ -27,7 +27,6 @@ TABLE = "torrust_torrent_announce_urls"
 # What the page says and the test does not run, with the reason.
 NOT_RUN = {
     "sudo dmesg --level err,crit": "prints what this machine has",
-    "df -h /home/torrust": "the directory does not exist",
     "sudo apt-get install --yes sqlite3 cron git": "installs packages",
     "git clone https://github.com/torrust/torrust-demo /home/torrust/github/torrust/torrust-demo": "needs the network",
     "ssh demo": "asks for the host key",
