@@ -206,6 +206,13 @@ def test_copy_is_a_new_file(demo_server: DemoServer, backup: Path) -> None:
     assert_exit(again, FAILED, f"{target} exists")
 
 
+def test_copy_to_missing_directory_is_refused(demo_server: DemoServer, backup: Path, tmp_path: Path) -> None:
+    target = tmp_path / "missing/restored.db"
+    refusal = assert_exit(restore(demo_server, "--backup", backup.name, "--to", str(target)), FAILED, "does not exist")
+    assert "another path with --to" in refusal
+    assert "app_dir" not in refusal
+
+
 # --- refusals -------------------------------------------------------------------------------------------------------
 
 

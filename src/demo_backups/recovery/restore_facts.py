@@ -201,8 +201,11 @@ def target_path_command(path: PurePosixPath) -> str:
     return f"realpath -- {quote(path)}"
 
 
-def resolve_target(host: Host, path: PurePosixPath) -> PurePosixPath:
-    """Return a path without symbolic links, also if there is no file; raises NoDatabaseError without its directory."""
+def resolve_target(host: Host, path: PurePosixPath, advice: str) -> PurePosixPath:
+    """Return a path without symbolic links, also if there is no file.
+
+    Raises NoDatabaseError, with this advice, if its directory does not exist.
+    """
     action = f"resolve the path {path}"
     result = host.run(action, target_path_command(path), root=True)
     if result.ok:
@@ -211,8 +214,7 @@ def resolve_target(host: Host, path: PurePosixPath) -> PurePosixPath:
         raise NoDatabaseError(
             f"the directory {path.parent} does not exist",
             host=host.name,
-            advice="are app_dir and file of the database correct? If they are, create the directory on the host, with "
-            "the owner and mode that the service needs: install -d",
+            advice=advice,
         )
     raise CouldNotLookError(f"could not {action}", host=host.name, output=result.output, advice=host.advise(result))
 

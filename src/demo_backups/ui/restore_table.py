@@ -26,6 +26,7 @@ PROOFS = {
     Proof.TRANSACTION: "one transaction keeps old and new apart; compared right after it, changed pages are counted, "
     "then integrity_check",
 }
+COPY_PROOF = "compared with the backup byte for byte"
 
 
 def print_restore_plan(out: Console, plan: RestorePlan, database: Database, writer_timeout: float) -> None:
@@ -54,7 +55,7 @@ def _plan_rows(plan: RestorePlan, database: Database, writer_timeout: float) -> 
         ("method", _describe_method(plan)),
         ("service", _describe_service(plan, database, writer_timeout)),
         ("present state", _describe_save(plan)),
-        ("proof", PROOFS[plan.proof]),
+        ("proof", COPY_PROOF if facts.is_copy else PROOFS[plan.proof]),
         ("duration", f"about {format_duration(plan.seconds)} (from {facts.speed.source.value})"),
         ("space", "; ".join(space)),
     ]
@@ -72,7 +73,7 @@ def _describe_live(plan: RestorePlan) -> str:
 
 def _describe_method(plan: RestorePlan) -> str:
     if plan.facts.is_copy:
-        return "a new file; the database and its service are not touched"
+        return "a new file; the live database is not touched"
     if plan.method is Method.IN_PLACE:
         return "in place: SQLite puts the backup into the database in one transaction"
     if not plan.facts.live.exists:
@@ -83,7 +84,7 @@ def _describe_method(plan: RestorePlan) -> str:
 
 def _describe_service(plan: RestorePlan, database: Database, writer_timeout: float) -> str:
     if plan.facts.is_copy:
-        return "keeps running"
+        return "not touched"
     checked = f", checked with: {database.healthy}" if database.healthy else ""
     if plan.stops_service:
         return f"stopped with: {database.stop}; started with: {database.start}{checked}"
@@ -94,6 +95,8 @@ def _describe_service(plan: RestorePlan, database: Database, writer_timeout: flo
 
 
 def _describe_save(plan: RestorePlan) -> str:
+    if plan.facts.is_copy:
+        return "not saved: it is not touched"
     if plan.save is Save.NONE:
         return "there is nothing to save"
     how = "as SQLite reads it" if plan.save is Save.COPY else "as copies of its files"
@@ -117,6 +120,8 @@ def print_restore_result(out: Console, target: PurePosixPath, result: RestoreRes
 
 
 def _describe_proof(result: RestoreResult) -> str:
+    if result.identical and result.proof is Proof.STOPPED and result.stopped_seconds is None:
+        return "equal to the backup, byte for byte"
     if result.identical:
         return {
             Proof.STOPPED: "equal to the backup, byte for byte, before the service was started",

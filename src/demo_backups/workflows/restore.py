@@ -141,7 +141,7 @@ def _make_plan(work: Session, options: RestoreOptions) -> RestorePlan:
         source = read_saved_state(host, state)
     else:
         source = read_source(host, database, _find_backup(work, options))
-    live = observe_live(host, resolve_target(host, options.target or database.source), work.out.say)
+    live = observe_live(host, _resolve_target(work, options), work.out.say)
     if not (options.target and live.exists):  # otherwise it is refused: no need to verify the backup
         source = verify_source(host, database, source, records, lambda job: follow(work, job), work.out.say)
     facts = observe_restore(host, database, source, live, records, is_copy=options.target is not None)
@@ -151,6 +151,16 @@ def _make_plan(work: Session, options: RestoreOptions) -> RestorePlan:
         writer_timeout=work.settings.writer_timeout,
         floor=work.settings.free_space_floor,
     )
+
+
+def _resolve_target(work: Session, options: RestoreOptions) -> PurePosixPath:
+    if options.target is None:
+        advice = (
+            "are app_dir and file of the database correct? If they are, create the directory on the host, with the "
+            "owner and mode that the service needs: install -d"
+        )
+        return resolve_target(work.host, work.database.source, advice)
+    return resolve_target(work.host, options.target, "create it on the host, or name another path with --to")
 
 
 def _find_backup(work: Session, options: RestoreOptions) -> PurePosixPath:
