@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import signal
 import stat
@@ -146,6 +148,21 @@ def test_interrupted_fetch_is_resumed(demo_server: DemoServer, backup: Path, fol
     result = read_json(demo_server.inv("fetch", "--json", "--no-compress"))
     assert result["resumed_from"] == size
     assert result["sent_bytes"] == backup.stat().st_size - size
+    assert_copy(folder, backup)
+
+
+def test_command_to_continue_has_same_flags(demo_server: DemoServer, backup: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "disk of mine"
+    task = demo_server.start("fetch", "--to", str(folder), "--limit", "200kB", "--no-compress")
+    wait_until(lambda: (folder / PART).exists() and (folder / PART).stat().st_size > 100_000, "a part of the copy")
+    os.killpg(task.pid, signal.SIGINT)
+    command = re.search(r"to continue: \./inv (.*)", assert_exit(wait_for_end(task), INTERRUPTED, "to continue"))
+    assert command
+    arguments = shlex.split(command[1])
+    assert "--no-compress" in arguments
+    assert "200kB" in arguments
+    arguments[arguments.index("200kB")] = "1GB"
+    assert read_json(demo_server.inv(*arguments, "--json"))["resumed_from"] > 0
     assert_copy(folder, backup)
 
 
@@ -327,6 +344,12 @@ def test_planted_link_is_refused(demo_server: DemoServer, backup: Path, folder: 
     assert_exit(demo_server.inv("fetch"), FAILED, "cannot be used")
     assert target.read_bytes() == b"precious"
     assert hidden_names(backup.parent) == [HOLD]  # for the next try
+
+
+def test_directory_without_permission_is_refused(demo_server: DemoServer, backup: Path) -> None:
+    result = demo_server.inv("fetch", "--to", "/proc")  # root cannot create files there either
+    assert_exit(result, FAILED, "another directory")
+    assert "rm -r" not in result.stdout + result.stderr
 
 
 def test_directory_writable_by_others_is_refused(demo_server: DemoServer, backup: Path, tmp_path: Path) -> None:

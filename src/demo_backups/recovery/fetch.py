@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,15 @@ from .remote_hash import HashedBackup
 class FetchOptions:
     """How to fetch: the directory of the copy, the limit in bytes per second on the wire, and whether to compress.
 
-    With `delta`, only the pages are sent that changed since the last fetched backup.
+    With `delta`, only the pages are sent that changed since the last fetched backup. `flags` are those of the command
+    line, to be repeated by the command that continues.
     """
 
     folder: Path
     limit: int | None = None
     compress: bool = True
     delta: bool = False
+    flags: Sequence[str] = ()
 
 
 def fetch_options(
@@ -38,7 +41,13 @@ def fetch_options(
     """Combine the flags of the task with the settings; raises SettingsError."""
     folder = copies_dir(settings, settings.host) if to is None else parse_directory(to)
     rate = settings.fetch_limit if limit is None else parse_rate(limit)
-    return FetchOptions(folder, rate, compress, delta)
+    flags = [
+        *([] if to is None else ["--to", str(folder)]),
+        *([] if limit is None else ["--limit", limit]),
+        *([] if compress else ["--no-compress"]),
+        *(["--delta"] if delta else []),
+    ]
+    return FetchOptions(folder, rate, compress, delta, flags)
 
 
 @dataclass

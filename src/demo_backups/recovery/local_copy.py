@@ -95,6 +95,10 @@ def open_partial(
             f"another fetch of {paths.final.name} is running on this machine", advice="wait for its end"
         ) from error
     except OSError as error:
+        if not os.path.lexists(paths.partial):
+            raise LocalDiskError(
+                f"{paths.partial} cannot be created", output=str(error), advice=CHANGE_DIRECTORY
+            ) from error
         raise LocalDiskError(
             f"{paths.partial} cannot be used",
             output=str(error),

@@ -63,8 +63,8 @@ def fetch(work: Session, path: PurePosixPath | None, options: FetchOptions) -> F
         return None
     _require_sqlite(work)
     prepare_directory(options.folder)
-    _mention_other_partial(work, paths)
-    with _hint_on_interruption(work, backup):
+    _mention_other_partial(work, paths, options)
+    with _hint_on_interruption(work, backup, options):
         hold = Hold(work.host, backup.path, work.out.say)
         try:
             fetched = _fetch_linked(work, backup, hold, paths, options)
@@ -115,19 +115,21 @@ def _require_sqlite(work: Session) -> None:
             )
 
 
-def _mention_other_partial(work: Session, paths: CopyPaths) -> None:
+def _mention_other_partial(work: Session, paths: CopyPaths, options: FetchOptions) -> None:
     for name in list_partial(paths.final.parent):
         if name != paths.final.name:
-            part = CopyPaths(paths.final.with_name(name)).partial
+            other = CopyPaths(paths.final.with_name(name))
+            command = work.task("fetch", "--backup", name, *options.flags)
             work.out.say(
-                f"note: a fetch of {name} was interrupted: {work.task('fetch', '--backup', name)}; or rm {part}"
+                f"note: a fetch of {name} was interrupted; to continue: {command}; to delete what it has received: "
+                f"rm -f -- {quote(str(other.partial))} {quote(str(other.description))}"
             )
 
 
 @contextlib.contextmanager
-def _hint_on_interruption(work: Session, backup: File) -> Iterator[None]:
+def _hint_on_interruption(work: Session, backup: File, options: FetchOptions) -> Iterator[None]:
     """Say how to continue when the connection is lost for long, or after Ctrl-C."""
-    advice = f"continue with what is here: {work.task('fetch', '--backup', backup.path.name)}"
+    advice = f"to continue: {work.task('fetch', '--backup', backup.path.name, *options.flags)}"
     try:
         yield
     except LOST as error:
