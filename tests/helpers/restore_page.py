@@ -217,4 +217,4 @@ def published_environment(demo_server: DemoServer) -> dict[str, str]:
     variables = demo_server.environment.items()
     own = {name: value for name, value in variables if not name.startswith(("INVOKE_DATABASES_", "INVOKE_HOST"))}
     copies = str(demo_server.server.folder / "copies")  # without blanks, as on the page
-    return own | {"INVOKE_FETCH_DIR": copies, "COLUMNS": "400", "TERM": "dumb", "PYTHON": sys.executable}
+    return own | {"INVOKE_FETCH_DIR": copies, "COLUMNS": "400", "LINES": "50", "TERM": "dumb", "PYTHON": sys.executable}
