@@ -190,7 +190,7 @@ def facts(project_settings: Settings) -> dict[str, Callable[[Host], Any]]:
         "places of a drill": lambda host: drill_directories.prepare_scratch(host, database, LOGIN, PATH, PATH),
         "pending restore": lambda host: restore_job.read_pending(host, database),
         "saved states": lambda host: restore_facts.list_saved_states(host, database),
-        "target of a restore": lambda host: restore_facts.resolve_target(host, PATH),
+        "target of a restore": lambda host: restore_facts.resolve_target(host, PATH, ""),
         "root": lambda host: host._find_root_access(),
     }
 
