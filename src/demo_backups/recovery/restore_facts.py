@@ -201,7 +201,7 @@ def target_path_command(path: PurePosixPath) -> str:
     return f"realpath -- {quote(path)}"
 
 
-def resolve_target(host: Host, path: PurePosixPath, advice: str) -> PurePosixPath:
+def resolve_target(host: Host, path: PurePosixPath, advice: str = "") -> PurePosixPath:
     """Return a path without symbolic links, also if there is no file.
 
     Raises NoDatabaseError, with this advice, if its directory does not exist.
