@@ -147,7 +147,7 @@ REFUSALS = {
     "swap in use": (with_live(processes=[SERVICE]), True, "no process has it open: process 7 of torrust"),
     "swap with hard links": (with_live(sharing=replace(ALONE, links=2)), True, "2 hard links"),
     "swap of a mounted file": (with_live(sharing=BOUND), True, "mounted as a single file at /container/db"),
-    "swap without sight": (with_live(sharing=replace(ALONE, sees_all=False)), True, "cannot see"),
+    "swap without sight": (with_live(sees_all_processes=False), True, "cannot see"),
     "WAL of a mounted file": (
         with_live(header=WAL, sharing=BOUND),
         False,
@@ -173,7 +173,7 @@ def test_harm_is_refused_with_an_advice(name: str) -> None:
 
 
 def test_stopped_service_lifts_its_refusals() -> None:
-    in_use = replace(STOPS, live=replace(DAMAGED, processes=[SERVICE], sharing=replace(ALONE, sees_all=False)))
+    in_use = replace(STOPS, live=replace(DAMAGED, processes=[SERVICE], sees_all_processes=False))
     assert not decide(in_use).refusals
     assert not decide(in_use, swap=True).refusals
     assert not decide(with_live(STOPS, header=WAL, sharing=BOUND)).refusals

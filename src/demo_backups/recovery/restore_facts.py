@@ -18,7 +18,7 @@ from ..backup.directory_access import DirectoryAccess, read_directory_access
 from ..backup.disk_space import Disk, disks_command, parse_disks
 from ..errors import CouldNotLookError, NoDatabaseError, StepError
 from ..records.record import Record
-from ..remote.answers import parse_line
+from ..remote.answers import parse_line, parse_yes_no
 from ..remote.files import File, files_command, is_missing, parse_files, stat_file
 from ..remote.host import COMMAND_TIMEOUT, Host, Result
 from ..remote.notify import Notify, ignore
@@ -60,7 +60,7 @@ class LiveDatabase:
 
     `path` has no symbolic link. `bytes` is the size of the file, and `sidecar_bytes` that of the files next to it by
     their suffixes. `header` is None if it is not that of a database. `problem` says why it cannot be read. `processes`
-    have it open or hold a lock on it.
+    have it open or hold a lock on it, and `sees_all_processes` is whether this user can see those of all users.
     """
 
     path: PurePosixPath
@@ -72,6 +72,7 @@ class LiveDatabase:
     problem: str = ""
     processes: Sequence[Process] = ()
     sharing: Sharing | None = None
+    sees_all_processes: bool = True
 
     @property
     def exists(self) -> bool:
@@ -241,7 +242,13 @@ def observe_live(host: Host, path: PurePosixPath, notify: Notify = ignore) -> Li
         problem=problem,
         processes=processes_using(host, path),
         sharing=read_sharing(host, path, header is not None and header.wal),
+        sees_all_processes=host.query_parsed("find out which user this is", is_root_command(), parse_yes_no),
     )
+
+
+def is_root_command() -> str:
+    """Build the command that tells whether root runs it: only root can see which files other users have open."""
+    return 'if [ "$(id -u)" = 0 ]; then echo yes; else echo no; fi'
 
 
 def read_header_of(host: Host, file: File) -> Header | None:

@@ -260,7 +260,7 @@ def _refuse_swap(facts: RestoreFacts, stops: bool) -> list[Problem]:
     if live.processes and not stops:
         text = f"the file can only be replaced while no process has it open: {_name_processes(facts)}"
         problems.append(Problem(text, _stop_advice(facts)))
-    elif not live.sharing.sees_all and not stops:
+    elif not live.sees_all_processes and not stops:
         text = "this user cannot see whether processes of other users have the file open"
         problems.append(Problem(text, f"{HIDDEN_ADVICE}; or {_stop_advice(facts)}"))
     return problems
