@@ -199,7 +199,8 @@ class Client:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(SAMPLE)
         seconds = time.monotonic() - started
-        return Run(seconds, process.returncode, output.read_text(), errors.read_text(), here, server)
+        printed, complaint = (path.read_text().replace(str(self.site.folder), "FOLDER") for path in (output, errors))
+        return Run(seconds, process.returncode, printed, complaint, here, server)
 
     def interrupt(self) -> None:
         """Send Ctrl-C to the task that is running, and wait for its end."""
