@@ -47,9 +47,9 @@ def prepare_again(setup: RestoreSetup, state: str) -> set[str]:
 
 @pytest.mark.parametrize("shard", range(3))
 @pytest.mark.parametrize(
-    ("kind", "state", "step"), [("swap", "wal", 3), ("swap of raw", "journal", 9), ("in place", "wal", 9)]
+    ("kind", "state", "step"), [("swap", "wal", 6), ("swap of raw", "journal", 18), ("in place", "wal", 18)]
 )
-def test_kill_between_any_two_calls(restore_setup: RestoreSetup, kind: str, state: str, step: int, shard: int) -> None:
+def test_kill_between_calls(restore_setup: RestoreSetup, kind: str, state: str, step: int, shard: int) -> None:
     restore_setup.set_service()
     request = restore_setup.request(*REQUESTS[kind])
     for number, call in enumerate(range(1 + shard * step // 3, 500, step)):

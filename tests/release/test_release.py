@@ -38,8 +38,6 @@ from ..helpers.release_repository import BRANCH, DOCS, SCRIPTS, ReleaseRepositor
 from ..helpers.tasks import INV, DemoServer, InvRunner, assert_exit, assert_success
 from ..helpers.terminal import terminal
 
-pytestmark = pytest.mark.user
-
 __all__ = ["empty_repository", "github", "release_repository"]  # fixtures
 
 STEPS = {
@@ -177,6 +175,7 @@ def read_plan(done: Done) -> dict[str, dict[str, Any]]:
 # --- the walk -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.user
 def test_next_walks_plan_until_gh_is_missing(release: Release) -> None:
     demo, repository = release.demo, release.repository
     # Only this server's database has so few: the rehearsal keeps to the project's own query.
@@ -224,6 +223,7 @@ def test_next_walks_plan_until_gh_is_missing(release: Release) -> None:
     assert repository.git("status", "--porcelain") == ""
 
 
+@pytest.mark.user
 def test_next_with_gh_reaches_manual_merge(release: Release, github: GitHub) -> None:
     release.install_gh(github)
     demo = release.demo
@@ -385,6 +385,7 @@ def test_next_works_on_local_host(release: Release, monkeypatch: pytest.MonkeyPa
 # --- asked first ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.user
 @pytest.mark.parametrize(
     ("answer", "code", "message", "branch"),
     [
@@ -565,6 +566,7 @@ def move_remote(release: Release) -> None:
     release.repository.remote.rename(release.folder / "elsewhere.git")
 
 
+@pytest.mark.user
 @pytest.mark.parametrize(
     ("spoil", "step", "mark", "details"),
     [
