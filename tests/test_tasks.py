@@ -31,20 +31,21 @@ ON_A_HOST = {  # what the heading names: the task and the database
     "list-backups": "list-backups (index database)",
     "preflight": "preflight (index database)",
     "restore": "restore (index database)",
+    "restore-drill": "restore-drill (index database)",
     "run": "run (index database)",
     "run-index-backup": "run (index database)",
     "run-tracker-backup": "run (tracker database)",
     "stop-backup": "stop-backup (index database)",
     "verify": "verify (index database)",
 }
-READING = {"attach", "list-backups", "preflight", "verify"}
+WITHOUT_DRY_RUN = {"attach", "list-backups", "preflight", "restore-drill", "verify"}
 IN_GIT = {
     f"release.{name}"
     for name in ("branch", "commit-docs", "commit-index-backup", "commit-tracker-backup", "open-pr", "push")
 }
 WITH_HOST = {*ON_A_HOST, "history", "next", "plan", "release.open-pr", "report"}
 TASKS = {*WITH_HOST, *IN_GIT, "prune-copies", "bench", "rehearse", "test"}
-CHANGING = {*IN_GIT, *ON_A_HOST, "prune-copies"} - READING
+CHANGING = {*IN_GIT, *ON_A_HOST, "prune-copies"} - WITHOUT_DRY_RUN
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def test_relative_line_of_login_is_found(deployed: Server) -> None:
 
 def test_unread_tables_are_named(deployed: Server) -> None:
     write_table(deployed, "cron.d/private", "@daily root /bin/true\n", 0o600)
-    output = assert_success(deployed.inv(DISABLE, INVOKE_USE_SUDO="0"))
+    output = assert_success(deployed.inv(DISABLE, INVOKE_USE_SUDO="0", INVOKE_BACKUP_DIR=f"/home/{USER}"))
     assert "/var/spool/cron/crontabs" in output
     assert "/etc/cron.d/private" in output
     assert "not read" not in assert_success(deployed.inv(DISABLE))
@@ -124,7 +124,11 @@ def test_script_for_other_user_is_refused(deployed: Server) -> None:
     script = deployed.machine.outside(deployed.database.script)
     script.chmod(0o744)
     os.chown(script, 0, 0)
-    changes = {"INVOKE_USE_SUDO": "0", "INVOKE_CRON_LOG": f"/home/{USER}/cron.log"}
+    changes = {
+        "INVOKE_USE_SUDO": "0",
+        "INVOKE_CRON_LOG": f"/home/{USER}/cron.log",
+        "INVOKE_BACKUP_DIR": f"/home/{USER}",
+    }
     assert_exit(deployed.inv(ENABLE, **changes), 1, str(deployed.database.script), USER)
     assert_success(deployed.inv(ENABLE))
 

@@ -11,6 +11,7 @@ from ..remote.shell import quote
 HOLD_PREFIX = ".fetch."
 HOLD_MINUTES = 24 * 60  # an older hold was left by a fetch that nobody has continued
 IN_USE = 75  # exit status: another fetch downloads the file now
+RELEASE_TIMEOUT = 2  # seconds for the command that has sent the file to end
 
 
 def hold_path(backup: PurePosixPath) -> PurePosixPath:
@@ -38,7 +39,7 @@ def hold_command(backup: PurePosixPath) -> str:
 def release_command(backup: PurePosixPath) -> str:
     """Build the command that removes the hold of a backup, unless another fetch downloads the file: exits IN_USE."""
     hold = quote(hold_path(backup))
-    return f"[ ! -e {hold} ] || flock --nonblock --conflict-exit-code {IN_USE} {hold} rm -f -- {hold}"
+    return f"[ ! -e {hold} ] || flock --wait {RELEASE_TIMEOUT} --conflict-exit-code {IN_USE} {hold} rm -f -- {hold}"
 
 
 class Hold:
