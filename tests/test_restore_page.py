@@ -126,9 +126,15 @@ def test_killed_restore_as_on_page(server: PageServer) -> None:
     server.hang.touch()
     task = InvRunner(dict(server.environment)).start("restore", "--backup", f"backup_{server.stamp}.db", "--yes")
     wait_until(lambda: server.is_restore_stopping() or task.poll() is not None, "the restore")
-    for pid in processes_at_home(server.server.home):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+
+    def kill_all() -> bool:
+        """Kill what runs on the server, again and again: a process may start another one meanwhile."""
+        for pid in processes_at_home(server.server.home):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        return task.poll() is not None
+
+    wait_until(kill_all, "the end of the task")
     task.communicate(timeout=60)
     server.hang.unlink()
     follow(server, "A restore was interrupted")
