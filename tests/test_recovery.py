@@ -101,11 +101,9 @@ def delete_file(source: Path) -> None:
 
 
 DAMAGES = {"dropped": drop_table, "overwritten": overwrite_middle, "deleted": delete_file}
-MODES = pytest.mark.parametrize("tracker", ["wal", "delete"], indirect=True)
 
 
-@MODES
-@pytest.mark.parametrize("place", ["server", "here"])
+@pytest.mark.parametrize(("tracker", "place"), [("wal", "server"), ("delete", "here")], indirect=["tracker"])
 def test_tracker_comes_back_from_three_damages(tracker: Tracker, place: str) -> None:
     assert f"{tracker.backup.name}: passed" in tracker.tested()
     if place == "here":
