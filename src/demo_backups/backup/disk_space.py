@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from ..remote.answers import parse_count
+from ..remote.host import Host
 from ..remote.shell import HOME, quote
 
 MIN_INODES = 16  # that a disk must have free: more than a run creates files, and than the state of its job
@@ -88,3 +89,9 @@ def parse_disks(output: str, count: int) -> list[Disk]:
     if len(disks) != count:
         raise ValueError(f"not the free space of {count} file systems")
     return disks
+
+
+def read_disks(host: Host, *paths: PurePosixPath) -> list[Disk]:
+    """Read the free space on the disks of some paths, and last that of the home directory; raises CouldNotLookError."""
+    count = len(paths) + 1
+    return host.query_parsed("read the free space", disks_command(*paths), lambda output: parse_disks(output, count))

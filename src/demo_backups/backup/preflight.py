@@ -31,10 +31,9 @@ from .directory_access import DirectoryAccess, explain_directory_access, read_di
 from .disk_space import (
     Disk,
     SpaceDemand,
-    disks_command,
     find_inode_shortages,
     find_shortages,
-    parse_disks,
+    read_disks,
     sum_needed_bytes,
 )
 from .names import VERIFIED
@@ -291,7 +290,7 @@ def observe_preflight(
     sidecars = list_sidecars(host, source)
     summary = read_summary(host, source, header, sidecars, notify)
     wal_file = stat_file(host, sidecar_path(source, "-wal"))
-    backup_disk, source_disk, state_disk = _read_disks(host, database)
+    backup_disk, source_disk, state_disk = read_disks(host, database.backup_dir, database.source.parent)
     write_rate = host.query_parsed(
         "measure the write rate",
         write_rate_command(source, header.wal),
@@ -344,8 +343,3 @@ def _lint_installed(
     if installed is None and access.script and access.script[-1].type == "f":
         installed = read_installed(host, database)
     return lint(installed.content.decode(errors="replace")) if installed else None
-
-
-def _read_disks(host: Host, database: Database) -> list[Disk]:
-    command = disks_command(database.backup_dir, database.source.parent)
-    return host.query_parsed("read the free space", command, lambda output: parse_disks(output, 3))

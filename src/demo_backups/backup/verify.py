@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ..errors import JobNotStartedError, NoDatabaseError, SourceUnavailableError
-from ..records.check import Check, Outcome, combine_outcomes
+from ..records.check import Check, Checked, Outcome
 from ..remote.files import File, stat_file
 from ..remote.host import COMMAND_TIMEOUT, LONG_TIMEOUT, Host, Result
 from ..remote.job_state import CHECK, Job
@@ -34,7 +34,7 @@ READABLE_TYPES = ("f", "l")  # opening a pipe would wait forever
 
 
 @dataclass(frozen=True)
-class Verification:
+class Verification(Checked):
     """The checks of one backup. Sizes in bytes; None is what could not be read."""
 
     host: str
@@ -47,16 +47,6 @@ class Verification:
     integrity: list[str] = field(default_factory=list)
     advice: str = ""  # what to do where there is no backup to check
     quick: bool = False  # only quick_check was used
-
-    @property
-    def outcome(self) -> Outcome:
-        """The combined outcome of the checks."""
-        return combine_outcomes(check.outcome for check in self.checks)
-
-    @property
-    def exit_code(self) -> int:
-        """0: all checks passed; 1: one failed; 3: none failed, and one is unknown."""
-        return self.outcome.exit_code
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that `inv verify --json` prints."""

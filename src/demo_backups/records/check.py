@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -43,6 +43,22 @@ class Check:
     def as_json(self) -> dict[str, str | bool | None]:
         """Return the object that JSON output and records have for it."""
         return {"name": self.name, "passed": self.outcome.value, "detail": self.detail}
+
+
+class Checked:
+    """What has checks: the outcome of all of them, and the exit code of the task that made them."""
+
+    checks: Sequence[Check]
+
+    @property
+    def outcome(self) -> Outcome:
+        """The combined outcome of the checks."""
+        return combine_outcomes(check.outcome for check in self.checks)
+
+    @property
+    def exit_code(self) -> int:
+        """0: all checks passed; 1: one failed; 3: none failed, and one is unknown."""
+        return self.outcome.exit_code
 
 
 def combine_outcomes(outcomes: Iterable[Outcome]) -> Outcome:

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from ..backup.disk_space import SpaceDemand, disks_command, find_inode_shortages, find_shortages, parse_disks
+from ..backup.disk_space import SpaceDemand, find_inode_shortages, find_shortages, read_disks
 from ..errors import DrillError, StepError, UnsafePathError
 from ..remote.answers import parse_count, parse_line, parse_yes_no
 from ..remote.files import stat_file
@@ -201,8 +201,7 @@ def _create_directory(as_login: Host, login: Login, directory: PurePosixPath) ->
 
 def require_space(scratch: Scratch, size: int, floor: int) -> None:
     """Raise DrillError if there is too little space for so many bytes."""
-    command = disks_command(scratch.work.parent, scratch.directory)
-    disk, _, state = scratch.host.query_parsed("read the free space", command, lambda text: parse_disks(text, 3))
+    disk, _, state = read_disks(scratch.host, scratch.work.parent, scratch.directory)
     demands = [SpaceDemand(disk, size, "the restored database"), SpaceDemand(state, 0, "the state of the job")]
     problems = [
         f"{format_short_size(shortage.bytes)} more needed on {shortage.mount} (for {shortage.purpose})"

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..backup.checks import check_integrity, check_row, list_integrity_lines, outcome_of_failure
 from ..errors import DrillError
-from ..records.check import Check, Outcome, combine_outcomes
+from ..records.check import Check, Checked, Outcome
 from ..remote.files import File
 from ..remote.host import Host, Result
 from ..remote.job_state import JobStatus
@@ -17,11 +17,7 @@ from ..remote.sudo import USE_SUDO
 from ..settings import Database, Settings
 from ..units import format_duration
 from .restore_advice import find_advice
-from .restore_job import (
-    DONE,
-    UNCLEAN,
-    parse_result,
-)
+from .restore_job import DONE, UNCLEAN, parse_result
 
 MOST_VIOLATIONS = 20  # of foreign keys, that are listed
 VIOLATIONS = (
@@ -42,7 +38,7 @@ class DrillStep:
 
 
 @dataclass(frozen=True)
-class Drill:
+class Drill(Checked):
     """The checks of a restored backup.
 
     `source` is ON_SERVER or FETCHED; `backup` is the file on the server, or on this machine. `command_status` is the
@@ -58,16 +54,6 @@ class Drill:
     command_status: int | None = None
     unclean: str = ""
 
-    @property
-    def outcome(self) -> Outcome:
-        """The combined outcome of the checks."""
-        return combine_outcomes(check.outcome for check in self.checks)
-
-    @property
-    def exit_code(self) -> int:
-        """0: all checks passed; 1: one failed; 3: none failed, and one is unknown."""
-        return self.outcome.exit_code
-
     def as_json(self) -> dict[str, Any]:
         """Return the object that `inv restore-drill --json` prints."""
         return {
@@ -75,11 +61,7 @@ class Drill:
             "database": self.database,
             "due": True,
             "source": self.source,
-            "backup": {
-                "path": str(self.backup.path),
-                "bytes": self.backup.bytes,
-                "created": self.backup.modified.isoformat(),
-            },
+            "backup": self.backup.as_json(),
             "checks": [check.as_json() for check in self.checks],
             "passed": self.outcome.value,
         }

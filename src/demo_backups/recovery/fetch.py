@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CopyMismatchError
-from ..records.check import Check, Outcome, combine_outcomes
+from ..records.check import Check, Checked
 from ..remote.download import Download, Meter, PartialFile, download
 from ..remote.host import Host
 from ..remote.notify import Notify
@@ -51,7 +51,7 @@ def fetch_options(
 
 
 @dataclass
-class Fetched:
+class Fetched(Checked):
     """The result of a fetch.
 
     `resumed_from` are the bytes that were on this machine before, `sent_bytes` the payload on the wire.
@@ -63,16 +63,6 @@ class Fetched:
     resumed_from: int
     sent_bytes: int
     checks: list[Check]
-
-    @property
-    def outcome(self) -> Outcome:
-        """The combined outcome of its checks."""
-        return combine_outcomes(check.outcome for check in self.checks)
-
-    @property
-    def exit_code(self) -> int:
-        """0: all checks passed; 1: one failed; 3: none failed, and one is unknown."""
-        return self.outcome.exit_code
 
     def as_json(self, host: str, database: str, backup: str | None, seconds: float | None) -> dict[str, Any]:
         """Return the object that `inv fetch --json` prints."""

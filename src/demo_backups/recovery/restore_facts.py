@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from ..backup.catalog import backup_processes, has_hidden_backup
 from ..backup.copy_speed import CopySpeed, estimate_copy_speed
 from ..backup.directory_access import DirectoryAccess, read_directory_access
-from ..backup.disk_space import Disk, disks_command, parse_disks
+from ..backup.disk_space import Disk, read_disks
 from ..errors import CouldNotLookError, NoDatabaseError, StepError
 from ..records.record import Record
 from ..remote.answers import parse_line, parse_yes_no
@@ -304,7 +304,7 @@ def observe_restore(
     is_copy: bool = False,
 ) -> RestoreFacts:
     """Collect the facts about the restore of a backup; raises CouldNotLookError."""
-    backup_disk, live_disk, state_disk = _read_disks(host, database.backup_dir, live.path.parent)
+    backup_disk, live_disk, state_disk = read_disks(host, database.backup_dir, live.path.parent)
     sample, sample_bytes = _choose_sample(source, live)
     return RestoreFacts(
         host=host.name,
@@ -334,12 +334,6 @@ def _choose_sample(source: RestoreSource, live: LiveDatabase) -> tuple[PurePosix
     if live.bytes:
         return live.path, live.bytes
     return PurePosixPath("/dev/zero"), source.bytes
-
-
-def _read_disks(host: Host, *directories: PurePosixPath) -> list[Disk]:
-    command = disks_command(*directories)
-    count = len(directories) + 1
-    return host.query_parsed("read the free space", command, lambda output: parse_disks(output, count))
 
 
 def find_saved_state(host: Host, database: Database, advice: str) -> SavedState:

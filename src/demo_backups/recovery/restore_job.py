@@ -412,7 +412,11 @@ def read_pending(host: Host, database: Database) -> PendingRestore | None:
 
 def require_no_restore(host: Host, database: Database) -> None:
     """Raise RestorePendingError if a restore of this database is running or was killed; raises CouldNotLookError."""
-    pending = read_pending(host, database)
+    refuse_pending(host, database, read_pending(host, database))
+
+
+def refuse_pending(host: Host, database: Database, pending: PendingRestore | None) -> None:
+    """Raise RestorePendingError for what `read_pending` has returned, and if a restore has just been started."""
     if pending:
         raise _pending_error(host, database, pending)
     if is_job_running(host, database, RESTORE):

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ..errors import CouldNotLookError, StepError
 from .answers import END, parse_count, parse_list, parse_time
@@ -34,6 +34,10 @@ class File:
     bytes: int
     modified: datetime
     type: str = "f"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the object that JSON output has for a backup."""
+        return {"path": str(self.path), "bytes": self.bytes, "created": self.modified.isoformat()}
 
 
 _PRINT_FILES = rf"-printf '%T@ %Tz %s %y %p\0' && printf {END}"

@@ -16,6 +16,14 @@ RETRY_INTERVAL = 0.05  # seconds between two tries to raise a KeyboardInterrupt
 DEFERRAL_LIMIT = 1.0  # seconds for which a KeyboardInterrupt is deferred at most
 
 
+def is_interruption(error: BaseException) -> bool:
+    """Tell whether a KeyboardInterrupt, an InterruptedRunError or a RuntimeError is due to a Ctrl-C.
+
+    After a Ctrl-C between taking and releasing a lock, Rich complains of the lock instead, by a RuntimeError.
+    """
+    return not isinstance(error, RuntimeError) or isinstance(error.__context__, KeyboardInterrupt)
+
+
 class Interrupts:
     """What became of a Ctrl-C.
 

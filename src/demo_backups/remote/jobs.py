@@ -23,6 +23,7 @@ from ..errors import (
 )
 from .answers import parse_yes_no
 from .host import Host, Result, is_disk_full
+from .interrupts import is_interruption
 from .job_state import (
     BACKUP,
     BACKUP_KINDS,
@@ -258,8 +259,7 @@ def advise_on_detach(host: Host, keeps_running: str, advice: str) -> Iterator[No
     try:
         yield
     except (KeyboardInterrupt, InterruptedRunError, RuntimeError) as error:
-        # After a Ctrl-C between taking and releasing a lock, Rich complains of the lock instead.
-        if isinstance(error, RuntimeError) and not isinstance(error.__context__, KeyboardInterrupt):
+        if not is_interruption(error):
             raise
         raise InterruptedRunError(f"detached: {keeps_running}", host=host.name, advice=advice) from None
     except ConnectionLostError as error:

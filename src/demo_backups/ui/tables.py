@@ -103,12 +103,8 @@ def _checks_table(checks: Sequence[Check]) -> Table:
 
 def backups_as_json(host: str, database: str, backups: Sequence[File], verified: File | None = None) -> dict[str, Any]:
     """Return the object that `inv list-backups --json` prints; it has the key `verified` if a backup is kept."""
-    listed = {"host": host, "database": database, "backups": [_backup_as_json(backup) for backup in backups]}
-    return listed | {"verified": _backup_as_json(verified)} if verified else listed
-
-
-def _backup_as_json(backup: File) -> dict[str, Any]:
-    return {"path": str(backup.path), "bytes": backup.bytes, "created": backup.modified.isoformat()}
+    listed = {"host": host, "database": database, "backups": [backup.as_json() for backup in backups]}
+    return listed | {"verified": verified.as_json()} if verified else listed
 
 
 def print_backups(out: Console, backups: Sequence[File], verified: File | None = None) -> None:

@@ -38,6 +38,7 @@ from ..recovery.remote_hash import HashedBackup, hash_backup
 from ..remote.connection import open_host
 from ..remote.download import Meter, PartialFile, can_compress
 from ..remote.files import File, stat_file
+from ..remote.interrupts import is_interruption
 from ..remote.retries import LOST, retry_when_lost
 from ..remote.shell import quote
 from ..settings import LOCAL
@@ -135,12 +136,8 @@ def _hint_on_interruption(work: Session, backup: File, options: FetchOptions) ->
     except LOST as error:
         error.advice = advice
         raise
-    except (KeyboardInterrupt, InterruptedRunError) as error:
-        raise InterruptedRunError(
-            f"interrupted: the fetch of {backup.path} is not complete", host=work.host.name, advice=advice
-        ) from error
-    except RuntimeError as error:  # Rich complains of its lock after a Ctrl-C while it has the lock
-        if not isinstance(error.__context__, KeyboardInterrupt):
+    except (KeyboardInterrupt, InterruptedRunError, RuntimeError) as error:
+        if not is_interruption(error):
             raise
         raise InterruptedRunError(
             f"interrupted: the fetch of {backup.path} is not complete", host=work.host.name, advice=advice

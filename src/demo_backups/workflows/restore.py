@@ -22,7 +22,7 @@ from ..recovery.restore_job import (
     RestoreResult,
     collect_restore,
     read_pending,
-    require_no_restore,
+    refuse_pending,
     start_recovery,
     start_restore,
 )
@@ -76,7 +76,7 @@ def restore(work: Session, options: RestoreOptions) -> None:
     require_safe_paths(work.host, work.database)
     pending = read_pending(work.host, work.database)
     if pending is None or pending.running or options.backup:
-        require_no_restore(work.host, work.database)
+        refuse_pending(work.host, work.database, pending)
     _require_confirmation(work, options)
     if pending:
         _recover(work, pending, options)
@@ -243,10 +243,15 @@ def _record_plan(work: Session, options: RestoreOptions, plan: RestorePlan) -> N
     work.record.created = source.modified.isoformat()
     if isinstance(work.record.details, RestoreDetails):
         work.record.details.source = options.source
-        work.record.details.target = str(plan.facts.live.path)
-        work.record.details.method = plan.method.value
-        work.record.details.proof = plan.proof.value
-        work.record.details.saved = None if plan.saved is None else str(plan.saved)
+    _record_method(work.record, plan.facts.live.path, plan)
+
+
+def _record_method(record: Record, target: PurePosixPath, how: RestorePlan | PendingRestore) -> None:
+    if isinstance(record.details, RestoreDetails):
+        record.details.target = str(target)
+        record.details.method = how.method.value
+        record.details.proof = how.proof.value
+        record.details.saved = None if how.saved is None else str(how.saved)
 
 
 def judge_integrity(work: Session, target: PurePosixPath, result: RestoreResult) -> None:
@@ -391,8 +396,4 @@ def _refuse_recovery(work: Session, pending: PendingRestore, undo: bool) -> None
 
 def _record_pending(record: Record, pending: PendingRestore) -> None:
     record.backup = str(pending.backup)
-    if isinstance(record.details, RestoreDetails):
-        record.details.target = str(pending.target)
-        record.details.method = pending.method.value
-        record.details.proof = pending.proof.value
-        record.details.saved = None if pending.saved is None else str(pending.saved)
+    _record_method(record, pending.target, pending)
