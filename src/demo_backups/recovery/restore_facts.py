@@ -20,22 +20,20 @@ from ..errors import CouldNotLookError, NoDatabaseError, StepError
 from ..records.record import Record
 from ..remote.answers import parse_line, parse_yes_no
 from ..remote.files import File, files_command, is_missing, parse_files, stat_file
-from ..remote.host import COMMAND_TIMEOUT, Host, Result
+from ..remote.host import Host
 from ..remote.notify import Notify, ignore
 from ..remote.processes import Process, processes_using
 from ..remote.shell import quote
 from ..settings import Database
-from ..sqlite.command import DAMAGED, LOCK_TIMEOUT, LOCKED, is_access_failure, sidecar_path, sqlite_command
+from ..sqlite.command import DAMAGED, is_access_failure, sidecar_path
 from ..sqlite.inspect import (
-    QUIET_TIMEOUT,
-    SUMMARY_STATEMENTS,
     Header,
     OpenMode,
     choose_open_mode,
-    describe_users,
     header_command,
     parse_header,
     parse_real_path,
+    query_summary,
 )
 from ..sqlite.sharing import Sharing, read_sharing
 from ..sqlite.sidecars import list_sidecars
@@ -275,21 +273,12 @@ def _find_access(
     mode = choose_open_mode(header, sidecars)
     if mode is OpenMode.IMPOSSIBLE:
         return LiveAccess.UNAVAILABLE, "it has a -wal but no -shm"
-    is_immutable = mode is OpenMode.IMMUTABLE
-    result = _query(host, path, is_immutable, QUIET_TIMEOUT)
-    if result.status in LOCKED:
-        notify(f"{path} is locked: waiting for up to {LOCK_TIMEOUT} s\n{describe_users(host, path)}")
-        result = _query(host, path, is_immutable, LOCK_TIMEOUT)
+    result = query_summary(host, path, mode, notify, reads_only=True)
     if result.ok:
         return LiveAccess.READABLE, ""
     if result.status in DAMAGED or not is_access_failure(result):
         return LiveAccess.DAMAGED, result.output
     return LiveAccess.UNAVAILABLE, result.output
-
-
-def _query(host: Host, path: PurePosixPath, immutable: bool, lock_timeout: int) -> Result:
-    command = sqlite_command(path, *SUMMARY_STATEMENTS, immutable=immutable, timeout=lock_timeout)
-    return host.run(f"query {path}", command, root=True, timeout=lock_timeout + COMMAND_TIMEOUT, reads_only=True)
 
 
 # --- all of it ------------------------------------------------------------------------------------------------------

@@ -169,11 +169,7 @@ def read_summary(
     mode = choose_open_mode(header, sidecars)
     if mode is OpenMode.IMPOSSIBLE:
         raise _explain_missing_shm(host, source)
-    is_immutable = mode is OpenMode.IMMUTABLE
-    result = _query_summary(host, source, is_immutable, QUIET_TIMEOUT)
-    if result.status in LOCKED:
-        notify(f"{source} is locked: waiting for up to {LOCK_TIMEOUT} s\n{describe_users(host, source)}")
-        result = _query_summary(host, source, is_immutable, LOCK_TIMEOUT)
+    result = query_summary(host, source, mode, notify)
     if not result.ok:
         raise _explain_open_failure(host, source, result)
     try:
@@ -182,9 +178,26 @@ def read_summary(
         raise SourceUnavailableError(error.action, host=host.name, output=error.output) from error
 
 
-def _query_summary(host: Host, source: PurePosixPath, immutable: bool, lock_timeout: int) -> Result:
-    command = sqlite_command(source, *SUMMARY_STATEMENTS, immutable=immutable, timeout=lock_timeout)
-    return host.run(f"query {source}", command, root=True, timeout=lock_timeout + COMMAND_TIMEOUT)
+def query_summary(
+    host: Host, path: PurePosixPath, mode: OpenMode, notify: Notify = ignore, *, reads_only: bool = False
+) -> Result:
+    """Query the summary of a live database, PLAIN or IMMUTABLE; a lock is waited for, up to LOCK_TIMEOUT seconds.
+
+    `notify` gets a message if it has to wait. With `reads_only`, the error for a lost connection says that nothing can
+    still be running that matters.
+    """
+
+    def query(lock_timeout: int) -> Result:
+        is_immutable = mode is OpenMode.IMMUTABLE
+        command = sqlite_command(path, *SUMMARY_STATEMENTS, immutable=is_immutable, timeout=lock_timeout)
+        timeout = lock_timeout + COMMAND_TIMEOUT
+        return host.run(f"query {path}", command, root=True, timeout=timeout, reads_only=reads_only)
+
+    result = query(QUIET_TIMEOUT)
+    if result.status in LOCKED:
+        notify(f"{path} is locked: waiting for up to {LOCK_TIMEOUT} s\n{describe_users(host, path)}")
+        result = query(LOCK_TIMEOUT)
+    return result
 
 
 def describe_users(host: Host, source: PurePosixPath) -> str:
