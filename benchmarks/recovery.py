@@ -182,7 +182,7 @@ class Client:
         command = [*self.enter, *INV, arguments[0], "--database", "tracker", *arguments[1:]]
         environment = self.site.environment(self.ssh_config) | changes
         output, errors = self.site.folder / "stdout", self.site.folder / "stderr"
-        here = server = 0
+        local = server = 0
         started = time.monotonic()
         with output.open("w") as stdout, errors.open("w") as stderr:
             self.process = process = subprocess.Popen(
@@ -194,13 +194,13 @@ class Client:
                 start_new_session=True,
             )
             while process.poll() is None:
-                here = max(here, read_memory(find_descendants(process.pid)))
+                local = max(local, read_memory(find_descendants(process.pid)))
                 server = max(server, read_memory(processes_at_home(self.sshd.home)))
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(SAMPLE)
         seconds = time.monotonic() - started
         printed, complaint = (path.read_text().replace(str(self.site.folder), "FOLDER") for path in (output, errors))
-        return Run(seconds, process.returncode, printed, complaint, here, server)
+        return Run(seconds, process.returncode, printed, complaint, local, server)
 
     def interrupt(self) -> None:
         """Send Ctrl-C to the task that is running, and wait for its end."""

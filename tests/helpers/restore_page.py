@@ -148,7 +148,7 @@ class PageServer:
         return (self.service / "errors").read_text()
 
     def wait_for_end_of_service(self) -> None:
-        """Wait until the process of the service has ended by itself."""
+        """Wait until the process of the service has ended without a signal."""
         pid = (self.service / "pid").read_text().strip()
         wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the end of the service")
 
@@ -171,7 +171,7 @@ class PageServer:
         assert (done.returncode, done.stderr) == (0, ""), (commands, done.stderr)
         return done.stdout
 
-    def here(self, commands: str, answers: int) -> str:
+    def locally(self, commands: str, answers: int) -> str:
         """Run commands on this machine, answer questions with yes, and return what the terminal shows."""
         with terminal(["bash", "-euc", f"cd {shlex.quote(str(ROOT))}\n{commands}"], self.environment) as tty:
             for _ in range(answers):
@@ -184,14 +184,14 @@ class PageServer:
     def follow(self, step: Step, leave_out: Container[str]) -> str:
         """Run the commands of a step but some; return the output, with the paths and the backup of the page."""
         lines = [line for line in step.commands.splitlines() if line not in leave_out]
-        commands = self._as_here("\n".join(lines))
+        commands = self._as_run("\n".join(lines))
         answers = (step.output or "").count(QUESTION)
         if not lines:
             return ""
-        return self._as_on_page(self.on_server(commands) if step.language == "sh" else self.here(commands, answers))
+        return self._as_on_page(self.on_server(commands) if step.language == "sh" else self.locally(commands, answers))
 
     def _paths(self) -> dict[str, str]:
-        """Return the paths of the page, and what they are here."""
+        """Return the paths of the page, and what they are in the test."""
         copies = self.environment["INVOKE_FETCH_DIR"]
         return {
             APP: str(self.app),
@@ -201,14 +201,14 @@ class PageServer:
             EXAMPLE: self.stamp,
         }
 
-    def _as_here(self, text: str) -> str:
-        for page, here in self._paths().items():
-            text = text.replace(page, here)
+    def _as_run(self, text: str) -> str:
+        for page, actual in self._paths().items():
+            text = text.replace(page, actual)
         return text
 
     def _as_on_page(self, text: str) -> str:
-        for page, here in self._paths().items():
-            text = text.replace(here, page)
+        for page, actual in self._paths().items():
+            text = text.replace(actual, page)
         return text
 
 

@@ -13,16 +13,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from demo_backups.recovery.restore_job import (
+from demo_backups.recovery.restore_job import RestoreRequest, recovery_command, restore_command
+from demo_backups.recovery.restore_journal import (
     Method,
     PendingRestore,
     Proof,
-    RestoreRequest,
     Save,
     parse_pending,
     pending_command,
-    recovery_command,
-    restore_command,
 )
 from demo_backups.settings import Database
 

@@ -225,13 +225,13 @@ def test_passed_backup_is_kept(demo_server: DemoServer, backup: Path) -> None:
 
 
 def test_command_runs_in_scratch_directory(demo_server: DemoServer, backup: Path) -> None:
-    seen = demo_server.server.folder / "seen"
+    mark = demo_server.server.folder / "seen"
     command = (
-        f"{{ pwd; ls -A; sqlite3 {{file}} 'SELECT count(*) FROM torrust_torrents'; env; }} > {shlex.quote(str(seen))}"
+        f"{{ pwd; ls -A; sqlite3 {{file}} 'SELECT count(*) FROM torrust_torrents'; env; }} > {shlex.quote(str(mark))}"
     )
     result = read_json(drill(demo_server, "--json", command=f"{command}; rm {{file}}; mkdir locked; chmod 0 locked"))
     assert results(result) == dict.fromkeys([*CHECKS, "command"], True)
-    folder, name, count, *variables = seen.read_text().splitlines()
+    folder, name, count, *variables = mark.read_text().splitlines()
     assert Path(folder).parent == drill_dir(demo_server)
     assert (name, count) == (demo_server.source.name, "50")
     assert f"HOME={demo_server.server.home}" in variables

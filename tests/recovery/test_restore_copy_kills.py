@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from demo_backups.recovery.restore_job import Method, Save
+from demo_backups.recovery.restore_journal import Method, Save
 
 from ..helpers.restores import NEW, OLD, RestoreSetup, read_content
 

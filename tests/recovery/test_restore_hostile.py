@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from demo_backups.recovery.restore_job import REVERTED, UNCHANGED, Method, Proof, Save, parse_result
+from demo_backups.recovery.restore_job import REVERTED, UNCHANGED, parse_result
+from demo_backups.recovery.restore_journal import Method, Proof, Save
 
 from ..helpers.databases import set_journal_mode
 from ..helpers.restores import NEW, OLD, RestoreSetup, make_content, read_content

@@ -24,17 +24,19 @@ from demo_backups.errors import (
     RestoreUnconfirmedError,
 )
 from demo_backups.recovery.restore_job import (
+    RestoreResult,
+    collect_restore,
+    parse_result,
+    start_recovery,
+    start_restore,
+)
+from demo_backups.recovery.restore_journal import (
     FIELDS,
     Method,
     Proof,
-    RestoreResult,
-    collect_restore,
     parse_pending,
-    parse_result,
     read_pending,
     require_no_restore,
-    start_recovery,
-    start_restore,
 )
 from demo_backups.rehearsal.server import processes_at_home
 from demo_backups.remote.host import Host

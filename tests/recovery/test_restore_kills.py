@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from demo_backups.recovery.restore_job import STAGES, Method, Proof, Save
+from demo_backups.recovery.restore_journal import STAGES, Method, Proof, Save
 
 from ..helpers.databases import leave_hot_journal, leave_wal
 from ..helpers.restores import NEW, OLD, RestoreSetup, make_content, read_content
@@ -38,7 +38,7 @@ REQUESTS = {
 
 
 def prepare_again(setup: RestoreSetup, state: str) -> set[str]:
-    """Make the database anew, without a saved state; return the content."""
+    """Create the database again, without a saved state; return the content."""
     for path in (*setup.target.parent.iterdir(), *setup.backups.glob("saved.*")):
         path.unlink()
     make_content(setup.target, OLD)

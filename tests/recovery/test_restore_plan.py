@@ -13,7 +13,7 @@ from demo_backups.backup.copy_speed import CopySpeed, SpeedSource
 from demo_backups.backup.directory_access import DirectoryAccess
 from demo_backups.backup.disk_space import Disk
 from demo_backups.recovery.restore_facts import LiveAccess, LiveDatabase, RestoreFacts, RestoreSource
-from demo_backups.recovery.restore_job import Method, Proof, Save
+from demo_backups.recovery.restore_journal import Method, Proof, Save
 from demo_backups.recovery.restore_plan import RestorePlan, decide_restore
 from demo_backups.remote.processes import Process
 from demo_backups.sqlite.inspect import Header

@@ -19,14 +19,12 @@ from demo_backups.errors import WrongPathError
 from demo_backups.recovery.restore_job import (
     SCRIPT,
     UNCHANGED,
-    Method,
-    Proof,
     RestoreRequest,
     RestoreResult,
-    Save,
     parse_result,
     restore_command,
 )
+from demo_backups.recovery.restore_journal import Method, Proof, Save
 from demo_backups.rehearsal.writer import live_writer
 
 from ..helpers.constants import ODD_NAMES
@@ -114,13 +112,13 @@ def test_missing_backup_changes_nothing(restore_setup: RestoreSetup, way: str) -
 @IN_PLACE
 def test_backup_that_vanishes_never_empties_database(restore_setup: RestoreSetup, way: str) -> None:
     request = prepare(restore_setup, way)
-    held = restore_setup.backup.with_name(f".restore.{restore_setup.backup.name}")
+    link = restore_setup.backup.with_name(f".restore.{restore_setup.backup.name}")
     # It is removed at the last moment, when the saved state gets its name.
-    path = restore_setup.shadow({"ln": f'PATH=/usr/bin:/bin ln "$@"; case "$*" in *../saved*) rm -f "{held}" ;; esac'})
+    path = restore_setup.shadow({"ln": f'PATH=/usr/bin:/bin ln "$@"; case "$*" in *../saved*) rm -f "{link}" ;; esac'})
     done = restore_setup.restore(request, PATH=path)
     assert done.returncode == UNCHANGED, done.stdout
     assert read_content(restore_setup.target) == {OLD}
-    assert not held.exists()  # SQLite has not created it
+    assert not link.exists()  # SQLite has not created it
 
 
 @pytest.mark.parametrize("content", [b"", b"SQLite format 4\0" * 300], ids=["empty", "other"])

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from demo_backups.backup import catalog, deploy, directory_access, run
 from demo_backups.errors import COULD_NOT_LOOK, BackupsError, CouldNotLookError
 from demo_backups.project import ROOT
-from demo_backups.recovery import drill_directories, restore_facts, restore_job
+from demo_backups.recovery import drill_directories, restore_facts, restore_journal
 from demo_backups.remote import files, job_state, jobs, processes
 from demo_backups.remote.host import LONGEST_ANSWER, Host, Result, Transfer
 from demo_backups.settings import Settings
@@ -188,7 +188,7 @@ def facts(project_settings: Settings) -> dict[str, Callable[[Host], Any]]:
         "directory access": lambda host: directory_access.read_directory_access(host, PATH),
         "directory of drills": lambda host: drill_directories.prepare_directory(host, PATH),
         "places of a drill": lambda host: drill_directories.prepare_scratch(host, database, LOGIN, PATH, PATH),
-        "pending restore": lambda host: restore_job.read_pending(host, database),
+        "pending restore": lambda host: restore_journal.read_pending(host, database),
         "saved states": lambda host: restore_facts.list_saved_states(host, database),
         "target of a restore": lambda host: restore_facts.resolve_target(host, PATH, ""),
         "root": lambda host: host._find_root_access(),

@@ -16,7 +16,7 @@ from .copies import read_copy
 
 
 def check_copy(this_machine: Host, database: Database, path: Path) -> list[Check]:
-    """Check a file on this machine by itself: its size, its integrity, and that the query returns a row."""
+    """Check a file on this machine without its source: its size, its integrity, and that the query returns a row."""
     copy = read_copy(path)
     if copy is None:
         missing = Check("size", Outcome.FAILED, f"{path} is not a regular file")

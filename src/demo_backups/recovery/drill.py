@@ -21,13 +21,8 @@ from ..sqlite.integrity import integrity_command
 from ..units import format_duration
 from .drill_directories import Scratch, require_space, upload_dir
 from .drill_result import VIOLATIONS
-from .restore_job import (
-    Method,
-    Proof,
-    RestoreRequest,
-    Save,
-    restore_command,
-)
+from .restore_job import RestoreRequest, restore_command
+from .restore_journal import Method, Proof, Save
 
 SCRIPT = Path(__file__).with_name("drill.sh")
 

@@ -205,7 +205,7 @@ set_paths() {
   folder="${target%/*}" name="${target##*/}"
   folder="${folder:-/}"
   private="$folder/.$name.restore"
-  held="${backup%/*}/.restore.${backup##*/}"
+  linked="${backup%/*}/.restore.${backup##*/}"
   [[ "$folder" == "$(realpath -e -- "$folder")" ]] || fail "$folder does not exist, or is a link"
   ln --symbolic --force --no-target-directory -- "$target" live || fail "$journal cannot be written"
   [[ ! -e "$private" && ! -L "$private" ]] || open_work
@@ -246,16 +246,16 @@ require_space() {
 
 # Before anything is changed: the saved state, and the new file or a -wal or journal of the full size.
 check_space() {
-  local present=0 size here=0 next suffix
-  size="$(file_size "$held")"
+  local present=0 size saved_bytes=0 next suffix
+  size="$(file_size "$linked")"
   for suffix in "" "${SIDECARS[@]}"; do present=$((present + $(file_size "$target$suffix"))); done
-  [[ "$save" == none ]] || here="$present"
+  [[ "$save" == none ]] || saved_bytes="$present"
   next="$size"
   [[ "$method" == swap ]] || next=$((size > present ? 2 * size - present : present))
   if [[ "$(stat --format=%d -- .)" == "$(stat --format=%d -- "$folder")" ]]; then
-    require_space $((here + next)) .
+    require_space $((saved_bytes + next)) .
   else
-    require_space "$here" .
+    require_space "$saved_bytes" .
     require_space "$next" "$folder"
   fi
 }
@@ -325,7 +325,7 @@ describe_users() {
   done
 }
 
-# The proof that the service is stopped. One that restarts by itself is back soon: look again after a second.
+# The proof that the service is stopped. One that is restarted automatically is back soon: look again after a second.
 require_unused() {
   local users deadline=$((SECONDS + ${limit%.*}))
   ((EUID == 0)) || say "only the processes of this user can be checked for using the database: not root"
@@ -349,13 +349,13 @@ require_still_unused() {
 # A hard link: the rotation may delete the backup meanwhile. $1 is not empty if a link of this restore may exist.
 hold() {
   is_trusted_directory "${backup%/*}/" || fail "${backup%/*} belongs to another user, or other users can write to it"
-  if [[ -z "$1" || ! -f "$held" || -L "$held" ]]; then
+  if [[ -z "$1" || ! -f "$linked" || -L "$linked" ]]; then
     [[ -f "$backup" && ! -L "$backup" ]] || fail "there is no regular file $backup"
-    must "remove $held" rm --force -- "$held"
-    must "hold $backup by a hard link" ln --no-target-directory -- "$backup" "$held"
+    must "remove $linked" rm --force -- "$linked"
+    must "hold $backup by a hard link" ln --no-target-directory -- "$backup" "$linked"
   fi
   # SQLite takes an empty file for an empty database. A raw copy may be damaged anywhere.
-  [[ "$backup" == *.raw.db || "$(head --bytes=15 -- "$held")" == "SQLite format 3" ]] ||
+  [[ "$backup" == *.raw.db || "$(head --bytes=15 -- "$linked")" == "SQLite format 3" ]] ||
     fail "$backup is not an SQLite database"
 }
 
@@ -540,7 +540,7 @@ report_integrity() {
 # $1 is not empty after a kill.
 restore_in_place() {
   say "restoring the content in one transaction"
-  if ! put_in_place "$held"; then
+  if ! put_in_place "$linked"; then
     # The first attempt has changed nothing, and needs no way back. One before a kill may have been complete.
     [[ -n "$1" ]] || enter saving
     fail "SQLite did not restore the backup"
@@ -604,7 +604,7 @@ write_new() {
   open_work
   for suffix in "" $(source_suffixes "$backup"); do
     must "remove a file of a killed restore" rm --force -- "$work/new$suffix"
-    source="$held"
+    source="$linked"
     [[ -z "$suffix" ]] || source="$backup$suffix" # the rotation deletes no raw copies: only the database is held
     must "write the new file" cp -- "$source" "$work/new$suffix"
     set_owner "$work/new$suffix"
@@ -676,7 +676,7 @@ check_swap() {
       fail "$target$suffix has appeared: the service was started again during the restore"
   done
   is_live "$new" || fail "$target was replaced during the restore"
-  cmp --silent -- "$target" "$held" || fail "the database differs from the backup"
+  cmp --silent -- "$target" "$linked" || fail "the database differs from the backup"
   identical=yes
 }
 
@@ -746,7 +746,7 @@ put_raw_back() {
 clean() {
   local problem
   problem="$(
-    remove_work 2>&1 && rm --force -- "$held" part part-journal compared 2>&1 && sync -- . &&
+    remove_work 2>&1 && rm --force -- "$linked" part part-journal compared 2>&1 && sync -- . &&
       find . -mindepth 1 -maxdepth 1 ! -name journal ! -name lock -type f,l -delete 2>&1 &&
       rm --force -- journal 2>&1 && rm --force -- lock && rmdir -- "../${journal##*/}" 2>&1
   )" && return

@@ -15,7 +15,7 @@ from ..remote.processes import HIDDEN_ADVICE
 from ..sqlite.sharing import DELETED_ADVICE, LINK_ADVICE, MOUNT_ADVICE
 from ..units import format_duration, format_short_size
 from .restore_facts import LiveAccess, RestoreFacts, saved_name
-from .restore_job import Method, Proof, Save
+from .restore_journal import Method, Proof, Save
 
 FRAME_HEADER = 24  # bytes of the WAL before each page (fileformat2.html, section 4.1)
 SMALLEST_PAGE = 512  # bytes

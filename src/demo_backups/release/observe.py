@@ -19,7 +19,7 @@ from ..backup.script_lint import LintResult, lint
 from ..errors import BackupsError, InterruptedRunError, StepError
 from ..records.check import Outcome
 from ..records.store import read_records, records_dir
-from ..recovery.restore_job import require_no_restore
+from ..recovery.restore_journal import require_no_restore
 from ..remote.connection import open_host
 from ..remote.host import Host
 from ..settings import Database, Settings

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from ..recovery.restore_facts import LiveAccess
-from ..recovery.restore_job import Method, Proof, Save
+from ..recovery.restore_journal import Method, Proof, Save
 from ..units import format_duration, format_size
 from .console import Console, styled
 from .outcome import Tone

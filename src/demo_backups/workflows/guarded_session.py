@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-from ..recovery.restore_job import require_no_restore
+from ..recovery.restore_journal import require_no_restore
 from ..settings import Database, Settings
 from ..ui.console import Console
 from .session import Session, open_session

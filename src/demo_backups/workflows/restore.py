@@ -16,16 +16,13 @@ from ..recovery.copies import FETCHED, ON_SERVER, check_place
 from ..recovery.restore_copy import LocalBackup, describe_source, find_local_backup, is_verified
 from ..recovery.restore_facts import find_saved_state, observe_live, observe_restore, resolve_target
 from ..recovery.restore_job import (
-    PendingRestore,
-    Proof,
     RestoreRequest,
     RestoreResult,
     collect_restore,
-    read_pending,
-    refuse_pending,
     start_recovery,
     start_restore,
 )
+from ..recovery.restore_journal import PendingRestore, Proof, read_pending, refuse_pending
 from ..recovery.restore_plan import RestorePlan, decide_restore
 from ..recovery.restore_source import check_restored, read_saved_state, read_source, verify_source
 from ..remote.job_state import RESTORE, Job, JobStatus
