@@ -14,7 +14,7 @@ import pytest
 
 from demo_backups.project import ROOT
 from demo_backups.rehearsal.writer import live_writer
-from demo_backups.settings import Database, Settings
+from demo_backups.settings.model import Database, Settings
 
 from ..helpers.tasks import INV, InvRunner, clean_environment
 from ..helpers.terminal import Terminal, terminal

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from demo_backups.rehearsal.database import make_index
-from demo_backups.settings import Settings
+from demo_backups.settings.model import Settings
 
 from ..helpers.processes import wait_until
 

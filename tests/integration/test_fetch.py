@@ -21,7 +21,7 @@ from demo_backups.project import ROOT
 from demo_backups.remote.connection import open_host
 from demo_backups.remote.download import Download, Meter, PartialFile, download
 from demo_backups.remote.retries import retry_when_lost
-from demo_backups.settings import FABRIC, OPENSSH
+from demo_backups.settings.values import FABRIC, OPENSSH
 
 from ..helpers.copies import hash_of, hidden_names, make_large_backup
 from ..helpers.processes import wait_for_end, wait_until

@@ -17,7 +17,7 @@ import pytest
 from demo_backups.errors import StepError
 from demo_backups.project import ROOT
 from demo_backups.remote.connection import open_host
-from demo_backups.settings import Database
+from demo_backups.settings.model import Database
 from demo_backups.sqlite.journal_mode import change_journal_mode, read_journal_mode
 
 from ..helpers.databases import is_consistent

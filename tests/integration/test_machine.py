@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from demo_backups.settings import Settings
+from demo_backups.settings.model import Settings
 
 from .machine import USER, Machine
 

@@ -29,7 +29,7 @@ from demo_backups.remote.connection import open_host
 from demo_backups.remote.exchange import OUTPUT_LIMIT
 from demo_backups.remote.files import receive, send
 from demo_backups.remote.host import Host
-from demo_backups.settings import FABRIC, OPENSSH
+from demo_backups.settings.values import FABRIC, OPENSSH
 
 from ..helpers.agent import agent
 from ..helpers.processes import wait_until

@@ -17,7 +17,7 @@ from demo_backups.project import ROOT
 from demo_backups.remote.connection import open_host
 from demo_backups.remote.host import Host
 from demo_backups.remote.upload import Uploaded, upload
-from demo_backups.settings import FABRIC, OPENSSH
+from demo_backups.settings.values import FABRIC, OPENSSH
 
 from ..helpers.constants import PLAIN_AND_ZSTD, needs_zstd
 from ..helpers.processes import wait_until

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from demo_backups.settings import Settings
+from demo_backups.settings.model import Settings
 
 from ..helpers.restores import NEW, OLD, RestoreSetup, make_content
 from ..helpers.tasks import clean_environment

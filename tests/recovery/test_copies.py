@@ -15,7 +15,7 @@ from demo_backups.recovery.copies import copies_dir, hash_file, list_copies, rea
 from demo_backups.recovery.copy_checks import check_copy
 from demo_backups.rehearsal.database import make_index
 from demo_backups.remote.host import Host
-from demo_backups.settings import Settings
+from demo_backups.settings.model import Settings
 
 from ..helpers.constants import NOBODY, root_only
 from ..helpers.databases import damage_pages

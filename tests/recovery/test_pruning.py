@@ -15,7 +15,7 @@ from demo_backups.records.record import FetchDetails
 from demo_backups.recovery.copies import Copy, copies_dir, list_copies, read_copy
 from demo_backups.recovery.pruning import delete_copy, find_drilled, find_verified, list_hosts, list_strays
 from demo_backups.remote.upload_source import open_source
-from demo_backups.settings import Settings
+from demo_backups.settings.model import Settings
 
 from ..helpers.records import make_record
 

@@ -55,7 +55,7 @@ def test_kill_between_calls(restore_setup: RestoreSetup, kind: str, state: str, 
     for number, call in enumerate(range(1 + shard * step // 3, 500, step)):
         before = prepare_again(restore_setup, state)
         if not restore_setup.restore_killed(request, call):
-            assert number > 2
+            assert number, "no call was reached"
             return
         recover(restore_setup, revert=number % 2 == 0, before=before)
 

@@ -14,7 +14,7 @@ from demo_backups.records.record import FetchDetails, FetchRecord, Record, Verif
 from demo_backups.recovery.restore_copy import find_fetch
 from demo_backups.recovery.restore_facts import RestoreSource, find_size_problem, parse_saved_name, saved_name
 from demo_backups.recovery.restore_source import find_verification
-from demo_backups.settings import Database, Settings
+from demo_backups.settings.model import Database, Settings
 from demo_backups.sqlite.inspect import Header
 
 from ..helpers.records import make_record

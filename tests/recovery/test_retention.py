@@ -22,7 +22,7 @@ from demo_backups.recovery.retention import (
     Judgement,
     judge_copies,
 )
-from demo_backups.settings import CopiesSettings, Database
+from demo_backups.settings.model import CopiesSettings, Database
 
 NOW = datetime(2026, 6, 30, 12, tzinfo=timezone.utc)
 DATABASE = Database(
