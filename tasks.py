@@ -18,7 +18,6 @@ except ModuleNotFoundError:
 
 if TYPE_CHECKING:
     from demo_backups import development
-    from demo_backups import settings as settings_module
     from demo_backups.records import store
     from demo_backups.recovery import copies as fetched_copies
     from demo_backups.recovery import fetch as fetching
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
     from demo_backups.rehearsal import rehearse as rehearsal
     from demo_backups.release import actions, observe
     from demo_backups.release.report import files, render
+    from demo_backups.settings import load as settings_load
+    from demo_backups.settings.model import Settings
     from demo_backups.ui import console, tables
     from demo_backups.workflows import attach as attachment
     from demo_backups.workflows import backups, copies, crontab, journal_mode, scripts
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from demo_backups.workflows import session as sessions
 else:
     development = LazyModule("development")
-    settings_module = LazyModule("settings")
+    settings_load = LazyModule("settings.load")
     store = LazyModule("records.store")
     fetched_copies, fetching = LazyModule("recovery.copies"), LazyModule("recovery.fetch")
     options, rehearsal = LazyModule("rehearsal.options"), LazyModule("rehearsal.rehearse")
@@ -60,10 +61,10 @@ FORCE = {"force": "run even if the preflight says no"}
 FORCE_UNSAFE = {"force-unsafe": "use a script that copies unsafely or cannot be checked"}
 
 
-def settings(c: Context, host: str | None = None) -> settings_module.Settings:
+def settings(c: Context, host: str | None = None) -> Settings:
     """Return the settings from invoke.yaml and the environment, with the host of --host if there is one."""
-    loaded = settings_module.load_settings(PROJECT, c.config)
-    return loaded if host is None else settings_module.select_host(loaded, host)
+    loaded = settings_load.load_settings(PROJECT, c.config)
+    return loaded if host is None else settings_load.select_host(loaded, host)
 
 
 def session(
@@ -484,7 +485,7 @@ def next(c: Context, host: str | None = None, yes: bool = False) -> None:
     selected, out = settings(c, host), console.make_console()
 
     def rehearse_index() -> None:
-        rehearsal.rehearse(settings_module.rehearsal_settings(selected), options.RehearsalOptions(), False, out)
+        rehearsal.rehearse(settings_load.rehearsal_settings(selected), options.RehearsalOptions(), False, out)
 
     actions.do_next(selected, out, yes, rehearse_index)
 
@@ -584,7 +585,7 @@ def rehearse(
 
     The server and its live database run on this machine and are removed at the end.
     """
-    project = settings_module.rehearsal_settings(settings(c))
+    project = settings_load.rehearsal_settings(settings(c))
     with console.recording_console(svg, "./inv rehearse") as out:
         rehearsal.rehearse(project, options.parse_options(database, traffic, journal, rows, scenario), keep, out)
 

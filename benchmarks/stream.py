@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from demo_backups.project import read_project_file
 from demo_backups.remote.connection import open_host
 from demo_backups.remote.download import Download, Meter, PartialFile, download
-from demo_backups.settings import load_settings
+from demo_backups.settings.load import load_settings
 
 
 def main(alias: str, ssh_config: str, path: str, part: str, compression: str) -> None:

@@ -18,7 +18,8 @@ from demo_backups.rehearsal.rehearse import server_settings
 from demo_backups.rehearsal.server import serve
 from demo_backups.remote.connection import open_host
 from demo_backups.remote.host import Host, Transfer
-from demo_backups.settings import Settings, load_settings
+from demo_backups.settings.load import load_settings
+from demo_backups.settings.model import Settings
 
 from .helpers.constants import NOBODY
 from .helpers.processes import restore_sigint

@@ -13,7 +13,7 @@ import pytest
 
 from demo_backups.rehearsal.database import make_tracker
 from demo_backups.rehearsal.writer import Traffic, live_writer
-from demo_backups.settings import Database
+from demo_backups.settings.model import Database
 
 from .helpers.databases import dump, execute, is_consistent, overwrite
 from .helpers.tasks import DemoServer, assert_success, read_json

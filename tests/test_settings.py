@@ -14,7 +14,8 @@ from invoke import Config
 
 from demo_backups.errors import SettingsError
 from demo_backups.project import FILE, ROOT, plain, read_project_file
-from demo_backups.settings import DatabaseSettings, Settings, check_host, load_settings, validate_settings
+from demo_backups.settings.load import check_host, load_settings, validate_settings
+from demo_backups.settings.model import DatabaseSettings, Settings
 
 from .helpers.tasks import INV, InvRunner
 
@@ -106,6 +107,12 @@ WRONG = [
     ("drill_timeout", "5 y"),
     ("copies.daily", "-1"),
     ("copies", None),
+    ("fetch_every", "daily"),
+    ("verify_every", None),
+    ("check.warn_age", "soon"),
+    ("check.size_change", "150%"),
+    ("check.ping_file", "~nobody-has-this-name/x"),
+    ("check", None),
     ("databases.index", {**as_shipped()["databases"]["index"], "start": None}),
     ("databases.index.owner", "root"),
     ("databases.index.mode", "rw"),
@@ -295,8 +302,10 @@ def test_every_setting_has_a_variable(merge: Callable[..., Settings]) -> None:
         INVOKE_EVIDENCE_DIR="seen",
         INVOKE_FETCH_DIR="copies",
         INVOKE_FETCH_LIMIT="40 MB",
+        INVOKE_FETCH_EVERY="2 d",
         INVOKE_SERVICE_TIMEOUT="30 s",
         INVOKE_KEEP_VERIFIED="1",
+        INVOKE_VERIFY_EVERY="6 h",
         INVOKE_DRILL_DIR="/srv/drill",
         INVOKE_DRILL_COMMAND="check {file}",
         INVOKE_DRILL_TIMEOUT="90 s",
@@ -304,6 +313,11 @@ def test_every_setting_has_a_variable(merge: Callable[..., Settings]) -> None:
         INVOKE_COPIES_DAILY="1",
         INVOKE_COPIES_WEEKLY="2",
         INVOKE_COPIES_MONTHLY="3",
+        INVOKE_CHECK_WARN_AGE="2 h",
+        INVOKE_CHECK_CRITICAL_AGE="4 h",
+        INVOKE_CHECK_SIZE_CHANGE="20%",
+        INVOKE_CHECK_PING_FILE="",
+        INVOKE_CHECK_PING_COMMAND="pass show ping",
         INVOKE_DATABASES_INDEX_FILE="index.db",
         INVOKE_DATABASES_INDEX_SCRIPT="bin/x.sh",
         INVOKE_DATABASES_INDEX_BACKUP_PREFIX="i_",
@@ -342,13 +356,22 @@ def test_every_setting_has_a_variable(merge: Callable[..., Settings]) -> None:
         "evidence_dir": "seen",
         "fetch_dir": "copies",
         "fetch_limit": 40_000_000,
+        "fetch_every": 2 * 86400.0,
         "service_timeout": 30.0,
         "keep_verified": True,
+        "verify_every": 6 * 3600.0,
         "drill_dir": "/srv/drill",
         "drill_command": "check {file}",
         "drill_timeout": 90.0,
         "drill_every": 7 * 86400.0,
         "copies": {"daily": 1, "weekly": 2, "monthly": 3},
+        "check": {
+            "warn_age": 7200.0,
+            "critical_age": 14400.0,
+            "size_change": 0.2,
+            "ping_file": None,
+            "ping_command": "pass show ping",
+        },
     }
     assert databases["index"] == {
         "file": "index.db",

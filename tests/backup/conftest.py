@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from demo_backups.rehearsal.database import make_index
-from demo_backups.settings import Database, Settings
+from demo_backups.settings.model import Database, Settings
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from demo_backups.backup.names import is_backup_name, is_verified_name
 from demo_backups.errors import CouldNotLookError
 from demo_backups.remote.files import File
 from demo_backups.remote.host import Host
-from demo_backups.settings import Database, Settings
+from demo_backups.settings.model import Database, Settings
 
 NAME = "backup_2024-11-24_20-00-00.db"
 NOON = datetime(2024, 1, 1, 12, tzinfo=timezone.utc)

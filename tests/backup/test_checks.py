@@ -13,7 +13,7 @@ from demo_backups.records.check import Check, Outcome, combine_outcomes
 from demo_backups.remote.files import File
 from demo_backups.remote.host import Result
 from demo_backups.remote.processes import Process
-from demo_backups.settings import Database, Settings
+from demo_backups.settings.model import Database, Settings
 from demo_backups.sqlite.inspect import DatabaseSummary
 from demo_backups.sqlite.sharing import Sharing
 

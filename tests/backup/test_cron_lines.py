@@ -16,7 +16,8 @@ from demo_backups.backup.crontab import CrontabJob, make_job
 from demo_backups.backup.script import Script, read_script
 from demo_backups.errors import CouldNotLookError
 from demo_backups.remote.host import Host
-from demo_backups.settings import Database, Settings, validate_settings
+from demo_backups.settings.load import validate_settings
+from demo_backups.settings.model import Database, Settings
 
 from ..helpers.constants import SCRIPT
 from ..helpers.crontab import FakeCrontab, install_fake_crontab

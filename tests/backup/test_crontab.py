@@ -23,7 +23,8 @@ from demo_backups.backup.crontab import (
 )
 from demo_backups.backup.script import read_script
 from demo_backups.errors import NoScheduleError
-from demo_backups.settings import Settings, validate_settings
+from demo_backups.settings.load import validate_settings
+from demo_backups.settings.model import Settings
 
 from ..helpers.constants import ODD_NAMES, SCRIPT
 from ..helpers.crontab_texts import JOB, PIECES, PUBLISHED_LINE, SCHEDULE, SCRIPT_PATH, make_crontabs

@@ -27,7 +27,7 @@ from demo_backups.errors import CouldNotLookError, StepError
 from demo_backups.remote.files import FileWrite
 from demo_backups.remote.host import Host, Result
 from demo_backups.remote.shell import quote
-from demo_backups.settings import Database, Settings
+from demo_backups.settings.model import Database, Settings
 
 from ..helpers.constants import ODD_NAMES, SCRIPT, root_only
 from ..helpers.shell import run_sh

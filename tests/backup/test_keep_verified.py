@@ -17,7 +17,7 @@ from demo_backups.records.record import VerificationRecord
 from demo_backups.records.store import read_records
 from demo_backups.remote.files import File, stat_file
 from demo_backups.remote.host import Host
-from demo_backups.settings import Database
+from demo_backups.settings.model import Database
 
 from ..helpers.backup_script import DAY, make_older
 from ..helpers.backups import make_backup

@@ -26,7 +26,7 @@ from demo_backups.backup.permissions import (
 )
 from demo_backups.errors import CouldNotLookError, UnsafePathError
 from demo_backups.remote.host import Host
-from demo_backups.settings import Database
+from demo_backups.settings.model import Database
 
 from ..helpers.constants import NOBODY, root_only
 

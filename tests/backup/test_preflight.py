@@ -39,7 +39,8 @@ from demo_backups.rehearsal.database import make_tracker
 from demo_backups.remote.host import Host
 from demo_backups.remote.notify import ignore
 from demo_backups.remote.processes import Process
-from demo_backups.settings import Database, Settings, validate_settings
+from demo_backups.settings.load import validate_settings
+from demo_backups.settings.model import Database, Settings
 from demo_backups.sqlite.sharing import FileMount, Sharing
 
 from ..helpers.constants import NOBODY, root_only

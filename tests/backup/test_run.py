@@ -33,7 +33,7 @@ from demo_backups.remote.host import Host
 from demo_backups.remote.job_state import Job, JobStatus
 from demo_backups.remote.jobs import follow_job
 from demo_backups.remote.shell import quote
-from demo_backups.settings import Database
+from demo_backups.settings.model import Database
 
 from ..helpers.constants import ODD_NAMES, SCRIPT
 from ..helpers.databases import opened

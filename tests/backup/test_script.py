@@ -9,7 +9,7 @@ import pytest
 
 from demo_backups.backup.script import Script, read_script
 from demo_backups.errors import ScriptError
-from demo_backups.settings import Settings
+from demo_backups.settings.model import Settings
 
 from ..helpers.constants import SCRIPT
 

@@ -16,7 +16,7 @@ from demo_backups.remote.host import Host
 from demo_backups.remote.job_state import BACKUP, Job
 from demo_backups.remote.jobs import read_status
 from demo_backups.remote.shell import quote
-from demo_backups.settings import Database
+from demo_backups.settings.model import Database
 
 from ..helpers.constants import root_only
 from ..helpers.processes import wait_until

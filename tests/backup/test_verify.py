@@ -26,7 +26,7 @@ from demo_backups.remote.files import File
 from demo_backups.remote.host import Host
 from demo_backups.remote.job_state import Job, JobStatus
 from demo_backups.remote.jobs import follow_job
-from demo_backups.settings import Database
+from demo_backups.settings.model import Database
 
 from ..helpers.backups import make_backup
 from ..helpers.databases import (

@@ -19,7 +19,8 @@ from demo_backups.errors import BackupsError
 from demo_backups.project import ROOT, read_project_file
 from demo_backups.release.actions import branch, commit, push
 from demo_backups.release.repository import Checkout
-from demo_backups.settings import ReleaseSettings, Settings, load_settings
+from demo_backups.settings.load import load_settings
+from demo_backups.settings.model import ReleaseSettings, Settings
 from demo_backups.ui.console import Console, make_console
 from demo_backups.units import escape_controls
 

@@ -22,7 +22,7 @@ from demo_backups.recovery.restore_journal import (
     parse_pending,
     pending_command,
 )
-from demo_backups.settings import Database
+from demo_backups.settings.model import Database
 
 from .databases import execute
 from .programs import write_program

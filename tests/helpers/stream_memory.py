@@ -13,7 +13,7 @@ from demo_backups.project import read_project_file
 from demo_backups.remote.connection import open_host
 from demo_backups.remote.files import receive, send
 from demo_backups.remote.host import Host
-from demo_backups.settings import load_settings
+from demo_backups.settings.load import load_settings
 
 
 class Zeros(io.RawIOBase):

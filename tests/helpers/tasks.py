@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from demo_backups.project import ROOT
 from demo_backups.rehearsal.server import Server
-from demo_backups.settings import Database, Settings
+from demo_backups.settings.model import Database, Settings
 
 from .fork_server import START_VARIABLES, ForkServer
 from .processes import start_program

@@ -13,7 +13,7 @@ from demo_backups.project import read_project_file
 from demo_backups.remote.connection import open_host
 from demo_backups.remote.download import can_compress
 from demo_backups.remote.upload import upload
-from demo_backups.settings import load_settings
+from demo_backups.settings.load import load_settings
 
 
 def main(ssh_config: str, limit: int, *paths: str) -> None:

@@ -32,7 +32,7 @@ from demo_backups.project import ROOT, whoami
 from demo_backups.records.check import Check, Outcome
 from demo_backups.records.record import KINDS, Record, RunDetails, VerificationDetails, new_record
 from demo_backups.records.store import filter_records, read_records, record_outcome, records_dir, write_record
-from demo_backups.settings import Settings
+from demo_backups.settings.model import Settings
 
 from ..helpers.constants import NOBODY, root_only
 from ..helpers.processes import file_mode_mask, run_as_user

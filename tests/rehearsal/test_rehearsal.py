@@ -27,7 +27,7 @@ from demo_backups.rehearsal.rehearse import (
 )
 from demo_backups.rehearsal.server import CRONTAB, serve
 from demo_backups.remote.connection import open_host
-from demo_backups.settings import Settings
+from demo_backups.settings.model import Settings
 from demo_backups.ui.console import make_console
 from demo_backups.workflows.session import Session
 

@@ -19,7 +19,7 @@ from demo_backups.release.git_state import (
     read_subjects,
 )
 from demo_backups.release.repository import Checkout
-from demo_backups.settings import Settings
+from demo_backups.settings.model import Settings
 
 from ..helpers.constants import NOBODY
 from ..helpers.release_repository import (

@@ -23,7 +23,7 @@ from demo_backups.release.plan import PHASES, Mark, Plan, make_plan, mark_steps
 from demo_backups.release.pull_request import PullRequest, PullRequestState, Review
 from demo_backups.release.steps import Observation, State, Step
 from demo_backups.remote.files import File
-from demo_backups.settings import Settings
+from demo_backups.settings.model import Settings
 
 DONE, TO_DO, BLOCKED, UNKNOWN, OUT_OF_ORDER = Mark
 HOST = "demo"

@@ -30,7 +30,8 @@ from demo_backups.rehearsal.server import ALIAS
 from demo_backups.release.actions import ACTIONS, ActionContext, _confirm, do_next
 from demo_backups.release.observe import observe_plan
 from demo_backups.release.plan import Plan
-from demo_backups.settings import Settings, rehearsal_settings, select_host
+from demo_backups.settings.load import rehearsal_settings, select_host
+from demo_backups.settings.model import Settings
 from demo_backups.ui.console import make_console
 
 from ..helpers.github import GH, GitHub, github

@@ -24,7 +24,7 @@ from demo_backups.release.report.render import (
     render_markdown,
 )
 from demo_backups.release.report.text import code_span, escape_markdown
-from demo_backups.settings import Settings
+from demo_backups.settings.model import Settings
 from demo_backups.ui.outcome import Tone
 
 from ..helpers.report_samples import (

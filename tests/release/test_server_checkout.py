@@ -10,7 +10,7 @@ import pytest
 
 from demo_backups.project import ROOT
 from demo_backups.release.actions import update_commands
-from demo_backups.settings import Settings
+from demo_backups.settings.model import Settings
 
 from ..helpers.release_repository import INDEX, SCRIPTS, ReleaseRepository, empty_repository, release_repository
 

@@ -14,7 +14,7 @@ from demo_backups.errors import COULD_NOT_LOOK, ConnectionLostError
 from demo_backups.rehearsal.server import Server
 from demo_backups.remote.connection import KEEPALIVE, connect, open_host
 from demo_backups.remote.known_hosts import fingerprint
-from demo_backups.settings import Settings
+from demo_backups.settings.model import Settings
 
 from ..helpers.host_keys import KEYS, with_keys
 from ..helpers.processes import wait_until

@@ -31,7 +31,7 @@ from demo_backups.remote.connection import open_host
 from demo_backups.remote.exchange import OUTPUT_LIMIT
 from demo_backups.remote.host import LARGEST_ARGUMENT, Host, Result
 from demo_backups.remote.runners import SshRunner
-from demo_backups.settings import Settings
+from demo_backups.settings.model import Settings
 
 from ..helpers.processes import wait_until
 from ..helpers.programs import set_login_shell, write_program

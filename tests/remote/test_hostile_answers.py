@@ -20,7 +20,7 @@ from demo_backups.project import ROOT
 from demo_backups.recovery import drill_directories, restore_facts, restore_journal
 from demo_backups.remote import files, job_state, jobs, processes
 from demo_backups.remote.host import LONGEST_ANSWER, Host, Result, Transfer
-from demo_backups.settings import Settings
+from demo_backups.settings.model import Settings
 from demo_backups.sqlite import inspect, journal_mode, sharing, sidecars
 
 SEED = settings(derandomize=True, max_examples=100, deadline=None)

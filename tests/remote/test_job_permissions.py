@@ -13,7 +13,7 @@ from demo_backups.remote.host import Host
 from demo_backups.remote.job_state import BACKUP, Job, job_dir, stop_job_command
 from demo_backups.remote.jobs import find_job, follow_job, is_job_running, read_status, start_job
 from demo_backups.remote.shell import HOME
-from demo_backups.settings import Database, Settings
+from demo_backups.settings.model import Database, Settings
 
 from ..helpers.constants import NOBODY, root_only
 

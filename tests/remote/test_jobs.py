@@ -59,7 +59,7 @@ from demo_backups.remote.jobs import (
     read_status,
     start_job,
 )
-from demo_backups.settings import Database, Settings
+from demo_backups.settings.model import Database, Settings
 
 from ..helpers.constants import root_only
 from ..helpers.processes import wait_until

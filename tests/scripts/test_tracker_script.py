@@ -16,7 +16,7 @@ import pytest
 from demo_backups.project import ROOT
 from demo_backups.rehearsal.database import make_index, make_tracker
 from demo_backups.rehearsal.writer import live_writer
-from demo_backups.settings import Settings
+from demo_backups.settings.model import Settings
 
 from ..helpers.databases import is_consistent
 from ..helpers.tasks import clean_environment

@@ -20,7 +20,7 @@ from demo_backups.records.record import new_record
 from demo_backups.rehearsal.database import make_tracker
 from demo_backups.rehearsal.writer import live_writer
 from demo_backups.remote.host import Host, Result
-from demo_backups.settings import Database, Settings
+from demo_backups.settings.model import Database, Settings
 from demo_backups.sqlite.journal_mode import (
     change_journal_mode,
     check_journal_mode,

@@ -11,7 +11,7 @@ from ..remote.files import File, files_command, parse_files, stat_file
 from ..remote.host import Host
 from ..remote.processes import Process, is_locked_command, processes_with_open
 from ..remote.shell import quote
-from ..settings import Database
+from ..settings.model import Database
 from ..sqlite.sidecars import list_sidecars
 from .names import VERIFIED, is_backup_name, is_verified_name
 

@@ -9,7 +9,7 @@ from ..records.check import Check, Outcome
 from ..remote.files import File
 from ..remote.host import Result
 from ..remote.processes import HIDDEN_ADVICE
-from ..settings import Database
+from ..settings.model import Database
 from ..sqlite.command import is_access_failure
 from ..sqlite.inspect import DatabaseSummary, Header, parse_header, parse_summary
 from ..sqlite.integrity import (

@@ -13,7 +13,7 @@ from ..remote.answers import END, parse_yes_no
 from ..remote.files import STALL_TIMEOUT
 from ..remote.host import Host
 from ..remote.shell import quote
-from ..settings import Database
+from ..settings.model import Database
 from .cron_command import Programs, find_programs, find_programs_of_file
 from .cron_syntax import Entry, default_environment, parse_crontab, parse_schedule
 from .cron_tables import LARGEST_SCRIPT, Table, Tables, parse_private

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from ..errors import NoScheduleError
 from ..project import ROOT
 from ..remote.shell import quote
-from ..settings import Database, Settings
+from ..settings.model import Database, Settings
 from .cron_command import find_programs
 from .cron_syntax import Entry, Schedule, default_environment, escape_command, parse_crontab, parse_schedule
 from .masking import mask_line

@@ -13,7 +13,7 @@ from ..remote.answers import END, parse_line, parse_list, parse_time
 from ..remote.files import FileWrite, parse_sha256, write_file
 from ..remote.host import PROGRAM_NOT_FOUND, Host
 from ..remote.shell import CRON_PATH, quote
-from ..settings import Database
+from ..settings.model import Database
 from ..sqlite.command import probe_command
 from .script import InstalledScript, Script
 

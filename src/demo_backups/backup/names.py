@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..settings import Database
+from ..settings.model import Database
 
 VERIFIED = "verified."  # the start of the name of a backup that is kept, which no rotation matches
 

@@ -11,7 +11,7 @@ from ..errors import CouldNotLookError, Problem, UnsafePathError
 from ..remote.answers import END, parse_count, parse_list, parse_yes_no
 from ..remote.host import Host
 from ..remote.shell import quote
-from ..settings import Database
+from ..settings.model import Database
 
 ROOT_UID = 0
 GROUP_WRITE, OTHERS_WRITE, STICKY = 0o020, 0o002, 0o1000

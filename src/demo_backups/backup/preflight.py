@@ -18,7 +18,7 @@ from ..remote.host import Host
 from ..remote.notify import Notify, ignore
 from ..remote.processes import HIDDEN_ADVICE, Process
 from ..remote.sudo import USE_SUDO
-from ..settings import Database
+from ..settings.model import Database
 from ..sqlite.command import sidecar_path
 from ..sqlite.inspect import OpenMode, choose_open_mode, read_header, read_summary
 from ..sqlite.sharing import Sharing, read_sharing

@@ -12,7 +12,7 @@ from ..remote.job_state import BACKUP, Job, JobStatus
 from ..remote.jobs import read_before, start_job
 from ..remote.processes import own_lock
 from ..remote.shell import CRON_PATH, TRUSTED_OWNER, quote
-from ..settings import Database
+from ..settings.model import Database
 from .catalog import find_new_backup, list_backups, names_command, parse_names
 from .script import MADE_BACKUP
 

@@ -12,7 +12,7 @@ from ..remote.job_state import BACKUP_KINDS, stop_job_command, without_functions
 from ..remote.jobs import SHORTEST_WAIT, is_job_running
 from ..remote.processes import HIDDEN_ADVICE, Process, signal_processes_command
 from ..remote.shell import quote
-from ..settings import Database
+from ..settings.model import Database
 from .catalog import backup_processes, has_hidden_backup
 from .run import clear_unfinished
 

@@ -13,7 +13,7 @@ from ..remote.host import COMMAND_TIMEOUT, LONG_TIMEOUT, Host, Result
 from ..remote.job_state import CHECK, Job
 from ..remote.jobs import FollowJob, hint_on_detach, start_or_join
 from ..remote.notify import Notify, ignore
-from ..settings import Database
+from ..settings.model import Database
 from ..sqlite.command import sqlite_command
 from ..sqlite.inspect import (
     SUMMARY_STATEMENTS,

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from ..errors import FAILED, INTERRUPTED, BackupsError, CouldNotLookError, RecordNotWrittenError, StepError
 from ..local_files import write_private
 from ..project import ROOT, whoami
-from ..settings import Settings
+from ..settings.model import Settings
 from .record import KINDS, SCHEMA, Record, validate_record
 
 R = TypeVar("R", bound=Record)

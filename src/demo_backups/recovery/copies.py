@@ -15,7 +15,7 @@ from ..errors import CouldNotLookError, SettingsError, UnsafePathError
 from ..project import ROOT
 from ..remote.download import CHUNK, Progress
 from ..remote.shell import quote
-from ..settings import Database, Settings
+from ..settings.model import Database, Settings
 
 CHANGE_DIRECTORY = "use another directory: --to DIR, or set fetch_dir (INVOKE_FETCH_DIR)"
 ON_SERVER, FETCHED = "server", "here"  # the values of --from: a backup on the host, or a copy on this machine

@@ -8,7 +8,7 @@ from ..backup.checks import check_integrity, check_row, check_size
 from ..records.check import Check, Outcome
 from ..remote.files import File
 from ..remote.host import LONG_TIMEOUT, Host
-from ..settings import Database
+from ..settings.model import Database
 from ..sqlite.command import sqlite_command
 from ..sqlite.inspect import header_command
 from ..sqlite.integrity import integrity_command

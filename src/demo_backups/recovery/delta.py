@@ -12,7 +12,7 @@ from ..remote.host import Host
 from ..remote.notify import Notify
 from ..remote.retries import retry_when_lost
 from ..remote.rsync import find_missing_rsync, update_file
-from ..settings import Database, Settings
+from ..settings.model import Database, Settings
 from .copies import Copy, list_copies
 from .hold import Hold
 from .local_copy import CopyPaths, require_space

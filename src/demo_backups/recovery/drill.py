@@ -15,7 +15,7 @@ from ..remote.job_state import DRILL, Job
 from ..remote.jobs import find_job, is_job_running, start_job
 from ..remote.notify import Notify, ignore
 from ..remote.shell import quote
-from ..settings import Database, Settings
+from ..settings.model import Database, Settings
 from ..sqlite.command import sqlite_command
 from ..sqlite.integrity import integrity_command
 from ..units import format_duration

@@ -14,7 +14,7 @@ from ..remote.files import stat_file
 from ..remote.host import Host
 from ..remote.shell import quote
 from ..remote.upload_part import PREFIX
-from ..settings import Database
+from ..settings.model import Database
 from ..sqlite.inspect import parse_real_path
 from ..units import format_short_size
 

@@ -14,7 +14,7 @@ from ..remote.files import File
 from ..remote.host import Host, Result
 from ..remote.job_state import JobStatus
 from ..remote.sudo import USE_SUDO
-from ..settings import Database, Settings
+from ..settings.model import Database, Settings
 from ..units import format_duration
 from .restore_advice import find_advice
 from .restore_job import DONE, UNCLEAN, parse_result

@@ -13,7 +13,8 @@ from ..remote.download import Download, Meter, PartialFile, download
 from ..remote.host import Host
 from ..remote.notify import Notify
 from ..remote.retries import retry_when_lost
-from ..settings import Settings, parse_directory, parse_rate
+from ..settings.load import parse_directory, parse_rate
+from ..settings.model import Settings
 from ..units import format_size
 from .copies import copies_dir
 from .hold import Hold

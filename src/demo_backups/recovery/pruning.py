@@ -16,7 +16,7 @@ from ..errors import LocalDiskError
 from ..local_files import sync_directory
 from ..records.check import Outcome
 from ..records.record import KINDS, DrillRecord, FetchRecord, Record
-from ..settings import Database, Settings
+from ..settings.model import Database, Settings
 from .copies import Copy, copies_dir, list_entries, read_copy
 
 IN_USE = "another task is reading it"

@@ -14,7 +14,7 @@ from ..remote.job_state import HASH, Job
 from ..remote.jobs import FollowJob, find_job, read_status, start_or_join
 from ..remote.notify import Notify
 from ..remote.shell import quote
-from ..settings import Database
+from ..settings.model import Database
 
 NANOSECOND_DIGITS = 9
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..settings import Database
+from ..settings.model import Database
 
 ADVICE = {
     "is in progress": "wait for the end of the backup or restore that is running",

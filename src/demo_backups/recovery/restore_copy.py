@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import CouldNotLookError, RestoreRefusedError, StepError
 from ..records.record import FetchRecord, Record
-from ..settings import Database, Settings
+from ..settings.model import Database, Settings
 from ..sqlite.inspect import HEADER_BYTES, parse_header
 from .copies import Copy, copies_dir, hash_file, list_copies, read_copy
 from .restore_facts import RestoreSource, find_size_problem

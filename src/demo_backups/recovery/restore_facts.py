@@ -24,7 +24,7 @@ from ..remote.host import Host
 from ..remote.notify import Notify, ignore
 from ..remote.processes import Process, processes_using
 from ..remote.shell import quote
-from ..settings import Database
+from ..settings.model import Database
 from ..sqlite.command import DAMAGED, is_access_failure, sidecar_path
 from ..sqlite.inspect import (
     Header,

@@ -26,7 +26,7 @@ from ..remote.host import Host
 from ..remote.job_state import RESTORE, Job, JobStatus
 from ..remote.jobs import start_job
 from ..remote.shell import quote
-from ..settings import Database
+from ..settings.model import Database
 from ..sqlite.command import LOCK_TIMEOUT
 from .restore_advice import find_advice
 from .restore_journal import Method, PendingRestore, Proof, Save, pending_error, read_pending

@@ -16,7 +16,7 @@ from ..remote.job_state import RESTORE
 from ..remote.jobs import is_job_running
 from ..remote.processes import own_lock
 from ..remote.shell import TRUSTED_OWNER, quote
-from ..settings import Database
+from ..settings.model import Database
 
 LONGEST_JOURNAL = 64 * 1024  # bytes
 FIELDS = (  # of the journal, in this order

@@ -17,7 +17,7 @@ from ..remote.files import File
 from ..remote.host import LONG_TIMEOUT, Host
 from ..remote.jobs import FollowJob
 from ..remote.notify import Notify
-from ..settings import Database
+from ..settings.model import Database
 from ..sqlite.command import is_access_failure, sqlite_command
 from ..sqlite.inspect import SUMMARY_STATEMENTS, parse_summary
 from ..sqlite.integrity import find_missing_definition

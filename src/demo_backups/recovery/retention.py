@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
-from ..settings import CopiesSettings, Database
+from ..settings.model import CopiesSettings, Database
 from .copies import Copy
 
 LARGEST_DIFFERENCE = timedelta(hours=26)  # 14 h of the farthest time zone, and 12 h for the backup itself

@@ -24,7 +24,7 @@ from ..records.store import record_outcome, records_dir, write_record
 from ..recovery.copies import ON_SERVER
 from ..recovery.fetch import fetch_options
 from ..remote.connection import open_host
-from ..settings import Settings
+from ..settings.model import Settings
 from ..ui.console import Console
 from ..ui.outcome import Tone
 from ..ui.tables import print_backups, print_drill, print_fetched, print_preflight, print_verification

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from ..errors import CouldNotLookError, StepError
 from ..project import ROOT, task_command
 from ..remote.terminal import ask_yes_no
-from ..settings import Settings
+from ..settings.model import Settings
 from ..ui.console import Console
 from ..ui.outcome import Tone
 from ..ui.tables import print_verification

@@ -11,7 +11,7 @@ from ..backup.script import InstalledScript, Script
 from ..backup.script_lint import LintResult
 from ..records.record import Record
 from ..remote.files import File
-from ..settings import ReleaseSettings
+from ..settings.model import ReleaseSettings
 from .git_state import LocalState, RemoteState, normalize_path
 from .merge import Merge, MergeState, is_object
 from .pull_request import PullRequest, PullRequestState

@@ -22,7 +22,7 @@ from ..records.store import read_records, records_dir
 from ..recovery.restore_journal import require_no_restore
 from ..remote.connection import open_host
 from ..remote.host import Host
-from ..settings import Database, Settings
+from ..settings.model import Database, Settings
 from .facts import CronState, DatabaseFacts, Fact, HostFacts, ReleaseFacts, Unavailable
 from .git_state import read_local_state, read_remote_state
 from .merge_search import read_merge

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import COULD_NOT_LOOK, FAILED
 from ..records.record import Record
-from ..settings import ReleaseSettings
+from ..settings.model import ReleaseSettings
 from .facts import ReleaseFacts
 from .pull_request import PullRequest
 from .steps import (

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..errors import CouldNotLookError, SettingsError, StepError
 from ..remote.host import Result
-from ..settings import ReleaseSettings, Settings
+from ..settings.model import ReleaseSettings, Settings
 from .github import explain_failure
 
 QUERY_TIMEOUT = 60  # seconds

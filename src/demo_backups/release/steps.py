@@ -13,7 +13,7 @@ from ..backup.script import InstalledScript
 from ..records.check import Outcome
 from ..records.record import Record
 from ..remote.files import File
-from ..settings import LOCAL
+from ..settings.model import LOCAL
 from .facts import CronState, Fact, ReleaseFacts, Unavailable
 from .git_state import LocalState, RemoteState, find_part_commit
 from .pull_request import PullRequest, PullRequestState, Review

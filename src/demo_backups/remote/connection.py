@@ -22,7 +22,9 @@ from paramiko.auth_strategy import AuthSource
 from paramiko.ssh_exception import IncompatiblePeer, NoValidConnectionsError
 
 from ..errors import HostUnreachableError, LoginError, SettingsError
-from ..settings import LOCAL, OPENSSH, Settings, check_host
+from ..settings.load import check_host
+from ..settings.model import LOCAL, Settings
+from ..settings.values import OPENSSH
 from .auth import AgentKey, KeyFile, Login, agent_of, make_transport
 from .host import Host
 from .host_keys import HostKeyPolicy

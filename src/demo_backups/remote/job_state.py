@@ -21,7 +21,7 @@ from .processes import OWN_LOCK, signal_processes_command
 from .shell import STATE_DIR, quote
 
 if TYPE_CHECKING:
-    from ..settings import Database
+    from ..settings.model import Database
 
 BACKUP = "backup"
 CHECK = "check"

@@ -49,7 +49,7 @@ from .notify import Notify
 from .shell import HOME, STATE_DIR
 
 if TYPE_CHECKING:
-    from ..settings import Database
+    from ..settings.model import Database
 
 T = TypeVar("T")
 FollowJob: TypeAlias = Callable[[Job], tuple[JobStatus, str]]  # returns the last status, and all output

@@ -13,7 +13,7 @@ from ..remote.host import COMMAND_TIMEOUT, PROGRAM_NOT_FOUND, Host, Result
 from ..remote.notify import Notify, ignore
 from ..remote.processes import processes_using
 from ..remote.shell import CRON_PATH, quote
-from ..settings import Database
+from ..settings.model import Database
 from .command import DAMAGED, LOCK_TIMEOUT, LOCKED, AccessError, sqlite_command
 
 MOST_PAGES, LARGEST_PAGE = 2**32 - 2, 65536  # limits.html

@@ -13,7 +13,7 @@ from ..remote.host import Host, Result
 from ..remote.notify import Notify, ignore
 from ..remote.shell import quote
 from ..remote.sudo import USE_SUDO
-from ..settings import Database
+from ..settings.model import Database
 from .command import LOCKED, sidecar_path, sqlite_command
 from .inspect import EXCLUSIVE_NOTE, describe_users, read_header
 from .sidecars import list_sidecars, sidecars_writable

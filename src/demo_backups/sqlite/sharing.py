@@ -27,7 +27,7 @@ from ..remote.processes import (
     processes_with_open_loop,
 )
 from ..remote.shell import quote
-from ..settings import Database
+from ..settings.model import Database
 from .command import sidecar_path
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ..recovery.restore_job import RestoreResult
     from ..recovery.restore_plan import RestorePlan
-    from ..settings import Database
+    from ..settings.model import Database
 
 PROOFS = {
     Proof.STOPPED: "compared with the backup byte for byte, before the service is started",

@@ -21,7 +21,7 @@ from ..recovery.pruning import (
     may_be_of_copy,
 )
 from ..recovery.retention import Decision, Judgement, judge_copies
-from ..settings import Settings
+from ..settings.model import Settings
 
 
 @dataclass

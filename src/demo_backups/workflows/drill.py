@@ -30,7 +30,7 @@ from ..recovery.restore_copy import find_local_backup
 from ..remote.files import File, stat_file
 from ..remote.job_state import Job, JobStatus
 from ..remote.jobs import advise_on_detach, follow_job
-from ..settings import Settings
+from ..settings.model import Settings
 from ..ui.console import Console
 from ..ui.progress import JobProgress
 from ..units import format_time

@@ -41,7 +41,7 @@ from ..remote.files import File, stat_file
 from ..remote.interrupts import is_interruption
 from ..remote.retries import LOST, retry_when_lost
 from ..remote.shell import quote
-from ..settings import LOCAL
+from ..settings.model import LOCAL
 from ..ui.progress import TransferProgress
 from ..units import format_short_size, format_size
 from .backups import follow, record_backup

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from ..recovery.restore_journal import require_no_restore
-from ..settings import Database, Settings
+from ..settings.model import Database, Settings
 from ..ui.console import Console
 from .session import Session, open_session
 

@@ -10,7 +10,7 @@ from ..records.record import Record, new_record
 from ..records.store import record_outcome, records_dir
 from ..remote.connection import open_host
 from ..remote.host import Host
-from ..settings import Database, Settings
+from ..settings.model import Database, Settings
 from ..ui.console import Console
 
 # Kinds of record without which the task is of use all the same: it shows a result, or ends a backup that does harm.

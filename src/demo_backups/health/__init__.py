@@ -1,0 +1,1 @@
+"""Whether the backups of a database are in order."""

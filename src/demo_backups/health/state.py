@@ -1,0 +1,68 @@
+"""The state of one thing that `inv check` considers, and of a database.
+
+The names and numbers are those of the monitoring plugins guidelines, which are also the exit codes of `inv check`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class State(enum.Enum):
+    """A state; its value is the exit code of a monitoring plugin."""
+
+    OK = 0
+    WARNING = 1
+    CRITICAL = 2
+    UNKNOWN = 3
+
+
+WORST_FIRST = (State.CRITICAL, State.UNKNOWN, State.WARNING, State.OK)
+
+
+def worst_of(states: Iterable[State]) -> State:
+    """Return the worst of some states; UNKNOWN if there are none, since nothing was considered."""
+    return min(states, key=WORST_FIRST.index, default=State.UNKNOWN)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was considered, such as "backup", and what was found, such as "backup 59 min old"."""
+
+    name: str
+    state: State
+    text: str
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What is measured of a database: times in seconds since 1970, sizes in bytes; None if unknown or never.
+
+    `now` is the time to which the ages refer, by the clock of the host where a backup or a verification is meant.
+    """
+
+    now: float
+    backup_time: float | None = None
+    backup_bytes: int | None = None
+    verification_time: float | None = None
+    drill_time: float | None = None
+    copy_time: float | None = None
+    warn_age: float | None = None
+    critical_age: float | None = None
+
+
+@dataclass(frozen=True)
+class Health:
+    """The state of the backups of one database of one host."""
+
+    host: str
+    database: str
+    findings: tuple[Finding, ...]
+    metrics: Metrics | None = None
+
+    @property
+    def state(self) -> State:
+        """The worst state of the findings."""
+        return worst_of(finding.state for finding in self.findings)

@@ -1,0 +1,1 @@
+"""The settings: their values, their model, and how they are read."""

@@ -1,0 +1,219 @@
+"""The settings as a model: one class per section of invoke.yaml."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from pydantic import BaseModel, ByteSize, ConfigDict, model_validator
+
+from ..errors import SettingsError
+from ..project import ROOT
+from .values import (
+    AbsolutePath,
+    Command,
+    Count,
+    DurationText,
+    GitName,
+    HostName,
+    IssueNumber,
+    LocalPath,
+    Message,
+    Mode,
+    OptionalDuration,
+    OptionalLocalPath,
+    OptionalPath,
+    Owner,
+    Paths,
+    Prefix,
+    Query,
+    Rate,
+    RelativePath,
+    Seconds,
+    Share,
+    Text,
+    Transport,
+)
+
+LOCAL = "local"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DatabaseSettings(_Model):
+    """The settings below `databases.NAME`."""
+
+    file: RelativePath
+    script: RelativePath
+    backup_prefix: Prefix
+    query: Query
+    stop: Command = None
+    start: Command = None
+    healthy: Command = None
+    owner: Owner = None
+    mode: Mode = None
+
+    @model_validator(mode="after")
+    def _check_service(self) -> DatabaseSettings:
+        if (self.stop is None) != (self.start is None):
+            raise ValueError("stop and start must both be set, or neither of them")
+        return self
+
+
+class CopiesSettings(_Model):
+    """The settings below `copies`: how many fetched backups of a database to keep."""
+
+    daily: Count
+    weekly: Count
+    monthly: Count
+
+
+class CheckSettings(_Model):
+    """The settings below `check`: the limits of `inv check`, and where the URL of its ping comes from.
+
+    Without the ages they follow from the crontab line of the backup.
+    """
+
+    warn_age: OptionalDuration
+    critical_age: OptionalDuration
+    size_change: Share
+    ping_file: OptionalLocalPath
+    ping_command: Command
+
+    @model_validator(mode="after")
+    def _check_consistent(self) -> CheckSettings:
+        if self.warn_age is not None and self.critical_age is not None and self.warn_age > self.critical_age:
+            raise ValueError("warn_age is longer than critical_age")
+        if self.ping_file is not None and self.ping_command is not None:
+            raise ValueError("ping_file and ping_command are both set: use one of them")
+        return self
+
+
+class CommitSettings(_Model):
+    """The settings below `release.commits`: the message of each commit."""
+
+    index: Message
+    tracker: Message
+    docs: Message
+
+    @model_validator(mode="after")
+    def _check_messages_differ(self) -> CommitSettings:
+        if len({self.index, self.tracker, self.docs}) < 3:
+            raise ValueError("two messages are equal: the plan distinguishes the commits by their messages")
+        return self
+
+
+class ReleaseSettings(_Model):
+    """The settings below `release`."""
+
+    repository: LocalPath | None
+    remote: GitName
+    base_remote: GitName | None
+    base: GitName
+    branch: GitName
+    title: Text
+    closes: IssueNumber
+    commits: CommitSettings
+    docs: Paths
+
+    @model_validator(mode="after")
+    def _check_branch_differs(self) -> ReleaseSettings:
+        if self.branch == self.base:
+            raise ValueError(f"branch and base are both {self.base!r}: the commits would skip the review")
+        return self
+
+
+@dataclass(frozen=True)
+class Database:
+    """One database: its path and that of its script on the server, and the names of its backups."""
+
+    name: str
+    source: PurePosixPath
+    script: PurePosixPath
+    local_script: Path
+    backup_dir: PurePosixPath
+    backup_prefix: str
+    query: str
+    stop: str | None = None
+    start: str | None = None
+    healthy: str | None = None
+    owner: str | None = None
+    mode: str | None = None
+
+    @property
+    def part(self) -> PurePosixPath:
+        """The partial file that the script copies to; it is renamed when the copy is complete."""
+        return self.backup_dir / f".{self.backup_prefix.rstrip('_')}.part"
+
+    @property
+    def lock(self) -> PurePosixPath:
+        """The lock file of the script, locked while the script runs."""
+        return self.part.with_suffix(".lock")
+
+    @property
+    def restore_journal(self) -> PurePosixPath:
+        """The directory in which a restore keeps its journal; it is removed when the restore has ended."""
+        return self.part.with_suffix(".restore")
+
+
+class Settings(_Model):
+    """All settings, validated."""
+
+    host: HostName
+    ssh_config: LocalPath | None
+    ssh_transport: Transport
+    use_sudo: bool
+    app_dir: AbsolutePath
+    backup_dir: AbsolutePath
+    cron_log: AbsolutePath
+    size_tolerance: Share
+    writer_timeout: Seconds
+    free_space_floor: ByteSize
+    evidence_dir: LocalPath
+    fetch_dir: LocalPath
+    fetch_limit: Rate
+    fetch_every: DurationText
+    service_timeout: Seconds
+    keep_verified: bool
+    verify_every: DurationText
+    drill_dir: OptionalPath
+    drill_command: Command
+    drill_timeout: DurationText
+    drill_every: DurationText
+    copies: CopiesSettings
+    check: CheckSettings
+    databases: dict[str, DatabaseSettings]
+    release: ReleaseSettings
+
+    @property
+    def repository(self) -> Path:
+        """The checkout to release (release.repository); default: this one."""
+        return ROOT / Path(self.release.repository or "").expanduser()
+
+    def database_settings(self, name: str) -> DatabaseSettings:
+        """Return the section `databases.NAME`; raises SettingsError for an unknown name."""
+        if name not in self.databases:
+            raise SettingsError(
+                f"there is no database {name!r} in the settings", advice=f"use one of: {', '.join(self.databases)}"
+            )
+        return self.databases[name]
+
+    def database(self, name: str) -> Database:
+        """Return a database; raises SettingsError for an unknown name."""
+        section = self.database_settings(name)
+        return Database(
+            name=name,
+            source=self.app_dir / section.file,
+            script=self.app_dir / section.script,
+            local_script=self.repository / section.script,
+            backup_dir=self.backup_dir,
+            backup_prefix=section.backup_prefix,
+            query=section.query,
+            stop=section.stop,
+            start=section.start,
+            healthy=section.healthy,
+            owner=section.owner,
+            mode=section.mode,
+        )
