@@ -21,10 +21,21 @@ def main(path: str, command: list[str]) -> None:
     connection.connect(path)
     connection.sendall(json.dumps(command).encode() + b"\n")
     threading.Thread(target=_send_input, args=(connection,), daemon=True).start()
-    while data := connection.recv(CHUNK):
+    while data := _receive(connection):
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(1, rest) :]
+
+
+def _receive(connection: socket.socket) -> bytes:
+    """Return what comes back; nothing at the end.
+
+    A reset is an end too: rsync on the host may end before it has read all input. rsync knows if something is missing.
+    """
+    try:
+        return connection.recv(CHUNK)
+    except ConnectionResetError:
+        return b""
 
 
 def _send_input(connection: socket.socket) -> None:
