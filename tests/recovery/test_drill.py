@@ -19,8 +19,8 @@ import pytest
 from demo_backups.errors import COULD_NOT_LOOK, FAILED, INTERRUPTED, WRONG_INPUT
 from demo_backups.records.check import Check, Outcome
 from demo_backups.records.record import DrillRecord, Record, RunRecord
+from demo_backups.records.search import find_recent
 from demo_backups.recovery.drill_result import parse_steps
-from demo_backups.workflows.drill import find_recent
 
 from ..helpers.backups import make_backup
 from ..helpers.databases import damage_index, execute
@@ -411,7 +411,7 @@ def make_record(days: float, **values: Any) -> DrillRecord:
 )
 def test_recent_drill_is_found(record: Record, is_recent: bool) -> None:
     others = [make_record(40), make_record(2, checks=[])]
-    found = find_recent([*others, record], "demo", "index", 30 * 86400, NOW)
+    found = find_recent([*others, record], DrillRecord, "demo", "index", 30 * 86400, NOW)
     assert found == (record if is_recent else None)
 
 

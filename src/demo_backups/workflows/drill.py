@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -13,6 +12,7 @@ from ..backup.permissions import require_safe_paths
 from ..errors import DrillUncleanError, StepError
 from ..records.check import Outcome
 from ..records.record import DrillDetails, DrillRecord, Record
+from ..records.search import find_recent
 from ..records.store import read_records, records_dir
 from ..recovery.copies import FETCHED, ON_SERVER, Copy, list_copies
 from ..recovery.drill import start_drill
@@ -171,26 +171,8 @@ def find_recent_drill(settings: Settings, database: str) -> DrillRecord | None:
     """Find the last good drill of a database on the host of the settings; None if the next one is due."""
     settings.database(database)
     records, _ = read_records(records_dir(settings))
-    return find_recent(records, settings.host, database, settings.drill_every, datetime.now(timezone.utc))
-
-
-def find_recent(records: Sequence[Record], host: str, database: str, every: float, now: datetime) -> DrillRecord | None:
-    """Find the last good drill of a database on a host, if it is less than `every` seconds ago; else None.
-
-    A record from the future, written before the clock was set back, does not count.
-    """
-    for record in reversed(records):
-        if not isinstance(record, DrillRecord) or (record.host, record.database) != (host, database):
-            continue
-        age = now - datetime.fromisoformat(record.when)
-        if has_passed(record) and timedelta() <= age < timedelta(seconds=every):
-            return record
-    return None
-
-
-def has_passed(record: DrillRecord) -> bool:
-    """Tell whether all checks of a drill were made and passed; files that it has left do not matter."""
-    return bool(record.checks) and record.outcome is Outcome.PASSED
+    now = datetime.now(timezone.utc)
+    return find_recent(records, DrillRecord, settings.host, database, settings.drill_every, now)
 
 
 def report_recent(record: DrillRecord, out: Console) -> None:

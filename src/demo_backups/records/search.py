@@ -1,0 +1,60 @@
+"""Find the last record of a kind for a database of a host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from .check import Outcome
+from .record import Record, VerificationRecord
+
+R = TypeVar("R", bound=Record)
+
+
+def is_good(record: Record) -> bool:
+    """Tell whether all checks of a record were made and passed.
+
+    A quick_check, which does not check indexes, is not enough. Files that a drill has left do not matter.
+    """
+    is_quick = isinstance(record, VerificationRecord) and record.details.quick
+    return bool(record.checks) and record.outcome is Outcome.PASSED and not is_quick
+
+
+def has_failed(record: Record) -> bool:
+    """Tell whether a check of a record failed; a task that ended before it had checked anything does not count."""
+    return record.outcome is Outcome.FAILED
+
+
+def find_last(
+    records: Iterable[Record],
+    kind: type[R],
+    host: str,
+    database: str,
+    accept: Callable[[R], bool] = is_good,
+    until: datetime | None = None,
+) -> R | None:
+    """Find the last record of a kind for a database of a host that is accepted: by default, the last good one.
+
+    A record from after `until`, written before the clock was set back, does not count.
+    """
+    found: R | None = None
+    for record in records:
+        if not isinstance(record, kind) or (record.host, record.database) != (host, database):
+            continue
+        when = datetime.fromisoformat(record.when)
+        if until is not None and when > until:
+            continue
+        if accept(record) and (found is None or when >= datetime.fromisoformat(found.when)):
+            found = record
+    return found
+
+
+def find_recent(
+    records: Iterable[Record], kind: type[R], host: str, database: str, every: float, now: datetime
+) -> R | None:
+    """Find the last good record of a kind if it is less than `every` seconds ago; None if the next one is due."""
+    record = find_last(records, kind, host, database, until=now)
+    if record is None or now - datetime.fromisoformat(record.when) >= timedelta(seconds=every):
+        return None
+    return record
