@@ -41,6 +41,15 @@ def format_age(seconds: float) -> str:
         return f"{seconds:,.0f} seconds ago"
 
 
+def format_brief(seconds: float) -> str:
+    """Write a duration with one whole number and the unit of a setting, rounded down: 45 s, 59 min, 3 h, 12 d."""
+    seconds = abs(seconds)
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{seconds // 1:.0f} s"
+
+
 def format_time(time: datetime) -> str:
     """Write a time in UTC, to the minute."""
     return f"{time.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC"

@@ -16,12 +16,13 @@ from demo_backups.backup.script import InstalledScript, Script
 from demo_backups.backup.script_lint import LintResult
 from demo_backups.records.check import Check, Outcome
 from demo_backups.records.record import Record, VerificationDetails, new_record
-from demo_backups.release.facts import CronState, DatabaseFacts, HostFacts, ReleaseFacts, Unavailable
+from demo_backups.release.facts import CronState, DatabaseFacts, HostFacts, ReleaseFacts
 from demo_backups.release.git_state import LocalState, RemoteState
 from demo_backups.release.merge import Merge, MergeState
 from demo_backups.release.plan import PHASES, Mark, Plan, make_plan, mark_steps
 from demo_backups.release.pull_request import PullRequest, PullRequestState, Review
 from demo_backups.release.steps import Observation, State, Step
+from demo_backups.remote.fact import Unavailable
 from demo_backups.remote.files import File
 from demo_backups.settings.model import Settings
 

@@ -27,7 +27,7 @@ class CronLine:
     """An active line of a crontab that runs a script, or that may run it.
 
     `unclear` says why it is not known whether it runs it; `deviations` say what it does otherwise than the published
-    job. Printed, its secrets are masked.
+    job. `elsewhere`: it backs up another database, or into another directory. Printed, its secrets are masked.
     """
 
     table: str
@@ -37,6 +37,7 @@ class CronLine:
     times: str = ""
     unclear: str = ""
     deviations: tuple[str, ...] = ()
+    elsewhere: bool = False
 
     @property
     def masked(self) -> str:
@@ -82,9 +83,10 @@ def find_lines(host: Host, tables: Tables, database: Database, script: Script) -
         programs = _add_wrapped(item, files, target)
         unclear = _decide(programs, files, target)
         if unclear is not None:
-            deviations = (*item.line.deviations, *_differing_variables(programs, database, script))
-            deviations += tuple(_differing_zone(host, item.environment))
-            found.append(replace(item.line, unclear=unclear, deviations=deviations))
+            variables = tuple(_differing_variables(programs, database, script))
+            deviations = (*item.line.deviations, *variables, *_differing_zone(host, item.environment))
+            line = replace(item.line, unclear=unclear, deviations=deviations, elsewhere=bool(variables))
+            found.append(line)
     return found
 
 

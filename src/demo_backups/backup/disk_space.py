@@ -43,6 +43,16 @@ class Shortage:
     purpose: str
 
 
+def list_demands(
+    backup_disk: Disk, copy_bytes: int, source_disk: Disk | None, wal_growth: int, state_disk: Disk
+) -> list[SpaceDemand]:
+    """List what a backup needs on the disks that it uses; the disk of the source may not be known."""
+    demands = [SpaceDemand(backup_disk, copy_bytes, "backups")]
+    if source_disk:
+        demands.append(SpaceDemand(source_disk, wal_growth, "the source database"))
+    return [*demands, SpaceDemand(state_disk, 0, "the state of the job")]
+
+
 def sum_needed_bytes(demands: Sequence[SpaceDemand], floor: int) -> dict[str, int]:
     """Sum the free bytes that each disk must have, by its mount point: all demands on it, and `floor` once."""
     needed: dict[str, int] = {}

@@ -30,9 +30,9 @@ from .deploy import read_installed
 from .directory_access import DirectoryAccess, explain_directory_access, read_directory_access
 from .disk_space import (
     Disk,
-    SpaceDemand,
     find_inode_shortages,
     find_shortages,
+    list_demands,
     read_disks,
     sum_needed_bytes,
 )
@@ -167,11 +167,7 @@ def decide_preflight(facts: PreflightFacts, writer_timeout: float, free_space_fl
     """
     writer_wait = 0.0 if facts.wal else facts.copy_seconds
     wal_growth = math.ceil(facts.write_rate.wal_bytes * facts.copy_seconds)
-    demands = [
-        SpaceDemand(facts.backup_disk, facts.source_bytes, "backups"),
-        SpaceDemand(facts.source_disk, wal_growth, "the source database"),
-        SpaceDemand(facts.state_disk, 0, "the state of the job"),
-    ]
+    demands = list_demands(facts.backup_disk, facts.source_bytes, facts.source_disk, wal_growth, facts.state_disk)
     warn = []
     no = [str(problem) for problem in facts.problems]
     if writer_wait > writer_timeout:

@@ -10,7 +10,7 @@ import re
 import reprlib
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -119,7 +119,11 @@ def write_record(folder: Path, record: Record) -> Path:
 
 def _file_name(record: Record) -> str:
     parts = (record.when[:26].replace(":", "-"), record.kind, record.host, record.database)
-    return "_".join(re.sub(r"[^A-Za-z0-9.-]+", "-", part) for part in parts) + ".json"
+    return "_".join(map(_name_part, parts)) + ".json"
+
+
+def _name_part(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", text)
 
 
 @contextlib.contextmanager
@@ -144,14 +148,19 @@ def _translate_oserror(folder: Path, kind: type[BackupsError]) -> Iterator[None]
 # --- read -----------------------------------------------------------------------------------------------------------
 
 
-def read_records(folder: Path) -> tuple[list[Record], list[InvalidRecord]]:
+def read_records(
+    folder: Path, is_wanted: Callable[[str], bool] = lambda name: True
+) -> tuple[list[Record], list[InvalidRecord]]:
     """Read the records of a directory, the oldest first, and name the files that are not valid records.
 
-    A missing directory has no records. A file of another user is not valid, unless the directory is that user's: in a
-    shared directory anybody could store a record. Raises CouldNotLookError if it cannot be read.
+    A file whose name is not wanted is not read. A missing directory has no records. A file of another user is not
+    valid, unless the directory is that user's: in a shared directory anybody could store a record. Raises
+    CouldNotLookError if it cannot be read.
     """
     records, invalid = [], []
     for path in _list_files(folder):
+        if not is_wanted(path.name):
+            continue
         try:
             records.append(_read_record(path))
         except ValueError as error:
@@ -162,6 +171,20 @@ def read_records(folder: Path) -> tuple[list[Record], list[InvalidRecord]]:
 def filter_records(records: Iterable[Record], host: str | None, database: str | None) -> list[Record]:
     """Return the records of one host and one database; None stands for all."""
     return [record for record in records if host in (None, record.host) and database in (None, record.database)]
+
+
+def is_name_of(name: str, kind: str, host: str, database: str) -> bool:
+    """Tell from the name of a file whether it may be a record of a kind for a database of a host."""
+    return name.endswith(f"_{kind}_{_name_part(host)}_{_name_part(database)}.json")
+
+
+def time_in_name(name: str) -> datetime | None:
+    """Return the time in the name of a record; None if there is none."""
+    match = re.match(r"(\d{4}-\d\d-\d\d)T(\d\d)-(\d\d)-(\d\d)", name)
+    try:
+        return datetime.fromisoformat(f"{match[1]}T{match[2]}:{match[3]}:{match[4]}+00:00") if match else None
+    except ValueError:
+        return None
 
 
 def _list_files(folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 
 from ..errors import CouldNotLookError, StepError
 from ..project import ROOT, task_command
+from ..remote.fact import Unavailable, try_fact
 from ..remote.terminal import ask_yes_no
 from ..settings.model import Settings
 from ..ui.console import Console
@@ -22,9 +23,8 @@ from ..workflows.crontab import enable
 from ..workflows.guarded_session import open_guarded_session
 from ..workflows.scripts import deploy
 from ..workflows.session import Session, print_heading
-from .facts import Unavailable
 from .git_changes import plan_branch, plan_commit, plan_push, require_pushed
-from .observe import observe_facts, observe_plan, try_fact
+from .observe import observe_facts, observe_plan
 from .plan import Mark, MarkedStep, Plan, make_plan
 from .pull_request import compare_url, plan_pull_request
 from .report.page import Page, build_page

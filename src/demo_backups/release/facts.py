@@ -5,29 +5,16 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias, TypeVar
 
 from ..backup.script import InstalledScript, Script
 from ..backup.script_lint import LintResult
 from ..records.record import Record
+from ..remote.fact import Fact, Unavailable
 from ..remote.files import File
 from ..settings.model import ReleaseSettings
 from .git_state import LocalState, RemoteState, normalize_path
 from .merge import Merge, MergeState, is_object
 from .pull_request import PullRequest, PullRequestState
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Unavailable:
-    """A fact that could not be determined: the reason in a few words, and the full error text."""
-
-    reason: str
-    error: str
-
-
-Fact: TypeAlias = T | Unavailable
 
 
 class CronState(enum.Enum):

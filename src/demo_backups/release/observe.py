@@ -16,14 +16,15 @@ from ..backup.crontab import make_job
 from ..backup.deploy import read_installed
 from ..backup.script import Script, read_script
 from ..backup.script_lint import LintResult, lint
-from ..errors import BackupsError, InterruptedRunError, StepError
+from ..errors import StepError
 from ..records.check import Outcome
 from ..records.store import read_records, records_dir
 from ..recovery.restore_journal import require_no_restore
 from ..remote.connection import open_host
+from ..remote.fact import Fact, Unavailable, try_fact
 from ..remote.host import Host
 from ..settings.model import Database, Settings
-from .facts import CronState, DatabaseFacts, Fact, HostFacts, ReleaseFacts, Unavailable
+from .facts import CronState, DatabaseFacts, HostFacts, ReleaseFacts
 from .git_state import read_local_state, read_remote_state
 from .merge_search import read_merge
 from .plan import Plan, make_plan
@@ -35,18 +36,6 @@ DATABASES = ("index", "tracker")
 PARTS = (*DATABASES, "docs")  # one commit each
 MERGE_CONFLICT = re.compile(rb"^(<{7}|>{7}) ", re.MULTILINE)
 BACKUP_COMMAND = re.compile(rb"(?<![\w.])\.backup\b")
-
-
-def try_fact(
-    query: Callable[[], T], errors: type[BackupsError] | tuple[type[BackupsError], ...] = BackupsError
-) -> Fact[T]:
-    """Return the result of a query, or Unavailable with its error, if it is one of `errors`; Ctrl-C passes through."""
-    try:
-        return query()
-    except InterruptedRunError:
-        raise
-    except errors as error:
-        return Unavailable(error.action, str(error))
 
 
 def observe_plan(settings: Settings) -> Plan:

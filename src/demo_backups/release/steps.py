@@ -12,9 +12,10 @@ from typing import TypeAlias
 from ..backup.script import InstalledScript
 from ..records.check import Outcome
 from ..records.record import Record
+from ..remote.fact import Fact, Unavailable
 from ..remote.files import File
 from ..settings.model import LOCAL
-from .facts import CronState, Fact, ReleaseFacts, Unavailable
+from .facts import CronState, ReleaseFacts
 from .git_state import LocalState, RemoteState, find_part_commit
 from .pull_request import PullRequest, PullRequestState, Review
 from .verifications import describe_result, format_time, has_passed, is_of_file, is_quick_only, verifications_by_path

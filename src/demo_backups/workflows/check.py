@@ -1,15 +1,21 @@
-"""Judge the backups of a database: observe its host and this machine, and decide."""
+"""Judge the backups of a database: observe this machine and the host, and decide."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
+from datetime import datetime, timezone
 
-from ..backup.catalog import list_backups
-from ..errors import ConnectionLostError, CouldNotLookError, HostKeyError, HostUnreachableError, LoginError
-from ..health.state import Finding, Health, Metrics, State
+from ..health.facts import HostFacts, observe_host, try_query
+from ..health.freshness import backup_time, sort_backups
+from ..health.judge import decide_limits, judge_host, unavailable
+from ..health.judge_records import judge_changes, judge_local
+from ..health.local_facts import LocalFacts, find_fetch, observe_local
+from ..health.state import Finding, Health, Metrics
+from ..records.record import DrillRecord, Record, VerificationRecord
+from ..records.search import find_last
+from ..remote.fact import Fact, Unavailable
 from .session import Session
-
-UNREACHABLE = (ConnectionLostError, HostUnreachableError, HostKeyError, LoginError)
 
 
 def check_database(work: Session) -> Health:
@@ -17,22 +23,64 @@ def check_database(work: Session) -> Health:
 
     Raises HostUnreachableError, HostKeyError, LoginError or ConnectionLostError if the host cannot be reached any more.
     """
+    settings, name, database = work.settings, work.host.name, work.database
+    local = observe_local(settings, name, database)
+    facts = try_query(lambda: observe_host(work.host, database, settings))
     now = time.time()
-    try:
-        backups = list_backups(work.host, work.database)
-    except UNREACHABLE:
-        raise
-    except CouldNotLookError as error:
-        finding = Finding("backup", State.UNKNOWN, error.action)
-        return Health(work.host.name, work.database.name, (finding,), Metrics(now))
-    if not backups:
-        finding = Finding("backup", State.CRITICAL, "no backup")
-        return Health(work.host.name, work.database.name, (finding,), Metrics(now))
-    age = now - backups[0].modified.timestamp()
-    warn, critical = work.settings.check.warn_age or 26 * 3600, work.settings.check.critical_age or 50 * 3600
-    state = State.CRITICAL if age > critical else State.WARNING if age > warn else State.OK
-    finding = Finding("backup", state, f"backup {age / 60:.0f} min old")
-    metrics = Metrics(
-        now, backups[0].modified.timestamp(), backups[0].bytes, warn_age=float(warn), critical_age=float(critical)
+    findings = judge_local(local, settings, name, database.name, now)
+    if isinstance(facts, Unavailable):
+        findings = [unavailable("backup", "backup", facts), *findings]
+    else:
+        findings = [
+            *judge_host(facts, database, settings.check, int(settings.free_space_floor)),
+            *_judge_changes(facts, local, name, database.name),
+            *findings,
+        ]
+    return Health(name, database.name, _merge_unknown(findings), _measure(work, facts, local, now))
+
+
+def _judge_changes(facts: HostFacts, local: LocalFacts, host: str, database: str) -> list[Finding]:
+    if isinstance(facts.backups, Unavailable) or isinstance(local.records, Unavailable):
+        return []
+    return judge_changes(facts.backups, local.records.valid, host, database)
+
+
+def _merge_unknown(findings: list[Finding]) -> tuple[Finding, ...]:
+    """Leave out findings with the same text: one reason may make several facts unavailable."""
+    return tuple({(finding.name, finding.text): finding for finding in findings}.values())
+
+
+def _measure(work: Session, facts: Fact[HostFacts], local: LocalFacts, now: float) -> Metrics:
+    """Measure what performance data and metrics have; times of records are those of this machine's clock."""
+    metrics = _measure_local(work, local, now)
+    if isinstance(facts, Unavailable):
+        return metrics
+    database = work.database
+    limits = decide_limits(facts.cron, work.settings.check)
+    backups = () if isinstance(facts.backups, Unavailable) else sort_backups(facts.backups, database, facts.now).current
+    newest = next(iter(backups), None)
+    return replace(
+        metrics,
+        now=facts.now,
+        backup_time=backup_time(newest, database) if newest else None,
+        backup_bytes=newest.bytes if newest else None,
+        warn_age=limits.warn,
+        critical_age=limits.critical,
     )
-    return Health(work.host.name, work.database.name, (finding,), metrics)
+
+
+def _measure_local(work: Session, local: LocalFacts, now: float) -> Metrics:
+    if isinstance(local.records, Unavailable):
+        return Metrics(now)
+    host, database = work.host.name, work.database.name
+    records, until = local.records.valid, datetime.fromtimestamp(now, timezone.utc)
+    return Metrics(
+        now,
+        verification_time=_time_of(find_last(records, VerificationRecord, host, database, until=until)),
+        drill_time=_time_of(find_last(records, DrillRecord, host, database, until=until)),
+        copy_time=_time_of(find_fetch(records, host, database)),
+    )
+
+
+def _time_of(record: Record | None) -> float | None:
+    return datetime.fromisoformat(record.when).timestamp() if record else None

@@ -1,0 +1,63 @@
+"""The time of a backup, and which backups are dated in the future.
+
+A backup has two times: that in its name, at which it started, in the local time of the host; and its modification time,
+at which it was complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from ..recovery.retention import LARGEST_DIFFERENCE
+from ..remote.files import File
+from ..settings.model import Database
+
+FUTURE_TOLERANCE = 60.0  # seconds
+
+
+def backup_time(file: File, database: Database) -> float:
+    """Return the time of a backup, in seconds since 1970: its modification time, unless its name contradicts that.
+
+    Of two times that cannot both be right, it is the earlier one: a copy of an old backup is not a new one.
+    """
+    modified = file.modified.timestamp()
+    started = _time_in_name(file, database)
+    return modified if started is None or not _contradict(started, modified) else min(started, modified)
+
+
+def has_contradiction(file: File, database: Database) -> bool:
+    """Tell whether the time in the name of a backup and its modification time cannot both be right."""
+    started = _time_in_name(file, database)
+    return started is not None and _contradict(started, file.modified.timestamp())
+
+
+def _contradict(started: float, modified: float) -> bool:
+    return abs(modified - started) > LARGEST_DIFFERENCE.total_seconds()
+
+
+def _time_in_name(file: File, database: Database) -> float | None:
+    try:
+        time = datetime.strptime(file.path.name, f"{database.backup_prefix}%Y-%m-%d_%H-%M-%S.db")
+        return time.replace(tzinfo=file.modified.tzinfo).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+@dataclass(frozen=True)
+class Backups:
+    """The backups of a database, the newest first, and apart from them those that are dated in the future."""
+
+    current: tuple[File, ...]
+    future: tuple[File, ...]
+
+
+def sort_backups(files: Iterable[File], database: Database, now: float) -> Backups:
+    """Sort backups by their time, and set those apart that are later than `now`, by the clock of the host."""
+    times = {file: backup_time(file, database) for file in files}
+    newest_first = sorted(times, key=lambda file: (times[file], file.path), reverse=True)
+    return Backups(
+        tuple(file for file in newest_first if times[file] <= now + FUTURE_TOLERANCE),
+        tuple(file for file in newest_first if times[file] > now + FUTURE_TOLERANCE),
+    )

@@ -1,0 +1,287 @@
+"""Decide from the facts whether the backups of a database are in order. Pure: no I/O, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..backup.disk_space import SpaceDemand, find_inode_shortages, find_shortages, list_demands, sum_needed_bytes
+from ..backup.script import MADE_BACKUP
+from ..records.check import Check, Outcome
+from ..remote.fact import Fact, Unavailable
+from ..remote.files import File
+from ..settings.model import CheckSettings, Database
+from ..units import escape_controls, format_brief, format_short_size
+from .cron_log import find_message
+from .facts import CronFacts, HostFacts, RestoreFacts
+from .freshness import backup_time, has_contradiction, sort_backups
+from .leftovers import RunFiles
+from .state import Finding, State
+
+DEFAULT_WARN_AGE, DEFAULT_CRITICAL_AGE = 26 * 3600.0, 50 * 3600.0  # without a line in a crontab
+WARN_INTERVALS, CRITICAL_INTERVALS = 2, 4
+CLOCK_TOLERANCE = 5 * 60.0  # seconds by which the clocks of a host and of this machine may differ
+LONGEST_TEXT = 160  # characters of a text from elsewhere in a finding
+
+
+@dataclass(frozen=True)
+class AgeLimits:
+    """The ages of the newest backup in seconds above which it is a warning, and critical."""
+
+    warn: float
+    critical: float
+
+
+def decide_limits(cron: Fact[CronFacts], settings: CheckSettings) -> AgeLimits:
+    """Decide the limits: those of the settings; what is not set follows from the crontab, or is a default.
+
+    The two are in order: what is not set gives way to what is.
+    """
+    interval = None if isinstance(cron, Unavailable) else cron.interval
+    warn = DEFAULT_WARN_AGE if interval is None else WARN_INTERVALS * interval
+    critical = DEFAULT_CRITICAL_AGE if interval is None else CRITICAL_INTERVALS * interval
+    if settings.warn_age is not None:
+        warn = settings.warn_age
+        critical = max(critical, warn)
+    if settings.critical_age is not None:
+        critical = settings.critical_age
+        warn = min(warn, critical)
+    return AgeLimits(warn, critical)
+
+
+def judge_host(facts: HostFacts, database: Database, settings: CheckSettings, floor: int) -> list[Finding]:
+    """Judge what a host says; `floor` is how many bytes must stay free on its disks."""
+    limits = decide_limits(facts.cron, settings)
+    return [
+        *_judge_backups(facts, database, limits),
+        *judge_size(facts, database, settings.size_change),
+        *judge_job(facts, database),
+        *judge_cron(facts, database, settings),
+        *judge_runs(facts.runs),
+        judge_space(facts, database, floor),
+        *judge_restore(facts.restore),
+        *judge_clock(facts.clock_difference),
+    ]
+
+
+def unavailable(name: str, subject: str, fact: Unavailable) -> Finding:
+    """Return the finding for a fact that could not be determined."""
+    return Finding(name, State.UNKNOWN, f"{subject} unknown: {shorten(fact.reason)}")
+
+
+def shorten(text: str) -> str:
+    """Make one short line of a text from elsewhere."""
+    line = escape_controls(" ".join(text.split()))
+    return line if len(line) <= LONGEST_TEXT else f"{line[: LONGEST_TEXT - 3]}..."
+
+
+# --- the newest backup ----------------------------------------------------------------------------------------------
+
+
+def _judge_backups(facts: HostFacts, database: Database, limits: AgeLimits) -> list[Finding]:
+    if isinstance(facts.backups, Unavailable):
+        return [unavailable("backup", "backup", facts.backups)]
+    backups = sort_backups(facts.backups, database, facts.now)
+    findings = [_judge_age(backups.current, database, facts.now, limits)]
+    if backups.current:
+        findings += judge_checks(facts.checks, backups.current[0])
+    return [*findings, *_judge_dates(facts.backups, backups.future, database, facts.now)]
+
+
+def _judge_age(current: Sequence[File], database: Database, now: float, limits: AgeLimits) -> Finding:
+    if not current:
+        return Finding("backup", State.CRITICAL, "no backup")
+    age = max(0.0, now - backup_time(current[0], database))
+    state = State.OK
+    if age > limits.critical:
+        state = State.CRITICAL
+    elif age > limits.warn:
+        state = State.WARNING
+    return Finding("backup", state, f"backup {format_brief(age)} old")
+
+
+def judge_checks(checks: Fact[tuple[Check, ...]], newest: File) -> list[Finding]:
+    """Judge the checks of the newest backup that need little reading: only what is wrong is a finding."""
+    if isinstance(checks, Unavailable):
+        return [unavailable("backup", "state of the newest backup", checks)]
+    states = {Outcome.FAILED: (State.CRITICAL, "damaged"), Outcome.UNKNOWN: (State.UNKNOWN, "not readable")}
+    findings = []
+    for check in checks:
+        if check.outcome in states:
+            state, word = states[check.outcome]
+            findings.append(Finding("backup", state, shorten(f"{newest.path.name} is {word}: {check.detail}")))
+    return findings
+
+
+def _judge_dates(files: Sequence[File], future: Sequence[File], database: Database, now: float) -> list[Finding]:
+    """Warn of backups dated in the future, of a newest one whose times contradict each other, and of empty ones."""
+    findings = []
+    if future:
+        ahead = format_brief(backup_time(future[0], database) - now)
+        findings.append(f"{_count(future)} dated in the future: {future[0].path.name}, by {ahead}")
+    newest = max(files, key=lambda file: file.modified, default=None)
+    if newest and has_contradiction(newest, database):
+        findings.append(f"the name of {newest.path.name} and its modification time differ by more than a day")
+    empty = [file for file in files if file.bytes == 0]
+    if empty:
+        findings.append(f"{_count(empty)} empty: {empty[0].path.name}")
+    return [Finding("backup", State.WARNING, shorten(text)) for text in findings]
+
+
+def _count(files: Sequence[File]) -> str:
+    return "1 backup is" if len(files) == 1 else f"{len(files)} backups are"
+
+
+def judge_size(facts: HostFacts, database: Database, largest_change: float) -> list[Finding]:
+    """Compare the size of the newest backup with that of the one before; `largest_change` is a fraction."""
+    if isinstance(facts.backups, Unavailable):
+        return [unavailable("size", "size", facts.backups)]
+    files = [file for file in sort_backups(facts.backups, database, facts.now).current if file.type == "f"][:2]
+    if not files:
+        return []
+    size = files[0].bytes
+    text = f"size {format_short_size(size)}"
+    if len(files) == 1:
+        return [Finding("size", State.OK, text)]
+    previous = files[1].bytes
+    change = abs(size - previous) / previous if previous else float(size > 0)
+    state = State.OK if change <= largest_change else State.WARNING
+    return [Finding("size", state, f"{text}, {format_short_size(previous)} before")]
+
+
+# --- runs -----------------------------------------------------------------------------------------------------------
+
+
+def judge_job(facts: HostFacts, database: Database) -> list[Finding]:
+    """Judge the last backup that a task has started: a failure counts until there is a newer backup."""
+    last = facts.job
+    if isinstance(last, Unavailable):
+        return [unavailable("job", "last job", last)]
+    if last is None:
+        return []
+    status = last.status
+    if status.running:
+        return [Finding("job", State.OK, f"a backup is running, {format_brief(facts.now - last.job.started)}")]
+    ended = status.ended if status.ended is not None else last.job.started
+    if status.status == 0 or newest_time(facts, database) > ended:
+        return [Finding("job", State.OK, "last job ended well")]
+    since = format_brief(facts.now - ended)
+    if status.status is None:
+        return [Finding("job", State.WARNING, f"the last job was killed, {since} ago or less")]
+    output = shorten(status.output.strip().split("\n")[-1])
+    problem = "made a backup, but the rotation failed" if status.status in MADE_BACKUP else "failed"
+    return [Finding("job", State.WARNING, shorten(f"the last job {problem} {since} ago: {output}"))]
+
+
+def newest_time(facts: HostFacts, database: Database) -> float:
+    """Return the time of the newest backup that is not in the future; minus infinity if there is none."""
+    if isinstance(facts.backups, Unavailable):
+        return float("-inf")
+    current = sort_backups(facts.backups, database, facts.now).current
+    return backup_time(current[0], database) if current else float("-inf")
+
+
+def judge_cron(facts: HostFacts, database: Database, settings: CheckSettings) -> list[Finding]:
+    """Judge the crontab lines, and the last message of the script in the log.
+
+    Without a line that is certain, the limits of the age must be set.
+    """
+    has_limits = settings.warn_age is not None and settings.critical_age is not None
+    cron = facts.cron
+    findings = []
+    if isinstance(cron, Unavailable):
+        findings = [] if has_limits else [unavailable("cron", "crontab line", cron)]
+    elif cron.problem:
+        text = f"crontab line unknown: {shorten(cron.problem)}; set check.warn_age and check.critical_age"
+        findings = [] if has_limits else [Finding("cron", State.UNKNOWN, text)]
+    elif cron.interval is None:
+        return []
+    else:
+        findings = [Finding("cron", State.OK, f"cron runs every {format_brief(cron.interval)}")]
+    return [*findings, *_judge_log(facts, database)]
+
+
+def _judge_log(facts: HostFacts, database: Database) -> list[Finding]:
+    """Judge the last message of the script: it counts if it is newer than the newest backup, or if a run is missing.
+
+    Lines of the log have no time. A message at its end is as old as the log; another one may be of any run.
+    """
+    if isinstance(facts.log, Unavailable):
+        return [unavailable("cron", "log of cron", facts.log)]
+    message = find_message(facts.log.lines, database.script.name) if facts.log else None
+    if facts.log is None or message is None:
+        return []
+    newest = newest_time(facts, database)
+    interval = None if isinstance(facts.cron, Unavailable) else facts.cron.interval
+    is_missing = interval is not None and facts.now - newest > interval + CLOCK_TOLERANCE
+    if is_missing or (message.is_last and facts.log.modified > newest):
+        return [Finding("cron", State.WARNING, f"log of cron: {shorten(message.text)}")]
+    return []
+
+
+def judge_runs(runs: Fact[RunFiles]) -> list[Finding]:
+    """Judge what killed runs have left."""
+    if isinstance(runs, Unavailable):
+        return [unavailable("leftovers", "leftovers", runs)]
+    if not runs.leftovers:
+        return [Finding("leftovers", State.OK, "a run is in progress" if runs.running else "no leftovers")]
+    names = ", ".join(f"{item.name} ({format_short_size(item.bytes)})" for item in runs.leftovers)
+    return [Finding("leftovers", State.WARNING, shorten(f"left by a killed run: {names}"))]
+
+
+# --- the host -------------------------------------------------------------------------------------------------------
+
+
+def judge_space(facts: HostFacts, database: Database, floor: int) -> Finding:
+    """Judge by the rules of the preflight whether there is room for the next copy.
+
+    Its size is that of the database or of the newest backup, whichever is larger, or can be read.
+    """
+    if isinstance(facts.disks, Unavailable):
+        return unavailable("space", "free space", facts.disks)
+    source = None if isinstance(facts.source, Unavailable) else facts.source
+    files = () if isinstance(facts.backups, Unavailable) else sort_backups(facts.backups, database, facts.now).current
+    sizes = [*([source.bytes] if source else []), *(file.bytes for file in files[:1])]
+    if isinstance(facts.source, Unavailable) and not sizes:
+        return unavailable("space", "size of the next backup", facts.source)
+    backup_disk, home_disk = facts.disks
+    demands = list_demands(backup_disk, max(sizes), source.disk if source else None, 0, home_disk)
+    return _judge_demands(demands, floor)
+
+
+def _judge_demands(demands: Sequence[SpaceDemand], floor: int) -> Finding:
+    needed = sum_needed_bytes(demands, floor)
+    free = {demand.disk.mount: format_short_size(demand.disk.free) for demand in demands}
+    texts = [
+        f"disk full: {free[shortage.mount]} free, {format_short_size(needed[shortage.mount])} needed on "
+        f"{shortage.mount} (for {shortage.purpose})"
+        for shortage in find_shortages(demands, floor)
+    ]
+    texts += [
+        f"disk full: {demand.disk.free_inodes} free inodes on {demand.disk.mount} (for {demand.purpose})"
+        for demand in find_inode_shortages(demands)
+    ]
+    if texts:
+        return Finding("space", State.CRITICAL, shorten("; ".join(texts)))
+    return Finding("space", State.OK, f"{free[demands[0].disk.mount]} free")
+
+
+def judge_restore(restore: Fact[RestoreFacts]) -> list[Finding]:
+    """Judge a restore that has not ended."""
+    if isinstance(restore, Unavailable):
+        return [unavailable("restore", "restore", restore)]
+    pending = restore.pending
+    if restore.running or (pending and pending.running):
+        return [Finding("restore", State.WARNING, "a restore is running")]
+    if pending:
+        return [Finding("restore", State.CRITICAL, f"a restore was killed (stage: {pending.stage})")]
+    return []
+
+
+def judge_clock(difference: float) -> list[Finding]:
+    """Judge by how much the clock of the host is ahead of that of this machine."""
+    if abs(difference) <= CLOCK_TOLERANCE:
+        return []
+    word = "ahead of" if difference > 0 else "behind"
+    text = f"the clock of the host is {format_brief(difference)} {word} that of this machine"
+    return [Finding("clock", State.WARNING, text)]

@@ -1,0 +1,63 @@
+"""What this machine knows about the backups of a database: the records, and the fetched copies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..records.record import DrillRecord, FetchRecord, Record, VerificationRecord
+from ..records.search import find_last, has_failed
+from ..records.store import InvalidRecord, is_name_of, read_records, records_dir
+from ..recovery.copies import Copy, list_copies, read_copy
+from ..remote.fact import Fact, Unavailable, try_fact
+from ..settings.model import Database, Settings
+
+VERIFICATION, DRILL, FETCH = VerificationRecord.kind, DrillRecord.kind, FetchRecord.kind
+
+
+@dataclass(frozen=True)
+class Records:
+    """The records of the verifications, drills and fetches of a database of a host, and the files that are invalid."""
+
+    valid: tuple[Record, ...] = ()
+    invalid: tuple[InvalidRecord, ...] = ()
+
+
+@dataclass(frozen=True)
+class LocalFacts:
+    """What this machine knows.
+
+    `copies` are the fetched backups below `fetch_dir`, the newest first. `fetched` is the file of the last fetch, which
+    may have been made elsewhere; None if it is missing, or if there was no fetch.
+    """
+
+    records: Fact[Records]
+    copies: Fact[tuple[Copy, ...]]
+    fetched: Fact[Copy | None] = None
+
+
+def observe_local(settings: Settings, host: str, database: Database) -> LocalFacts:
+    """Observe this machine."""
+    records = try_fact(lambda: _read_records(settings, host, database.name))
+    copies = try_fact(lambda: tuple(list_copies(settings, host, database)))
+    fetch = None if isinstance(records, Unavailable) else find_fetch(records.valid, host, database.name)
+    file = fetch.details.file if fetch else None
+    fetched = None if file is None else try_fact(lambda: read_copy(Path(file)))
+    return LocalFacts(records, copies, fetched)
+
+
+def find_fetch(records: tuple[Record, ...], host: str, database: str) -> FetchRecord | None:
+    """Find the last fetch that has put a backup on this machine, also one that could not be checked completely."""
+    return find_last(records, FetchRecord, host, database, _has_copy)
+
+
+def _has_copy(record: FetchRecord) -> bool:
+    return record.error is None and bool(record.checks) and not has_failed(record) and record.details.file is not None
+
+
+def _read_records(settings: Settings, host: str, database: str) -> Records:
+    def is_wanted(name: str) -> bool:
+        return any(is_name_of(name, kind, host, database) for kind in (VERIFICATION, DRILL, FETCH))
+
+    valid, invalid = read_records(records_dir(settings), is_wanted)
+    return Records(tuple(valid), tuple(invalid))
