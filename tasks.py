@@ -11,8 +11,11 @@ from invoke import Collection, Context, Exit
 
 try:
     from demo_backups.errors import SettingsError
+    from demo_backups.health.options import HELP as CHECK
+    from demo_backups.health.options import CheckOptions
     from demo_backups.project import ROOT
     from demo_backups.ui.cli import LazyModule, exit_with, load_project, task
+    from demo_backups.ui.plugin import exit_as_plugin
 except ModuleNotFoundError:
     raise Exit(f"{sys.executable} lacks the package demo_backups: run ./inv, or 'pip install -e .' first", 2) from None
 
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from demo_backups.ui import console, tables
     from demo_backups.workflows import attach as attachment
     from demo_backups.workflows import backups, copies, crontab, journal_mode, scripts
+    from demo_backups.workflows import check_command as checking
     from demo_backups.workflows import drill as drills
     from demo_backups.workflows import fetch as fetches
     from demo_backups.workflows import guarded_session as guards
@@ -46,7 +50,7 @@ else:
     console, tables = LazyModule("ui.console"), LazyModule("ui.tables")
     backups, scripts = LazyModule("workflows.backups"), LazyModule("workflows.scripts")
     attachment, restoring = LazyModule("workflows.attach"), LazyModule("workflows.restore")
-    copies = LazyModule("workflows.copies")
+    checking, copies = LazyModule("workflows.check_command"), LazyModule("workflows.copies")
     crontab, journal_mode = LazyModule("workflows.crontab"), LazyModule("workflows.journal_mode")
     drills, fetches = LazyModule("workflows.drill"), LazyModule("workflows.fetch")
     guards, sessions = LazyModule("workflows.guarded_session"), LazyModule("workflows.session")
@@ -394,6 +398,25 @@ def history(c: Context, host: str | None = None, database: str | None = None, js
         tables.print_history(console.make_console(), selected, len(records), invalid, folder)
 
 
+@task(help=CHECK, exits=exit_as_plugin)
+def check(
+    c: Context,
+    host: str | None = None,
+    database: str | None = None,
+    json: bool = False,
+    prometheus: str | None = None,
+    ping: bool = False,
+    timeout: str = CheckOptions.timeout,
+) -> None:
+    """Check the backups of all databases, and print one line for each as a monitoring plugin.
+
+    The exit code is 0 if all is OK, otherwise 2 if anything is CRITICAL, 3 if anything is UNKNOWN, 1 for a WARNING. Every
+    error is UNKNOWN too. The program demo-backups-check does the same for monitoring systems.
+    """
+    options = CheckOptions(host, database, json, prometheus, ping, timeout)
+    exit_with(checking.run_check(settings(c), options))
+
+
 # --- crontab and journal mode ---------------------------------------------------------------------------------------
 
 
@@ -633,7 +656,7 @@ def test(c: Context, pytest: str = "") -> None:  # noqa: PT028 - a task, not a t
 
 namespace = Collection(
     *(preflight, deploy, deploy_index_backup, deploy_tracker_backup, run, run_index_backup, run_tracker_backup),
-    *(attach, stop_backup, verify, list_backups, fetch, prune_copies, restore, restore_drill, history),
+    *(attach, stop_backup, verify, list_backups, fetch, prune_copies, restore, restore_drill, history, check),
     *(enable, enable_index_backup, disable, disable_index_backup, enable_wal),
     *(plan, next, report, rehearse, bench, test),
     Collection(

@@ -207,6 +207,14 @@ class LocalFileChangedError(StepError):
     """A file on this machine was changed while it was uploaded."""
 
 
+class MetricsNotWrittenError(StepError):
+    """The metrics of a check could not be written to their file."""
+
+
+class PingError(StepError):
+    """The URL of a ping cannot be read, or was requested without success. The error never contains the URL."""
+
+
 # --- tasks that are done, but not completely ------------------------------------------------------------------------
 
 
@@ -255,6 +263,10 @@ class HiddenBackupError(CouldNotLookError):
 
 class HostUnreachableError(CouldNotLookError):
     """There is no SSH connection to a host."""
+
+
+class CheckTimeoutError(CouldNotLookError):
+    """A check has no result within the time that it may take."""
 
 
 class HostKeyError(CouldNotLookError):

@@ -1,4 +1,4 @@
-"""Files on this machine that only their owner can read, written completely or not at all."""
+"""Files on this machine, written completely or not at all."""
 
 from __future__ import annotations
 
@@ -9,19 +9,26 @@ import tempfile
 import time
 from pathlib import Path
 
+PRIVATE = 0o600
 STALE_SECONDS = 3600  # a staged file that is older was left by a crash
 
 
 def write_private(path: Path, text: str, staged: str) -> None:
+    """Write a text to a file that only its owner can read, as `write_file` does; raises OSError."""
+    write_file(path, text, staged, PRIVATE)
+
+
+def write_file(path: Path, text: str, staged: str, mode: int) -> None:
     """Write a text in UTF-8 to a hidden file in the same directory, flush it and rename it; raises OSError.
 
     `staged` is the start of the hidden name, and what a crash left under such a name is removed. tempfile creates files
-    that only their owner can read.
+    that only their owner can read; they get their mode when they are complete.
     """
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=staged, delete=False, encoding="utf-8") as file:
         try:
             file.write(text)
             file.flush()
+            os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
             Path(file.name).replace(path)
         except BaseException:

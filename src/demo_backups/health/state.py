@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from typing import Any
 
 
 class State(enum.Enum):
@@ -35,6 +37,10 @@ class Finding:
     state: State
     text: str
 
+    def as_json(self) -> dict[str, str]:
+        """Return the finding as a JSON object."""
+        return {"name": self.name, "state": self.state.name, "text": self.text}
+
 
 @dataclass(frozen=True)
 class Metrics:
@@ -52,6 +58,15 @@ class Metrics:
     warn_age: float | None = None
     critical_age: float | None = None
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the metrics as a JSON object, with the times in UTC."""
+        is_time = ("now", "backup_time", "verification_time", "drill_time", "copy_time")
+        return {key: _format_time(value) if key in is_time else value for key, value in asdict(self).items()}
+
+
+def _format_time(time: float | None) -> str | None:
+    return None if time is None else datetime.fromtimestamp(time, timezone.utc).isoformat()
+
 
 @dataclass(frozen=True)
 class Health:
@@ -66,3 +81,12 @@ class Health:
     def state(self) -> State:
         """The worst state of the findings."""
         return worst_of(finding.state for finding in self.findings)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the state of the database as a JSON object."""
+        return {
+            "database": self.database,
+            "state": self.state.name,
+            "findings": [finding.as_json() for finding in self.findings],
+            "metrics": None if self.metrics is None else self.metrics.as_json(),
+        }

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import functools
 import importlib
 import inspect
-import os
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import invoke
 from invoke import Context, Exit
 
-from ..errors import FAILED, INTERRUPTED, WRONG_INPUT, BackupsError, SettingsError, StepError
+from ..errors import INTERRUPTED, WRONG_INPUT, BackupsError, SettingsError
 from ..project import ROOT, find_unknown_variables, read_project_file
 from ..units import escape_controls
 from .debug import limit_debug_output, print_uncaught
+from .plugin import report_unknown
+from .streams import check_standard_streams, report_write_errors, restore_signals
+
+PLUGIN = "check"  # the task that reports its errors as a monitoring plugin does
 
 
 def load_project(tasks: Path) -> dict[str, Any]:
@@ -37,7 +38,17 @@ def load_project(tasks: Path) -> dict[str, Any]:
     try:
         return read_project_file()
     except BackupsError as error:
+        if _is_first_task(PLUGIN):
+            raise report_unknown(error, json="--json" in sys.argv) from error
         raise Exit(escape_controls(str(error)), error.exit_code) from error
+
+
+def _is_first_task(name: str) -> bool:
+    """Tell whether the command line of Invoke starts with a task, before the tasks are known."""
+    from invoke.main import program
+
+    core = getattr(program, "core", None)
+    return core is not None and core.unparsed[:1] == [name]
 
 
 class LazyModule:
@@ -50,17 +61,19 @@ class LazyModule:
         return getattr(importlib.import_module(self._name), attribute)
 
 
-def task(*, help: Mapping[str, str]) -> Callable[[Callable[..., None]], Any]:
+def task(
+    *, help: Mapping[str, str], exits: Callable[[bool], AbstractContextManager[None]] | None = None
+) -> Callable[[Callable[..., None]], Any]:
     """Make a task of a function; `help` has a text for every flag.
 
-    Flags have no short forms: `-h` would set the host.
+    Flags have no short forms: `-h` would set the host. `exits` is `exit_cleanly`, or what a task has in its place.
     """
 
     def decorate(body: Callable[..., None]) -> Any:
         @functools.wraps(body)
         def wrapper(c: Context, *args: Any, **options: Any) -> None:
-            with exit_cleanly(json=bool(options.get("json"))):
-                _warn_about_variables(c)
+            with (exits or exit_cleanly)(bool(options.get("json"))):
+                warn_about_variables(c.config)
                 if c.config.run.dry:
                     raise SettingsError("Invoke's own --dry is not supported", advice="use --dry-run after the task")
                 body(c, *args, **options)
@@ -78,12 +91,12 @@ def exit_with(code: int) -> None:
         raise Exit(code=code)
 
 
-@contextlib.contextmanager
+@contextmanager
 def exit_cleanly(json: bool = False) -> Iterator[None]:
     """Turn an error into a message on standard error, with `json` also into an object, and an exit code."""
-    _restore_signals()
-    _check_standard_streams()
-    with _report_write_errors():
+    restore_signals()
+    check_standard_streams()
+    with report_write_errors():
         try:
             try:
                 yield
@@ -105,8 +118,9 @@ def exit_cleanly(json: bool = False) -> Iterator[None]:
             raise Exit(escape_controls(str(error)), error.exit_code) from error
 
 
-def _warn_about_variables(c: Context) -> None:
-    for name, similar in find_unknown_variables(c.config).items():
+def warn_about_variables(config: Any) -> None:
+    """Print a warning for each INVOKE_* variable without effect, once."""
+    for name, similar in find_unknown_variables(config).items():
         suggestion = f"; did you mean {similar}?" if similar else ""
         _print_warning_once(f"warning: {name} is not a setting{suggestion}")
 
@@ -114,35 +128,3 @@ def _warn_about_variables(c: Context) -> None:
 @functools.cache
 def _print_warning_once(warning: str) -> None:
     print(escape_controls(warning), file=sys.stderr)
-
-
-def _restore_signals() -> None:
-    """Let Ctrl-C and a closed pipe raise exceptions: `./inv` lets them end the process until a task starts."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-
-
-def _check_standard_streams() -> None:
-    """Replace a closed standard error, and raise Exit before anything is done if standard output is closed."""
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - open for as long as the process runs
-    if sys.stdout is None:
-        error = StepError("standard output is closed", advice="to discard the output: >/dev/null")
-        raise Exit(str(error), FAILED)
-
-
-@contextlib.contextmanager
-def _report_write_errors() -> Iterator[None]:
-    """Report a full disk; end silently if the reader of the output is gone."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT):
-            raise
-        # Otherwise Python would report the same error again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        full = StepError(
-            "the output was not written completely", output=str(error), advice="free space; see ./inv history"
-        )
-        raise Exit(None if error.errno == errno.EPIPE else str(full), FAILED) from None

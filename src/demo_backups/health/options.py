@@ -1,0 +1,40 @@
+"""The flags of `inv check` and `demo-backups-check`. Every start imports this module, so it imports little."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ..errors import SettingsError
+
+DEFAULT_TIMEOUT = "45"  # seconds; with a ping and the end of a host, less than the 60 s after which Icinga kills it
+LONGEST_TIMEOUT = 3600
+HELP = {
+    "host": "SSH aliases of the servers, separated by commas; local is this machine (default: host in the settings)",
+    "database": "check this database only (default: all databases)",
+    "json": "print one JSON object on standard output",
+    "prometheus": "also write the metrics to this file, for the textfile collector of node_exporter",
+    "ping": "request the URL of check.ping_file or check.ping_command at the end; with /fail unless all is OK",
+    "timeout": f"seconds after which everything without a result is UNKNOWN (default: {DEFAULT_TIMEOUT})",
+}
+SWITCHES = ("json", "ping")  # the flags without a value
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """The flags of a check, as they were typed."""
+
+    host: str | None = None
+    database: str | None = None
+    json: bool = False
+    prometheus: str | None = None
+    ping: bool = False
+    timeout: str = DEFAULT_TIMEOUT
+
+    @property
+    def seconds(self) -> float:
+        """The timeout in seconds; raises SettingsError."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*s?", self.timeout)
+        if match is None or not 0 < float(match[1]) <= LONGEST_TIMEOUT:
+            raise SettingsError(f"--timeout {self.timeout!r} is not a number of seconds from 1 to {LONGEST_TIMEOUT}")
+        return float(match[1])
