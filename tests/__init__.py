@@ -1,0 +1,7 @@
+"""The tests. They keep bytecode even where the environment forbids it: else each start of `inv` compiles all modules."""
+
+import os
+import sys
+
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -19,6 +19,7 @@ from .fork_server import START_VARIABLES, ForkServer
 from .processes import start_program
 
 INV = Path(sys.executable).with_name("inv")
+FLAGS = ("--search-root", str(ROOT), "--write-pyc")  # those of ./inv
 FORK_SERVER = ForkServer()
 # What a user may have set for these tasks, SSH, Python, git, the GitHub CLI and the desktop.
 USER_SETTINGS = ("INVOKE_", "SSH_", "PYTEST_", "PYTHON", "GIT_", "GH_", "GITHUB_", "XDG_")
@@ -40,7 +41,7 @@ class InvRunner:
 
     def __call__(self, *arguments: str, **changes: str) -> CompletedTask:
         """Run `./inv ARGUMENTS` with changes to the environment; a failure raises nothing."""
-        command = ["--search-root", str(ROOT), *arguments]
+        command = [*FLAGS, *arguments]
         environment = self.environment | changes
         home = environment["HOME"]
         if any(name.startswith(START_VARIABLES) for name in changes):
@@ -56,7 +57,7 @@ class InvRunner:
     def start(self, *arguments: str, **changes: str) -> subprocess.Popen[str]:
         """Start a task in a process group of its own."""
         environment = self.environment | changes
-        return start_program(INV, "--search-root", ROOT, *arguments, env=environment, cwd=environment["HOME"])
+        return start_program(INV, *FLAGS, *arguments, env=environment, cwd=environment["HOME"])
 
 
 @dataclass
