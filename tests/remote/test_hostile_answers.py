@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from demo_backups.backup import catalog, deploy, directory_access, run
 from demo_backups.errors import COULD_NOT_LOOK, BackupsError, CouldNotLookError
+from demo_backups.health.facts import observe_host
 from demo_backups.project import ROOT
 from demo_backups.recovery import drill_directories, restore_facts, restore_journal
 from demo_backups.remote import files, job_state, jobs, processes
@@ -61,6 +62,9 @@ GOOD = {
     "parse_write_rate": "1.0\n5\n2.0\n6\n",
     "parse_names": "backup.db\0end",
     "parse_job": f"1\n1700000000.5\n{job_state.describe_job(JOB)}",
+    "parse_batch": "a\n\nsep 0\n\nsep\n\nsep 1\nno such file\nsep\n",
+    "parse_log": "1700000000.500 20\nindex-db-backup.sh: x\n",
+    "parse_run_files": "12 4096 .backup.part\nend\nno\n12 4096 .backup.part\nend\n13 1 .fetch.x.db\nend\n",
     "parse_status": "ended\n0 2.0 \n\n3.0\n1.0\n2\nok",
 }
 # Values of further parameters of parsers, by their names.
@@ -72,8 +76,9 @@ PARAMETERS = {
     "offset": "+0000",
     "own": None,
     "database": None,
+    "separator": "sep",
 }
-PACKAGES = ("remote", "sqlite", "backup", "recovery")
+PACKAGES = ("remote", "sqlite", "backup", "recovery", "health")
 NO_ANSWERS = (
     *("parse_destination", "parse_jumps", "parse_options", "parse_keys", "parse_curves", "parse_script"),
     *("parse_setting", "parse_schedule", "parse_crontab", "parse_private"),
@@ -191,6 +196,7 @@ def facts(project_settings: Settings) -> dict[str, Callable[[Host], Any]]:
         "pending restore": lambda host: restore_journal.read_pending(host, database),
         "saved states": lambda host: restore_facts.list_saved_states(host, database),
         "target of a restore": lambda host: restore_facts.resolve_target(host, PATH, ""),
+        "facts of a check": lambda host: observe_host(host, database, project_settings),
         "root": lambda host: host._find_root_access(),
     }
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from ..remote.answers import parse_seconds
+from ..remote.answers import parse_count, parse_seconds
 from ..remote.shell import quote
 
 LOG_TAIL = 16 * 1024  # bytes of the log that are read from its end
@@ -52,7 +52,7 @@ def parse_log(output: str) -> CronLog | None:
     head, _, text = output.partition("\n")
     modified, size = head.split(" ")
     lines = text.split("\n")
-    if int(size) > LOG_TAIL:
+    if parse_count(size) > LOG_TAIL:
         del lines[0]  # a part of a line
     return CronLog(parse_seconds(modified), tuple(line for line in lines if line.strip()))
 

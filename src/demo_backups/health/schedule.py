@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import PurePosixPath
 
@@ -28,37 +29,41 @@ def longest_interval(schedules: Iterable[Schedule]) -> float | None:
 
     A change to summer time, which moves runs by an hour, is not considered.
     """
-    runs = list(_list_runs(list(schedules)))
-    if not runs:
+    days = [(day, runs) for day, runs in _list_days(list(schedules)) if runs]
+    if not days:
         return None
-    following = [*runs[1:], runs[0] + CYCLE_DAYS * MINUTES_PER_DAY]
-    return 60.0 * max(after - before for before, after in zip(runs, following, strict=True))
+    longest = max(runs.longest for _, runs in days)
+    following = [*days[1:], (days[0][0] + CYCLE_DAYS, days[0][1])]
+    for (day, runs), (next_day, next_runs) in zip(days, following, strict=True):
+        longest = max(longest, (next_day - day) * MINUTES_PER_DAY + next_runs.first - runs.last)
+    return 60.0 * longest
 
 
-def _list_runs(schedules: Sequence[Schedule]) -> Iterator[int]:
-    """List the first and the last run of each day, and those between with the longest time between them.
+@dataclass(frozen=True)
+class _DayRuns:
+    """The first and the last run of a day, in minutes, and the longest time between two of its runs."""
 
-    The times are in minutes since FIRST_DAY.
-    """
-    minutes = [_minutes_of_day(schedule) for schedule in schedules]
-    known: dict[tuple[bool, ...], list[int]] = {}
+    first: int
+    last: int
+    longest: int
+
+
+def _list_days(schedules: Sequence[Schedule]) -> Iterator[tuple[int, _DayRuns | None]]:
+    """List the days of a cycle by their numbers, with their runs."""
+    known: dict[tuple[bool, ...], _DayRuns | None] = {}
     for number in range(CYCLE_DAYS):
         day = FIRST_DAY + timedelta(days=number)
         key = (day.month, day.day, day.isoweekday() % 7)
         active = tuple(key in schedule.days for schedule in schedules)
         if active not in known:
-            times = {time for times, runs in zip(minutes, active, strict=True) if runs for time in times}
-            known[active] = _shorten(sorted(times))
-        yield from (number * MINUTES_PER_DAY + time for time in known[active])
+            known[active] = _combine([schedule for schedule, runs in zip(schedules, active, strict=True) if runs])
+        yield number, known[active]
 
 
-def _minutes_of_day(schedule: Schedule) -> list[int]:
-    return [hour * 60 + minute for hour in schedule.hours for minute in schedule.minutes]
-
-
-def _shorten(times: Sequence[int]) -> list[int]:
-    """Return of the times of a day the first, the last, and two that have the longest time between them."""
-    if len(times) < 3:
-        return list(times)
-    longest = max(range(1, len(times)), key=lambda index: times[index] - times[index - 1])
-    return sorted({times[0], times[longest - 1], times[longest], times[-1]})
+def _combine(schedules: Sequence[Schedule]) -> _DayRuns | None:
+    """Combine the runs of some lines on the same day; None if there are none."""
+    times = sorted({hour * 60 + minute for item in schedules for hour in item.hours for minute in item.minutes})
+    if not times:
+        return None
+    longest = max((after - before for before, after in zip(times, times[1:], strict=False)), default=0)
+    return _DayRuns(times[0], times[-1], longest)
