@@ -31,6 +31,7 @@ case "$*" in
   "-c import fcntl; "*) exec "$REAL_PYTHON" "$@" ;;
   "-c import sysconfig; "*) echo "$LOG" ;;
   -c*"from invoke.main import program"*) printf '<%s>' "${@:3}"; exit "${STATUS:-0}" ;;
+  "-I -c from demo_backups.workflows.plugin_main import main; main()"*) printf '<%s>' "${@:4}"; exit "${STATUS:-0}" ;;
   -c*ensurepip*) echo /pip.whl ;;
   "-m venv --clear --without-pip "*)
     log venv "$5"; rm -rf -- "$5"; mkdir -p "$5/bin"; cp "$0" "$5/bin/python" ;;
@@ -66,6 +67,7 @@ TOOLS = [
     "mkdir",
     "cp",
     "chmod",
+    "mv",
     "readlink",
     "awk",
     "sha256sum",
@@ -291,6 +293,28 @@ def test_symlink_to_inv_works(checkout: Checkout, tmp_path: Path) -> None:
     link.symlink_to(Path("..") / checkout.root.name / "inv")
     done = subprocess.run([link, "--list"], env=checkout.environment, capture_output=True, text=True, check=False)
     assert done.stdout == f"<--search-root><{checkout.root}><--write-pyc><--list>"
+
+
+def test_monitoring_program_is_installed(checkout: Checkout, tmp_path: Path) -> None:
+    checkout()
+    program = checkout.root / ".venv/bin/demo-backups-check"
+    link = tmp_path / "check_backups"
+    link.symlink_to(program)
+    for path in (program, link):
+        environment = {"PATH": str(checkout.bin), "STATUS": "3"}
+        done = subprocess.run([path, "--host", "a b"], cwd="/", env=environment, capture_output=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (3, b"<--host><a b>", b"")
+
+
+def test_old_monitoring_program_is_replaced(checkout: Checkout) -> None:
+    checkout()
+    program = checkout.root / ".venv/bin/demo-backups-check"
+    text = program.read_text()
+    for change in (program.unlink, lambda: program.write_text("old")):
+        change()
+        assert checkout().stderr == ""
+        assert (program.read_text(), os.access(program, os.X_OK)) == (text, True)
+    assert [path.name for path in program.parent.iterdir() if path.name.startswith("demo")] == [program.name]
 
 
 @pytest.mark.parametrize("name", ["requirements.lock", "requirements-test.lock"])

@@ -22,6 +22,7 @@ from typing import Any
 PRELOADED = (
     *("fabric", "paramiko", "rich.progress", "rich.table", "jinja2", "invoke.main"),
     *("demo_backups.workflows.journal_mode", "demo_backups.release.actions", "demo_backups.ui.tables"),
+    "demo_backups.workflows.check_command",
 )
 MAX_MESSAGE = 1 << 20
 # Read when Python starts: a call that sets one of these needs a process of its own.
@@ -35,18 +36,21 @@ class ForkServer:
         self._socket: socket.socket | None = None
         self._owner = 0
 
-    def run(self, arguments: Sequence[str], env: Mapping[str, str], cwd: str) -> subprocess.CompletedProcess[str]:
-        """Run `inv` with these arguments, and nothing on standard input."""
+    def run(
+        self, arguments: Sequence[str], env: Mapping[str, str], cwd: str, program: str = "inv"
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `inv`, or `demo-backups-check`, with these arguments, and nothing on standard input."""
         connection = self._connect()
         with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
-            message = json.dumps({"arguments": list(arguments), "env": dict(env), "cwd": cwd}).encode()
+            call = {"program": program, "arguments": list(arguments), "env": dict(env), "cwd": cwd}
+            message = json.dumps(call).encode()
             socket.send_fds(connection, [message], [stdout.fileno(), stderr.fileno()])
             status = int(connection.recv(100))
             outputs = []
             for file in (stdout, stderr):
                 file.seek(0)
                 outputs.append(file.read().decode(errors="surrogateescape"))
-        return subprocess.CompletedProcess(["inv", *arguments], status, *outputs)
+        return subprocess.CompletedProcess([program, *arguments], status, *outputs)
 
     def _connect(self) -> socket.socket:
         if self._socket is None or self._owner != os.getpid():
@@ -85,14 +89,18 @@ def serve(connection: socket.socket) -> None:
 def _run(call: dict[str, Any], fds: Sequence[int]) -> None:
     from invoke.main import program
 
+    from demo_backups.workflows.plugin_main import main
+
     for source, target in zip(fds, (1, 2), strict=True):
         os.dup2(source, target)
         os.close(source)
     os.environ.clear()
     os.environ.update(call["env"])
     os.chdir(call["cwd"])
-    sys.argv = ["inv", *call["arguments"]]
+    sys.argv = [call["program"], *call["arguments"]]
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if call["program"] != "inv":
+        main()
     program.run()
     sys.exit(0)
 

@@ -48,6 +48,10 @@ class InvRunner:
             return self.run_program(*command, env=environment, cwd=home)
         return FORK_SERVER.run(command, environment, home)
 
+    def run_plugin(self, *arguments: str, **changes: str) -> CompletedTask:
+        """Run `demo-backups-check ARGUMENTS` with changes to the environment."""
+        return FORK_SERVER.run(arguments, self.environment | changes, "/", "demo-backups-check")
+
     def run_program(self, *arguments: str, env: Mapping[str, str], cwd: str) -> CompletedTask:
         """Run `inv` in a new process."""
         return subprocess.run(

@@ -17,7 +17,7 @@ HELP = {
     "ping": "request the URL of check.ping_file or check.ping_command at the end; with /fail unless all is OK",
     "timeout": f"seconds after which everything without a result is UNKNOWN (default: {DEFAULT_TIMEOUT})",
 }
-SWITCHES = ("json", "ping")  # the flags without a value
+VALUES = {"host": "A,B", "database": "NAME", "prometheus": "FILE", "timeout": "SECONDS"}  # the others have no value
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,9 @@ def _run_command(command: str, timeout: float) -> str:
 class _RedirectHandler(urllib.request.HTTPRedirectHandler):
     """Follow a redirect to http or https only, and none from https to http."""
 
-    def redirect_request(self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> Any:
         scheme = urlsplit(newurl).scheme
         if scheme not in SCHEMES or (req.type == "https" and scheme != "https"):
             raise PingError("the ping failed: it is redirected to something other than https")

@@ -72,10 +72,10 @@ def _label_prefix(health: Health, lines: int) -> str:
 
 
 def format_perfdata(metrics: Metrics | None, prefix: str = "") -> str:
-    """Return the performance data of a database; empty if nothing was measured.
+    """Return the performance data of a database; empty if no value could be determined.
 
-    `U` is a value that could not be determined, which keeps the number of values the same. What may never have been set
-    up is left out instead.
+    `U` is a value that could not be determined, which keeps the number of values the same. A drill and a copy, which may
+    never have been set up, are left out instead.
     """
     if metrics is None:
         return ""
@@ -87,6 +87,8 @@ def format_perfdata(metrics: Metrics | None, prefix: str = "") -> str:
     ]
     optional = (("drill", metrics.drill_time), ("copy", metrics.copy_time))
     values += [_format_value(label, _age(metrics, time), "s") for label, time in optional if time is not None]
+    if all("=U" in value for value in values):
+        return ""
     return " ".join(prefix + value for value in values)
 
 

@@ -12,7 +12,14 @@ from ..ui.console import Console, make_console
 
 T = TypeVar("T")
 SEPARATOR = ","
-EXIT_CODES = (INTERRUPTED, WRONG_INPUT, FAILED, INCOMPLETE, COULD_NOT_LOOK, 0)  # of several hosts: the first that occurs
+EXIT_CODES = (
+    INTERRUPTED,
+    WRONG_INPUT,
+    FAILED,
+    INCOMPLETE,
+    COULD_NOT_LOOK,
+    0,
+)  # of several hosts: the first that occurs
 
 
 def split_hosts(text: str) -> list[str]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..errors import SettingsError
-from ..health.options import HELP, SWITCHES, CheckOptions
+from ..health.options import HELP, VALUES, CheckOptions
 from ..project import ROOT, read_project_file
 
 UNKNOWN = 3
@@ -119,10 +119,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     for name, text in HELP.items():
         flags = [f"--{name}", *(["-t"] if name == "timeout" else [])]
-        if name in SWITCHES:
-            parser.add_argument(*flags, action="store_true", help=text)
+        if name in VALUES:
+            parser.add_argument(*flags, action=_StoreOnce, metavar=VALUES[name], help=text)
         else:
-            parser.add_argument(*flags, action=_StoreOnce, metavar=name.upper(), help=text)
+            parser.add_argument(*flags, action="store_true", help=text)
     parser.add_argument("-h", "--help", action="store_true", help="print this text")
     parser.add_argument("-V", "--version", action="store_true", help="print the version")
     return parser
