@@ -230,11 +230,15 @@ def _freeze(sets: Mapping[int, set[str]]) -> dict[int, frozenset[str]]:
     return {number: frozenset(names) for number, names in sets.items()}
 
 
-def observe_access(host: Host, database: Database) -> Access:
-    """Observe who can write to the script, the backup directory and its lock; raises CouldNotLookError."""
+def observe_access(host: Host, database: Database, *, with_script: bool = True) -> Access:
+    """Observe who can write to the script, the backup directory and its lock; raises CouldNotLookError.
+
+    Without `with_script`, the script is not looked at: a login that only reads backups need not see it.
+    """
     users = host.query_parsed("see which users run commands", users_command(), parse_users)
-    entries = _read_entries(host, (database.script, database.backup_dir, database.lock))
-    script = [entry for entry in _follow(database.script, entries).passed if entry]
+    scripts = [database.script] if with_script else []
+    entries = _read_entries(host, (*scripts, database.backup_dir, database.lock))
+    script = [entry for path in scripts for entry in _follow(path, entries).passed if entry]
     backup_dir = [entry for entry in _follow(database.backup_dir, entries).passed if entry]
     if entries[database.backup_dir] is None:
         backup_dir = []
@@ -322,7 +326,7 @@ def require_safe_paths(host: Host, database: Database, *, with_script: bool = Fa
 
     With `with_script`, also to the script. With `strict`, the backup directory must be one that the script accepts.
     """
-    access = observe_access(host, database)
+    access = observe_access(host, database, with_script=with_script)
     problems = find_script_problems(access) if with_script else []
     refuse_problems(host, [*problems, *find_backup_dir_problems(access, strict)])
 

@@ -45,7 +45,7 @@ def resolve_source(host: Host, database: Database) -> Database:
     """Return a database with the path of its source without symbolic links, as SQLite itself uses it.
 
     The `-wal`, `-shm` and `-journal` are next to that file, not next to a link to it. Raises NoDatabaseError where
-    there is no such file, and CouldNotLookError where that cannot be decided.
+    there is no such file, and SourceUnavailableError where that cannot be decided.
     """
     action = f"resolve the path {database.source}"
     result = host.run(action, real_path_command(database.source), root=True)
@@ -53,7 +53,9 @@ def resolve_source(host: Host, database: Database) -> Database:
         return replace(database, source=host.parse(action, result.stdout, parse_real_path))
     if is_missing(result):
         raise NoDatabaseError(f"{database.source} does not exist", host=host.name, advice=SETTINGS_ADVICE)
-    raise CouldNotLookError(f"could not {action}", host=host.name, output=result.output, advice=host.advise(result))
+    raise SourceUnavailableError(
+        f"could not {action}", host=host.name, output=result.output, advice=host.advise(result)
+    )
 
 
 # --- the header -----------------------------------------------------------------------------------------------------
