@@ -57,6 +57,7 @@ def drill_command(scratch: Scratch, database: Database, backup: PurePosixPath, s
         "name": name,
         "backup": backup,
         "link": scratch.link or "",
+        "copy": "yes" if scratch.copies else "",
         "restore": restore_command(request),
         "integrity": integrity_command(restored, quick=False),
         "foreign_keys": sqlite_command(restored, VIOLATIONS, immutable=True),

@@ -13,8 +13,8 @@ umask 077
 export LC_ALL=C PATH="$PATH:/usr/bin:/bin"
 cd / || exit
 
-keys=(work run upload name backup link uid gid user home path restore integrity foreign_keys query command limit)
-work="" run="" upload="" name="" backup="" link="" uid="" gid="" user="" home="" path=""
+keys=(work run upload name backup link copy uid gid user home path restore integrity foreign_keys query command limit)
+work="" run="" upload="" name="" backup="" link="" copy="" uid="" gid="" user="" home="" path=""
 restore="" integrity="" foreign_keys="" query="" command="" limit=""
 MARK=DEMO_BACKUPS_DRILL # a variable in the environment of every process that the command starts
 MOST=8192               # bytes that are kept of the start of an output, and of its end
@@ -149,13 +149,18 @@ create_all() {
   [[ -z "$link" ]] || link_backup
 }
 
-# Give the backup another name, for the restore: the rotation may delete it, and another restore may hold it. The user
-# may be able to replace the directory of the backup, so enter it first, and then look whose it is.
+# Give the backup another name, for the restore: the rotation may delete it, and another restore may hold it. Or copy it,
+# only without root, for a user who cannot create a link. The user may be able to replace the directory of the backup, so
+# enter it first, and then look whose it is.
 link_backup() {
   cd -- "${backup%/*}" || return
   [[ "$work" == "$run" || -n "$(find . -maxdepth 0 -uid 0 ! -perm /022)" ]] ||
     { echo "refused: others than root can write to $PWD, and root would read the backup for $user"; return 1; }
-  ln --physical --no-target-directory -- "./${backup##*/}" "$link" || return
+  if [[ -n "$copy" && "$work" == "$run" ]]; then
+    cp --no-dereference --reflink=auto --no-target-directory -- "./${backup##*/}" "$link" || return
+  else
+    ln --physical --no-target-directory -- "./${backup##*/}" "$link" || return
+  fi
   [[ -f "$link" && ! -L "$link" ]] || { echo "$backup is not a regular file"; return 1; }
 }
 

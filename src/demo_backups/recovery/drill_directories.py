@@ -111,6 +111,12 @@ def parse_places(output: str) -> Places:
     return Places(PurePosixPath(parent) if parent else None, answers[0], answers[1])
 
 
+def link_trial_command(backup: PurePosixPath, link: PurePosixPath) -> str:
+    """Build the command that prints `yes` if this user can create a hard link to a backup, else `no`."""
+    create = f"ln --physical --force --no-target-directory -- {quote(backup)} {quote(link)}"
+    return f"if {create} 2>/dev/null; then rm -f -- {quote(link)}; echo yes; else echo no; fi"
+
+
 @dataclass(frozen=True)
 class Scratch:
     """Where a drill restores to.
@@ -118,6 +124,7 @@ class Scratch:
     `run` is the directory of the login user, in which everything is checked, below `directory`. `work` is the one in
     which the restore writes. If root restores for the login user, it is one to which only root can write; otherwise it
     is `run`. `link` is a second name for the backup, from which it is restored; None if it is restored from its own.
+    With `copies`, it is a copy: this login can read the backup, and cannot create a link to it.
     """
 
     host: Host
@@ -126,6 +133,7 @@ class Scratch:
     run: PurePosixPath
     work: PurePosixPath
     link: PurePosixPath | None
+    copies: bool = False
 
 
 def _scratch_name(database: Database) -> str:
@@ -149,12 +157,13 @@ def prepare_directory(host: Host, directory: PurePosixPath | None) -> tuple[Logi
 
 
 def prepare_scratch(
-    host: Host, database: Database, login: Login, directory: PurePosixPath, source: PurePosixPath
+    host: Host, database: Database, login: Login, directory: PurePosixPath, backup: PurePosixPath
 ) -> Scratch:
-    """Decide where the restore of a backup in the directory `source` writes.
+    """Decide where the restore of a backup writes.
 
     Raises UnsafePathError where another user could interfere, and CouldNotLookError.
     """
+    source = backup.parent
     action = f"find a directory for root on the disk of {directory}"
     places = host.query_parsed(action, places_command(database.backup_dir, directory, source), parse_places)
     run = directory / _scratch_name(database)
@@ -178,7 +187,19 @@ def prepare_scratch(
         link = work / ".backup.db"
     elif source == database.backup_dir:
         link = source / f".drill.{database.backup_prefix.rstrip('_')}.db"
+    if work == run and not _can_link(host, backup, directory if places.same_disk else source):
+        return Scratch(host, login, directory, run, work, work / ".backup.db", copies=True)
     return Scratch(host, login, directory, run, work, link)
+
+
+def _can_link(host: Host, backup: PurePosixPath, directory: PurePosixPath) -> bool:
+    """Find out whether a hard link to a backup can be created in a directory.
+
+    The kernel may refuse it to a login that can only read the backup (fs.protected_hardlinks, proc(5)), and between two
+    mounts of the same disk.
+    """
+    command = link_trial_command(backup, directory / f".link-trial.{backup.name}")
+    return host.query_parsed(f"find out whether {backup} can be linked", command, parse_yes_no)
 
 
 def _create_directory(as_login: Host, login: Login, directory: PurePosixPath) -> PurePosixPath:
@@ -200,7 +221,9 @@ def _create_directory(as_login: Host, login: Login, directory: PurePosixPath) ->
 
 
 def require_space(scratch: Scratch, size: int, floor: int) -> None:
-    """Raise DrillError if there is too little space for so many bytes."""
+    """Raise DrillError if there is too little space for so many bytes, and again as many if the backup is copied."""
+    if scratch.copies:
+        size *= 2
     disk, _, state = read_disks(scratch.host, scratch.work.parent, scratch.directory)
     demands = [SpaceDemand(disk, size, "the restored database"), SpaceDemand(state, 0, "the state of the job")]
     problems = [

@@ -58,7 +58,7 @@ def drill(work: Session, backup: str | None, source: str) -> Drill:
     if source == ON_SERVER:
         file = _find_backup(work, backup)
         login, directory = prepare_directory(work.host, work.settings.drill_dir)
-        scratch = prepare_scratch(work.host, work.database, login, directory, file.path.parent)
+        scratch = prepare_scratch(work.host, work.database, login, directory, file.path)
         result = _drill_file(work, scratch, file, source, file)
     else:
         result = _drill_copy(work, _find_copy(work, backup))
@@ -86,8 +86,8 @@ def _drill_copy(work: Session, copy: Copy) -> Drill:
     login, directory = prepare_directory(host, settings.drill_dir)
     folder = upload_dir(directory, work.database)
     create_upload_dir(host, folder)
-    scratch = prepare_scratch(host, work.database, login, directory, folder)
     target = folder / copy.name
+    scratch = prepare_scratch(host, work.database, login, directory, target)
     require_space(scratch, copy.bytes + missing_bytes(host, target, copy.bytes), settings.free_space_floor)
     work.out.say(f"uploading {copy.path}")
     upload_copy(work, host, copy, target)
