@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from demo_backups.workflows import drill as drills
     from demo_backups.workflows import fetch as fetches
     from demo_backups.workflows import guarded_session as guards
+    from demo_backups.workflows import recent_verification as due_verifications
     from demo_backups.workflows import restore as restoring
     from demo_backups.workflows import session as sessions
 else:
@@ -51,6 +52,7 @@ else:
     backups, scripts = LazyModule("workflows.backups"), LazyModule("workflows.scripts")
     attachment, restoring = LazyModule("workflows.attach"), LazyModule("workflows.restore")
     checking, copies = LazyModule("workflows.check_command"), LazyModule("workflows.copies")
+    due_verifications = LazyModule("workflows.recent_verification")
     crontab, journal_mode = LazyModule("workflows.crontab"), LazyModule("workflows.journal_mode")
     drills, fetches = LazyModule("workflows.drill"), LazyModule("workflows.fetch")
     guards, sessions = LazyModule("workflows.guarded_session"), LazyModule("workflows.session")
@@ -200,6 +202,8 @@ def stop_backup(c: Context, host: str | None = None, database: str = "index", dr
 VERIFY = {
     "backup": "path of the backup, or its name in the backup directory (default: the newest)",
     "quick": "use quick_check instead of integrity_check: faster, but it does not check indexes",
+    "due": "do nothing until verify_every has passed since the last good verification of the newest backup",
+    "no-compare": "do not compare it with the live database, for a login that cannot read that",
 }
 
 
@@ -210,15 +214,26 @@ def verify(
     database: str = "index",
     backup: str | None = None,
     quick: bool = False,
+    due: bool = False,
+    no_compare: bool = False,
     json: bool = False,
 ) -> None:
     """Verify a backup with five checks.
 
     The exit code is 1 if a check failed, and 3 if none failed but one could not be made.
     """
+    if due:
+        selected = settings(c, host)
+        due_verifications.check_flags(backup, quick)
+        recent = due_verifications.find_recent_verification(selected, database, compare=not no_compare)
+        if recent:
+            due_verifications.report_recent(recent, console.make_console(sys.stderr if json else None))
+            if json:
+                console.print_json(due_verifications.recent_as_json(selected, recent))
+            return
     path = None if backup is None else PurePosixPath(backup)
     with session(c, "verify", host, database, record="verification", json=json) as work:
-        verification = backups.verify(work, path, quick)
+        verification = backups.verify(work, path, quick, compare=not no_compare)
         if json:
             console.print_json(verification.as_json())
         else:

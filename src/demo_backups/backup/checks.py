@@ -118,8 +118,11 @@ def _judge_tables(pragma: str, missing: str, quick: bool, tables: list[TableChec
     return Check("integrity", Outcome.UNKNOWN, f"{cause}; {detail}; not completely checked: {', '.join(others)}")
 
 
-def check_query(opened: Result, row: Result, source: Source) -> Check:
-    """Check that it opens read-only, that it has the tables of the source, and that the query returns a row."""
+def check_query(opened: Result, row: Result, source: Source | None) -> Check:
+    """Check that it opens read-only, that it has the tables of the source, and that the query returns a row.
+
+    Without a source, the tables are only counted.
+    """
     for result in (opened, row):
         if not result.ok:
             return Check("query", outcome_of_failure(result), _describe_failure(result))
@@ -127,21 +130,26 @@ def check_query(opened: Result, row: Result, source: Source) -> Check:
         tables = parse_summary(opened.stdout).tables
     except ValueError as error:
         return Check("query", Outcome.UNKNOWN, f"the tables cannot be parsed: {error}")
-    if not row.stdout:
-        return Check("query", Outcome.FAILED, f"the query returned no row; {len(tables)} tables")
-    if isinstance(source, SourceUnavailableError):
-        reason = _describe_unavailable(source)
-        return Check(
-            "query", Outcome.UNKNOWN, f"the query returned a row; {len(tables)} tables, not compared: {reason}"
-        )
-    if tables != source.tables:
-        missing = [f"without {name}" for name in sorted(source.tables - tables)]
-        extra = [f"with {name}, which the source does not have" for name in sorted(tables - source.tables)]
-        return Check(
-            "query", Outcome.FAILED, f"the tables differ from those of the source: {', '.join(missing + extra)}"
-        )
     count = "1 table" if len(tables) == 1 else f"{len(tables)} tables"
-    return Check("query", Outcome.PASSED, f"the query returned a row; {count}, as in the source")
+    if not row.stdout:
+        return Check("query", Outcome.FAILED, f"the query returned no row; {count}")
+    outcome, comparison = _compare_tables(tables, source)
+    if outcome is Outcome.FAILED:
+        return Check("query", outcome, comparison)
+    return Check("query", outcome, f"the query returned a row; {count}{comparison}")
+
+
+def _compare_tables(tables: frozenset[str], source: Source | None) -> tuple[Outcome, str]:
+    """Compare the tables of a backup with those of the source; return the outcome and its description."""
+    if source is None:
+        return Outcome.PASSED, ""
+    if isinstance(source, SourceUnavailableError):
+        return Outcome.UNKNOWN, f", not compared: {_describe_unavailable(source)}"
+    if tables == source.tables:
+        return Outcome.PASSED, ", as in the source"
+    missing = [f"without {name}" for name in sorted(source.tables - tables)]
+    extra = [f"with {name}, which the source does not have" for name in sorted(tables - source.tables)]
+    return Outcome.FAILED, f"the tables differ from those of the source: {', '.join(missing + extra)}"
 
 
 def check_row(row: Result) -> Check:

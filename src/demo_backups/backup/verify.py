@@ -47,6 +47,7 @@ class Verification(Checked):
     integrity: list[str] = field(default_factory=list)
     advice: str = ""  # what to do where there is no backup to check
     quick: bool = False  # only quick_check was used
+    compared: bool = True  # with the live source
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that `inv verify --json` prints."""
@@ -73,8 +74,12 @@ def verify_backup(
     follow: FollowJob,
     notify: Notify = ignore,
     job: Job | None = None,
+    *,
+    compare: bool = True,
 ) -> Verification:
     """Verify a backup of a database, the one at `path` or else the newest; nothing is written next to it.
+
+    Without `compare`, the live source is not read: there is no check `source`, and `query` does not compare the tables.
 
     The integrity check takes long, so it is a job on the host, and `follow` waits for its end. With `job`, an integrity
     check of this file that was started before, its result is used. A running check of the same file is joined; after a
@@ -83,10 +88,13 @@ def verify_backup(
     Raises CouldNotLookError where the host or the backup folder cannot be read at all.
     """
     path, backup = _find_backup(host, database, path)
-    database, source, sharing = _read_source(host, database, notify)
+    source: Source | None = None
+    sharing: Sharing | None = None
+    if compare:
+        database, source, sharing = _read_source(host, database, notify)
     integrity: list[str] = []
     if path is None or backup is None or backup.type not in READABLE_TYPES:
-        checks = _check_unreadable(database, path, backup)
+        checks = _check_unreadable(database, path, backup, compare)
     else:
         result = run_integrity_job(host, database, backup, quick, follow, notify, job)
         integrity = list_integrity_lines(result)
@@ -94,7 +102,7 @@ def verify_backup(
     source_bytes = source.bytes if isinstance(source, DatabaseSummary) else None
     advice = "" if backup else _advise_on_missing(host, database, path)
     return Verification(
-        host.name, database.name, path, backup, database.source, source_bytes, checks, integrity, advice, quick
+        host.name, database.name, path, backup, database.source, source_bytes, checks, integrity, advice, quick, compare
     )
 
 
@@ -116,14 +124,16 @@ def _advise_on_missing(host: Host, database: Database, path: PurePosixPath | Non
     return f"list the backups: {host.task('list-backups', '--database', database.name)}"
 
 
-def _check_unreadable(database: Database, path: PurePosixPath | None, backup: File | None) -> list[Check]:
+def _check_unreadable(
+    database: Database, path: PurePosixPath | None, backup: File | None, compare: bool
+) -> list[Check]:
     """Check a backup that does not exist, or that is not a file: all checks but the first are unknown."""
     if backup:
         created = check_created(database, backup, [])
     else:
         missing = f"{path} does not exist" if path else f"there is no backup of this database in {database.backup_dir}"
         created = Check("created", Outcome.FAILED, missing)
-    others = ("size", "integrity", "query", "source")
+    others = ("size", "integrity", "query", *(["source"] if compare else []))
     return [created, *(Check(name, Outcome.UNKNOWN, "no backup to check") for name in others)]
 
 
@@ -132,7 +142,7 @@ def _check_readable(
     database: Database,
     backup: File,
     integrity: Check,
-    source: Source,
+    source: Source | None,
     sharing: Sharing | None,
     tolerance: float,
 ) -> list[Check]:
@@ -144,13 +154,13 @@ def _check_readable(
     header = host.run(f"read the header of {backup.path}", header_command(backup.path), root=True)
     summary = query("open", *SUMMARY_STATEMENTS)
     row = query("query", database.query, timeout=LONG_TIMEOUT)
-    return [
+    checks = [
         check_created(database, backup, sidecars),
         check_size(backup, header),
         integrity,
         check_query(summary, row, source),
-        check_source(summary, source, sharing, tolerance),
     ]
+    return checks if source is None else [*checks, check_source(summary, source, sharing, tolerance)]
 
 
 def run_integrity_job(

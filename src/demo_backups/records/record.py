@@ -59,10 +59,15 @@ class RunDetails(Details):
 
 
 class VerificationDetails(Details):
-    """The details of a verification: the size of the source, and whether only quick_check was used."""
+    """The details of a verification: the size of the source, and whether only quick_check was used.
+
+    `newest`: of the newest backup, not of one that was selected. `compared`: with the live source.
+    """
 
     source_bytes: Size | None = None
     quick: bool = False
+    newest: bool = False
+    compared: bool = True
     job_started: Timestamp | None = None
 
 

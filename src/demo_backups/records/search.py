@@ -51,10 +51,19 @@ def find_last(
 
 
 def find_recent(
-    records: Iterable[Record], kind: type[R], host: str, database: str, every: float, now: datetime
+    records: Iterable[Record],
+    kind: type[R],
+    host: str,
+    database: str,
+    every: float,
+    now: datetime,
+    accept: Callable[[R], bool] = is_good,
 ) -> R | None:
-    """Find the last good record of a kind if it is less than `every` seconds ago; None if the next one is due."""
-    record = find_last(records, kind, host, database, until=now)
-    if record is None or now - datetime.fromisoformat(record.when) >= timedelta(seconds=every):
+    """Find the last record that is accepted, if it is less than `every` seconds ago; None if the next one is due.
+
+    The next one is also due if one has failed since.
+    """
+    record = find_last(records, kind, host, database, lambda record: accept(record) or has_failed(record), until=now)
+    if record is None or has_failed(record) or now - datetime.fromisoformat(record.when) >= timedelta(seconds=every):
         return None
     return record

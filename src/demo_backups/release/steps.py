@@ -18,7 +18,7 @@ from ..settings.model import LOCAL
 from .facts import CronState, ReleaseFacts
 from .git_state import LocalState, RemoteState, find_part_commit
 from .pull_request import PullRequest, PullRequestState, Review
-from .verifications import describe_result, format_time, has_passed, is_of_file, is_quick_only, verifications_by_path
+from .verifications import describe_result, format_time, has_passed, is_of_file, is_partial, verifications_by_path
 
 
 class State(enum.Enum):
@@ -227,7 +227,7 @@ def _not_recorded(details: str) -> Observation:
 def _is_test_of(record: Record, database: str, hashes: set[str]) -> bool:
     is_test = record.kind == "rehearsal" or (record.kind == "verification" and record.host == LOCAL)
     is_of_script = record.database == database and record.script_sha256 in hashes
-    return is_test and is_of_script and not is_quick_only(record)
+    return is_test and is_of_script and not is_partial(record)
 
 
 # --- the host: deployed, run, verified, enabled ---------------------------------------------------------------------
@@ -333,7 +333,7 @@ def _find_recorded(facts: ReleaseFacts, database: str, kinds: Sequence[str]) -> 
         return None
     for record in reversed(facts.records):
         is_of_script = (record.host, record.database, record.script_sha256) == (facts.host, database, installed.sha256)
-        if is_of_script and record.kind in kinds and record.backup and not is_quick_only(record):
+        if is_of_script and record.kind in kinds and record.backup and not is_partial(record):
             return record
     return None
 

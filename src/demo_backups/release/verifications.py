@@ -16,7 +16,7 @@ def verifications_by_path(records: Sequence[Record], host: str, database: str) -
     groups: dict[str | None, list[Record]] = {}
     for record in reversed(records):
         is_verification = (record.kind, record.host, record.database) == ("verification", host, database)
-        if is_verification and not is_quick_only(record):
+        if is_verification and not is_partial(record):
             groups.setdefault(record.backup, []).append(record)
     return groups
 
@@ -39,9 +39,14 @@ def describe_result(record: Record) -> str:
     return "not all checks could be made" if record.outcome is Outcome.UNKNOWN else "FAILED"
 
 
-def is_quick_only(record: Record) -> bool:
-    """Tell whether it passed only by quick_check, which does not verify indexes (pragma.html#pragma_quick_check)."""
-    return isinstance(record, VerificationRecord) and record.details.quick and has_passed(record)
+def is_partial(record: Record) -> bool:
+    """Tell whether it passed only by some checks: without the source, or by quick_check.
+
+    The latter does not verify indexes (pragma.html#pragma_quick_check).
+    """
+    if not isinstance(record, VerificationRecord):
+        return False
+    return (record.details.quick or not record.details.compared) and has_passed(record)
 
 
 def format_time(record: Record) -> str:

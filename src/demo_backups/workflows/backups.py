@@ -203,9 +203,16 @@ def _report_idle(work: Session) -> None:
 
 
 def verify(
-    work: Session, path: PurePosixPath | None = None, quick: bool = False, job: Job | None = None
+    work: Session,
+    path: PurePosixPath | None = None,
+    quick: bool = False,
+    job: Job | None = None,
+    *,
+    compare: bool = True,
 ) -> Verification:
     """Verify a backup: the newest by default. A relative path is in the backup directory.
+
+    Without `compare`, it is not compared with the live source, which this login may not be able to read.
 
     With `job`, a check of this file that was started before, its result is used instead of starting one.
     """
@@ -214,13 +221,21 @@ def verify(
     require_safe_paths(work.host, work.database)
     tolerance = work.settings.size_tolerance
     verification = verify_backup(
-        work.host, work.database, path, quick, tolerance, lambda check: follow(work, check), work.out.say, job
+        work.host,
+        work.database,
+        path,
+        quick,
+        tolerance,
+        lambda check: follow(work, check),
+        work.out.say,
+        job,
+        compare=compare,
     )
-    _record_verification(work, verification, quick)
+    _record_verification(work, verification, is_newest=path is None)
     return verification
 
 
-def _record_verification(work: Session, verification: Verification, quick: bool) -> None:
+def _record_verification(work: Session, verification: Verification, is_newest: bool) -> None:
     record = work.record
     try:
         record.script_sha256 = read_installed_sha256(work.host, work.database.script)
@@ -230,7 +245,9 @@ def _record_verification(work: Session, verification: Verification, quick: bool)
     record.integrity_check = verification.integrity
     if isinstance(record.details, VerificationDetails):
         record.details.source_bytes = verification.source_bytes
-        record.details.quick = quick
+        record.details.quick = verification.quick
+        record.details.newest = is_newest
+        record.details.compared = verification.compared
     record.exit_status = verification.exit_code
     record_backup(record, verification.path, verification.backup)
 
@@ -238,11 +255,14 @@ def _record_verification(work: Session, verification: Verification, quick: bool)
 def keep_verified(work: Session, verification: Verification) -> None:
     """Keep the backup of a verification that passed, if the settings say so: see `keep_backup`.
 
-    quick_check, which does not check indexes, is not enough. Raises BackupNotKeptError.
+    quick_check, which does not check indexes, is not enough, nor are checks without the live source. Raises
+    BackupNotKeptError.
     """
     if verification.backup and verification.outcome is Outcome.PASSED:
         if verification.quick and work.settings.keep_verified:
             work.out.say("note: it is not kept as the verified backup: quick_check does not check indexes")
+        elif not verification.compared and work.settings.keep_verified:
+            work.out.say("note: it is not kept as the verified backup: it was not compared with the source")
         else:
             keep_passed(work, verification.backup)
 

@@ -12,7 +12,7 @@ from ...records.check import Outcome
 from ...records.record import Record
 from ...ui.outcome import Tone
 from ..plan import Mark, Phase, Plan
-from ..verifications import is_quick_only
+from ..verifications import is_partial
 from .charts import Figure, make_figures, parse_time
 
 VERIFICATIONS = ("verification", "rehearsal")  # kinds of records with the checks of a backup on the server
@@ -135,7 +135,7 @@ def _build_section(
 def _find_last_verification(records: Sequence[Record]) -> Record | None:
     """Return the last record with checks; one that passed by quick_check alone only if there is no other."""
     with_checks = [record for record in reversed(records) if record.checks and record.kind in VERIFICATIONS]
-    full = [record for record in with_checks if not is_quick_only(record)]
+    full = [record for record in with_checks if not is_partial(record)]
     return next(iter([*full, *with_checks]), None)
 
 

@@ -1,0 +1,60 @@
+"""When the next verification of a database is due."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+from ..errors import SettingsError
+from ..records.record import VerificationRecord
+from ..records.search import find_recent, is_good
+from ..records.store import read_records, records_dir
+from ..settings.model import Settings
+from ..ui.console import Console
+from ..units import format_time
+
+
+def check_flags(backup: str | None, quick: bool) -> None:
+    """Raise SettingsError for flags with which a verification never counts as the last one of the newest backup."""
+    if quick or backup is not None:
+        raise SettingsError(
+            "--due verifies the newest backup, by integrity_check", advice="use it without --backup and --quick"
+        )
+
+
+def find_recent_verification(settings: Settings, database: str, *, compare: bool) -> VerificationRecord | None:
+    """Find the last good verification of a database on the host of the settings; None if the next one is due.
+
+    It counts if all its checks passed, integrity_check among them, if it was of the newest backup at that time, and if
+    none has failed since. With `compare`, it must have compared the backup with the live source.
+    """
+    settings.database(database)
+
+    def counts(record: VerificationRecord) -> bool:
+        return is_good(record) and record.details.newest and (record.details.compared or not compare)
+
+    records, _ = read_records(records_dir(settings))
+    now = datetime.now(timezone.utc)
+    return find_recent(records, VerificationRecord, settings.host, database, settings.verify_every, now, counts)
+
+
+def report_recent(record: VerificationRecord, out: Console) -> None:
+    """Report that no verification is due."""
+    when = format_time(datetime.fromisoformat(record.when))
+    out.say(f"{record.host}: no verification of the {record.database} database is due: the last good one was at {when}")
+
+
+def recent_as_json(settings: Settings, record: VerificationRecord) -> dict[str, Any]:
+    """Return the object that `inv verify --due --json` prints when none is due: that of the last one."""
+    return {
+        "host": record.host,
+        "database": record.database,
+        "due": False,
+        "backup": {"path": record.backup, "bytes": record.bytes, "created": record.created},
+        "source": {
+            "path": str(settings.database(record.database).source),
+            "bytes": record.details.source_bytes,
+        },
+        "checks": [check.as_json() for check in record.checks],
+        "passed": record.outcome.value,
+    }
