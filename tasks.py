@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from demo_backups.settings.model import Settings
     from demo_backups.ui import console, tables
     from demo_backups.workflows import attach as attachment
-    from demo_backups.workflows import backups, copies, crontab, journal_mode, scripts
+    from demo_backups.workflows import backups, copies, crontab, hosts, journal_mode, scripts
     from demo_backups.workflows import check_command as checking
     from demo_backups.workflows import drill as drills
     from demo_backups.workflows import fetch as fetches
@@ -56,10 +57,12 @@ else:
     crontab, journal_mode = LazyModule("workflows.crontab"), LazyModule("workflows.journal_mode")
     drills, fetches = LazyModule("workflows.drill"), LazyModule("workflows.fetch")
     guards, sessions = LazyModule("workflows.guarded_session"), LazyModule("workflows.session")
+    hosts = LazyModule("workflows.hosts")
 
 PROJECT = load_project(Path(__file__))
 
 HOST = {"host": "SSH alias of the server, or local for this machine (default: host in the settings)"}
+HOSTS = {"host": "SSH alias of the server, or local for this machine; or several: A,B (default: host in the settings)"}
 DATABASE = {"database": "name of the database in the settings (default: index)"}
 DRY_RUN = {"dry-run": "show what would be changed and run; change nothing"}
 JSON = {"json": "print one JSON object on standard output"}
@@ -89,29 +92,49 @@ def session(
     work `during_restore` is not refused while a restore of the database is running or was interrupted.
     """
     selected = settings(c, host)
-    target = selected.database(database)
     out = console.make_console(sys.stderr if json else None)
+    target = selected.database(database)
     sessions.print_heading(out, selected, name, target)
     open_session = sessions.open_session if during_restore else guards.open_guarded_session
     return open_session(selected, target, out, record, dry_run)
 
 
+def host_session(
+    selected: Settings, output: hosts.HostOutput, name: str, database: str, record: str | None = None
+) -> AbstractContextManager[sessions.Session]:
+    """Print the heading of a task that may work on several hosts, and return the session of one to enter."""
+    target = selected.database(database)
+    sessions.print_heading(output.out, selected, name, target)
+    return guards.open_guarded_session(selected, target, output.out, record)
+
+
+def run_on_hosts(
+    c: Context, host: str | None, database: str, json: bool, task: Callable[[Settings, hosts.HostOutput], int]
+) -> None:
+    """Run a task that only reads on the host or the hosts of --host, and exit with its exit code."""
+    loaded = settings(c)
+    names = [loaded.host] if host is None else hosts.split_hosts(host)
+    loaded.database(database)  # so that an unknown one is reported once
+    exit_with(hosts.run_task(loaded, names, json, task))
+
+
 # --- backups --------------------------------------------------------------------------------------------------------
 
 
-@task(help=HOST | DATABASE | JSON)
+@task(help=HOSTS | DATABASE | JSON)
 def preflight(c: Context, host: str | None = None, database: str = "index", json: bool = False) -> None:
     """Predict what a backup will do.
 
     It checks free space, duration and how long writers would wait. The exit code is 1 if the backup should not run.
     """
-    with session(c, "preflight", host, database, json=json) as work:
-        prediction = backups.preflight(work)
-    if json:
-        console.print_json(prediction.as_json())
-    else:
-        tables.print_preflight(work.out, prediction)
-    exit_with(prediction.exit_code)
+
+    def preflight_host(selected: Settings, output: hosts.HostOutput) -> int:
+        with host_session(selected, output, "preflight", database) as work:
+            prediction = backups.preflight(work)
+        output.show(prediction.as_json(), tables.print_preflight, prediction)
+        return prediction.exit_code
+
+    run_on_hosts(c, host, database, json, preflight_host)
 
 
 @task(help=HOST | DATABASE | DRY_RUN | FORCE_UNSAFE)
@@ -207,7 +230,7 @@ VERIFY = {
 }
 
 
-@task(help=HOST | DATABASE | VERIFY | JSON)
+@task(help=HOSTS | DATABASE | VERIFY | JSON)
 def verify(
     c: Context,
     host: str | None = None,
@@ -223,34 +246,38 @@ def verify(
     The exit code is 1 if a check failed, and 3 if none failed but one could not be made.
     """
     if due:
-        selected = settings(c, host)
         due_verifications.check_flags(backup, quick)
-        recent = due_verifications.find_recent_verification(selected, database, compare=not no_compare)
-        if recent:
-            due_verifications.report_recent(recent, console.make_console(sys.stderr if json else None))
-            if json:
-                console.print_json(due_verifications.recent_as_json(selected, recent))
-            return
     path = None if backup is None else PurePosixPath(backup)
-    with session(c, "verify", host, database, record="verification", json=json) as work:
-        verification = backups.verify(work, path, quick, compare=not no_compare)
-        if json:
-            console.print_json(verification.as_json())
-        else:
-            tables.print_verification(work.out, verification)
-        backups.keep_verified(work, verification)
-    exit_with(verification.exit_code)
+
+    def verify_host(selected: Settings, output: hosts.HostOutput) -> int:
+        recent = None
+        if due:
+            recent = due_verifications.find_recent_verification(selected, database, compare=not no_compare)
+        if recent:
+            due_verifications.report_recent(recent, output.out)
+            output.show(due_verifications.recent_as_json(selected, recent))
+            return 0
+        with host_session(selected, output, "verify", database, record="verification") as work:
+            verification = backups.verify(work, path, quick, compare=not no_compare)
+            output.show(verification.as_json(), tables.print_verification, verification)
+            backups.keep_verified(work, verification)
+        return verification.exit_code
+
+    run_on_hosts(c, host, database, json, verify_host)
 
 
-@task(help=HOST | DATABASE | JSON)
+@task(help=HOSTS | DATABASE | JSON)
 def list_backups(c: Context, host: str | None = None, database: str = "index", json: bool = False) -> None:
     """List the backups on the server, newest first."""
-    with session(c, "list-backups", host, database, json=json) as work:
-        listed, verified = backups.list_backups(work), backups.find_verified(work)
-    if json:
-        console.print_json(tables.backups_as_json(work.host.name, database, listed, verified))
-    else:
-        tables.print_backups(work.out, listed, verified)
+
+    def list_on_host(selected: Settings, output: hosts.HostOutput) -> int:
+        with host_session(selected, output, "list-backups", database) as work:
+            listed, verified = backups.list_backups(work), backups.find_verified(work)
+        found = tables.backups_as_json(work.host.name, database, listed, verified)
+        output.show(found, tables.print_backups, listed, verified)
+        return 0
+
+    run_on_hosts(c, host, database, json, list_on_host)
 
 
 FETCH = {
@@ -391,7 +418,7 @@ def prune_copies(c: Context, database: str | None = None, json: bool = False, dr
 
 
 HISTORY = {
-    "host": "list the records of this host only (default: all hosts)",
+    "host": "list the records of this host only, or of several: A,B (default: all hosts)",
     "database": "list the records of this database only (default: all databases)",
 }
 
@@ -402,13 +429,16 @@ def history(c: Context, host: str | None = None, database: str | None = None, js
 
     It reads local files and does not connect to a host.
     """
-    folder = store.records_dir(settings(c, host))
+    loaded = settings(c)
+    names = [None] if host is None else hosts.split_hosts(host)
+    folder = store.records_dir(loaded)
     if database is not None:
-        settings(c).database(database)
+        loaded.database(database)
     records, invalid = store.read_records(folder)
-    selected = store.filter_records(reversed(records), host, database)
+    selected = {name: store.filter_records(reversed(records), name, database) for name in names}
     if json:
-        console.print_json(tables.history_as_json(selected, invalid))
+        objects = {name: tables.history_as_json(found, invalid) for name, found in selected.items()}
+        console.print_json(objects[names[0]] if len(names) == 1 else {"hosts": objects})
     else:
         tables.print_history(console.make_console(), selected, len(records), invalid, folder)
 
@@ -494,7 +524,7 @@ PLAN = {
 }
 
 
-@task(help=HOST | JSON | PLAN)
+@task(help=HOSTS | JSON | PLAN)
 def plan(
     c: Context, host: str | None = None, json: bool = False, exit_code: bool = False, svg: str | None = None
 ) -> None:
@@ -504,14 +534,22 @@ def plan(
     """
     if json and svg is not None:
         raise SettingsError("--svg saves the printed table, and --json prints none", advice="use one of the two")
+    loaded = settings(c)
+    names = [loaded.host] if host is None else hosts.split_hosts(host)
+    if len(names) > 1 and svg is not None:
+        raise SettingsError("--svg saves the plan of one host", advice="name one host")
+
+    def plan_host(selected: Settings, output: hosts.HostOutput) -> int:
+        observed = observe.observe_plan(selected, release)
+        if not json:
+            output.out.say(f"{observed.host}: plan of {observed.checkout}")
+        output.show(observed.as_json(), tables.print_plan, observed)
+        return observed.exit_code if exit_code else 0
+
     with console.recording_console(svg, "./inv plan") as out:
-        observed = observe.observe_plan(settings(c, host))
-        if json:
-            console.print_json(observed.as_json())
-        else:
-            out.say(f"{observed.host}: plan of {observed.checkout}")
-            tables.print_plan(out, observed)
-    exit_with(observed.exit_code if exit_code else 0)
+        release = observe.observe_release(loaded)
+        code = hosts.run_task(loaded, names, json, plan_host, None if json else out)
+    exit_with(code)
 
 
 @task(help=HOST | {"yes": "do not ask for confirmation"})

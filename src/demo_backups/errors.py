@@ -80,6 +80,10 @@ class InterruptedRunError(BackupsError):
     exit_code = INTERRUPTED
 
 
+class UnexpectedError(BackupsError):
+    """A fault of this project ended the work on one of several hosts; the others are not affected."""
+
+
 # --- steps that failed or were refused ------------------------------------------------------------------------------
 
 

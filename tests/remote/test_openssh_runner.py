@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from demo_backups.errors import HostUnreachableError
+from demo_backups.remote.interrupts import Interrupts
 from demo_backups.remote.openssh_runner import open_openssh
 
 
@@ -19,7 +20,7 @@ def test_advice_selects_the_same_configuration(tmp_path: Path) -> None:
         port = unused.getsockname()[1]
         config = tmp_path / "config"
         config.write_text(f"Host demo\n  HostName 127.0.0.1\n  Port {port}\n")
-        with pytest.raises(HostUnreachableError) as caught, open_openssh("demo", config):
+        with pytest.raises(HostUnreachableError) as caught, open_openssh("demo", config, Interrupts()):
             pass
         command = shlex.split(caught.value.advice.rpartition(": ")[2])
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)

@@ -263,7 +263,7 @@ def test_connect_timeout_has_a_default(tmp_path: Path, text: str, seconds: int) 
 
 
 @pytest.mark.parametrize(
-    ("value", "inside"),
+    ("value", "socket"),
     [
         (None, "/outside.sock"),
         ("SSH_AUTH_SOCK", "/outside.sock"),
@@ -275,11 +275,7 @@ def test_connect_timeout_has_a_default(tmp_path: Path, text: str, seconds: int) 
         ("$NOT_SET", None),
     ],
 )
-def test_identity_agent_is_limited_to_its_host(
-    monkeypatch: pytest.MonkeyPatch, value: str | None, inside: str | None
-) -> None:
+def test_identity_agent_is_found(monkeypatch: pytest.MonkeyPatch, value: str | None, socket: str | None) -> None:
     for name, setting in (("SSH_AUTH_SOCK", "/outside.sock"), ("MY_AGENT", "/my.sock"), ("HOME", "/home-of-test")):
         monkeypatch.setenv(name, setting)
-    with auth.agent_of(value):
-        assert os.environ.get("SSH_AUTH_SOCK") == inside
-    assert os.environ["SSH_AUTH_SOCK"] == "/outside.sock"
+    assert auth.find_agent(value) == socket

@@ -71,7 +71,7 @@ WAYS: dict[str, Callable[[Console], object]] = {
         out, [File(PurePosixPath(EVIL), 1, datetime(2026, 1, 31, tzinfo=timezone.utc))]
     ),
     "history": lambda out: tables.print_history(
-        out, [make_record(host=EVIL, database=EVIL, backup=EVIL, who=EVIL)], 1, [], Path(EVIL)
+        out, {EVIL: [make_record(host=EVIL, database=EVIL, backup=EVIL, who=EVIL)], "": []}, 1, [], Path(EVIL)
     ),
     "verification": lambda out: tables.print_verification(
         out, Verification(EVIL, EVIL, EVIL_PATH, None, EVIL_PATH, None, [Check("size", Outcome.FAILED, EVIL)])

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from ..backup.catalog import list_backups
 from ..backup.cron_lines import find_lines, require_clear
@@ -32,19 +32,26 @@ from .pull_request import read_pull_request
 from .repository import Checkout, commit_part, open_checkout
 
 T = TypeVar("T")
+Release: TypeAlias = tuple[ReleaseFacts, list[str]]  # with a message for each record that could not be read
 DATABASES = ("index", "tracker")
 PARTS = (*DATABASES, "docs")  # one commit each
 MERGE_CONFLICT = re.compile(rb"^(<{7}|>{7}) ", re.MULTILINE)
 BACKUP_COMMAND = re.compile(rb"(?<![\w.])\.backup\b")
 
 
-def observe_plan(settings: Settings) -> Plan:
-    """Collect the facts and derive the plan."""
-    return make_plan(*observe_facts(settings))
+def observe_plan(settings: Settings, release: Release | None = None) -> Plan:
+    """Collect the facts and derive the plan; those that no host has are collected unless they are known."""
+    return make_plan(*observe_facts(settings, release))
 
 
-def observe_facts(settings: Settings) -> tuple[ReleaseFacts, list[str]]:
+def observe_facts(settings: Settings, release: Release | None = None) -> Release:
     """Collect the facts, and a message for each record that could not be read."""
+    facts, notes = release or observe_release(settings)
+    return replace(facts, host=settings.host, databases=_observe_databases(settings)), notes
+
+
+def observe_release(settings: Settings) -> Release:
+    """Collect the facts that are the same for every host, and a message for each record that could not be read."""
     records = try_fact(lambda: read_records(records_dir(settings)))
     files = {part: commit_part(settings, part)[0] for part in PARTS}
     checkout = try_fact(lambda: open_checkout(settings))
@@ -60,7 +67,7 @@ def observe_facts(settings: Settings) -> tuple[ReleaseFacts, list[str]]:
         release=settings.release,
         files=files,
         scripts={name: str(settings.database_settings(name).script) for name in DATABASES},
-        databases=_observe_databases(settings),
+        databases={},
         docs={file: find_doc_problem(settings.repository / file) for file in settings.release.docs},
         records=records if isinstance(records, Unavailable) else records[0],
         local=in_checkout(lambda checkout: read_local_state(checkout, all_files)),
@@ -92,12 +99,12 @@ def find_doc_problem(doc: Path) -> str | None:
 def _observe_databases(settings: Settings) -> dict[str, DatabaseFacts]:
     databases = [settings.database(database) for database in DATABASES]
 
-    def observe_host() -> list[HostFacts]:
+    def observe_all() -> list[HostFacts]:
         with open_host(settings) as host:
             tables = try_fact(lambda: read_tables(host, [database.script for database in databases]))
             return [_observe_on_host(settings, host, database, tables) for database in databases]
 
-    observed = try_fact(observe_host)
+    observed = try_fact(observe_all)
     if isinstance(observed, Unavailable):
         observed = [HostFacts(observed, observed, observed)] * len(databases)
     return {

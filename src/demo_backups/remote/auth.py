@@ -19,7 +19,7 @@ from paramiko.auth_strategy import (
     PrivateKey,
 )
 
-from .private_api import Transport
+from .private_api import SocketAgent, Transport
 from .terminal import ask_secret
 
 DEFAULT_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
@@ -132,7 +132,7 @@ class Login(AuthStrategy):
         files = [Path(name).expanduser() for name in self.ssh_config.get("identityfile", DEFAULT_KEYS)]
         configured = {_public_blob(file): file for file in files}
         certificates = self._certificates(files)
-        agent = list(paramiko.Agent().get_keys())
+        agent = SocketAgent(find_agent(self.ssh_config.get("identityagent"))).get_keys()
         only_configured = self.ssh_config.get("identitiesonly", "no") == "yes"
         for key in sorted(agent, key=lambda key: key.asbytes() not in configured):
             if not only_configured or key.asbytes() in configured:
@@ -176,24 +176,13 @@ def _public_blob(file: Path) -> bytes:
         return os.fsencode(file)
 
 
-@contextlib.contextmanager
-def agent_of(value: str | None) -> Iterator[None]:
-    """Use a host's IdentityAgent inside; Paramiko finds its agent through the environment only."""
-    before = os.environ.get("SSH_AUTH_SOCK")
+def find_agent(value: str | None) -> str | None:
+    """Return the socket of a host's IdentityAgent, None if it has none; `value` is that of ssh_config.
+
+    Paramiko finds its agent through the environment only, which belongs to all threads.
+    """
     if value is None or value == "SSH_AUTH_SOCK":
-        wanted = before
-    elif value.startswith("$"):
-        wanted = os.environ.get(value[1:].strip("{}"))
-    else:
-        wanted = None if value.lower() == "none" else str(Path(value).expanduser())
-    try:
-        _set_agent(wanted)
-        yield
-    finally:
-        _set_agent(before)
-
-
-def _set_agent(value: str | None) -> None:
-    os.environ.pop("SSH_AUTH_SOCK", None)
-    if value is not None:
-        os.environ["SSH_AUTH_SOCK"] = value
+        return os.environ.get("SSH_AUTH_SOCK")
+    if value.startswith("$"):
+        return os.environ.get(value[1:].strip("{}"))
+    return None if value.lower() == "none" else str(Path(value).expanduser())

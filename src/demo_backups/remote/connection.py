@@ -25,7 +25,7 @@ from ..errors import HostUnreachableError, LoginError, SettingsError
 from ..settings.load import check_host
 from ..settings.model import LOCAL, Settings
 from ..settings.values import OPENSSH
-from .auth import AgentKey, KeyFile, Login, agent_of, make_transport
+from .auth import AgentKey, KeyFile, Login, make_transport
 from .host import Host
 from .host_keys import HostKeyPolicy
 from .interrupts import watch_interrupts
@@ -57,7 +57,7 @@ def open_host(settings: Settings, name: str | None = None) -> Iterator[Host]:
             return
         ssh_config = Path(settings.ssh_config).expanduser() if settings.ssh_config else None
         if settings.ssh_transport == OPENSSH:
-            with open_openssh(name, ssh_config) as openssh_runner:
+            with open_openssh(name, ssh_config, interrupts) as openssh_runner:
                 yield Host(name, openssh_runner, settings.use_sudo, interrupts)
             return
 
@@ -65,7 +65,8 @@ def open_host(settings: Settings, name: str | None = None) -> Iterator[Host]:
             close_connection(old)
             return connect(name, ssh_config)
 
-        runner = SshRunner(connect(name, ssh_config), reconnect)
+        connection = interrupts.call(lambda: connect(name, ssh_config), close_connection)
+        runner = SshRunner(connection, reconnect)
         try:
             yield Host(name, runner, settings.use_sudo, interrupts)
         finally:
@@ -133,8 +134,7 @@ def _connect_hop(hop: Hop, ssh_config: Path | None, options: Mapping[str, Any], 
     )
     connection.client.set_missing_host_key_policy(keys)
     try:
-        with agent_of(options.get("identityagent")):
-            _open_translated(connection, hop, ssh_config, proxy)
+        _open_translated(connection, hop, ssh_config, proxy)
     except BaseException:
         connection.client.close()
         if proxy:

@@ -230,6 +230,10 @@ class Host:
         if not result.ok:
             raise StepError(f"could not {action}", host=self.name, output=result.output, advice=self.advise(result))
 
+    def wait(self, seconds: float) -> None:
+        """Sleep between two commands; raises KeyboardInterrupt."""
+        self._interrupts.wait(seconds)
+
     def task(self, name: str, *flags: str) -> str:
         """Return the command with which a user runs a task on this host."""
         return task_command(name, self.name, *flags)
@@ -326,7 +330,8 @@ class Host:
         try:
             with self._interrupts.deferred():
                 self._interrupts.raise_pending()
-                return run_exchange(self._runner.start(shell), request, self._interrupts)
+                started = self._interrupts.call(lambda: self._runner.start(shell), lambda late: late.close())
+                return run_exchange(started, request, self._interrupts)
         except KeyboardInterrupt:
             raise InterruptedRunError(
                 f"interrupted while trying to {action}", host=self.name, advice=still_running

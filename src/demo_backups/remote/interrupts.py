@@ -8,10 +8,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from types import FrameType
+from typing import TypeVar
 
 from .private_api import is_exception_swallowed
 
+T = TypeVar("T")
 RETRY_INTERVAL = 0.05  # seconds between two tries to raise a KeyboardInterrupt
 DEFERRAL_LIMIT = 1.0  # seconds for which a KeyboardInterrupt is deferred at most
 
@@ -68,6 +71,14 @@ class Interrupts:
         finally:
             self._deferrals -= 1
 
+    def wait(self, seconds: float) -> None:
+        """Sleep; raises KeyboardInterrupt."""
+        time.sleep(seconds)
+
+    def call(self, function: Callable[[], T], discard: Callable[[T], object]) -> T:
+        """Call a function that may block; `discard` gets a result that comes too late, after a Ctrl-C."""
+        return function()
+
     @contextlib.contextmanager
     def _connected(self, handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
         self._handler = handler
@@ -121,13 +132,21 @@ class Interrupts:
                 signal.pthread_kill(main, signal.SIGINT)
 
 
+# In a thread of `workflows/hosts.py`: what the main thread passes a Ctrl-C on to.
+SHARED_INTERRUPTS: ContextVar[Interrupts | None] = ContextVar("SHARED_INTERRUPTS", default=None)
+
+
 @contextlib.contextmanager
 def watch_interrupts() -> Iterator[Interrupts]:
     """Watch for Ctrl-C inside.
 
-    Nothing is watched where SIGINT is ignored, as under nohup, and outside the main thread, which gets no signals.
-    Raises KeyboardInterrupt at the end if one was noted and could not be raised before.
+    Nothing is watched where SIGINT is ignored, as under nohup, and outside the main thread, which gets no signals; the
+    threads of several hosts have SHARED_INTERRUPTS. Raises KeyboardInterrupt at the end if one was noted and could not
+    be raised before.
     """
+    if shared := SHARED_INTERRUPTS.get():
+        yield shared
+        return
     interrupts = Interrupts()
     handler = signal.getsignal(signal.SIGINT)
     if not callable(handler) or threading.current_thread() is not threading.main_thread():

@@ -8,7 +8,6 @@ from __future__ import annotations
 import codecs
 import contextlib
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
@@ -225,7 +224,7 @@ def follow_job(
         if not status.running:
             break
         if not printed or offset == status.output_bytes:
-            time.sleep(wait)
+            host.wait(wait)
             wait = min(wait * 1.5, LONGEST_WAIT)
     skipped = status.output_bytes - TAIL - offset
     if skipped > 0:

@@ -13,16 +13,17 @@ import shlex
 import shutil
 import stat
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import CouldNotLookError, HostKeyError, HostUnreachableError, LoginError, SettingsError
 from .exchange import ConnectionBrokenError
+from .interrupts import Interrupts
 from .openssh import INSTALL
 from .runners import LocalCommand
 from .ssh_config import Hop, parse_destination, resolve
+from .terminal import SHARED_TERMINAL, has_terminal
 
 OPEN_TIMEOUT = 60  # seconds without a terminal; on one, the user may take any time to type a passphrase
 CONTROL_TIMEOUT = 10  # seconds for a request to the master, which is on this machine
@@ -124,8 +125,23 @@ class OpenSshRunner:
         return False
 
     def _open(self) -> None:
-        """Open the master connection; a passphrase or password is requested on the terminal only, by ssh itself."""
-        is_interactive = sys.stdin.isatty()
+        """Open the master connection; a passphrase or password is requested on the terminal only, by ssh itself.
+
+        Where several hosts share the terminal, all first try to log in without it; those that need it then take turns.
+        """
+        shared = SHARED_TERMINAL.get()
+        if shared is None:
+            self._open_master(has_terminal())
+            return
+        try:
+            self._open_master(False, without_terminal=True)
+        except LoginError:
+            if not has_terminal():
+                raise
+            shared.use_by_program("ssh", lambda: self._open_master(True))
+
+    def _open_master(self, is_interactive: bool, without_terminal: bool = False) -> None:
+        """Open the master connection; `without_terminal`, the ssh of a jump host cannot ask either."""
         batch = "no" if is_interactive else "yes"
         # -f: ssh goes to the background, into a session of its own, as soon as it has logged in.
         command = self._command("-f", "-N", "-M", "-o", f"BatchMode={batch}")
@@ -135,7 +151,14 @@ class OpenSshRunner:
             try:
                 timeout = None if is_interactive else OPEN_TIMEOUT
                 done = subprocess.run(
-                    command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors, timeout=timeout, check=False
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=errors,
+                    stderr=errors,
+                    timeout=timeout,
+                    check=False,
+                    start_new_session=without_terminal,
+                    env=os.environ | {"SSH_ASKPASS_REQUIRE": "never"} if without_terminal else None,
                 )
             except subprocess.TimeoutExpired:
                 raise HostUnreachableError(f"no connection within {OPEN_TIMEOUT} s", host=self._hop.alias) from None
@@ -171,7 +194,7 @@ class OpenSshCommand(LocalCommand):
 
 
 @contextlib.contextmanager
-def open_openssh(name: str, ssh_config: Path | None) -> Iterator[OpenSshRunner]:
+def open_openssh(name: str, ssh_config: Path | None, interrupts: Interrupts) -> Iterator[OpenSshRunner]:
     """Open a connection of the OpenSSH client; `ssh_config` replaces the user's and the system's files.
 
     Raises SettingsError and CouldNotLookError.
@@ -179,9 +202,13 @@ def open_openssh(name: str, ssh_config: Path | None) -> Iterator[OpenSshRunner]:
     hop = parse_destination(name)
     if shutil.which("ssh") is None:
         raise SettingsError("ssh is not installed on this machine", host=name, advice=INSTALL)
-    resolve(hop, ssh_config)  # for the error of a configuration that is missing or wrong
+
+    def open_runner() -> OpenSshRunner:
+        resolve(hop, ssh_config)  # for the error of a configuration that is missing or wrong
+        return OpenSshRunner(hop, Path(folder), ssh_config)
+
     with tempfile.TemporaryDirectory(prefix="demo-backups-", dir=SOCKETS) as folder:
-        runner = OpenSshRunner(hop, Path(folder), ssh_config)
+        runner = interrupts.call(open_runner, OpenSshRunner.close)
         try:
             yield runner
         finally:

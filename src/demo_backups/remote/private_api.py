@@ -7,6 +7,7 @@ change without notice: with a new version, read this module against it.
 from __future__ import annotations
 
 import _weakrefset
+import socket
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 import paramiko
+from paramiko.agent import AgentSSH
 from paramiko.auth_handler import AuthOnlyHandler
 from paramiko.common import cMSG_USERAUTH_REQUEST
 
@@ -49,6 +51,22 @@ def wait_for_exit_status(channel: Any, seconds: float) -> bool:
 def is_at_eof(channel: Any) -> bool:
     """Tell whether nothing more arrives on a Paramiko channel; what has arrived may still be unread."""
     return bool(channel.eof_received or channel.closed)
+
+
+class SocketAgent(AgentSSH):
+    """The agent at a socket; it has no keys if there is none. Paramiko's own reads the path from the environment."""
+
+    def __init__(self, path: str | None) -> None:
+        super().__init__()
+        if not path:
+            return
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(path)
+        except (OSError, ValueError):  # the agent has ended, or the path is no path
+            connection.close()
+            return
+        self._connect(connection)
 
 
 class Transport(paramiko.ServiceRequestingTransport):

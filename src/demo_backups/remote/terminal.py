@@ -4,14 +4,51 @@ from __future__ import annotations
 
 import getpass
 import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
 
 from ..units import escape_controls
 
 
+@dataclass(frozen=True)
+class SharedTerminal:
+    """The terminal that several hosts share: `use` calls a function in the main thread, one at a time."""
+
+    host: str  # for which this thread works
+    use: Callable[[Callable[[], Any]], Any]
+
+    def use_by_program(self, program: str, action: Callable[[], None]) -> None:
+        """Call a function that runs a program which asks on the terminal: its own questions may not name the host."""
+
+        def run() -> None:
+            print(escape_controls(f"{self.host}: {program} asks:"), file=sys.stderr, flush=True)
+            action()
+
+        self.use(run)
+
+
+SHARED_TERMINAL: ContextVar[SharedTerminal | None] = ContextVar("SHARED_TERMINAL", default=None)
+
+
 def ask_secret(prompt: str) -> str | None:
-    """Ask for a password or passphrase without echo; None if there is no terminal. It is not stored."""
+    """Ask for a password or passphrase without echo; None if there is no terminal. It is not stored.
+
+    Where several hosts are in use, the question names the host, and waits for its turn.
+    """
+    if not has_terminal():
+        return None
+    shared = SHARED_TERMINAL.get()
+    if shared is None:
+        return _ask_secret(prompt)
+    answer: str = shared.use(lambda: _ask_secret(f"{shared.host}: {prompt}"))
+    return answer
+
+
+def _ask_secret(prompt: str) -> str:
     try:
-        return getpass.getpass(escape_controls(prompt)) if sys.stdin.isatty() else None
+        return getpass.getpass(escape_controls(prompt))
     except EOFError:  # Ctrl-D
         raise KeyboardInterrupt from None
 

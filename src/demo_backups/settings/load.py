@@ -41,7 +41,8 @@ def check_host(name: str) -> str:
     try:
         return parse_host_name(parse_text(name))
     except ValueError as error:
-        raise SettingsError(f"--host {error}", advice="use an alias of your SSH configuration, or local") from error
+        advice = "use one alias of your SSH configuration, or local"
+        raise SettingsError(f"--host {error}", advice=advice) from error
 
 
 def parse_rate(text: str) -> int:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ByteSize, TypeAdapter
 
+SEVERAL_HOSTS = "preflight, list-backups, verify, check, plan and history"  # the tasks that take several hosts
 FABRIC, OPENSSH = "fabric", "openssh"  # ssh_transport
 
 
@@ -23,6 +24,8 @@ def parse_text(value: Any) -> str:
 
 def parse_host_name(name: str) -> str:
     """Accept an SSH alias."""
+    if "," in name:
+        raise ValueError(f"{name!r} names several hosts: only --host of {SEVERAL_HOSTS} takes them")
     # The user and the host: an option of ssh in either of them could run a command here.
     if any(part.startswith("-") for part in name.removeprefix("ssh://").split("@")) or re.search(r"\s", name):
         raise ValueError(f"{name!r} is not an SSH alias: it starts with '-' or contains whitespace")

@@ -112,9 +112,9 @@ def exit_cleanly(json: bool = False) -> Iterator[None]:
             raise Exit(message, WRONG_INPUT) from None
         except BackupsError as error:
             if json and not error.after_result:
-                from .console import print_json
+                from .console import error_as_json, print_json
 
-                print_json({"error": str(error), "exit_code": error.exit_code})
+                print_json(error_as_json(error))
             raise Exit(escape_controls(str(error)), error.exit_code) from error
 
 

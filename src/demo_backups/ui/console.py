@@ -17,7 +17,7 @@ from rich import console
 from rich.segment import Segment
 from rich.text import Text
 
-from ..errors import SettingsError
+from ..errors import BackupsError, SettingsError
 from ..units import escape_controls
 from .outcome import STYLES, Tone
 
@@ -36,8 +36,17 @@ class Console(console.Console):
     Everything that is printed passes `render`, whatever renders it: a table, a progress bar or a question.
     """
 
-    def __init__(self, file: TextIO, width: int, record: bool = False) -> None:
-        super().__init__(file=file, width=width, record=record, highlight=False, markup=False, emoji=False)
+    def __init__(self, file: TextIO, width: int, record: bool = False, is_terminal: bool | None = None) -> None:
+        super().__init__(
+            file=file,
+            width=width,
+            record=record,
+            force_terminal=is_terminal,
+            highlight=False,
+            markup=False,
+            emoji=False,
+        )
+        self.shows_progress = self.is_terminal  # by a bar
 
     def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
         """Render something; control characters in its text are escaped. Rich's own control codes have no text."""
@@ -51,6 +60,32 @@ class Console(console.Console):
     def echo(self, text: str) -> None:
         """Print a piece of the output of a command, escaped, without adding a line end."""
         self.print(styled(text), end="", soft_wrap=True)
+
+
+class BufferedConsole(Console):
+    """A console whose output is printed later on another one, with its width, colors and encoding; it has no bars."""
+
+    def __init__(self, target: Console) -> None:
+        self._collected = _Collected(target.encoding)
+        super().__init__(self._collected, target.width, is_terminal=target.is_terminal)
+        self.shows_progress = False
+
+    def text(self) -> str:
+        """Return what was printed, with the codes of its colors."""
+        return self._collected.getvalue()
+
+
+class _Collected(io.StringIO):
+    """Text in memory with the encoding of a stream: Rich draws tables by the characters that it has."""
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__()
+        self._encoding = encoding
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """The encoding."""
+        return self._encoding
 
 
 def _harmless(segment: Segment) -> Segment:
@@ -73,9 +108,20 @@ def make_console(stream: TextIO | None = None, record: bool = False) -> Console:
     return Console(stream, width, record)
 
 
+def error_as_json(error: BackupsError) -> dict[str, Any]:
+    """Return the JSON object of an error."""
+    return {"error": str(error), "exit_code": error.exit_code}
+
+
 def print_json(value: Any) -> None:
     """Print one JSON object on standard output."""
     print(json.dumps(value, indent=2), flush=True)
+
+
+def print_block(out: Console, text: str) -> None:
+    """Print what a BufferedConsole has collected."""
+    out.file.write(text)
+    out.file.flush()
 
 
 def print_text(text: str) -> None:

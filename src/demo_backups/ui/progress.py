@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from rich import progress
 
 from ..remote.job_state import BACKUP
-from ..units import format_short_size
+from ..units import escape_controls, format_short_size
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -29,7 +31,7 @@ class JobProgress:
         self._job = job
         self._printed_tenths = 0
         total = job.total if job.kind == BACKUP else None
-        self._bar = progress.Progress(*_columns(job), console=out, transient=True, disable=not out.is_terminal)
+        self._bar = progress.Progress(*_columns(job), console=out, transient=True, disable=not out.shows_progress)
         self._task = self._bar.add_task(job.kind, total=total, elapsed="")
 
     def __enter__(self) -> Self:
@@ -99,7 +101,7 @@ class TransferProgress:
             progress.TransferSpeedColumn(),
             progress.TimeRemainingColumn(),
         ]
-        self._bar = progress.Progress(*columns, console=out, transient=True, disable=not out.is_terminal)
+        self._bar = progress.Progress(*columns, console=out, transient=True, disable=not out.shows_progress)
         self._task = self._bar.add_task(f"reading {name}", total=total)
 
     def __enter__(self) -> Self:
@@ -130,3 +132,33 @@ class TransferProgress:
             self._printed_tenths, self._last_line = tenths, now
             rate = (size - self._offset) / max(now - self._begin, 0.001)
             self._out.say(_describe_progress(size, self._total, rate))
+
+
+class HostsProgress:
+    """Show on a terminal which hosts are still in use, and for how long."""
+
+    def __init__(self, out: Console, names: Sequence[str]) -> None:
+        columns = [progress.SpinnerColumn(), _text("{task.description}"), progress.TimeElapsedColumn()]
+        self._bar = progress.Progress(*columns, console=out, transient=True, disable=not out.shows_progress)
+        self._tasks = {name: self._bar.add_task(escape_controls(name)) for name in names}
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove hosts that have ended."""
+        for name in self._tasks.keys() & set(names):
+            self._bar.remove_task(self._tasks.pop(name))
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Remove it inside, where something else uses the terminal."""
+        self._bar.stop()
+        try:
+            yield
+        finally:
+            self._bar.start()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -165,13 +165,28 @@ def history_as_json(records: Sequence[Record], invalid: Sequence[InvalidRecord])
 
 
 def print_history(
-    out: Console, records: Sequence[Record], total: int, invalid: Sequence[InvalidRecord], folder: Path
+    out: Console,
+    records: Mapping[str | None, Sequence[Record]],
+    total: int,
+    invalid: Sequence[InvalidRecord],
+    folder: Path,
 ) -> None:
-    """Print the selected records, and the files that are not valid records.
+    """Print the selected records of each host, or of all hosts (None), and the files that are not valid records.
 
     `total` is the number of records in the folder, selected or not. A narrow terminal gets a list instead of a table,
     since a table would break words.
     """
+    for host, selected in records.items():
+        if len(records) > 1:
+            out.say(f"{host}: history")
+        _print_records(out, selected, total, invalid, folder)
+    for file in invalid:
+        out.say(f"invalid record, ignored: {file.path}: {file.reason}", Tone.WARNING)
+
+
+def _print_records(
+    out: Console, records: Sequence[Record], total: int, invalid: Sequence[InvalidRecord], folder: Path
+) -> None:
     if records:
         table = _history_table(records)
         if _measure_width(out, table) <= out.width:
@@ -182,8 +197,6 @@ def print_history(
         out.say(f"none of the {total:,} records in {folder} matches")
     elif not invalid:
         out.say(f"no records in {folder} yet: tasks that change something on a host, verify and rehearse write one")
-    for file in invalid:
-        out.say(f"invalid record, ignored: {file.path}: {file.reason}", Tone.WARNING)
 
 
 def _history_table(records: Sequence[Record]) -> Table:
