@@ -48,6 +48,16 @@ def add_option(server: Server, option: str) -> None:
     change_config(server, "IdentitiesOnly yes", f"IdentitiesOnly yes\n    {option}")
 
 
+def add_alias(server: Server, name: str, port: int | None = None, is_known: bool = True) -> None:
+    """Add an alias for a server, or for another port; the key of a server need not be known."""
+    section = server.ssh_config.read_text().partition("\nHost ")[0].replace("Host rehearsal", f"Host {name}", 1)
+    if port is not None:
+        section = section.replace(f"Port {server.port}", f"Port {port}")
+    if not is_known:
+        section = section.replace(f'UserKnownHostsFile "{server.known_hosts}"', "UserKnownHostsFile /dev/null")
+    server.ssh_config.write_text(f"{server.ssh_config.read_text()}\n{section}\n")
+
+
 @contextlib.contextmanager
 def replaced_server(server: Server) -> Iterator[Callable[[Answer], None]]:
     """Put something else at the server's address: what is accepted there is given to a function."""

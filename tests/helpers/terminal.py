@@ -6,8 +6,9 @@ import os
 import pty
 import select
 import subprocess
+import termios
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,15 +37,30 @@ class Terminal:
 
     def expect(self, text: str, seconds: float = 60) -> None:
         """Wait for a text after the one of the last `expect`."""
+        self.expect_any([text], seconds)
+
+    def expect_any(self, texts: Iterable[str], seconds: float = 60) -> str:
+        """Wait for one of some texts after the one of the last `expect`, and return it."""
+        texts = list(texts)
         deadline = time.monotonic() + seconds
-        while (found := self.shown.find(text, self._position)) < 0:
+        while not (found := {text: at for text in texts if (at := self.shown.find(text, self._position)) >= 0}):
             if not self._read() or time.monotonic() > deadline:
-                pytest.fail(f"waited in vain for {text!r}; the output was:\n{self.shown}")
-        self._position = found + len(text)
+                pytest.fail(f"waited in vain for {texts}; the output was:\n{self.shown}")
+        first = min(found, key=lambda text: found[text])
+        self._position = found[first] + len(first)
+        return first
 
     def type(self, line: str) -> None:
         """Type a line."""
         os.write(self._master, f"{line}\n".encode())
+
+    def press_ctrl_c(self) -> None:
+        """Press Ctrl-C, of which the terminal makes a SIGINT."""
+        os.write(self._master, b"\x03")
+
+    def echoes(self) -> bool:
+        """Tell whether the terminal shows what is typed."""
+        return bool(termios.tcgetattr(self._master)[3] & termios.ECHO)
 
     def end(self, seconds: float = 60) -> int:
         """Wait for the program to end, and return its exit code."""

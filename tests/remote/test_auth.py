@@ -52,7 +52,7 @@ def test_typed_passphrase_opens_key(
 ) -> None:
     key = server.folder / "user_key"
     asyncssh.read_private_key(key).write_private_key(key, passphrase="secret")
-    monkeypatch.setattr("demo_backups.remote.auth.ask_secret", lambda prompt: typed)
+    monkeypatch.setattr("demo_backups.remote.auth.ask_secret", lambda prompt, is_right: typed)
     if accepted:
         connect("rehearsal", server.ssh_config).close()
     else:

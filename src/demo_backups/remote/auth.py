@@ -23,6 +23,7 @@ from .private_api import SocketAgent, Transport
 from .terminal import ask_secret
 
 DEFAULT_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
+PASSPHRASE_ERRORS = (TypeError, ValueError, paramiko.SSHException)
 CERTIFICATE = "-cert-v01@openssh.com"  # the end of the type of a certificate
 MOST_FACTORS = 5  # methods that a server may require one after the other; a limit if the server never stops asking
 
@@ -83,15 +84,21 @@ class KeyFile(_CertifiedKey):
         return super().authenticate(transport)
 
     def _read_with_passphrase(self) -> paramiko.PKey:
-        passphrase = ask_secret(f"Passphrase for {self.path}: ")
+        passphrase = ask_secret(f"Passphrase for {self.path}: ", self._is_passphrase)
         if passphrase is None:
             raise paramiko.AuthenticationException(
                 "has a passphrase, and there is no terminal to ask for it: ssh-add it first"
             )
         try:
             return paramiko.PKey.from_path(self.path, passphrase.encode())
-        except (TypeError, ValueError, paramiko.SSHException) as error:
+        except PASSPHRASE_ERRORS as error:
             raise paramiko.AuthenticationException("the passphrase is wrong, or the file is damaged") from error
+
+    def _is_passphrase(self, answer: str) -> bool:
+        with contextlib.suppress(*PASSPHRASE_ERRORS):
+            paramiko.PKey.from_path(self.path, answer.encode())
+            return True
+        return False
 
 
 class Login(AuthStrategy):

@@ -9,7 +9,7 @@ import select
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
-from typing import Any, Generic, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 from .interrupts import SHARED_INTERRUPTS, Interrupts
 from .terminal import SHARED_TERMINAL, SharedTerminal
@@ -94,13 +94,10 @@ class _Call(Generic[T]):
 
 
 @contextlib.contextmanager
-def in_host_thread(host: str, interrupts: SharedInterrupts, ask: Callable[[Callable[[], Any]], Any]) -> Iterator[None]:
-    """Use a shared Ctrl-C and a shared terminal inside, in this thread and in those that it starts by `call`.
-
-    `ask` calls a function in the main thread, where it has the terminal for itself, and returns its result.
-    """
+def in_host_thread(interrupts: SharedInterrupts, terminal: SharedTerminal) -> Iterator[None]:
+    """Use a shared Ctrl-C and a shared terminal inside, in this thread and in those that it starts by `call`."""
     interrupts_token = SHARED_INTERRUPTS.set(interrupts)
-    terminal_token = SHARED_TERMINAL.set(SharedTerminal(host, ask))
+    terminal_token = SHARED_TERMINAL.set(terminal)
     try:
         yield
     finally:

@@ -18,6 +18,7 @@ class SharedTerminal:
 
     host: str  # for which this thread works
     use: Callable[[Callable[[], Any]], Any]
+    answers: dict[str, str]  # of all hosts, by the question: those that are right for other hosts too
 
     def use_by_program(self, program: str, action: Callable[[], None]) -> None:
         """Call a function that runs a program which asks on the terminal: its own questions may not name the host."""
@@ -32,18 +33,27 @@ class SharedTerminal:
 SHARED_TERMINAL: ContextVar[SharedTerminal | None] = ContextVar("SHARED_TERMINAL", default=None)
 
 
-def ask_secret(prompt: str) -> str | None:
+def ask_secret(prompt: str, is_right: Callable[[str], bool] | None = None) -> str | None:
     """Ask for a password or passphrase without echo; None if there is no terminal. It is not stored.
 
-    Where several hosts are in use, the question names the host, and waits for its turn.
+    Where several hosts are in use, the question names the host, and waits for its turn. With `is_right`, an answer that
+    is right is also the answer to the same question of another host.
     """
     if not has_terminal():
         return None
     shared = SHARED_TERMINAL.get()
     if shared is None:
         return _ask_secret(prompt)
-    answer: str = shared.use(lambda: _ask_secret(f"{shared.host}: {prompt}"))
-    return answer
+
+    def ask() -> str:
+        if prompt in shared.answers:
+            return shared.answers[prompt]
+        answer = _ask_secret(f"{shared.host}: {prompt}")
+        if is_right and is_right(answer):
+            shared.answers[prompt] = answer
+        return answer
+
+    return str(shared.use(ask))
 
 
 def _ask_secret(prompt: str) -> str:

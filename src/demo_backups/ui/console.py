@@ -124,6 +124,11 @@ def print_block(out: Console, text: str) -> None:
     out.file.flush()
 
 
+def print_error(text: str) -> None:
+    """Print the text of an error on standard error."""
+    print(escape_controls(text), file=sys.stderr, flush=True)
+
+
 def print_text(text: str) -> None:
     """Print text in UTF-8 for another program, whatever the encoding of the terminal."""
     sys.stdout.flush()

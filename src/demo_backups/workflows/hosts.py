@@ -27,11 +27,11 @@ from ..errors import (
 )
 from ..remote.host_threads import SharedInterrupts, in_host_thread
 from ..remote.interrupts import Interrupts, watch_interrupts
+from ..remote.terminal import SharedTerminal
 from ..settings.load import check_host, select_host
 from ..settings.model import Settings
-from ..ui.console import BufferedConsole, Console, error_as_json, make_console, print_block, print_json
+from ..ui.console import BufferedConsole, Console, error_as_json, make_console, print_block, print_error, print_json
 from ..ui.progress import HostsProgress
-from ..units import escape_controls
 
 T = TypeVar("T")
 SEPARATOR = ","
@@ -123,6 +123,7 @@ class _HostThreads(Generic[T]):
         self._show = show
         self._events: queue.SimpleQueue[_Question | HostResult[T]] = queue.SimpleQueue()
         self._interrupts = SharedInterrupts()
+        self._answers: dict[str, str] = {}
         self._results: dict[str, HostResult[T]] = {}
         self._shown = 0
 
@@ -188,7 +189,7 @@ class _HostThreads(Generic[T]):
 
     def _run_host(self, name: str) -> None:
         console = BufferedConsole(self._out)
-        with in_host_thread(name, self._interrupts, self._ask):
+        with in_host_thread(self._interrupts, SharedTerminal(name, self._ask, self._answers)):
             value = self._call_work(name, console)
         self._events.put(HostResult(name, value, console.text()))
 
@@ -297,4 +298,4 @@ class _TaskOnHosts:
             self._objects[result.name] = error_as_json(error)
         # The error may be that of a jump host, or of this machine.
         label = "" if error.host == result.name else f"{result.name}: "
-        print(escape_controls(f"{label}{error}"), file=sys.stderr, flush=True)
+        print_error(f"{label}{error}")
