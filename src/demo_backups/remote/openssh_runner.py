@@ -67,7 +67,9 @@ class OpenSshRunner:
         self._config = folder / "config"
         self._config.write_text(_configuration(ssh_config))
         self._socket = folder / "master"
-        control_path = str(resolve(hop, self._config).get("controlpath", "none"))
+        options = resolve(hop, self._config)
+        self._has_proxy = any(options.get(name, "none") != "none" for name in ("proxyjump", "proxycommand"))
+        control_path = str(options.get("controlpath", "none"))
         # Where the user has a master open, use it: it may be the only way in. Not where another user could have put it:
         # a master gets all commands and a sudo password, and its host key was checked when it was opened.
         self._options = ["-o", "ControlMaster=no"]
@@ -135,8 +137,9 @@ class OpenSshRunner:
             return
         try:
             self._open_master(False, without_terminal=True)
-        except LoginError:
-            if not has_terminal():
+        except (LoginError, HostUnreachableError) as error:
+            # OpenSSH does not say that a jump host has refused the login.
+            if not has_terminal() or (isinstance(error, HostUnreachableError) and not self._has_proxy):
                 raise
             shared.use_by_program("ssh", lambda: self._open_master(True))
 

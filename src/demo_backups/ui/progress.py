@@ -139,7 +139,9 @@ class HostsProgress:
 
     def __init__(self, out: Console, names: Sequence[str]) -> None:
         columns = [progress.SpinnerColumn(), _text("{task.description}"), progress.TimeElapsedColumn()]
-        self._bar = progress.Progress(*columns, console=out, transient=True, disable=not out.shows_progress)
+        self._bar = progress.Progress(
+            *columns, console=out, transient=True, disable=not out.shows_progress, refresh_per_second=4
+        )
         self._tasks = {name: self._bar.add_task(escape_controls(name)) for name in names}
 
     def __enter__(self) -> Self:
