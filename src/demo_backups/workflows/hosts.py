@@ -85,10 +85,26 @@ def run_on_hosts(
     An exception that is no BackupsError becomes an UnexpectedError.
 
     After Ctrl-C, KeyboardInterrupt is raised in each function, and when all have ended and were shown, here.
+
+    For one host the function is called in this thread, with `out`. Then an InterruptedRunError is raised, too, and other
+    exceptions are not changed.
     """
     target = out or make_console(sys.stderr)
+    if len(names) == 1:
+        return _run_on_host(settings, names[0], work, target)
     threads = _HostThreads(settings, names, work, target, show or (lambda result: print_block(target, result.text)))
     return threads.run()
+
+
+def _run_on_host(
+    settings: Settings, name: str, work: Callable[[Settings, Console], T], out: Console
+) -> dict[str, T | BackupsError]:
+    try:
+        return {name: work(select_host(settings, name), out)}
+    except InterruptedRunError:
+        raise
+    except BackupsError as error:
+        return {name: error}
 
 
 @dataclass(frozen=True)
@@ -200,7 +216,7 @@ class _HostThreads(Generic[T]):
             return error
         except KeyboardInterrupt:
             return InterruptedRunError("interrupted", host=name)
-        except BaseException as error:
+        except BaseException as error:  # it must not hide the other hosts
             return UnexpectedError(
                 f"{type(error).__name__}: {error}", host=name, output="".join(traceback.format_exception(error))
             )
