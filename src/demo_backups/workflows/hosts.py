@@ -86,7 +86,7 @@ def run_on_hosts(
 
     After Ctrl-C, KeyboardInterrupt is raised in each function, and when all have ended and were shown, here.
 
-    For one host the function is called in this thread, with `out`. Then an InterruptedRunError is raised, too, and other
+    For one host the function is called in this thread, with `out`. Then an InterruptedRunError is raised too, and other
     exceptions are not changed.
     """
     target = out or make_console(sys.stderr)
