@@ -92,8 +92,8 @@ def session(
     work `during_restore` is not refused while a restore of the database is running or was interrupted.
     """
     selected = settings(c, host)
-    out = console.make_console(sys.stderr if json else None)
     target = selected.database(database)
+    out = console.make_console(sys.stderr if json else None)
     sessions.print_heading(out, selected, name, target)
     open_session = sessions.open_session if during_restore else guards.open_guarded_session
     return open_session(selected, target, out, record, dry_run)

@@ -178,6 +178,20 @@ def test_imports_of_every_form_are_found() -> None:
     assert imports("backup.run", ast.parse(text)) == {"errors", "backup.catalog", "backup.deploy"}
 
 
+# Tasks on several hosts have threads: what belongs to the whole process is changed by the main thread only.
+PROCESS_STATE = re.compile(
+    r"os\.(environ\[[^]]*\] = |environ\.(pop|update|setdefault|clear)|putenv|unsetenv|chdir|umask)|signal\.signal\("
+    r"|warnings\.(catch|simple|filter)|socket\.setdefaulttimeout|locale\.setlocale"
+)
+IN_MAIN_THREAD = {"ui.streams", "remote.interrupts", "workflows.check_command"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_threads_change_no_process_state(module: str) -> None:
+    if module.split(".")[0] not in ("rehearsal", "development") and module not in IN_MAIN_THREAD:
+        assert PROCESS_STATE.search(MODULES[module].read_text()) is None
+
+
 def test_modules_are_small() -> None:
     assert len(list(SOURCES.glob("*.py"))) <= 7  # with __init__.py
     assert {name: count for name, path in MODULES.items() if (count := path.read_text().count("\n")) > 450} == {}

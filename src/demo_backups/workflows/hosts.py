@@ -248,9 +248,7 @@ class HostOutput:
         self._json = json
         self._prints_json = prints_json
 
-    def show(
-        self, value: Mapping[str, Any], print_: Callable[..., None] | None = None, *arguments: Any
-    ) -> None:
+    def show(self, value: Mapping[str, Any], print_: Callable[..., None] | None = None, *arguments: Any) -> None:
         """Show the result: its JSON object, or what a function prints on the console."""
         if not self._json:
             if print_:
