@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TypeVar
@@ -37,7 +37,7 @@ from ..settings.model import Database, Settings
 from ..sqlite.inspect import header_command, read_header, real_path_command, resolve_source
 from ..sqlite.sidecars import list_sidecars, sidecars_command
 from .cron_log import CronLog, log_command, parse_log
-from .freshness import sort_backups
+from .freshness import Backups, sort_backups
 from .leftovers import RunFiles, parse_run_files, run_files_command
 from .schedule import longest_interval, read_schedule
 
@@ -94,7 +94,7 @@ class HostFacts:
 
     now: float
     clock_difference: float
-    backups: Fact[tuple[File, ...]]
+    backups: Fact[Backups]
     checks: Fact[tuple[Check, ...]]
     cron: Fact[CronFacts]
     log: Fact[CronLog | None]
@@ -119,8 +119,8 @@ def observe_host(host: Host, database: Database, settings: Settings) -> HostFact
     first = prefetch(host, "look at the backups", _first_commands(database, settings))
     now = first.query_parsed("read the clock", CLOCK, parse_seconds)
     difference = _compare_clocks(before, now, time.time())
-    backups = try_query(lambda: tuple(list_backups(first, database)))
-    newest = None if isinstance(backups, Unavailable) else _find_newest(backups, database, now)
+    backups = try_query(lambda: sort_backups(list_backups(first, database), database, now))
+    newest = None if isinstance(backups, Unavailable) else backups.newest
     resolved = try_query(lambda: resolve_source(first, database))
     job = try_query(lambda: find_job(first, database, BACKUP))
     second = prefetch(host, "look at the newest backup", _second_commands(database, newest, resolved, job))
@@ -176,10 +176,6 @@ def _second_commands(
 def _compare_clocks(before: float, now: float, after: float) -> float:
     """Return by how much a clock is ahead that was read between two times of this machine's clock."""
     return now - before if now < before else max(0.0, now - after)
-
-
-def _find_newest(files: Sequence[File], database: Database, now: float) -> File | None:
-    return next(iter(sort_backups(files, database, now).current), None)
 
 
 def _check_backup(host: Host, database: Database, backup: File) -> tuple[Check, ...]:

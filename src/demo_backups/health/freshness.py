@@ -6,6 +6,7 @@ at which it was complete.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -38,9 +39,10 @@ def _contradict(started: float, modified: float) -> bool:
 
 
 def _time_in_name(file: File, database: Database) -> float | None:
+    numbers = re.findall("[0-9]+", file.path.name[len(database.backup_prefix) :])
     try:
-        time = datetime.strptime(file.path.name, f"{database.backup_prefix}%Y-%m-%d_%H-%M-%S.db")
-        return time.replace(tzinfo=file.modified.tzinfo).timestamp()
+        year, month, day, hour, minute, second = map(int, numbers)
+        return datetime(year, month, day, hour, minute, second, tzinfo=file.modified.tzinfo).timestamp()
     except (ValueError, OverflowError):
         return None
 
@@ -51,6 +53,16 @@ class Backups:
 
     current: tuple[File, ...]
     future: tuple[File, ...]
+
+    @property
+    def newest(self) -> File | None:
+        """The newest backup that is not dated in the future; None if there is none."""
+        return next(iter(self.current), None)
+
+    @property
+    def all(self) -> tuple[File, ...]:
+        """All backups."""
+        return (*self.future, *self.current)
 
 
 def sort_backups(files: Iterable[File], database: Database, now: float) -> Backups:

@@ -14,7 +14,7 @@ from ..settings.model import CheckSettings, Database
 from ..units import escape_controls, format_brief, format_short_size
 from .cron_log import find_message
 from .facts import CronFacts, HostFacts, RestoreFacts
-from .freshness import backup_time, has_contradiction, sort_backups
+from .freshness import Backups, backup_time, has_contradiction
 from .leftovers import RunFiles
 from .state import Finding, State
 
@@ -54,11 +54,11 @@ def judge_host(facts: HostFacts, database: Database, settings: CheckSettings, fl
     limits = decide_limits(facts.cron, settings)
     return [
         *_judge_backups(facts, database, limits),
-        *judge_size(facts, database, settings.size_change),
+        *judge_size(facts.backups, settings.size_change),
         *judge_job(facts, database),
         *judge_cron(facts, database, settings),
         *judge_runs(facts.runs),
-        judge_space(facts, database, floor),
+        judge_space(facts, floor),
         *judge_restore(facts.restore),
         *judge_clock(facts.clock_difference),
     ]
@@ -66,7 +66,9 @@ def judge_host(facts: HostFacts, database: Database, settings: CheckSettings, fl
 
 def unavailable(name: str, subject: str, fact: Unavailable) -> Finding:
     """Return the finding for a fact that could not be determined."""
-    return Finding(name, State.UNKNOWN, f"{subject} unknown: {shorten(fact.reason)}")
+    printed = fact.output.strip().split("\n")[-1]
+    reason = f"{fact.reason} ({printed})" if printed else fact.reason
+    return Finding(name, State.UNKNOWN, f"{subject} unknown: {shorten(reason)}")
 
 
 def shorten(text: str) -> str:
@@ -81,17 +83,17 @@ def shorten(text: str) -> str:
 def _judge_backups(facts: HostFacts, database: Database, limits: AgeLimits) -> list[Finding]:
     if isinstance(facts.backups, Unavailable):
         return [unavailable("backup", "backup", facts.backups)]
-    backups = sort_backups(facts.backups, database, facts.now)
-    findings = [_judge_age(backups.current, database, facts.now, limits)]
-    if backups.current:
-        findings += judge_checks(facts.checks, backups.current[0])
-    return [*findings, *_judge_dates(facts.backups, backups.future, database, facts.now)]
+    newest = facts.backups.newest
+    findings = [_judge_age(newest, database, facts.now, limits)]
+    if newest:
+        findings += judge_checks(facts.checks, newest)
+    return [*findings, *_judge_dates(facts.backups, database, facts.now)]
 
 
-def _judge_age(current: Sequence[File], database: Database, now: float, limits: AgeLimits) -> Finding:
-    if not current:
+def _judge_age(newest: File | None, database: Database, now: float, limits: AgeLimits) -> Finding:
+    if newest is None:
         return Finding("backup", State.CRITICAL, "no backup")
-    age = max(0.0, now - backup_time(current[0], database))
+    age = max(0.0, now - backup_time(newest, database))
     state = State.OK
     if age > limits.critical:
         state = State.CRITICAL
@@ -113,12 +115,14 @@ def judge_checks(checks: Fact[tuple[Check, ...]], newest: File) -> list[Finding]
     return findings
 
 
-def _judge_dates(files: Sequence[File], future: Sequence[File], database: Database, now: float) -> list[Finding]:
+def _judge_dates(backups: Backups, database: Database, now: float) -> list[Finding]:
     """Warn of backups dated in the future, of a newest one whose times contradict each other, and of empty ones."""
     findings = []
-    if future:
-        ahead = format_brief(backup_time(future[0], database) - now)
-        findings.append(f"{_count(future)} dated in the future: {future[0].path.name}, by {ahead}")
+    files = backups.all
+    if backups.future:
+        last = backups.future[0]
+        ahead = format_brief(backup_time(last, database) - now)
+        findings.append(f"{_count(backups.future)} dated in the future: {last.path.name}, by {ahead}")
     newest = max(files, key=lambda file: file.modified, default=None)
     if newest and has_contradiction(newest, database):
         findings.append(f"the name of {newest.path.name} and its modification time differ by more than a day")
@@ -132,11 +136,11 @@ def _count(files: Sequence[File]) -> str:
     return "1 backup is" if len(files) == 1 else f"{len(files)} backups are"
 
 
-def judge_size(facts: HostFacts, database: Database, largest_change: float) -> list[Finding]:
+def judge_size(backups: Fact[Backups], largest_change: float) -> list[Finding]:
     """Compare the size of the newest backup with that of the one before; `largest_change` is a fraction."""
-    if isinstance(facts.backups, Unavailable):
-        return [unavailable("size", "size", facts.backups)]
-    files = [file for file in sort_backups(facts.backups, database, facts.now).current if file.type == "f"][:2]
+    if isinstance(backups, Unavailable):
+        return [unavailable("size", "size", backups)]
+    files = [file for file in backups.current if file.type == "f"][:2]
     if not files:
         return []
     size = files[0].bytes
@@ -167,7 +171,7 @@ def judge_job(facts: HostFacts, database: Database) -> list[Finding]:
         return [Finding("job", State.OK, "last job ended well")]
     since = format_brief(facts.now - ended)
     if status.status is None:
-        return [Finding("job", State.WARNING, f"the last job was killed, {since} ago or less")]
+        return [Finding("job", State.WARNING, f"the last job was killed; it started {since} ago")]
     output = shorten(status.output.strip().split("\n")[-1])
     problem = "made a backup, but the rotation failed" if status.status in MADE_BACKUP else "failed"
     return [Finding("job", State.WARNING, shorten(f"the last job {problem} {since} ago: {output}"))]
@@ -175,10 +179,8 @@ def judge_job(facts: HostFacts, database: Database) -> list[Finding]:
 
 def newest_time(facts: HostFacts, database: Database) -> float:
     """Return the time of the newest backup that is not in the future; minus infinity if there is none."""
-    if isinstance(facts.backups, Unavailable):
-        return float("-inf")
-    current = sort_backups(facts.backups, database, facts.now).current
-    return backup_time(current[0], database) if current else float("-inf")
+    newest = None if isinstance(facts.backups, Unavailable) else facts.backups.newest
+    return backup_time(newest, database) if newest else float("-inf")
 
 
 def judge_cron(facts: HostFacts, database: Database, settings: CheckSettings) -> list[Finding]:
@@ -232,7 +234,7 @@ def judge_runs(runs: Fact[RunFiles]) -> list[Finding]:
 # --- the host -------------------------------------------------------------------------------------------------------
 
 
-def judge_space(facts: HostFacts, database: Database, floor: int) -> Finding:
+def judge_space(facts: HostFacts, floor: int) -> Finding:
     """Judge by the rules of the preflight whether there is room for the next copy.
 
     Its size is that of the database or of the newest backup, whichever is larger, or can be read.
@@ -240,8 +242,8 @@ def judge_space(facts: HostFacts, database: Database, floor: int) -> Finding:
     if isinstance(facts.disks, Unavailable):
         return unavailable("space", "free space", facts.disks)
     source = None if isinstance(facts.source, Unavailable) else facts.source
-    files = () if isinstance(facts.backups, Unavailable) else sort_backups(facts.backups, database, facts.now).current
-    sizes = [*([source.bytes] if source else []), *(file.bytes for file in files[:1])]
+    newest = None if isinstance(facts.backups, Unavailable) else facts.backups.newest
+    sizes = [item.bytes for item in (source, newest) if item]
     if isinstance(facts.source, Unavailable) and not sizes:
         return unavailable("space", "size of the next backup", facts.source)
     backup_disk, home_disk = facts.disks

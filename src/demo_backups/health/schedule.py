@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -51,13 +53,18 @@ class _DayRuns:
 def _list_days(schedules: Sequence[Schedule]) -> Iterator[tuple[int, _DayRuns | None]]:
     """List the days of a cycle by their numbers, with their runs."""
     known: dict[tuple[bool, ...], _DayRuns | None] = {}
-    for number in range(CYCLE_DAYS):
-        day = FIRST_DAY + timedelta(days=number)
-        key = (day.month, day.day, day.isoweekday() % 7)
-        active = tuple(key in schedule.days for schedule in schedules)
+    for number, day in enumerate(_list_dates()):
+        active = tuple(day in schedule.days for schedule in schedules)
         if active not in known:
             known[active] = _combine([schedule for schedule, runs in zip(schedules, active, strict=True) if runs])
         yield number, known[active]
+
+
+@functools.cache
+def _list_dates() -> list[tuple[int, int, int]]:
+    """List the days of a cycle as a Schedule has them: month, day of the month and weekday."""
+    dates = (FIRST_DAY + timedelta(days=number) for number in range(CYCLE_DAYS))
+    return [(day.month, day.day, day.isoweekday() % 7) for day in dates]
 
 
 def _combine(schedules: Sequence[Schedule]) -> _DayRuns | None:
@@ -65,5 +72,5 @@ def _combine(schedules: Sequence[Schedule]) -> _DayRuns | None:
     times = sorted({hour * 60 + minute for item in schedules for hour in item.hours for minute in item.minutes})
     if not times:
         return None
-    longest = max((after - before for before, after in zip(times, times[1:], strict=False)), default=0)
+    longest = max((after - before for before, after in itertools.pairwise(times)), default=0)
     return _DayRuns(times[0], times[-1], longest)

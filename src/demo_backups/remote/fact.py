@@ -13,10 +13,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Unavailable:
-    """A fact that could not be determined: the reason in a few words, and the full error text."""
+    """A fact that could not be determined: the reason in a few words, the full error text, and what was printed."""
 
     reason: str
     error: str
+    output: str = ""
 
 
 Fact: TypeAlias = T | Unavailable
@@ -36,4 +37,4 @@ def try_fact(
     except BackupsError as error:
         if isinstance(error, (InterruptedRunError, *passing)) or not isinstance(error, errors):
             raise
-        return Unavailable(error.action, str(error))
+        return Unavailable(error.action, str(error), error.output)

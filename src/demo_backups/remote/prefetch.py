@@ -22,6 +22,8 @@ def prefetch(host: Host, action: str, commands: Sequence[str]) -> Host:
     for queries that are made right away. Raises CouldNotLookError if the commands could not be run; one of them that
     fails is a result.
     """
+    if not commands:
+        return host
     separator = secrets.token_hex(16)
     script = batch_script(commands, separator).encode("utf-8", "surrogateescape")
     result = host.stream(

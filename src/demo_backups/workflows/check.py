@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timezone
 
 from ..health.facts import HostFacts, observe_host, try_query
-from ..health.freshness import backup_time, sort_backups
+from ..health.freshness import backup_time
 from ..health.judge import decide_limits, judge_host, unavailable
 from ..health.judge_records import judge_changes, judge_local
 from ..health.local_facts import LocalFacts, find_fetch, observe_local
@@ -42,7 +42,7 @@ def check_database(work: Session) -> Health:
 def _judge_changes(facts: HostFacts, local: LocalFacts, host: str, database: str) -> list[Finding]:
     if isinstance(facts.backups, Unavailable) or isinstance(local.records, Unavailable):
         return []
-    return judge_changes(facts.backups, local.records.valid, host, database)
+    return judge_changes(facts.backups.all, local.records.valid, host, database)
 
 
 def _merge_unknown(findings: list[Finding]) -> tuple[Finding, ...]:
@@ -57,8 +57,7 @@ def _measure(work: Session, facts: Fact[HostFacts], local: LocalFacts, now: floa
         return metrics
     database = work.database
     limits = decide_limits(facts.cron, work.settings.check)
-    backups = () if isinstance(facts.backups, Unavailable) else sort_backups(facts.backups, database, facts.now).current
-    newest = next(iter(backups), None)
+    newest = None if isinstance(facts.backups, Unavailable) else facts.backups.newest
     return replace(
         metrics,
         now=facts.now,
