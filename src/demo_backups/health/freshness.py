@@ -67,9 +67,9 @@ class Backups:
 
 def sort_backups(files: Iterable[File], database: Database, now: float) -> Backups:
     """Sort backups by their time, and set those apart that are later than `now`, by the clock of the host."""
-    times = {file: backup_time(file, database) for file in files}
-    newest_first = sorted(times, key=lambda file: (times[file], file.path), reverse=True)
+    timed = [(backup_time(file, database), file) for file in files]
+    timed.sort(key=lambda item: (item[0], item[1].path.name), reverse=True)
+    latest = now + FUTURE_TOLERANCE
     return Backups(
-        tuple(file for file in newest_first if times[file] <= now + FUTURE_TOLERANCE),
-        tuple(file for file in newest_first if times[file] > now + FUTURE_TOLERANCE),
+        tuple(file for time, file in timed if time <= latest), tuple(file for time, file in timed if time > latest)
     )

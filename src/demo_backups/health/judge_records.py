@@ -110,7 +110,7 @@ class _Judge:
         return shorten(f"{subject.name} of {name} failed {age} ago: {details}")
 
     def explain_missing(self, subject: _Subject) -> str:
-        last = self.find_last(subject.kind, lambda record: True)
+        last = self.find_last(subject.kind, lambda record: True, self.now)
         return f"{subject.never} completely" if last and last.checks else subject.never
 
 

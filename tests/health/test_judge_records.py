@@ -1,0 +1,199 @@
+"""What follows from the records and the fetched copies on this machine: tables of facts and findings."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pytest
+
+from demo_backups.health.judge_records import judge_changes, judge_local
+from demo_backups.health.local_facts import LocalFacts, Records
+from demo_backups.health.state import Health, State
+from demo_backups.records.check import Check, Outcome
+from demo_backups.records.record import FetchDetails, Record, VerificationDetails
+from demo_backups.records.store import InvalidRecord
+from demo_backups.recovery.copies import Copy
+from demo_backups.remote.fact import Unavailable
+from demo_backups.remote.files import File
+from demo_backups.settings.load import validate_settings
+from demo_backups.settings.model import Settings
+
+from ..helpers.records import make_record
+from .conftest import HOUR, worst_finding
+
+OK, WARNING, CRITICAL, UNKNOWN = State.OK, State.WARNING, State.CRITICAL, State.UNKNOWN
+NOW = datetime(2026, 1, 31, 12, 0, tzinfo=timezone.utc)
+PASSED, FAILED, NOT_MADE = (Check("integrity", outcome, "x\n\x1b") for outcome in Outcome)
+DENIED = Unavailable("could not look", "could not look")
+
+
+def record(
+    age: float, kind: str = "verification", check: Check | None = PASSED, made: float = 0, **values: Any
+) -> Record:
+    """Make a record of some hours ago, of a backup that was complete `made` hours before."""
+    when = NOW - timedelta(hours=age)
+    created = when - timedelta(hours=made)
+    backup = f"/srv/backup_{created:%H}.db"
+    defaults = {"when": when.isoformat(), "created": created.isoformat(), "backup": backup, "bytes": 5}
+    return make_record(kind, **defaults | {"checks": [check] if check else []} | values)
+
+
+def invalid(age: float, kind: str = "verification", host: str = "demo") -> InvalidRecord:
+    """Make the file of a damaged record of some hours ago."""
+    when = NOW - timedelta(hours=age)
+    return InvalidRecord(Path(f"/e/{when:%Y-%m-%dT%H-%M-%S.%f}_{kind}_{host}_index.json"), "it is empty")
+
+
+def judge(settings: Settings, facts: LocalFacts, name: str) -> tuple[State, str]:
+    """Judge facts, and return the worst state and the texts of a name."""
+    findings = judge_local(facts, settings, "demo", "index", NOW.timestamp())
+    assert all(finding.text.isprintable() for finding in findings)
+    return worst_finding(Health("demo", "index", tuple(findings)), name)
+
+
+QUICK = VerificationDetails(quick=True)
+
+
+@pytest.mark.parametrize(
+    ("records", "state", "text"),
+    [
+        ([], WARNING, "never verified"),
+        ([record(3)], OK, "verified 3 h ago"),
+        ([record(30)], OK, "verified 30 h ago"),  # 1.5 times 20 h
+        ([record(30.1)], WARNING, "verified 30 h ago"),
+        ([record(3), record(50)], OK, "verified 3 h ago"),
+        # Other records do not count.
+        ([record(3, "drill")], WARNING, "never verified"),
+        ([record(3, host="other"), record(3, database="tracker")], WARNING, "never verified"),
+        ([record(3, details=QUICK)], WARNING, "never verified completely"),
+        ([record(3, check=NOT_MADE)], WARNING, "never verified completely"),
+        ([record(3, check=None, exit_status=3)], WARNING, "never verified"),
+        ([record(-1)], WARNING, "never verified"),  # from before this machine's clock was set back
+        ([record(-1), record(2)], OK, "verified 2 h ago"),
+        # A failure counts until a later one of the same or a newer backup is good.
+        ([record(5), record(3, check=FAILED)], CRITICAL, "verification of backup_09.db failed 3 h ago: integrity: x"),
+        ([record(3, check=FAILED, details=QUICK)], CRITICAL, "failed 3 h ago"),
+        ([record(3, check=FAILED), record(2, details=QUICK)], CRITICAL, "failed 3 h ago"),
+        ([record(3, check=FAILED), record(2, check=NOT_MADE)], CRITICAL, "failed 3 h ago"),
+        ([record(3, check=FAILED), record(2, check=None)], CRITICAL, "failed 3 h ago"),
+        ([record(3, check=FAILED), record(2, made=5)], CRITICAL, "failed 3 h ago"),
+        ([record(3, check=FAILED), record(2)], OK, "verified 2 h ago"),
+        ([record(3, check=FAILED), record(2, made=1)], OK, "verified 2 h ago"),
+        ([record(3, check=FAILED, created=None, backup=None), record(2)], OK, "verified 2 h ago"),
+        ([record(-1, check=FAILED), record(2)], CRITICAL, "failed"),
+    ],
+)
+def test_verifications_are_judged(project_settings: Settings, records: Any, state: State, text: str) -> None:
+    found, texts = judge(project_settings, LocalFacts(Records(tuple(records)), ()), "verification")
+    assert (found, text in texts) == (state, True), texts
+
+
+@pytest.mark.parametrize(
+    ("damaged", "state"),
+    [
+        ([invalid(2)], UNKNOWN),
+        ([invalid(4)], OK),  # older than a good one
+        ([invalid(2, host="other")], OK),
+        ([invalid(2, kind="run")], OK),
+        ([InvalidRecord(Path("/e/x_verification_demo_index.json"), "it is empty")], UNKNOWN),
+        ([InvalidRecord(Path("/e/2026-99-99T99-99-99_verification_demo_index.json"), "")], UNKNOWN),
+    ],
+)
+def test_damaged_record_is_unknown(project_settings: Settings, damaged: list[InvalidRecord], state: State) -> None:
+    facts = LocalFacts(Records((record(3),), tuple(damaged)), ())
+    assert judge(project_settings, facts, "verification")[0] is state
+
+
+def test_damaged_record_is_not_never(project_settings: Settings) -> None:
+    damaged = (invalid(100), invalid(100, "drill"), invalid(100, "fetch"))
+    for name in ("verification", "drill", "copy"):
+        assert judge(project_settings, LocalFacts(Records((), damaged), ()), name)[0] is UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("records", "changes", "state", "text"),
+    [
+        ([], {}, OK, ""),
+        ([], {"drill_command": "true"}, WARNING, "no drill yet"),
+        ([], {"drill_dir": "/srv/drill"}, WARNING, "no drill yet"),
+        ([record(12 * 24, "drill")], {}, OK, "drill 12 d ago"),
+        ([record(45 * 24, "drill")], {}, OK, "drill 45 d ago"),
+        ([record(45.1 * 24, "drill")], {}, WARNING, "drill 45 d ago"),
+        ([record(3, "drill", check=FAILED)], {}, CRITICAL, "drill of backup_09.db failed 3 h ago"),
+        ([record(3, "drill", check=None)], {}, WARNING, "no drill yet"),
+        ([record(3, "drill", exit_status=4)], {}, OK, "drill 3 h ago"),  # it has left files
+    ],
+)
+def test_drills_are_judged_if_set_up(
+    project_settings: Settings, records: Any, changes: dict[str, str], state: State, text: str
+) -> None:
+    settings = validate_settings(project_settings.model_dump(mode="json") | changes)
+    found, texts = judge(settings, LocalFacts(Records(tuple(records)), ()), "drill")
+    assert (found, text in texts) == (state, True), texts
+
+
+def fetch(age: float, check: Check | None = PASSED, file: str | None = "/c/backup_09.db", **values: Any) -> Record:
+    """Make the record of a fetch of some hours ago."""
+    return record(age, "fetch", check, details=FetchDetails(file=file), **values)
+
+
+def copy(age: float, size: int = 5, seconds: float = 0) -> Copy:
+    """Make a fetched copy of a backup of some hours ago."""
+    return Copy(Path("/c/backup_09.db"), size, NOW - timedelta(hours=age, seconds=seconds))
+
+
+@pytest.mark.parametrize(
+    ("records", "copies", "fetched", "state", "text"),
+    [
+        ([], (), None, OK, ""),
+        ([fetch(5)], (), copy(5), OK, "copy 5 h old"),
+        ([fetch(31)], (), copy(31), WARNING, "copy 31 h old"),
+        ([fetch(5)], (), copy(5, seconds=1), OK, "copy 5 h old"),
+        ([fetch(5)], (), copy(5, size=4), CRITICAL, "was changed"),
+        ([fetch(5)], (), copy(4), CRITICAL, "was changed"),
+        ([fetch(5)], (), None, WARNING, "is missing"),
+        ([fetch(5)], (), DENIED, UNKNOWN, "could not look"),
+        ([fetch(5), fetch(3, check=FAILED)], (), copy(5), CRITICAL, "failed 3 h ago"),
+        ([fetch(5), fetch(3, check=NOT_MADE)], (), copy(3), OK, "copy 3 h old"),
+        ([fetch(5), fetch(3, error="lost")], (), copy(5), OK, "copy 5 h old"),
+        ([fetch(3, check=None, file=None)], (), None, WARNING, "no copy yet"),
+        ([], (copy(5),), None, OK, "copy of a backup 5 h old"),
+        ([], (copy(31),), None, WARNING, "copy of a backup 31 h old"),
+        ([], DENIED, None, UNKNOWN, "could not look"),
+    ],
+)
+def test_copies_are_judged(
+    project_settings: Settings, records: Any, copies: Any, fetched: Any, state: State, text: str
+) -> None:
+    found, texts = judge(project_settings, LocalFacts(Records(tuple(records)), copies, fetched), "copy")
+    assert (found, text in texts) == (state, True), texts
+
+
+@pytest.mark.parametrize(
+    ("records", "state"),
+    [
+        ([], OK),
+        ([record(3)], OK),
+        ([record(3, bytes=4)], CRITICAL),
+        ([record(3, created=NOW.isoformat())], CRITICAL),
+        ([record(3, bytes=4), record(2, made=1)], OK),  # it was verified again
+        ([record(3, created="2026-01-31T14:30:00+05:30")], OK),  # the same time
+        ([record(3, bytes=4, check=FAILED)], OK),
+        ([record(3, bytes=4, host="other")], OK),
+        ([record(3, bytes=4, database="tracker")], OK),
+        ([record(3, bytes=4, kind="drill")], OK),
+        ([record(3, bytes=None, created=None)], OK),
+    ],
+)
+def test_change_after_verification_is_found(records: list[Record], state: State) -> None:
+    file = File(PurePosixPath("/srv/backup_09.db"), 5, NOW - timedelta(hours=3))
+    findings = judge_changes([file], records, "demo", "index")
+    assert [finding.state for finding in findings] == ([] if state is OK else [state])
+
+
+def test_age_is_that_of_the_last_good_one(project_settings: Settings) -> None:
+    facts = LocalFacts(Records((record(50), record(3, check=NOT_MADE))), ())
+    assert judge(project_settings, facts, "verification") == (WARNING, "verified 2 d ago")
+    assert project_settings.verify_every < 50 * HOUR
