@@ -208,6 +208,14 @@ def test_checks_and_their_json_are_documented(demo_server: DemoServer) -> None:
     assert sorted(code_spans(row[0])[0] for row in by_hand) == sorted(checks)
 
 
+def test_findings_of_check_are_documented() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "src/demo_backups/health").glob("judge*.py"))
+    names = set(re.findall(r'(?:Finding|unavailable|_Subject)\(\s*"(\w+)"', sources))
+    assert len(names) >= 11
+    table = (ROOT / "docs/reference/check.md").read_text().partition("## Findings")[2].partition("\n- ")[0]
+    assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == names
+
+
 def test_preflight_lines_and_verdicts_are_documented(demo_server: DemoServer) -> None:
     text = page("reference/preflight.md")
     output = demo_server.inv("preflight").stdout
