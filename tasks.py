@@ -455,8 +455,8 @@ def check(
 ) -> None:
     """Check the backups of all databases, and print one line for each as a monitoring plugin.
 
-    The exit code is 0 if all is OK, otherwise 2 if anything is CRITICAL, 3 if anything is UNKNOWN, 1 for a WARNING. Every
-    error is UNKNOWN too. The program demo-backups-check does the same for monitoring systems.
+    The exit code is 0 if all is OK, otherwise 2 if anything is CRITICAL, 3 if anything is UNKNOWN, 1 for a WARNING. An
+    error is UNKNOWN. No record is written. The program demo-backups-check does the same for monitoring systems.
     """
     options = CheckOptions(host, database, json, prometheus, ping, timeout)
     exit_with(checking.run_check(settings(c), options))

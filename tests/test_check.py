@@ -22,6 +22,7 @@ from demo_backups.health.state import State
 from demo_backups.project import ROOT
 from demo_backups.settings.model import Settings
 from demo_backups.workflows import check_command, plugin_main, time_limit
+from demo_backups.workflows.check import check_database
 
 from .helpers import task_reference
 from .helpers.pings import SECRET, serve_pings
@@ -122,11 +123,11 @@ def test_wrong_flag_is_unknown(plugin: InvRunner, flags: list[str]) -> None:
 
 
 def test_error_is_one_json_object(plugin: InvRunner) -> None:
-    wrong_database = ["--json", "--database", "none"]
+    wrong = ["--json", "--database", "none"]
     calls = [
         plugin.run_plugin("--json", "--hots"),
-        plugin.run_plugin(*wrong_database),
-        plugin("check", *wrong_database),
+        plugin.run_plugin(*wrong),
+        plugin("check", *wrong),
     ]
     for done in calls:
         error = read_json(done, UNKNOWN)
@@ -259,14 +260,12 @@ def test_one_host_is_one_object(plugin: InvRunner) -> None:
 def test_fault_hides_no_other_result(
     project_settings: Settings, home: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    check_database = check_command.check_database
-
     def fail(work: Any) -> Any:
         if work.database.name == "tracker":
             raise KeyError("x | y=1\n\x1b[2J")
         return check_database(work)
 
-    monkeypatch.setattr(check_command, "check_database", fail)
+    monkeypatch.setattr("demo_backups.workflows.check_command.check_database", fail)
     settings = project_settings.model_copy(update={"host": "local", "use_sudo": False, "backup_dir": home})
     code = check_command.run_check(settings, CheckOptions())
     output, errors = capfdbinary.readouterr()

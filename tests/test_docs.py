@@ -119,7 +119,7 @@ def top_level_keys(task: str) -> list[str]:
     return next(code_spans(row[1]) for row in rows if task in row[0])
 
 
-@pytest.mark.parametrize("task", ["list-backups", "preflight", "plan", "history"])
+@pytest.mark.parametrize("task", ["list-backups", "preflight", "plan", "history", "check"])
 def test_json_output_has_documented_keys(task: str, demo_server: DemoServer) -> None:
     done = demo_server.inv(task, "--json")
     assert list(json.loads(done.stdout)) == top_level_keys(task), done.stderr

@@ -121,10 +121,11 @@ class _RedirectHandler(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
-    ) -> Any:
+    ) -> urllib.request.Request | None:
+        """Return the request that follows; raises PingError."""
         scheme = urlsplit(newurl).scheme
         if scheme not in SCHEMES or (req.type == "https" and scheme != "https"):
-            raise PingError("the ping failed: it is redirected to something other than https")
+            raise PingError("the ping failed: it is redirected to a URL that is not followed")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -152,20 +153,19 @@ def _request(url: str, timeout: float, errors: list[PingError]) -> None:
 
 def describe_failure(error: BaseException) -> str:
     """Describe why a request failed, by nothing that can contain a part of the URL."""
+    if isinstance(error, urllib.error.URLError) and isinstance(error.reason, BaseException):
+        error = error.reason
     match error:
         case urllib.error.HTTPError():
-            return f"HTTP status {error.code}"
-        case urllib.error.URLError() if isinstance(error.reason, BaseException):
-            return describe_failure(error.reason)
+            text = f"HTTP status {error.code}"
         case ssl.SSLCertVerificationError():
-            return f"the certificate is not accepted (code {error.verify_code})"
+            text = f"the certificate is not accepted (code {error.verify_code})"
         case ssl.SSLError():
-            return "no TLS connection"
-        case TimeoutError():
-            return "no answer in time"
+            text = "no TLS connection"
         case OSError() if error.errno is not None and error.strerror:
-            return error.strerror
+            text = error.strerror
         case HTTPException():
-            return "the answer is not HTTP"
+            text = "the answer is not HTTP"
         case _:
-            return type(error).__name__
+            text = type(error).__name__
+    return text

@@ -42,8 +42,8 @@ def format_lines(healths: Iterable[Health]) -> list[str]:
     """Return one line per database, the worst first.
 
     With several lines, the labels start with the host and the database. Icinga takes what follows `|` in a line for
-    performance data; Nagios and Naemon do so in the first line, and take everything after the next `|`, in whatever
-    line, for more of it. So only the first and the last line have a `|`: the last one has the data of all but the first.
+    performance data. Nagios and Naemon do so in the first line, and take everything after the next `|`, in whatever
+    line, for more of it. So only the first and the last line have a `|`, the last one with all data but the first.
     """
     ordered = sort_worst_first(healths)
     texts = [format_text(health) for health in ordered]
@@ -74,8 +74,8 @@ def _label_prefix(health: Health, lines: int) -> str:
 def format_perfdata(metrics: Metrics | None, prefix: str = "") -> str:
     """Return the performance data of a database; empty if no value could be determined.
 
-    `U` is a value that could not be determined, which keeps the number of values the same. A drill and a copy, which may
-    never have been set up, are left out instead.
+    `U` is a value that could not be determined, which keeps the number of values the same. A drill and a copy, which
+    may never have been set up, are left out instead.
     """
     if metrics is None:
         return ""

@@ -25,7 +25,7 @@ def _of_metrics(read: Callable[[Metrics], float | None]) -> Callable[[Health], f
 SERIES: tuple[tuple[str, str, Callable[[Health], float | None]], ...] = (
     (
         "up",
-        "Whether the host could be asked about the database (1) or not (0).",
+        "Whether anything could be found out about the database (1) or not (0).",
         lambda h: float(h.metrics is not None),
     ),
     ("state", "State of the backups: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.", lambda h: float(h.state.value)),

@@ -83,7 +83,8 @@ def read_config() -> Any:
         config = Config()
         config.set_project_location(ROOT)
         config.load_project()
-        config.set_runtime_path(os.environ.get("INVOKE_RUNTIME_CONFIG"))
+        runtime = os.environ.get("INVOKE_RUNTIME_CONFIG")
+        config.set_runtime_path(Path(runtime) if runtime else None)
         config.load_runtime()
         config.load_shell_env()
     except Exception as error:  # of YAML, of a file in Python, of a variable that fits no setting
@@ -100,7 +101,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _StoreOnce(argparse.Action):
-    """Refuse a flag that is repeated: argparse would ignore the first value without a message, Invoke refuses it too."""
+    """Refuse a flag that is repeated, as Invoke does: argparse would ignore the first value without a message."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         if getattr(namespace, self.dest, None) is not None:
