@@ -143,12 +143,18 @@ class HostsProgress:
             *columns, console=out, transient=True, disable=not out.shows_progress, refresh_per_second=4
         )
         self._tasks = {name: self._bar.add_task(escape_controls(name)) for name in names}
+        self._is_ended = False
 
     def __enter__(self) -> Self:
         self._bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Remove it for good."""
+        self._is_ended = True
         self._bar.stop()
 
     def remove(self, names: Iterable[str]) -> None:
@@ -163,4 +169,5 @@ class HostsProgress:
         try:
             yield
         finally:
-            self._bar.start()
+            if not self._is_ended:
+                self._bar.start()

@@ -153,6 +153,7 @@ class _HostThreads(Generic[T]):
                     self._serve(interrupts, progress)
             except BaseException as error:
                 self._interrupts.interrupt()
+                progress.end()
                 self._wait_for_end()
                 if isinstance(error, KeyboardInterrupt):
                     self._show_finished(progress)
@@ -161,7 +162,8 @@ class _HostThreads(Generic[T]):
 
     def _start(self) -> None:
         for name in self._names:
-            threading.Thread(target=self._run_host, args=(name,), name=f"host {name}", daemon=True).start()
+            arguments = (name, BufferedConsole(self._out))
+            threading.Thread(target=self._run_host, args=arguments, name=f"host {name}", daemon=True).start()
 
     def _serve(self, interrupts: Interrupts, progress: HostsProgress) -> None:
         """Serve one event, if there is one; raises KeyboardInterrupt."""
@@ -203,8 +205,7 @@ class _HostThreads(Generic[T]):
 
     # --- in the thread of a host --------------------------------------------------------------------------------------
 
-    def _run_host(self, name: str) -> None:
-        console = BufferedConsole(self._out)
+    def _run_host(self, name: str, console: BufferedConsole) -> None:
         with in_host_thread(self._interrupts, SharedTerminal(name, self._ask, self._answers)):
             value = self._call_work(name, console)
         self._events.put(HostResult(name, value, console.text()))
