@@ -188,7 +188,7 @@ IN_MAIN_THREAD = {"ui.streams", "remote.interrupts", "workflows.check_command"}
 
 @pytest.mark.parametrize("module", MODULES)
 def test_threads_change_no_process_state(module: str) -> None:
-    if module.split(".")[0] not in ("rehearsal", "development") and module not in IN_MAIN_THREAD:
+    if module.split(".", maxsplit=1)[0] not in ("rehearsal", "development") and module not in IN_MAIN_THREAD:
         assert PROCESS_STATE.search(MODULES[module].read_text()) is None
 
 

@@ -25,7 +25,7 @@ from ..helpers.tasks import DemoServer, assert_exit, assert_success
 TABLE = "torrust_torrent_announce_urls"
 # They work meanwhile: on the restore itself, on this machine only, or on another database.
 ALLOWED = {
-    *("restore", "attach", "history", "plan", "next", "report", "release.open-pr"),
+    *("restore", "attach", "history", "plan", "next", "report", "release.open-pr", "check"),
     *("deploy-tracker-backup", "run-tracker-backup", "list-copies", "prune-copies"),
 }
 
@@ -95,6 +95,7 @@ def test_every_other_task_is_refused_during_restore(waiting: WaitingRestore) -> 
     assert {"run", "preflight", "verify", "stop-backup", "enable-wal"} <= set(tasks)
     for task in tasks:
         assert_exit(waiting.demo_server.inv(task), FAILED, "a restore of the index database is running")
+    assert "a restore is running" in waiting.demo_server.inv("check", "--database", "index").stdout
     again = waiting.demo_server.inv("restore", "--backup", waiting.backup.name, "--yes")
     assert_exit(again, FAILED, "a restore of the index database is running")
     assert waiting.demo_server.names() == names
@@ -136,6 +137,8 @@ def test_killed_restore_is_completed(waiting: WaitingRestore) -> None:
         assert_exit(server.inv(task), FAILED, "--undo")
     assert_exit(server.inv("restore", "--backup", waiting.backup.name, "--yes"), FAILED, "--undo")
     assert "--undo" in server.inv("plan").stdout
+    done = server.inv("check", "--database", "index")
+    assert (done.returncode, "a restore was killed (stage: stopping)" in done.stdout) == (2, True)
     assert waiting.journal.exists()
     assert_success(server.inv("restore", "--yes"))
     assert dump(server.source) == dump(waiting.backup)
