@@ -153,11 +153,11 @@ def test_failed_verification_keeps_earlier_one(demo_server: DemoServer) -> None:
     assert kept(demo_server.backups) == [f"verified.{good.name}"]
 
 
-@pytest.mark.parametrize("case", ["off", "quick", "elsewhere"])
+@pytest.mark.parametrize("case", ["off", "quick", "no-compare", "elsewhere"])
 def test_not_every_verification_keeps(demo_server: DemoServer, case: str) -> None:
     backup = make_backup(demo_server.source, demo_server.backups)
     changes = {"INVOKE_KEEP_VERIFIED": "0"} if case == "off" else {}
-    arguments = ["--quick"] if case == "quick" else []
+    arguments = [f"--{case}"] if case in ("quick", "no-compare") else []
     if case == "elsewhere":
         copy = shutil.copy2(backup, demo_server.server.folder / backup.name)
         arguments = ["--backup", str(copy)]

@@ -120,6 +120,7 @@ def test_owner_of_link_decides() -> None:
     ("directory", "accepted", "accepted_by_script"),
     [
         (entry("/backups", 0, 0o755), True, True),
+        (entry("/backups", 0, 0o2750, gid=50), True, True),
         (entry("/backups", TORRUST, 0o750), True, False),
         (entry("/backups", 0, 0o770), True, False),
         (entry("/backups", BOB, 0o700), False, False),

@@ -319,7 +319,7 @@ def test_new_release_starts_with_unblocked_steps(facts: ReleaseFacts) -> None:
 
 NOT_ENABLED = on_host("index", cron=CronState.NOT_ENABLED)
 NO_COMMITS = local(has_no_commits=True, commits={})
-QUICK = VerificationDetails(quick=True)
+QUICK, NOT_COMPARED = VerificationDetails(quick=True), VerificationDetails(compared=False)
 NO_BACKUP = ("index-run", TO_DO, "not made a backup")
 STARTED_BEFORE = replace(backup_of("index", SINCE - timedelta(seconds=2)), modified=CREATED)
 NO_SUCH_DAY = "/srv/backups/backup_2026-02-31_20-05-00.db"
@@ -676,6 +676,7 @@ def test_new_deployment_invalidates_older_backups(facts: ReleaseFacts) -> None:
         ([verification("index", created=CREATED.astimezone(timezone.utc).isoformat())], DONE, "passed"),
         ([verification("index", host="other")], TO_DO, "is not verified"),
         ([verification("index", details=QUICK)], TO_DO, "is not verified"),
+        ([verification("index", details=NOT_COMPARED)], TO_DO, "is not verified"),
         ([verification("index"), verification("index", details=QUICK)], DONE, "passed"),
         ([verification("index", details=QUICK, exit_status=1)], TO_DO, "FAILED"),
         ([verification("index", host="local")], TO_DO, "is not verified"),
