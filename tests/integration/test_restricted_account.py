@@ -91,12 +91,17 @@ def restricted(server: Server) -> Server:
     return server
 
 
-def ssh(server: Server, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+def ssh(server: Server, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the OpenSSH client with the key of the account."""
-    command = ["ssh", "-F", server.machine.ssh_config, "-o", "BatchMode=yes", *arguments]
-    environment = server.environment | changes
+    command = ["ssh", "-F", str(server.machine.ssh_config), "-o", "BatchMode=yes", *arguments]
     return subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=60, env=environment
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=server.environment,
     )
 
 
