@@ -12,6 +12,7 @@ import pytest
 
 from demo_backups.errors import COULD_NOT_LOOK
 from demo_backups.rehearsal.server import Server
+from demo_backups.remote.auth import Login
 from demo_backups.remote.connection import connect
 
 from ..helpers.host_keys import KEYS
@@ -44,6 +45,13 @@ def test_passphrase_needs_terminal(server: Server) -> None:
     asyncssh.read_private_key(key).write_private_key(key, passphrase="secret")
     error = connection_error(server)
     assert "has a passphrase, and there is no terminal to ask for it: ssh-add it first" in error.output
+
+
+def test_closed_input_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)  # as in `./inv list-backups <&-`
+    login = Login({}, None, "torrust")
+    login.allowed = ["password"]
+    assert list(login.get_sources()) == []
 
 
 @pytest.mark.parametrize(("typed", "accepted"), [("secret", True), ("guess", False)])

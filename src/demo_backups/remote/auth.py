@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from paramiko.auth_strategy import (
 )
 
 from .private_api import SocketAgent, Transport
-from .terminal import ask_secret
+from .terminal import ask_secret, has_terminal
 
 DEFAULT_KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
 PASSPHRASE_ERRORS = (TypeError, ValueError, paramiko.SSHException)
@@ -132,7 +131,7 @@ class Login(AuthStrategy):
         """Yield what to try, in OpenSSH's order (ssh_config(5), PreferredAuthentications and IdentitiesOnly)."""
         if "publickey" in self.allowed:
             yield from self._keys()
-        if {"password", "keyboard-interactive"} & set(self.allowed) and sys.stdin.isatty():
+        if {"password", "keyboard-interactive"} & set(self.allowed) and has_terminal():
             yield Password(self.username, lambda: ask_secret(f"{self.username}@{self.host}'s password: "))
 
     def _keys(self) -> Iterator[AuthSource]:
