@@ -204,9 +204,10 @@ def judge_cron(facts: HostFacts, database: Database, settings: CheckSettings) ->
 
 
 def _judge_log(facts: HostFacts, database: Database) -> list[Finding]:
-    """Judge the last message of the script: it counts if it is newer than the newest backup, or if a run is missing.
+    """Judge the last message of the script: it counts if it may be newer than the newest backup.
 
-    Lines of the log have no time. A message at its end is as old as the log; another one may be of any run.
+    Lines of the log have no time: none is newer than the log. A message at its end is as old as the log; another one
+    counts if a run is missing.
     """
     if isinstance(facts.log, Unavailable):
         return [unavailable("cron", "log of cron", facts.log)]
@@ -216,7 +217,7 @@ def _judge_log(facts: HostFacts, database: Database) -> list[Finding]:
     newest = newest_time(facts, database)
     interval = None if isinstance(facts.cron, Unavailable) else facts.cron.interval
     is_missing = interval is not None and facts.now - newest > interval + CLOCK_TOLERANCE
-    if is_missing or (message.is_last and facts.log.modified > newest):
+    if facts.log.modified > newest and (message.is_last or is_missing):
         return [Finding("cron", State.WARNING, f"log of cron: {shorten(message.text)}")]
     return []
 

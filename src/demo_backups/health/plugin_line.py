@@ -79,21 +79,22 @@ def format_perfdata(metrics: Metrics | None, prefix: str = "") -> str:
     """
     if metrics is None:
         return ""
+    host_now = metrics.now if metrics.host_now is None else metrics.host_now
     limits = (_format_number(metrics.warn_age), _format_number(metrics.critical_age), "0")
     values = [
-        _format_value("age", _age(metrics, metrics.backup_time), "s", limits),
+        _format_value("age", _age(host_now, metrics.backup_time), "s", limits),
         _format_value("size", metrics.backup_bytes, "B", ("", "", "0")),
-        _format_value("verified", _age(metrics, metrics.verification_time), "s"),
+        _format_value("verified", _age(metrics.now, metrics.verification_time), "s"),
     ]
     optional = (("drill", metrics.drill_time), ("copy", metrics.copy_time))
-    values += [_format_value(label, _age(metrics, time), "s") for label, time in optional if time is not None]
+    values += [_format_value(label, _age(metrics.now, time), "s") for label, time in optional if time is not None]
     if all("=U" in value for value in values):
         return ""
     return " ".join(prefix + value for value in values)
 
 
-def _age(metrics: Metrics, time: float | None) -> float | None:
-    return None if time is None else max(metrics.now - time, 0)
+def _age(now: float, time: float | None) -> float | None:
+    return None if time is None else max(now - time, 0)
 
 
 def _format_value(label: str, value: float | None, unit: str, limits: Sequence[str] = ()) -> str:

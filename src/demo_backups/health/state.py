@@ -46,7 +46,8 @@ class Finding:
 class Metrics:
     """What is measured of a database: times in seconds since 1970, sizes in bytes; None if unknown or never.
 
-    `now` is the time to which the ages refer, by the clock of the host where a backup or a verification is meant.
+    `now` is the time by this machine's clock, to which the ages of records refer. `host_now` is that by the clock of the
+    host, to which the age of the backup refers; None: it is the same.
     """
 
     now: float
@@ -57,10 +58,11 @@ class Metrics:
     copy_time: float | None = None
     warn_age: float | None = None
     critical_age: float | None = None
+    host_now: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the metrics as a JSON object, with the times in UTC."""
-        is_time = ("now", "backup_time", "verification_time", "drill_time", "copy_time")
+        is_time = ("now", "host_now", "backup_time", "verification_time", "drill_time", "copy_time")
         return {key: _format_time(value) if key in is_time else value for key, value in asdict(self).items()}
 
 

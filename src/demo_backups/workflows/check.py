@@ -60,7 +60,7 @@ def _measure(work: Session, facts: Fact[HostFacts], local: LocalFacts, now: floa
     newest = None if isinstance(facts.backups, Unavailable) else facts.backups.newest
     return replace(
         metrics,
-        now=facts.now,
+        host_now=facts.now,
         backup_time=backup_time(newest, database) if newest else None,
         backup_bytes=newest.bytes if newest else None,
         warn_age=limits.warn,
