@@ -90,6 +90,7 @@ OPTIONAL = [
     "fish",
     "rsync",
     "zstd",
+    "faketime",
 ]
 
 BUILT = "inv: building .venv from requirements.lock (once)\n"

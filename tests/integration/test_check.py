@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -119,19 +119,16 @@ def stop_cron(watched: Watched) -> None:
 
 
 def damage_backup(watched: Watched) -> None:
+    with preserved(watched.newest()) as backup:
+        os.truncate(backup, backup.stat().st_size // 2)
+        watched.clock.shift_times([backup])
+        watched.check(State.CRITICAL, f"{backup.name} is damaged")
     watched.inv("verify")
+    with preserved(watched.newest()) as backup:
+        overwrite(backup, 5 * 4096, b"x" * 4096)
+        watched.clock.shift_times([backup])
+        watched.check(State.CRITICAL, f"{backup.name} was changed after it was verified")
     watched.check(State.OK)
-    damages: dict[str, Callable[[Path], object]] = {
-        "empty": lambda path: os.truncate(path, 0),
-        "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
-        "no header": lambda path: overwrite(path, 0, bytes(100)),
-        "one page": lambda path: overwrite(path, 5 * 4096, b"x" * 4096),
-    }
-    for damage in damages.values():
-        with preserved(watched.newest()) as backup:
-            damage(backup)
-            watched.check(State.CRITICAL, backup.name)
-        watched.check(State.OK)
 
 
 def fill_disk(watched: Watched) -> None:
@@ -141,18 +138,16 @@ def fill_disk(watched: Watched) -> None:
         os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize - 64 * 1024)
     watched.check(State.CRITICAL, "disk full")
     watched.wait_a_minute()  # the job fails
-    watched.check(State.CRITICAL, "disk full")
     filler.unlink()
-    watched.check(State.WARNING, "log of cron: index-db-backup.sh: ")  # the last job failed
+    watched.check(State.WARNING, "log of cron: index-db-backup.sh: ", "full")
     watched.wait_a_minute()
     watched.check(State.OK)
 
 
 def set_clock_forward(watched: Watched) -> None:
     watched.clock.advance(HOUR)
-    watched.check(State.CRITICAL, "backup 60 min old", "the clock of the host is 1 h ahead")
+    watched.check(State.CRITICAL, "backup 60 min old", "ahead of that of this machine")
     watched.wait_a_minute()
-    watched.check(State.WARNING, "the clock of the host is 1 h ahead")
     watched.clock.advance(-HOUR)
     watched.check(State.WARNING, "1 backup is dated in the future")
     watched.newest().unlink()
