@@ -104,6 +104,11 @@ def test_undetermined_value_is_u() -> None:
     assert format_perfdata(Metrics(NOW, backup_time=NOW - 5)) == "age=5s;;;0 size=U;;;0 verified=U"
 
 
+def test_ages_refer_to_clock_of_their_times() -> None:
+    metrics = Metrics(NOW, backup_time=NOW + 3590, verification_time=NOW - 20, host_now=NOW + 3600)
+    assert format_perfdata(metrics) == "age=10s;;;0 size=U;;;0 verified=20s"
+
+
 @pytest.mark.parametrize("metrics", [None, Metrics(NOW), Metrics(NOW, backup_time=float("nan"))])
 def test_no_value_gives_no_data(metrics: Metrics | None) -> None:
     assert format_perfdata(metrics) == ""
