@@ -1,4 +1,4 @@
-"""The tests. They keep bytecode even where the environment forbids it: else each start of `inv` compiles all modules."""
+"""The tests. They keep bytecode even where the environment forbids it: else each `inv` would compile all modules."""
 
 import os
 import sys

@@ -7,10 +7,13 @@ forked process is a process of its own: environment, directory, standard streams
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 import gc
 import importlib
 import json
 import os
+import pkgutil
 import signal
 import socket
 import subprocess
@@ -19,11 +22,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-PRELOADED = (
-    *("fabric", "paramiko", "rich.progress", "rich.table", "jinja2", "invoke.main"),
-    *("demo_backups.workflows.journal_mode", "demo_backups.release.actions", "demo_backups.ui.tables"),
-    "demo_backups.workflows.check_command",
-)
+PRELOADED = ("invoke.main", "encodings.idna", "humanize", "jinja2", "tree_sitter", "tree_sitter_bash", "zstandard")
 MAX_MESSAGE = 1 << 20
 # Read when Python starts: a call that sets one of these needs a process of its own.
 START_VARIABLES = ("PYTHON", "LC_", "LANG")
@@ -68,8 +67,7 @@ class ForkServer:
 
 def serve(connection: socket.socket) -> None:
     """Fork for each message, until the client is gone. Only a forked process returns otherwise, by an exception."""
-    for name in PRELOADED:
-        importlib.import_module(name)
+    _preload()
     gc.freeze()  # else the collector of each forked process copies all pages
     while True:
         data, fds, _, _ = socket.recv_fds(connection, MAX_MESSAGE, 2)
@@ -84,6 +82,21 @@ def serve(connection: socket.socket) -> None:
         _, status = os.waitpid(pid, 0)
         with contextlib.suppress(BrokenPipeError):
             connection.send(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+def _preload() -> None:
+    """Do what each call would do again: import all modules, build the validators, parse the settings."""
+    import demo_backups
+    from demo_backups.project import read_project_file
+
+    modules = [module.name for module in pkgutil.walk_packages(demo_backups.__path__, "demo_backups.")]
+    for name in (*PRELOADED, *modules):
+        importlib.import_module(name)
+    importlib.import_module("demo_backups.records.record").record_adapter()
+    yaml = importlib.import_module("invoke.config").yaml
+    load = functools.cache(yaml.safe_load)
+    yaml.safe_load = lambda file: copy.deepcopy(load(file.read()))
+    read_project_file()
 
 
 def _run(call: dict[str, Any], fds: Sequence[int]) -> None:

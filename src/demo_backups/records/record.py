@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timezone
 from typing import Annotated, Any, Literal, TypeAlias
@@ -48,7 +49,7 @@ class Details(BaseModel):
     Unknown values, of a later version, are kept. Values that were not set are not written.
     """
 
-    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class RunDetails(Details):
@@ -294,7 +295,6 @@ AnyRecord: TypeAlias = (
     | DrillRecord
     | PruneRecord
 )
-_ADAPTER: TypeAdapter[AnyRecord] = TypeAdapter(Annotated[AnyRecord, Field(discriminator="kind")])
 
 
 def new_record(kind: str, host: str, database: str, **values: Any) -> Record:
@@ -302,9 +302,15 @@ def new_record(kind: str, host: str, database: str, **values: Any) -> Record:
     return KINDS[kind](host=host, database=database, **values)
 
 
+@functools.cache
+def record_adapter() -> TypeAdapter[AnyRecord]:
+    """Return what validates a record. It takes a tenth of a second to build, and few tasks read records."""
+    return TypeAdapter(Annotated[AnyRecord, Field(discriminator="kind")])
+
+
 def validate_record(content: dict[str, Any]) -> Record:
     """Make a record of the object in a file; raises pydantic's ValidationError."""
-    return _ADAPTER.validate_python(_upgrade(content))
+    return record_adapter().validate_python(_upgrade(content))
 
 
 def _upgrade(content: dict[str, Any]) -> dict[str, Any]:
