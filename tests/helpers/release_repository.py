@@ -197,10 +197,38 @@ def empty_repository(
     return repository
 
 
+def _copy_repository(source: tuple[Path, Path], target: tuple[Path, Path]) -> None:
+    """Copy a checkout and its remote, whose path is in the configuration of the checkout."""
+    for old, new in zip(source, target, strict=True):
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.copytree(old, new, symlinks=True, ignore=shutil.ignore_patterns("*.sample"))
+    config = target[0] / ".git/config"
+    config.write_text(config.read_text().replace(str(source[1]), str(target[1])))
+
+
+def make_once(
+    repository: ReleaseRepository, template: Path, make: Callable[[ReleaseRepository], None]
+) -> ReleaseRepository:
+    """Change a repository by a function, or replace it by a copy of what the first test with this template made."""
+    template_paths = (template / "checkout", template / "remote")
+    paths = (repository.path, repository.remote)
+    if template.exists():
+        _copy_repository(template_paths, paths)
+    else:
+        make(repository)
+        _copy_repository(paths, template_paths)
+    return repository
+
+
 @pytest.fixture
-def release_repository(empty_repository: ReleaseRepository) -> ReleaseRepository:
+def release_repository(
+    empty_repository: ReleaseRepository, tmp_path_factory: pytest.TempPathFactory
+) -> ReleaseRepository:
     """A repository on its base branch, with the old scripts committed and the new ones in the work tree."""
-    repository = empty_repository
+    return make_once(empty_repository, tmp_path_factory.getbasetemp() / "template of a release", _make_release)
+
+
+def _make_release(repository: ReleaseRepository) -> None:
     for script, name in ((INDEX, "index"), (TRACKER, "tracker")):
         repository.write_file(script, OLD_SCRIPT.format(name=name))
         (repository.path / script).chmod(0o755)
@@ -214,7 +242,6 @@ def release_repository(empty_repository: ReleaseRepository) -> ReleaseRepository
         shutil.copy(ROOT / script, repository.path / script)
     for doc in DOCS:
         repository.write_file(doc, NEW_DOC)
-    return repository
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ from ..helpers.release_repository import (
     ReleaseRepository,
     check_result,
     empty_repository,
+    make_once,
     release_branch,
     release_repository,
 )
@@ -58,11 +59,14 @@ def state_of(repository: ReleaseRepository, **changes: str) -> MergeState:
 
 
 @pytest.fixture
-def pushed(release_branch: ReleaseRepository) -> ReleaseRepository:
+def pushed(release_branch: ReleaseRepository, tmp_path_factory: pytest.TempPathFactory) -> ReleaseRepository:
     """A release whose three commits are pushed."""
+    return make_once(release_branch, tmp_path_factory.getbasetemp() / "template of a pushed release", push_release)
+
+
+def push_release(repository: ReleaseRepository) -> None:
     for task in (*COMMITS, "push"):
-        check_result(release_branch.run_task(task), 0)
-    return release_branch
+        check_result(repository.run_task(task), 0)
 
 
 # --- the ways to merge, by somebody else on the remote --------------------------------------------------------------
