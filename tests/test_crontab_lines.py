@@ -23,7 +23,7 @@ ENABLE, DISABLE = "enable-index-backup", "disable-index-backup"
 @pytest.fixture
 def server(demo_server: DemoServer) -> DemoServer:
     """A server to which the script is deployed; `current` in its home is a symlink to the application."""
-    assert_success(demo_server.inv("deploy-index-backup"))
+    demo_server.deploy()
     (demo_server.server.home / "current").symlink_to(demo_server.settings.app_dir)
     return demo_server
 
@@ -55,16 +55,11 @@ def answer_disable(server: DemoServer, answer: str) -> tuple[int, str]:
 
 # --- the published times, in other words ----------------------------------------------------------------------------
 
-SAME_JOB = {
-    "nickname": "@hourly VARS SCRIPT",
-    "symlink": "@hourly VARS $HOME/current/share/bin/index-db-backup.sh",
-    "after others": "MAILTO=x\n# a comment\n5 4 * * * /bin/true\n@hourly VARS SCRIPT",
-}
+SAME_JOB = "MAILTO=x\n# a comment\n5 4 * * * /bin/true\n@hourly VARS $HOME/current/share/bin/index-db-backup.sh\n"
 
 
-@pytest.mark.parametrize("text", SAME_JOB.values(), ids=SAME_JOB)
-def test_other_spelling_satisfies_tasks(server: DemoServer, text: str) -> None:
-    content = fill(server, text) + "\n"
+def test_other_spelling_satisfies_tasks(server: DemoServer) -> None:
+    content = fill(server, SAME_JOB)
     server.crontab.write_text(content)
     line = content.splitlines()[-1].strip()
     output = assert_success(server.inv(ENABLE))
@@ -97,8 +92,7 @@ def test_pasted_published_line_satisfies_tasks(server: DemoServer) -> None:
 
 OTHER_JOB = {
     "time": "30 * * * * VARS SCRIPT",
-    "CRLF": "@hourly VARS SCRIPT >> /tmp/log 2>&1\r",
-    "directory above": "BACKUP_DIR=/tmp\n@hourly DATABASE_FILE=/x SCRIPT",
+    "CRLF": "BACKUP_DIR=/tmp\n@hourly VARS SCRIPT >> /tmp/log 2>&1\r",
 }
 
 
@@ -118,15 +112,8 @@ def test_other_job_is_a_conflict(server: DemoServer, text: str) -> None:
     assert str(server.script) not in (server.crontab.read_text() if server.crontab.exists() else "")
 
 
-UNCLEAR = {
-    "unknown variable": "@hourly VARS $BIN/index-db-backup.sh",
-    "user field": "@hourly root SCRIPT",
-}
-
-
-@pytest.mark.parametrize("text", UNCLEAR.values(), ids=UNCLEAR)
-def test_undecidable_line_is_unknown(server: DemoServer, text: str) -> None:
-    content = fill(server, text) + "\n"
+def test_undecidable_line_is_unknown(server: DemoServer) -> None:
+    content = fill(server, "@hourly VARS $BIN/index-db-backup.sh\n")
     server.crontab.write_text(content)
     for arguments in ([ENABLE], [DISABLE], [DISABLE, "--yes"]):
         assert_exit(server.inv(*arguments), COULD_NOT_LOOK, "the crontab of ")
@@ -134,15 +121,8 @@ def test_undecidable_line_is_unknown(server: DemoServer, text: str) -> None:
     assert server.crontab.read_text() == content
 
 
-NO_JOB = {
-    "commented out": "#@hourly SCRIPT",
-    "another script": "@hourly /opt/index-db-backup.sh",
-}
-
-
-@pytest.mark.parametrize("text", NO_JOB.values(), ids=NO_JOB)
-def test_line_without_job_is_left_alone(server: DemoServer, text: str) -> None:
-    content = fill(server, text) + "\n"
+def test_line_without_job_is_left_alone(server: DemoServer) -> None:
+    content = fill(server, "#@hourly SCRIPT\n@hourly /opt/index-db-backup.sh\n")
     server.crontab.write_text(content)
     assert "nothing to do" in assert_success(server.inv(DISABLE))
     assert_success(server.inv(ENABLE))
@@ -153,7 +133,7 @@ def test_line_without_job_is_left_alone(server: DemoServer, text: str) -> None:
 # --- disable --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("answer", "code", "removed"), [("y", 0, True), ("n", FAILED, False), ("", FAILED, False)])
+@pytest.mark.parametrize(("answer", "code", "removed"), [("y", 0, True), ("", FAILED, False)])
 def test_disable_asks_on_terminal(server: DemoServer, answer: str, code: int, removed: bool) -> None:
     line = fill(server, "30 * * * * VARS SCRIPT")
     server.crontab.write_text(f"A=1\n{line}\n")
@@ -242,9 +222,8 @@ def test_simultaneous_tasks_agree(slow_crontab: DemoServer) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "5 * * * * env A='x s3cr3t' SCRIPT || curl https://me:s3cr3t@example.org",
         "5 * * * * run-it --password=s3cr3t SCRIPT",
-        "TOKEN=s3cr3t\n5 * * * * SCRIPT",
+        "TOKEN=s3cr3t\n5 * * * * env A='x s3cr3t' SCRIPT || curl https://me:s3cr3t@example.org",
     ],
 )
 def test_secret_is_shown_and_stored_nowhere(server: DemoServer, line: str) -> None:
@@ -262,7 +241,7 @@ def test_secret_is_shown_and_stored_nowhere(server: DemoServer, line: str) -> No
         done = server.inv(*arguments)
         assert SECRET not in done.stdout + done.stderr
     records = list(Path(server.environment["INVOKE_EVIDENCE_DIR"]).iterdir())
-    assert len(records) == 4  # of deploy, enable and disable
+    assert len(records) == 3  # of enable and disable
     assert not [path for path in records if SECRET in path.read_text()]
 
 
@@ -275,8 +254,8 @@ def test_unreadable_crontab_shows_no_secret(server: DemoServer) -> None:
 # --- line ends ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("old", ["5 4 * * * /bin/true", "# a comment"])
-def test_missing_line_end_is_added(server: DemoServer, old: str) -> None:
+def test_missing_line_end_is_added(server: DemoServer) -> None:
+    old = "5 4 * * * /bin/true\n# a comment"
     server.crontab.write_text(old)
     assert "no line end" in assert_success(server.inv(ENABLE))
     assert server.crontab.read_text().endswith(f"\n{old}\n")

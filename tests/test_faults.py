@@ -17,6 +17,7 @@ import pytest
 
 from demo_backups.errors import COULD_NOT_LOOK, FAILED, INCOMPLETE, INTERRUPTED
 
+from .helpers.backups import make_backup
 from .helpers.faults import install_program, install_script, snapshot
 from .helpers.processes import wait_for_end, wait_until
 from .helpers.programs import link_programs, set_login_shell
@@ -101,7 +102,7 @@ def test_missing_app_directory(demo_server: DemoServer, task: str) -> None:
 
 
 def test_missing_backup_directory(demo_server: DemoServer) -> None:
-    assert_success(demo_server.inv("deploy-index-backup"))
+    demo_server.deploy()
     demo_server.backups.rmdir()
     for task in ("run-index-backup", "verify", "list-backups"):
         messages = ("No such file or directory", "backup_dir", f"install -d -m 750 {demo_server.backups}")
@@ -132,7 +133,8 @@ def set_mode(demo_server: DemoServer) -> Iterator[Callable[[Path, int], None]]:
 
 @pytest.mark.usefixtures("no_override")
 def test_unreadable_backups_are_not_none(demo_server: DemoServer, set_mode: Callable[[Path, int], None]) -> None:
-    assert_success(demo_server.inv("deploy-index-backup", "run-index-backup"))
+    demo_server.deploy()
+    make_backup(demo_server.source, demo_server.backups)
     set_mode(demo_server.backups, 0o000)
     for task in ("run-index-backup", "verify", "list-backups"):
         assert_exit(demo_server.inv(task), COULD_NOT_LOOK, "Permission denied", "INVOKE_USE_SUDO=1")
@@ -167,7 +169,7 @@ def test_failed_upload_keeps_the_old_script(demo_server: DemoServer, reads: str,
 @pytest.mark.parametrize("task", ["deploy-index-backup", "enable-index-backup"])
 def test_next_task_clears_staged_files(demo_server: DemoServer, task: str) -> None:
     if task == "enable-index-backup":
-        assert_success(demo_server.inv("deploy-index-backup"))
+        demo_server.deploy()
     before = set(snapshot(demo_server.server.folder))
     cat = install_program(demo_server, "cat", '[ "$#" = 0 ] || exec /bin/cat "$@"\nhead -c 100; kill -KILL $PPID')
     assert demo_server.inv(task).returncode != 0
@@ -236,7 +238,8 @@ def test_script_that_makes_no_backup(demo_server: DemoServer) -> None:
 
 
 def test_missing_source_is_reported(demo_server: DemoServer) -> None:
-    assert_success(demo_server.inv("deploy-index-backup", "run-index-backup"))
+    demo_server.deploy()
+    make_backup(demo_server.source, demo_server.backups)
     demo_server.source.rename(demo_server.source.with_name("moved"))
     before = snapshot(demo_server.backups)
     assert_exit(demo_server.inv("run-index-backup"), FAILED, str(demo_server.source), "app_dir")
@@ -248,7 +251,7 @@ def test_missing_source_is_reported(demo_server: DemoServer) -> None:
 
 
 def test_existing_backup_is_never_replaced(demo_server: DemoServer) -> None:
-    assert_success(demo_server.inv("deploy-index-backup"))
+    demo_server.deploy()
     now = datetime.now()
     for seconds in range(120):
         path = demo_server.backups / f"backup_{now + timedelta(seconds=seconds):%Y-%m-%d_%H-%M-%S}.db"
@@ -259,7 +262,7 @@ def test_existing_backup_is_never_replaced(demo_server: DemoServer) -> None:
 
 
 def test_second_run_is_refused(demo_server: DemoServer) -> None:
-    assert_success(demo_server.inv("deploy-index-backup"))
+    demo_server.deploy()
     with (demo_server.backups / ".backup.lock").open("w") as lock:
         subprocess.run(["flock", "--nonblock", str(lock.fileno())], pass_fds=[lock.fileno()], check=True)
         assert_exit(demo_server.inv("run-index-backup"), FAILED, "process ", "./inv attach")
@@ -276,7 +279,7 @@ OLD_CRONTAB = "# mine\nMAILTO=me@example.org\n5 4 * * * echo 100\\% >/dev/null" 
 @pytest.fixture
 def crontab(demo_server: DemoServer) -> Path:
     """The crontab of a server to which the script is deployed."""
-    assert_success(demo_server.inv("deploy-index-backup"))
+    demo_server.deploy()
     demo_server.crontab.write_text(OLD_CRONTAB)
     return demo_server.crontab
 

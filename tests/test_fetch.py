@@ -191,8 +191,15 @@ def extend_too_far(part: Path, backup: Path) -> None:
         file.truncate(backup.stat().st_size + 1)
 
 
-@pytest.mark.parametrize("damage", [damage_start, extend_to_full_size, extend_too_far])
-@pytest.mark.parametrize("flag", ["--no-compress", "--json"])
+@pytest.mark.parametrize(
+    ("damage", "flag"),
+    [
+        (damage_start, "--no-compress"),
+        (extend_to_full_size, "--no-compress"),
+        (extend_too_far, "--no-compress"),
+        (damage_start, "--json"),
+    ],
+)
 def test_wrong_partial_file_is_restarted(
     demo_server: DemoServer, backup: Path, folder: Path, damage: Callable[[Path, Path], None], flag: str
 ) -> None:

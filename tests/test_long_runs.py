@@ -108,7 +108,7 @@ def tracker(demo_server: DemoServer, large: Path) -> TrackerServer:
     tracker = TrackerServer(demo_server)
     tracker.source.parent.mkdir(parents=True)
     shutil.copy(large, tracker.source)
-    assert_success(tracker.inv("deploy"))
+    demo_server.deploy("tracker")
     (tracker.backups / OLDER).write_bytes(b"older")
     return tracker
 

@@ -79,8 +79,8 @@ def tracker(demo_server: DemoServer, request: pytest.FixtureRequest) -> Tracker:
     source.parent.mkdir(parents=True)
     make_tracker(source, request.param, rows=20_000)
     content = dump(source)
-    for task in ("deploy-tracker-backup", "run-tracker-backup"):
-        assert_success(demo_server.inv(task))
+    demo_server.deploy("tracker")
+    assert_success(demo_server.inv("run-tracker-backup"))
     assert_success(demo_server.inv("verify", *TRACKER))
     fetched = read_json(demo_server.inv("fetch", *TRACKER, "--json"))
     backup = Path(fetched["backup"])

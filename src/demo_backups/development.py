@@ -14,7 +14,7 @@ from pathlib import Path
 from .errors import SettingsError
 from .ui.console import make_console
 
-PROCESSES_PER_CORE = 2  # of pytest: most tests wait for other processes
+PROCESSES_PER_CORE = 3  # of pytest: most tests wait for other processes
 
 
 def list_checks(root: Path, pytest_arguments: str) -> list[list[str]]:
@@ -27,12 +27,13 @@ def list_checks(root: Path, pytest_arguments: str) -> list[list[str]]:
         arguments = shlex.split(pytest_arguments)
     except ValueError as error:
         raise SettingsError(f"--pytest {pytest_arguments!r}: {error}") from error
+    processes = PROCESSES_PER_CORE * (os.cpu_count() or 1)
     return [
         [*python, "ruff", "check", "."],
         [*python, "ruff", "format", "--check", "."],
         [*python, "mypy"],
         ["shellcheck", *find_shell_scripts(root)],
-        [*python, "pytest", "-n", str(PROCESSES_PER_CORE * (os.cpu_count() or 1)), *arguments],
+        [*python, "pytest", "-n", str(processes), "--dist", "worksteal", *arguments],
     ]
 
 

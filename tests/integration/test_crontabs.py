@@ -18,7 +18,7 @@ ENABLE, DISABLE = "enable-index-backup", "disable-index-backup"
 @pytest.fixture
 def deployed(server: Server) -> Server:
     """The demo server with the script."""
-    assert_success(server.inv("deploy-index-backup"))
+    server.deploy()
     return server
 
 

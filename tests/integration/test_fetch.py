@@ -179,7 +179,7 @@ def test_rate_is_limited(server: Server, transport: str, backup: Path, part: Pat
 def test_memory_does_not_grow_with_size(server: Server, transport: str, home: Path) -> None:
     """Zeros: one megabyte of compressed data becomes gigabytes."""
     peaks: list[int] = []
-    for megabytes in (16, 400):
+    for megabytes in (16, 200):
         path = server.backups / f"backup_2026-01-0{len(peaks) + 1}_00-00-00.db"
         with path.open("wb") as file:
             file.truncate(megabytes * 2**20)

@@ -15,14 +15,13 @@ from pathlib import Path
 import pytest
 
 from demo_backups.errors import StepError
-from demo_backups.project import ROOT
 from demo_backups.remote.connection import open_host
 from demo_backups.settings.model import Database
 from demo_backups.sqlite.journal_mode import change_journal_mode, read_journal_mode
 
 from ..helpers.databases import is_consistent
 from ..helpers.processes import start_program, stop_midway, stopped_midway, wait_for_end, wait_until
-from ..helpers.tasks import INV
+from ..helpers.tasks import InvRunner
 from .conftest import Server
 
 MIB = 2**20
@@ -63,13 +62,14 @@ class Tracker:
 
     def inv(self, task: str, *flags: str, **changes: str) -> Done:
         """Run a task on the tracker's database to its end."""
-        return wait_for_end(self.start(task, *flags, **changes))
+        return self.server.inv(task, *self._select(task), *flags, **changes)
 
     def start(self, task: str, *flags: str, **changes: str) -> Task:
         """Start a task on the tracker's database."""
-        words = [] if task == "run-tracker-backup" else ["--database", "tracker"]
-        env = self.server.environment | changes
-        return start_program(INV, "--search-root", ROOT, task, *words, *flags, env=env)
+        return InvRunner(self.server.environment).start(task, *self._select(task), *flags, **changes)
+
+    def _select(self, task: str) -> list[str]:
+        return [] if task == "run-tracker-backup" else ["--database", "tracker"]
 
     def sqlite_processes(self, text: str) -> list[int]:
         """The processes of sqlite3 whose command line contains a text."""
@@ -128,7 +128,7 @@ def tracker(server: Server, large: Path) -> Tracker:
     with_database.source.parent.mkdir(parents=True)
     shutil.copy(large, with_database.source)
     server.machine.own(server.machine.home / "github")
-    assert server.inv("deploy-tracker-backup").returncode == 0
+    server.deploy("tracker")
     return with_database
 
 

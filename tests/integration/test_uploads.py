@@ -123,7 +123,7 @@ def test_full_disk_of_server_is_an_error(server: Server, host: Host, local: Path
 @needs_zstd
 def test_memory_does_not_grow_with_upload(server: Server, tmp_path: Path) -> None:
     paths = [tmp_path / "small.db", tmp_path / "large.db"]
-    for path, size in zip(paths, (24 * 2**20, 300 * 2**20), strict=True):
+    for path, size in zip(paths, (24 * 2**20, 120 * 2**20), strict=True):
         with path.open("wb") as file:
             file.truncate(size)
     receivers = {"cat": 0, "zstd --decompress": 0}

@@ -255,7 +255,6 @@ DAEMON = (
     "signal.signal(signal.SIGTERM, signal.SIG_IGN); os.closerange(0, 100); os.chdir('/'); time.sleep(300)"
 )
 HANGING = {
-    "hangs": "sleep 300",
     "ignores SIGTERM": "trap '' TERM; sleep 300; sleep 300",
     "with children": "sleep 300 & sleep 300 & wait",
     "stopped": "kill -STOP $$",
@@ -263,8 +262,7 @@ HANGING = {
 }
 LEAVING = {
     "background": "sleep 300 &",
-    "setsid": "setsid sleep 300 > /dev/null 2>&1 < /dev/null &",
-    "nohup": "nohup sleep 300 & echo started",
+    "other sessions": "setsid sleep 300 > /dev/null 2>&1 < /dev/null & nohup sleep 300 & echo started",
     "daemon": f"{sys.executable} -c {shlex.quote(DAEMON)}",
     "without environment": "env -i sleep 300 > /dev/null 2>&1 &",
     "with the file open": "env -i setsid tail -f {file} > /dev/null 2>&1 &",

@@ -48,7 +48,7 @@ from ..helpers.databases import leave_wal
 from ..helpers.processes import wait_until
 from ..helpers.restores import NEW, OLD, RestoreSetup, read_content
 
-RANDOM_KILLS = 20
+RANDOM_KILLS = 12
 SERVICE_TIMEOUT = 10.0  # seconds
 
 

@@ -127,13 +127,18 @@ def test_file_that_is_no_database_is_refused(restore_setup: RestoreSetup, conten
     refused(restore_setup, restore_setup.request(Method.IN_PLACE), "is not an SQLite database")
 
 
-@pytest.mark.parametrize("name", [name for name in ODD_NAMES if name != "newline"])
-@pytest.mark.parametrize("way", ["locked", "transaction", "swap"])
+ODD = {key: name for key, name in ODD_NAMES.items() if key != "newline"}
+ALL_ODD = ODD["dash"] + "".join(ODD.values())
+
+
+@pytest.mark.parametrize(
+    ("way", "name"), [("locked", ALL_ODD), ("transaction", ALL_ODD), *(("swap", name) for name in ODD.values())]
+)
 def test_odd_names_are_restored(restore_setup: RestoreSetup, way: str, name: str) -> None:
     request = prepare(restore_setup, way)
-    folder = restore_setup.folder / ODD_NAMES[name]
+    folder = restore_setup.folder / name
     folder.mkdir()
-    target, backup = folder / f"{ODD_NAMES[name]}.db", folder / f"backup {ODD_NAMES[name]}.db"
+    target, backup = folder / f"{name}.db", folder / f"backup {name}.db"
     restore_setup.target.rename(target)
     shutil.copyfile(restore_setup.backup, backup)
     done = restore_setup.restore(replace(request, target=PurePosixPath(target), backup=PurePosixPath(backup)))

@@ -123,9 +123,9 @@ class Nowhere(io.BytesIO):
 
 @pytest.mark.parametrize("name", ["ssh", "local"])
 def test_memory_does_not_grow_with_size(demo_server: DemoServer, name: str) -> None:
-    """A process of its own streams 24 MiB each way, and then 100 MiB more."""
+    """A process of its own streams 24 MiB each way, and then 64 MiB more."""
     alias = demo_server.settings.host if name == "ssh" else "local"
-    words = ["-m", "tests.helpers.stream_memory", alias, str(demo_server.settings.ssh_config), str(100 * 2**20)]
+    words = ["-m", "tests.helpers.stream_memory", alias, str(demo_server.settings.ssh_config), str(64 * 2**20)]
     done = subprocess.run(
         [sys.executable, *words], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
     )
