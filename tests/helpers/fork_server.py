@@ -59,7 +59,8 @@ class ForkServer:
         connection = self._connect()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         (stdout, stdout_end), (stderr, stderr_end) = os.pipe(), os.pipe()
-        message = json.dumps({"arguments": list(arguments), "env": dict(env), "cwd": cwd}).encode()
+        call = {"program": "inv", "arguments": list(arguments), "env": dict(env), "cwd": cwd}
+        message = json.dumps(call).encode()
         ends = [stdout_end, stderr_end, theirs.detach()]
         socket.send_fds(connection, [message], ends)
         for end in ends:
@@ -182,10 +183,23 @@ def _preload() -> None:
     for name in (*PRELOADED, *modules):
         importlib.import_module(name)
     importlib.import_module("demo_backups.records.record").record_adapter()
-    yaml = importlib.import_module("invoke.config").yaml
-    load = functools.cache(yaml.safe_load)
-    yaml.safe_load = lambda file: copy.deepcopy(load(file.read()))
+    _cache_yaml()
     read_project_file()
+
+
+def _cache_yaml() -> None:
+    """Let Invoke parse each text once; an error names the file."""
+    yaml = importlib.import_module("invoke.config").yaml
+    load, load_cached = yaml.safe_load, functools.cache(yaml.safe_load)
+
+    def safe_load(file: IO[str]) -> Any:
+        try:
+            return copy.deepcopy(load_cached(file.read()))
+        except (ValueError, yaml.YAMLError):
+            file.seek(0)
+            return load(file)
+
+    yaml.safe_load = safe_load
 
 
 def _run(call: dict[str, Any], fds: Sequence[int]) -> None:
