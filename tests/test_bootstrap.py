@@ -307,6 +307,17 @@ def test_monitoring_program_is_installed(checkout: Checkout, tmp_path: Path) -> 
         assert (done.returncode, done.stdout, done.stderr) == (3, b"<--host><a b>", b"")
 
 
+def test_monitoring_program_needs_no_path(checkout: Checkout) -> None:
+    checkout()
+    program = checkout.root / ".venv/bin/demo-backups-check"
+    done = subprocess.run([program], env={"PATH": ""}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "<>", "")
+    (program.parent / "python").unlink()
+    done = subprocess.run([program], env={}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout.startswith("UNKNOWN: ")
+
+
 def test_old_monitoring_program_is_replaced(checkout: Checkout) -> None:
     checkout()
     program = checkout.root / ".venv/bin/demo-backups-check"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import pytest
 from demo_backups.errors import COULD_NOT_LOOK
 from demo_backups.rehearsal.server import Server
 from demo_backups.remote.auth import Login
-from demo_backups.remote.connection import connect
+from demo_backups.remote.connection import connect, open_host
+from demo_backups.settings.model import Settings
 
 from ..helpers.host_keys import KEYS
 from ..helpers.ssh_servers import (
@@ -33,6 +35,22 @@ def test_refused_key_is_named(server: Server) -> None:
     assert f"{server.folder}/wrong_key: " in error.output
     assert f"ssh -F {server.ssh_config} rehearsal true" in error.advice
     assert error.exit_code == COULD_NOT_LOOK
+
+
+def test_openssh_works_with_closed_input(
+    server: Server, project_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # as Python does where it was closed
+    changes = {"ssh_config": str(server.ssh_config), "ssh_transport": "openssh", "host": "rehearsal"}
+    with open_host(project_settings.model_copy(update=changes)) as host:
+        assert host.run("print", "echo x").stdout == "x\n"
+
+
+def test_password_is_not_asked_with_closed_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    login = Login({"identityagent": "none"}, None, "torrust")
+    login.allowed = ["password"]
+    assert list(login.get_sources()) == []
 
 
 def test_without_key_methods_of_server_are_named(server: Server) -> None:
