@@ -159,7 +159,7 @@ def alert_test(name: str, alert: str, data: dict[str, str], before: int, after: 
 
 def test_alerts_fire_in_time(tmp_path: Path) -> None:
     write_configuration(tmp_path)
-    rules = yaml.safe_load((tmp_path / RULES).read_text())["groups"][0]["rules"]
+    rules = yaml.safe_load((tmp_path / RULES).read_text())["groups"][0]["rules"]  # type: ignore[no-untyped-call]
     assert {rule["alert"] for rule in rules} == {alert for alert, *_ in ALERTS.values()}
     tests = [alert_test(name, *values) for name, values in ALERTS.items()]
     content = {"rule_files": [RULES], "evaluation_interval": "1m", "tests": tests}
@@ -206,7 +206,8 @@ def scrape(url: str) -> str:
 def test_ping_settings_are_valid() -> None:
     (block,) = blocks("A dead man's switch", "yaml")
     project = read_project_file()
-    changed = project | {"check": project["check"] | yaml.safe_load(block)["check"]}
+    values = yaml.safe_load(block)["check"]  # type: ignore[no-untyped-call]
+    changed = project | {"check": project["check"] | values}
     assert load_settings(project, changed, environ={}).check.ping_file == "~/.demo-backups-ping"
 
 
