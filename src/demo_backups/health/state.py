@@ -46,8 +46,8 @@ class Finding:
 class Metrics:
     """What is measured of a database: times in seconds since 1970, sizes in bytes; None if unknown or never.
 
-    `now` is the time by the clock of this machine, to which the ages of records refer. `host_now` is that by the clock of
-    the host, to which the age of the backup refers; None: it is the same.
+    `now` is the time by the clock of this machine, to which the ages of records refer. `host_now` is that by the
+    clock of the host, to which the age of the backup refers; None: it is the same.
     """
 
     now: float
