@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from demo_backups.errors import PingError
-from demo_backups.health.ping import add_fail, parse_url, ping
+from demo_backups.health.ping import add_fail, validate_url, ping
 from demo_backups.settings.model import CheckSettings
 
 from ..helpers.pings import SECRET, PingServer, send, serve_pings
@@ -69,7 +69,7 @@ def test_ping_requests_url_once(server: PingServer, tmp_path: Path, success: boo
     ],
 )
 def test_fail_is_appended_to_path(url: str, failing: str) -> None:
-    assert add_fail(parse_url(f" {url}\n")) == failing
+    assert add_fail(validate_url(f" {url}\n")) == failing
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_fail_is_appended_to_path(url: str, failing: str) -> None:
 )
 def test_text_that_is_no_url(url: str) -> None:
     with pytest.raises(PingError) as caught:
-        parse_url(url)
+        validate_url(url)
     assert caught.value.__context__ is None or caught.value.__suppress_context__
     assert not url or url not in str(caught.value)
 

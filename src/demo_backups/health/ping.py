@@ -42,7 +42,7 @@ def ping(settings: CheckSettings, success: bool, timeout: float = TIMEOUT) -> No
     begins again with each byte, and the lookup of a name has none.
     """
     deadline = time.monotonic() + timeout
-    url = parse_url(_read_url(settings, timeout))
+    url = validate_url(_read_url(settings, timeout))
     errors: list[PingError] = []
     thread = threading.Thread(
         target=_request, args=(url if success else add_fail(url), timeout, errors), name="ping", daemon=True
@@ -55,7 +55,7 @@ def ping(settings: CheckSettings, success: bool, timeout: float = TIMEOUT) -> No
         raise errors[0]
 
 
-def parse_url(text: str) -> str:
+def validate_url(text: str) -> str:
     """Return the URL that a file or command contains, alone; raises PingError."""
     url = text.strip()
     with contextlib.suppress(ValueError):
