@@ -11,9 +11,10 @@ import pytest
 
 from demo_backups.backup.disk_space import Disk
 from demo_backups.health.cron_log import CronLog
-from demo_backups.health.facts import CronFacts, HostFacts, LastJob, RestoreFacts, Source
+from demo_backups.health.findings import LONGEST_TEXT
 from demo_backups.health.freshness import sort_backups
-from demo_backups.health.judge import LONGEST_TEXT, decide_limits, judge_host
+from demo_backups.health.host_facts import CronFacts, HostFacts, LastJob, RestoreFacts, Source
+from demo_backups.health.judge import decide_limits, judge_host
 from demo_backups.health.leftovers import Leftover, RunFiles
 from demo_backups.health.state import Health, State
 from demo_backups.records.check import Check, Outcome

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from demo_backups.backup.names import LARGEST_DIFFERENCE
 from demo_backups.recovery.copies import Copy
 from demo_backups.recovery.retention import (
     CLOCK_TOLERANCE,
     EMPTY_POLICY,
     FUTURE,
-    LARGEST_DIFFERENCE,
     LARGEST_OFFSET,
     NO_TIME,
     TIMES_DIFFER,

@@ -14,9 +14,7 @@ from ..remote.files import File, stat_file
 from ..remote.host import Host
 from ..remote.shell import quote
 from ..settings.model import Database
-from .names import VERIFIED, is_backup_name, is_verified_name
-
-DATE = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]_[0-9][0-9]-[0-9][0-9]-[0-9][0-9]"  # in a pattern of the shell
+from .names import DATE, VERIFIED, is_backup_name, is_verified_name
 
 
 def keep_command(database: Database, name: str) -> str:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 from ..settings.model import Database
 
+DATE = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]_[0-9][0-9]-[0-9][0-9]-[0-9][0-9]"  # in a pattern of the shell
+# Between the time in a name and the modification time: 14 h of the farthest time zone, and 12 h for the backup itself.
+LARGEST_DIFFERENCE = timedelta(hours=26)
 VERIFIED = "verified."  # the start of the name of a backup that is kept, which no rotation matches
 
 

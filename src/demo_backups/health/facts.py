@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TypeVar
 
@@ -16,7 +15,7 @@ from ..backup.disk_space import Disk, disks_command, read_disks
 from ..backup.script import Script
 from ..errors import ConnectionLostError, HostKeyError, HostUnreachableError, LoginError
 from ..records.check import Check
-from ..recovery.restore_journal import PendingRestore, pending_command, read_pending
+from ..recovery.restore_journal import pending_command, read_pending
 from ..remote.answers import parse_seconds
 from ..remote.fact import Fact, Unavailable, try_fact
 from ..remote.files import File, file_command, files_command
@@ -25,7 +24,6 @@ from ..remote.job_state import (
     BACKUP,
     RESTORE,
     Job,
-    JobStatus,
     find_command,
     is_running_command,
     jobs_dir,
@@ -36,73 +34,16 @@ from ..remote.prefetch import prefetch
 from ..settings.model import Database, Settings
 from ..sqlite.inspect import header_command, read_header, real_path_command, resolve_source
 from ..sqlite.sidecars import list_sidecars, sidecars_command
-from .cron_log import CronLog, log_command, parse_log
-from .freshness import Backups, sort_backups
-from .leftovers import RunFiles, parse_run_files, run_files_command
+from .cron_log import log_command, parse_log
+from .freshness import sort_backups
+from .host_facts import CronFacts, HostFacts, LastJob, RestoreFacts, Source
+from .leftovers import parse_run_files, run_files_command
 from .schedule import longest_interval, read_schedule
 
 T = TypeVar("T")
 UNREACHABLE = (ConnectionLostError, HostUnreachableError, HostKeyError, LoginError)
 CLOCK = "date +%s.%N"
 JOB_OUTPUT = 4096  # bytes of the output of the last job that are read
-
-
-@dataclass(frozen=True)
-class CronFacts:
-    """The lines of all crontabs that back up a database.
-
-    `interval` is the longest time between two of their runs in seconds; None if there are none. `problem` is why it is
-    not known whether there are lines, or when they run; else empty.
-    """
-
-    interval: float | None
-    problem: str = ""
-
-
-@dataclass(frozen=True)
-class LastJob:
-    """The last backup that a task has started on the host, and its status."""
-
-    job: Job
-    status: JobStatus
-
-
-@dataclass(frozen=True)
-class RestoreFacts:
-    """A restore that was killed or is running, by its journal, and whether a job restores the database now."""
-
-    pending: PendingRestore | None
-    running: bool
-
-
-@dataclass(frozen=True)
-class Source:
-    """The live database: its size in bytes by its header, and its disk."""
-
-    bytes: int
-    disk: Disk
-
-
-@dataclass(frozen=True)
-class HostFacts:
-    """What a host says about the backups of a database. Times in seconds since 1970, by its clock.
-
-    `clock_difference` is by how much its clock is ahead of that of this machine, as far as that is certain. `checks`
-    are those of the newest backup that is not dated in the future. `disks` are those of the backups and of the home
-    directory.
-    """
-
-    now: float
-    clock_difference: float
-    backups: Fact[Backups]
-    checks: Fact[tuple[Check, ...]]
-    cron: Fact[CronFacts]
-    log: Fact[CronLog | None]
-    runs: Fact[RunFiles]
-    job: Fact[LastJob | None]
-    restore: Fact[RestoreFacts]
-    source: Fact[Source]
-    disks: Fact[tuple[Disk, Disk]]
 
 
 def try_query(query: Callable[[], T]) -> Fact[T]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from ..recovery.retention import LARGEST_DIFFERENCE
+from ..backup.names import LARGEST_DIFFERENCE
 from ..remote.files import File
 from ..settings.model import Database
 

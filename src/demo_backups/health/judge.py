@@ -11,17 +11,17 @@ from ..records.check import Check, Outcome
 from ..remote.fact import Fact, Unavailable
 from ..remote.files import File
 from ..settings.model import CheckSettings, Database
-from ..units import escape_controls, format_brief, format_short_size
+from ..units import format_brief, format_short_size
 from .cron_log import find_message
-from .facts import CronFacts, HostFacts, RestoreFacts
+from .findings import shorten, unavailable
 from .freshness import Backups, backup_time, has_contradiction
+from .host_facts import CronFacts, HostFacts, RestoreFacts
 from .leftovers import RunFiles
 from .state import Finding, State
 
 DEFAULT_WARN_AGE, DEFAULT_CRITICAL_AGE = 26 * 3600.0, 50 * 3600.0  # without a line in a crontab
 WARN_INTERVALS, CRITICAL_INTERVALS = 2, 4
 CLOCK_TOLERANCE = 5 * 60.0  # seconds by which the clocks of a host and of this machine may differ
-LONGEST_TEXT = 160  # characters of a text from elsewhere in a finding
 
 
 @dataclass(frozen=True)
@@ -62,19 +62,6 @@ def judge_host(facts: HostFacts, database: Database, settings: CheckSettings, fl
         *judge_restore(facts.restore),
         *judge_clock(facts.clock_difference),
     ]
-
-
-def unavailable(name: str, subject: str, fact: Unavailable) -> Finding:
-    """Return the finding for a fact that could not be determined."""
-    printed = fact.output.strip().split("\n")[-1]
-    reason = f"{fact.reason} ({printed})" if printed else fact.reason
-    return Finding(name, State.UNKNOWN, f"{subject} unknown: {shorten(reason)}")
-
-
-def shorten(text: str) -> str:
-    """Make one short line of a text from elsewhere."""
-    line = escape_controls(" ".join(text.split()))
-    return line if len(line) <= LONGEST_TEXT else f"{line[: LONGEST_TEXT - 3]}..."
 
 
 # --- the newest backup ----------------------------------------------------------------------------------------------

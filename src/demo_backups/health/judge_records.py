@@ -9,18 +9,21 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 from ..records.check import Outcome
 from ..records.record import KINDS, FetchRecord, Record, VerificationRecord
-from ..records.search import find_last, has_failed, is_good
+from ..records.search import DRILL, FETCH, VERIFICATION, find_fetch, find_last, has_failed, is_good
 from ..records.store import InvalidRecord, is_name_of, time_in_name
 from ..remote.fact import Unavailable
 from ..remote.files import File
 from ..settings.model import Settings
 from ..units import format_brief
-from .judge import shorten, unavailable
-from .local_facts import DRILL, FETCH, VERIFICATION, LocalFacts, Records, find_fetch
+from .findings import shorten, unavailable
 from .state import Finding, State
+
+if TYPE_CHECKING:
+    from .local_facts import LocalFacts, Records
 
 OVERDUE = 1.5  # times the setting: the due task runs from a daily crontab line
 TIME_TOLERANCE = 2.0  # seconds; some file systems store no exact times

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..backup.keep_verified import DATE
+from ..backup.names import DATE
 from ..recovery.hold import HOLD_MINUTES, HOLD_PREFIX
 from ..remote.answers import END, parse_count, parse_yes_no
 from ..remote.processes import is_locked_command

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..records.record import DrillRecord, FetchRecord, Record, VerificationRecord
-from ..records.search import find_last, has_failed
+from ..records.record import Record
+from ..records.search import DRILL, FETCH, VERIFICATION, find_fetch
 from ..records.store import InvalidRecord, is_name_of, read_records, records_dir
 from ..recovery.copies import Copy, list_copies, read_copy
 from ..remote.fact import Fact, Unavailable, try_fact
 from ..settings.model import Database, Settings
-
-VERIFICATION, DRILL, FETCH = VerificationRecord.kind, DrillRecord.kind, FetchRecord.kind
 
 
 @dataclass(frozen=True)
@@ -44,15 +42,6 @@ def observe_local(settings: Settings, host: str, database: Database) -> LocalFac
     file = fetch.details.file if fetch else None
     fetched = None if file is None else try_fact(lambda: read_copy(Path(file)))
     return LocalFacts(records, copies, fetched)
-
-
-def find_fetch(records: tuple[Record, ...], host: str, database: str) -> FetchRecord | None:
-    """Find the last fetch that has put a backup on this machine, also one that could not be checked completely."""
-    return find_last(records, FetchRecord, host, database, _has_copy)
-
-
-def _has_copy(record: FetchRecord) -> bool:
-    return record.error is None and bool(record.checks) and not has_failed(record) and record.details.file is not None
 
 
 def _read_records(settings: Settings, host: str, database: str) -> Records:

@@ -7,9 +7,10 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from .check import Outcome
-from .record import Record, VerificationRecord
+from .record import DrillRecord, FetchRecord, Record, VerificationRecord
 
 R = TypeVar("R", bound=Record)
+VERIFICATION, DRILL, FETCH = VerificationRecord.kind, DrillRecord.kind, FetchRecord.kind
 
 
 def is_good(record: Record) -> bool:
@@ -67,3 +68,12 @@ def find_recent(
     if record is None or has_failed(record) or now - datetime.fromisoformat(record.when) >= timedelta(seconds=every):
         return None
     return record
+
+
+def find_fetch(records: Iterable[Record], host: str, database: str) -> FetchRecord | None:
+    """Find the last fetch that has put a backup on this machine, also one that could not be checked completely."""
+    return find_last(records, FetchRecord, host, database, _has_copy)
+
+
+def _has_copy(record: FetchRecord) -> bool:
+    return record.error is None and bool(record.checks) and not has_failed(record) and record.details.file is not None

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
+from ..backup.names import LARGEST_DIFFERENCE
 from ..settings.model import CopiesSettings, Database
 from .copies import Copy
 
-LARGEST_DIFFERENCE = timedelta(hours=26)  # 14 h of the farthest time zone, and 12 h for the backup itself
 LARGEST_OFFSET = timedelta(hours=14)  # of the local time of a server from UTC
 CLOCK_TOLERANCE = timedelta(hours=1)  # by which the clock of a server may be fast
 

@@ -6,14 +6,16 @@ import time
 from dataclasses import replace
 from datetime import datetime, timezone
 
-from ..health.facts import HostFacts, observe_host, try_query
+from ..health.facts import observe_host, try_query
+from ..health.findings import unavailable
 from ..health.freshness import backup_time
-from ..health.judge import decide_limits, judge_host, unavailable
+from ..health.host_facts import HostFacts
+from ..health.judge import decide_limits, judge_host
 from ..health.judge_records import judge_changes, judge_local
-from ..health.local_facts import LocalFacts, find_fetch, observe_local
+from ..health.local_facts import LocalFacts, observe_local
 from ..health.state import Finding, Health, Metrics
 from ..records.record import DrillRecord, Record, VerificationRecord
-from ..records.search import find_last
+from ..records.search import find_fetch, find_last
 from ..remote.fact import Fact, Unavailable
 from .session import Session
 

@@ -1,0 +1,22 @@
+"""The texts of findings."""
+
+from __future__ import annotations
+
+from ..remote.fact import Unavailable
+from ..units import escape_controls
+from .state import Finding, State
+
+LONGEST_TEXT = 160  # characters of a text from elsewhere in a finding
+
+
+def unavailable(name: str, subject: str, fact: Unavailable) -> Finding:
+    """Return the finding for a fact that could not be determined."""
+    printed = fact.output.strip().split("\n")[-1]
+    reason = f"{fact.reason} ({printed})" if printed else fact.reason
+    return Finding(name, State.UNKNOWN, f"{subject} unknown: {shorten(reason)}")
+
+
+def shorten(text: str) -> str:
+    """Make one short line of a text from elsewhere."""
+    line = escape_controls(" ".join(text.split()))
+    return line if len(line) <= LONGEST_TEXT else f"{line[: LONGEST_TEXT - 3]}..."
