@@ -672,8 +672,10 @@ BENCH = {
     "sizes": "sizes of the database in GB, such as 0.25,1; with --recovery two: of the fetch and of the restore",
     "journals": "journal modes: wal, delete, or wal,delete",
     "rates": "commits per second of the writer, such as 0,200,max",
-    "methods": "separated by ';': cp, fsync; plain .backup; script; VACUUM INTO; and variants, see docs/benchmarks.md",
-    "rounds": "how many times cp and the script are measured",
+    "methods": "separated by ';', such as 'cp, fsync;script;task;VACUUM INTO'; all of them: see docs/benchmarks.md",
+    "caches": "state of the page cache before a copy: cold, warm, or cold,warm",
+    "memory": "limit of the memory in GB, page cache included, for the service and the copy (needs root)",
+    "rounds": "how many times cp, the script and the task are measured",
     "folder": "directory of the databases, on the disk to measure (default: the temporary directory)",
     "out": "directory of the results (default: reports; with --full, benchmarks and docs)",
 }
@@ -688,6 +690,8 @@ def bench(
     journals: str | None = None,
     rates: str | None = None,
     methods: str | None = None,
+    caches: str | None = None,
+    memory: str | None = None,
     rounds: str | None = None,
     folder: str | None = None,
     out: str | None = None,
@@ -697,6 +701,7 @@ def bench(
     from bench import measure_recovery_to_files, measure_to_files
 
     flags = {"sizes": sizes, "journals": journals, "rates": rates, "methods": methods, "rounds": rounds}
+    flags |= {"caches": caches, "memory": memory}
     measure = measure_recovery_to_files if recovery else measure_to_files
     measure(full, flags, folder, out, console.make_console())
 

@@ -11,8 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import recovery
-from measure import DEFAULT, FULL, MAXIMUM_RATE, METHODS, Grid, describe_machine, measure_grid, measure_verification
-from render import Row, draw, print_figures, print_table, summarize
+from measure import (
+    COLD,
+    DEFAULT,
+    FULL,
+    MAXIMUM_RATE,
+    METHODS,
+    WARM,
+    Grid,
+    describe_machine,
+    measure_grid,
+    measure_verification,
+)
+from memory_limit import NoMemoryLimitError
+from render import Row, draw, format_service_table, print_figures, print_lines, print_table, summarize
+from service_figures import summarize_service
 
 from demo_backups.errors import SettingsError
 from demo_backups.project import ROOT
@@ -39,6 +52,8 @@ PARSERS: dict[str, Callable[[str], Any]] = {
     "journals": lambda text: tuple(_choose(word, JOURNALS) for word in _split(text)),
     "rates": lambda text: tuple(MAXIMUM_RATE if word == "max" else float(word) for word in _split(text)),
     "methods": lambda text: tuple(_choose(word, METHODS) for word in _split(text, ";")),
+    "caches": lambda text: tuple(_choose(word, (COLD, WARM)) for word in _split(text)),
+    "memory": lambda text: 1e9 * float(text),
     "rounds": int,
 }
 
@@ -60,7 +75,8 @@ def parse_grid(full: bool, flags: Mapping[str, str | None]) -> Grid:
     Flags are lists with commas (methods: semicolons), sizes in GB, `max` is the maximum rate. Raises SettingsError.
     """
     grid = replace(FULL if full else DEFAULT, **_parse_flags(flags))
-    _require_in_range(grid.sizes, grid.rates, grid.rounds)
+    memory = () if grid.memory is None else (grid.memory,)
+    _require_in_range((*grid.sizes, *memory), grid.rates, grid.rounds)
     return grid
 
 
@@ -108,7 +124,10 @@ def measure_to_files(
         check_folder("folder", folder)
     numbers, picture = results / "live_backup.json", pictures / "benchmarks.svg"
     with tempfile.TemporaryDirectory(prefix="demo-backups-", dir=folder) as name:
-        bench(grid, Path(name), numbers, picture, console)
+        try:
+            bench(grid, Path(name), numbers, picture, console)
+        except NoMemoryLimitError as error:
+            raise SettingsError(f"--memory: {error}", advice="run it as root, or without --memory") from error
     console.print(f"results: {numbers}\npicture: {picture}", soft_wrap=True)
 
 
@@ -143,9 +162,10 @@ def bench(grid: Grid, folder: Path, results: Path, picture: Path, out: Console) 
     for measurement in measure_grid(grid, folder):
         measurements.append(measurement)
         out.print(
-            f"{measurement.size / 1e9:g} GB {measurement.journal} {measurement.rate:g}/s {measurement.method}: "
+            f"{measurement.size / 1e9:g} GB {measurement.journal} {measurement.rate:g}/s {measurement.caches} "
+            f"{measurement.method}: "
             f"{measurement.seconds:.2f} s, status {measurement.status}, consistent: {measurement.consistent}, "
-            f"{measurement.failed_writes} writes failed",
+            f"{measurement.failed_writes} writes failed, slowest write {measurement.slowest_write:.3f} s",
             soft_wrap=True,
         )
     # Stored before the verification is measured, so that its failure does not lose the numbers of an hour.
@@ -157,9 +177,18 @@ def bench(grid: Grid, folder: Path, results: Path, picture: Path, out: Console) 
     _store(results, numbers)
     rows = summarize(measurements)
     print_table(out, rows)
+    print_lines(out, format_service_table(rows))
+    if figures := summarize_service(rows):
+        print_figures(out, figures)
     picture.parent.mkdir(parents=True, exist_ok=True)
     draw(rows, picture)
-    verification = measure_verification(folder / "verification", max(grid.sizes))
+    if "script" in grid.methods:
+        _bench_verification(folder / "verification", max(grid.sizes), results, numbers, out)
+    return rows
+
+
+def _bench_verification(folder: Path, size: float, results: Path, numbers: dict[str, Any], out: Console) -> None:
+    verification = measure_verification(folder, size)
     _store(results, numbers | {"verification": verification})
     ratio = verification["inv verify"] / verification["integrity_check"]
     out.print(
@@ -167,7 +196,6 @@ def bench(grid: Grid, folder: Path, results: Path, picture: Path, out: Console) 
         f"{verification['integrity_check']:.2f} s, ratio {ratio:.2f}",
         soft_wrap=True,
     )
-    return rows
 
 
 def _store(results: Path, numbers: dict[str, Any]) -> None:

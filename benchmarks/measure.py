@@ -2,7 +2,8 @@
 
 Every method copies the same tracker database while another process writes to it. The reference is `cp` followed by
 one fsync: as fast as the disk allows, and not safe. Caches are dropped before each copy where root can
-(`/proc/sys/vm/drop_caches`), so that every method reads from the disk.
+(`/proc/sys/vm/drop_caches`), so that every method reads from the disk. For warm caches,
+the database is read after that.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import itertools
 import math
 import os
 import platform
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -21,13 +23,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from statistics import median
 from typing import Any
+
+from memory_limit import memory_limit
+from service import PHASE, Feeling, describe_feeling, read_cached_pages
 
 from demo_backups.project import ROOT
 from demo_backups.rehearsal.database import make_tracker
 from demo_backups.rehearsal.writer import Traffic, live_writer
+from demo_backups.remote.job_state import CacheUse, PageCache, supervised_command
 from demo_backups.sqlite.command import LOCK_TIMEOUT, PIN, SQLITE, timeout_command
 
 SCRIPT = ROOT / "share/bin/tracker-db-backup.sh"
@@ -36,14 +42,17 @@ MAXIMUM_RATE = 1_000_000  # commits per second that no writer reaches
 WRITER_SECONDS = 5.0  # for which a writer is measured without a backup
 QUICK_CHECK_SIZE = 2e9  # bytes from which a copy is checked without its indexes
 SHELL = (*SQLITE, "-readonly")
+COLD, WARM = "cold", "warm"
+PART = ".tracker_backup.part"  # of the script
 
 
 @dataclass(frozen=True)
 class Grid:
     """What is measured: sizes in bytes, journal modes, commits per second, methods and the number of rounds.
 
-    The methods in COMPARED are measured in every round, the others in the first one. These are stopped after `limit`
-    seconds. Consistency is checked in the first round.
+    `caches` are COLD and WARM; `memory` is the limit of the memory in bytes, for the service and the copy. The methods
+    in COMPARED are measured in every round, the others in the first one. These are stopped after `limit` seconds.
+    Consistency is checked in the first round.
     """
 
     sizes: Sequence[float]
@@ -52,6 +61,8 @@ class Grid:
     methods: Sequence[str]
     rounds: int
     limit: float
+    caches: Sequence[str] = (COLD,)
+    memory: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +70,8 @@ class Measurement:
     """One copy. Sizes in bytes, durations in seconds, rates in commits per second.
 
     `consistent` is None where it was not checked. `alone` is the rate of the same writer without a backup.
-    `peak_memory` is that of the largest process.
+    `peak_memory` is that of the largest process. `feeling` is None without a writer, and in numbers of earlier
+    versions. `load` is the load of the machine after the copy.
     """
 
     method: str
@@ -77,6 +89,10 @@ class Measurement:
     slowest_write: float
     peak_memory: int
     wal_growth: int
+    caches: str = COLD
+    memory: float | None = None
+    feeling: Feeling | None = None
+    load: float | None = None
 
 
 # --- the methods ----------------------------------------------------------------------------------------------------
@@ -95,6 +111,21 @@ def plain_command(source: Path, folder: Path) -> list[str]:
 def script_command(source: Path, folder: Path) -> list[str]:
     """Use this project's script."""
     return ["env", f"DATABASE_FILE={source}", f"BACKUP_DIR={folder}", str(SCRIPT)]
+
+
+def task_command(source: Path, folder: Path) -> list[str]:
+    """Use this project's script as the tasks do: under the supervisor of a job, which flushes the partial file."""
+    return _supervised(source, folder, PageCache(CacheUse.WRITTEN, PurePosixPath(folder / PART), PurePosixPath(source)))
+
+
+def unflushed_command(source: Path, folder: Path) -> list[str]:
+    """Use the script under the supervisor without flushing."""
+    return _supervised(source, folder, None)
+
+
+def _supervised(source: Path, folder: Path, cache: PageCache | None) -> list[str]:
+    command = supervised_command(shlex.join(script_command(source, folder)), [PurePosixPath(folder)], 0, cache)
+    return ["sh", "-c", 'cd "$0" && "$@" && read -r status _ < status && exit "$status"', str(folder), *command]
 
 
 def vacuum_command(source: Path, folder: Path) -> list[str]:
@@ -118,6 +149,8 @@ METHODS: dict[str, Callable[[Path, Path], list[str]]] = {
     "cp, fsync": cp_command,
     "plain .backup": plain_command,
     "script": script_command,
+    "task": task_command,
+    "task, not flushed": unflushed_command,
     "VACUUM INTO": vacuum_command,
     # Variants: the script's call is pinned, with --async and one sync. Each of these differs from it in one point.
     "pinned, without --async": _pinned([], ".backup", '"$@"'),
@@ -127,10 +160,10 @@ METHODS: dict[str, Callable[[Path, Path], list[str]]] = {
     ),
 }
 
-COMPARED = ("cp, fsync", "script")
-USUAL = ("cp, fsync", "plain .backup", "script", "VACUUM INTO")
+COMPARED = ("cp, fsync", "script", "task", "task, not flushed")
+USUAL = ("cp, fsync", "plain .backup", "script", "task", "task, not flushed", "VACUUM INTO")
 RATES = (0, 200, MAXIMUM_RATE)
-DEFAULT = Grid((50e6, 200e6), ("wal", "delete"), RATES, USUAL, rounds=3, limit=10)
+DEFAULT = Grid((200e6,), ("wal", "delete"), RATES, USUAL, rounds=3, limit=10)
 FULL = Grid((0.25e9, 1e9, 4e9), ("wal",), (200, MAXIMUM_RATE), USUAL, rounds=5, limit=30)
 
 
@@ -207,19 +240,49 @@ def run_limited(command: Sequence[str], limit: float) -> tuple[int, float, int]:
     return process.returncode, time.monotonic() - started, peak
 
 
-def measure_copy(method: str, live: LiveDatabase, folder: Path, limit: float, check: bool) -> Measurement:
-    """Copy a live database once, by one method, into an empty folder, and check the copy if required."""
+def prepare_caches(source: Path, caches: str) -> None:
+    """Drop the caches where that is permitted; for warm ones, read the database."""
+    drop_caches()
+    if caches == WARM:
+        with source.open("rb") as file:
+            while file.read(2**20):
+                pass
+
+
+def measure_copy(
+    method: str,
+    live: LiveDatabase,
+    folder: Path,
+    limit: float,
+    check: bool,
+    caches: str = COLD,
+    memory: float | None = None,
+) -> Measurement:
+    """Copy a live database once, by one method, into an empty folder, and check the copy if required.
+
+    Raises NoMemoryLimitError if the memory cannot be limited.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     wal = live.source.with_name(live.source.name + "-wal")
     command = METHODS[method](live.source, folder)
-    drop_caches()
-    with live_writer(live.source, live.rate) if live.rate else contextlib.nullcontext(Traffic()) as traffic:
-        wal_size, source_size = file_size(wal), file_size(live.source)
-        status, seconds, peak = run_limited(command, limit)
+    phase = PHASE if live.rate else 0.0
+    writer = live_writer(live.source, live.rate, times=True) if live.rate else contextlib.nullcontext(Traffic())
+    with memory_limit(memory):
+        prepare_caches(live.source, caches)
+        with writer as traffic:
+            time.sleep(phase)
+            wal_size, source_size, cached = file_size(wal), file_size(live.source), read_cached_pages(live.source)
+            start = time.monotonic()
+            status, seconds, peak = run_limited(command, limit)
+            end = start + seconds
+            cached_after, wal_growth = read_cached_pages(live.source), max(0, file_size(wal) - wal_size)
+            time.sleep(phase)
+        load = os.getloadavg()[0]
     copies = [path for path in folder.iterdir() if path.suffix in (".db", ".part")]
     copy = copies[0] if copies else folder / "copy.db"
     is_complete = status == 0 and file_size(copy) > 0
+    feeling = describe_feeling(traffic, start, end, (cached, cached_after)) if live.rate else None
     return Measurement(
         method=method,
         size=live.size,
@@ -230,17 +293,26 @@ def measure_copy(method: str, live: LiveDatabase, folder: Path, limit: float, ch
         copied=file_size(copy),
         status=status,
         consistent=is_complete and (is_consistent(copy) if check else None),
-        commits_per_second=round(traffic.commits / traffic.seconds, 1) if live.rate else 0.0,
+        commits_per_second=round(feeling.during.writes / seconds, 1) if feeling else 0.0,
         alone=round(live.alone, 1),
         failed_writes=traffic.failed,
-        slowest_write=traffic.slowest,
+        slowest_write=feeling.during.slowest if feeling else 0.0,
         peak_memory=peak,
-        wal_growth=max(0, file_size(wal) - wal_size),
+        wal_growth=wal_growth,
+        caches=caches,
+        memory=memory,
+        feeling=feeling,
+        load=round(load, 2),
     )
 
 
 def measure_grid(grid: Grid, folder: Path) -> Iterator[Measurement]:
-    """Measure a grid in a folder, the methods of each round one after the other."""
+    """Measure a grid in a folder, the methods of each round one after the other.
+
+    Raises NoMemoryLimitError if the memory cannot be limited as required.
+    """
+    with memory_limit(grid.memory):  # before a database is created in vain
+        pass
     for size, journal in itertools.product(grid.sizes, grid.journals):
         source = folder / "source.db"
         for path in folder.glob("source.db*"):
@@ -252,10 +324,11 @@ def measure_grid(grid: Grid, folder: Path) -> Iterator[Measurement]:
 
 
 def _measure_rounds(grid: Grid, live: LiveDatabase, folder: Path) -> Iterator[Measurement]:
-    for number, method in itertools.product(range(grid.rounds), grid.methods):
+    for number, caches, method in itertools.product(range(grid.rounds), grid.caches, grid.methods):
         is_compared = method in COMPARED  # these always finish, at 17 GB within two minutes
         if number == 0 or is_compared:
-            yield measure_copy(method, live, folder, math.inf if is_compared else grid.limit, check=number == 0)
+            limit = math.inf if is_compared else grid.limit
+            yield measure_copy(method, live, folder, limit, number == 0, caches, grid.memory)
 
 
 def measure_verification(folder: Path, size: float) -> dict[str, float]:

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from measure import MAXIMUM_RATE, Measurement
+from measure import COLD, MAXIMUM_RATE, Measurement
 from recovery import Figure
+from service import Feeling, Latency, median_feeling, read_feeling
 
 from demo_backups.project import ROOT
 from demo_backups.release.report.axes import PERCENT, SECONDS
@@ -50,20 +51,28 @@ class Row:
     slowest_write: float
     peak_memory: int
     wal_growth: int
+    caches: str = COLD
+    memory: float | None = None
+    feeling: Feeling | None = None
 
 
 def read_measurements(results: Path) -> list[Measurement]:
     """Read stored numbers."""
-    return [Measurement(**fields) for fields in json.loads(results.read_text(encoding="utf-8"))["measured"]]
+    return [_read_measurement(fields) for fields in json.loads(results.read_text(encoding="utf-8"))["measured"]]
+
+
+def _read_measurement(fields: dict[str, Any]) -> Measurement:
+    feeling = fields.pop("feeling", None)
+    return Measurement(**fields, feeling=read_feeling(feeling) if feeling else None)
 
 
 def summarize(measurements: Sequence[Measurement]) -> list[Row]:
     """Make one row of all rounds of a method in a situation, in the order in which they were measured."""
-    groups: dict[tuple[float, str, float, str], list[Measurement]] = {}
-    for measurement in measurements:
-        key = (measurement.size, measurement.journal, measurement.rate, measurement.method)
-        groups.setdefault(key, []).append(measurement)
-    return [_summarize_group(group, groups.get((*key[:3], "cp, fsync"))) for key, group in groups.items()]
+    groups: dict[tuple[object, ...], list[Measurement]] = {}
+    for copy in measurements:
+        key = (copy.size, copy.journal, copy.rate, copy.caches, copy.memory, copy.method)
+        groups.setdefault(key, []).append(copy)
+    return [_summarize_group(group, groups.get((*key[:-1], "cp, fsync"))) for key, group in groups.items()]
 
 
 def _summarize_group(group: list[Measurement], reference: list[Measurement] | None) -> Row:
@@ -86,6 +95,9 @@ def _summarize_group(group: list[Measurement], reference: list[Measurement] | No
         slowest_write=max(copy.slowest_write for copy in group),
         peak_memory=max(copy.peak_memory for copy in group),
         wal_growth=max(copy.wal_growth for copy in group),
+        caches=first.caches,
+        memory=first.memory,
+        feeling=median_feeling([copy.feeling for copy in group if copy.feeling]),
     )
 
 
@@ -141,10 +153,58 @@ def print_table(out: Console, rows: Sequence[Row]) -> None:
     out.print(table)
 
 
-def print_figures(out: Console, figures: Sequence[Figure]) -> None:
-    """Print the figures of fetch and restore as a table in Markdown."""
-    for line in format_figures(figures):
+SERVICE_HEADINGS = (
+    "size",
+    "journal",
+    "commits/s requested",
+    "caches",
+    "method",
+    "wall",
+    "before",
+    "during",
+    "after",
+    "cached before, after",
+    "kept",
+)
+
+
+def format_service_row(row: Row, feeling: Feeling) -> list[str]:
+    """Write what the service felt as the cells under SERVICE_HEADINGS."""
+    memory = f", {row.memory / 1e9:g} GB of memory" if row.memory else ""
+    return [
+        f"{row.size / 1e9:g} GB{memory}",
+        row.journal,
+        _format_rate(row.rate),
+        row.caches,
+        row.method,
+        f"{row.seconds:.2f} s",
+        *(_format_latency(latency) for latency in (feeling.before, feeling.during, feeling.after)),
+        f"{feeling.cached_before / 1e6:.0f}, {feeling.cached_after / 1e6:.0f} MB",
+        f"{feeling.kept:.0%}",
+    ]
+
+
+def _format_latency(latency: Latency) -> str:
+    values = (latency.median, latency.p99, latency.slowest)
+    return f"{', '.join(f'{1000 * value:.0f}' for value in values)} ms"
+
+
+def format_service_table(rows: Sequence[Row]) -> list[str]:
+    """Write what the service felt as the lines of a table in Markdown; none if there was no service."""
+    cells = [format_service_row(row, row.feeling) for row in rows if row.feeling]
+    table = [SERVICE_HEADINGS, ["---"] * len(SERVICE_HEADINGS), *cells] if cells else []
+    return [f"| {' | '.join(row)} |" for row in table]
+
+
+def print_lines(out: Console, lines: Sequence[str]) -> None:
+    """Print lines as they are."""
+    for line in lines:
         out.print(line, soft_wrap=True, markup=False)
+
+
+def print_figures(out: Console, figures: Sequence[Figure]) -> None:
+    """Print figures as a table in Markdown."""
+    print_lines(out, format_figures(figures))
 
 
 def format_figures(figures: Sequence[Figure]) -> list[str]:
@@ -189,7 +249,12 @@ def draw(rows: Sequence[Row], picture: Path) -> None:
 def _make_charts(rows: Sequence[Row], colors: dict[str, str]) -> list[tuple[str, Chart]]:
     groups: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in rows:
-        groups.setdefault((f"{row.size / 1e9:g} GB", f"{_format_rate(row.rate)} commits/s"), {})[row.method] = row
+        label = (
+            f"{row.size / 1e9:g} GB",
+            f"{_format_rate(row.rate)} commits/s",
+            *([] if row.caches == COLD else [row.caches]),
+        )
+        groups.setdefault(label, {})[row.method] = row
     times = {label: {name: _wall_time(row) for name, row in group.items()} for label, group in groups.items()}
     charts = [("wall time, logarithmic", grouped_chart(times, colors, SECONDS, logarithmic=True, size=PANEL))]
     rates = {

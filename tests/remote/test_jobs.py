@@ -742,7 +742,7 @@ def snapshot(folder: Path) -> dict[Path, bytes]:
 
 def test_supervisor_adds_nothing_to_output(tmp_path: Path) -> None:
     """Bash reports a job that ends at once: in one of a dozen runs, on an idle machine."""
-    command = ["bash", "-c", SUPERVISOR.read_text(), "job.sh", "0", "echo ok"]
+    command = ["bash", "-c", SUPERVISOR.read_text(), "job.sh", "0", "", "", "", "echo ok"]
     for _ in range(100):
         with (tmp_path / "output").open("w") as output:
             subprocess.run(command, cwd=tmp_path, stdout=output, stderr=output, check=True)

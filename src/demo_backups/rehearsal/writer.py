@@ -1,8 +1,9 @@
 """A live service: it commits to a database at a steady rate until its standard input ends. `live_writer` starts it.
 
 `python -m demo_backups.rehearsal.writer DATABASE COMMITS_PER_SECOND` prints `ready` after its first commit, and at the
-end one JSON object: commits, failed writes, and the slowest write in seconds. Each write waits 5 s for a lock, as the
-demo's services do.
+end one JSON object: commits, failed writes, and the slowest write in seconds. With a third argument, `times`, it also
+has the start of each write, by the monotonic clock, which all processes share, and its duration. Each write waits 5 s
+for a lock, as the demo's services do.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -41,7 +43,7 @@ class Traffic:
     """What a live writer did.
 
     `slowest` is the slowest write and `seconds` the duration of the whole, in seconds; `errors` is the end of its
-    standard error.
+    standard error. `starts` and `durations` are those of each write, in seconds, if that was requested.
     """
 
     commits: int = 0
@@ -49,16 +51,19 @@ class Traffic:
     slowest: float = 0.0
     seconds: float = 0.0
     errors: str = ""
+    starts: list[float] = field(default_factory=list)
+    durations: list[float] = field(default_factory=list)
 
 
 @contextlib.contextmanager
-def live_writer(source: Path, rate: float = 200) -> Iterator[Traffic]:
+def live_writer(source: Path, rate: float = 200, *, times: bool = False) -> Iterator[Traffic]:
     """Write to a database from another process, at `rate` commits per second, while the context is open.
 
-    The counts are filled in at the end. Raises StepError if the process does not start, or dies.
+    `times` requests the times of each write. The counts are filled in at the end. Raises StepError if the process does
+    not start, or dies.
     """
     traffic = Traffic()
-    command = [sys.executable, "-m", __name__, str(source), str(rate)]
+    command = [sys.executable, "-m", __name__, str(source), str(rate), *(["times"] if times else [])]
     with (
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(
@@ -108,7 +113,7 @@ def tracker_write(database: sqlite3.Connection, random_: random.Random) -> Calla
     return write
 
 
-def main(path: str, rate: float) -> None:
+def main(path: str, rate: float, times: str = "") -> None:
     """Write until standard input ends; a late writer catches up on one second at most."""
     database = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)
     tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master")}
@@ -116,6 +121,7 @@ def main(path: str, rate: float) -> None:
     write = (tracker_write if "torrents" in tables else index_write)(database, random.Random())
     commits = failed = 0
     slowest = 0.0
+    starts, durations = array("d"), array("d")
     due = time.monotonic()
     while not select.select([sys.stdin], [], [], max(0.0, due - time.monotonic()))[0]:
         started = time.monotonic()
@@ -127,12 +133,18 @@ def main(path: str, rate: float) -> None:
             print(f"write failed: {error}", file=sys.stderr)
         ended = time.monotonic()
         slowest = max(slowest, ended - started)
+        if times:
+            starts.append(started)
+            durations.append(ended - started)
         due = max(due + 1 / rate, ended - 1)
         if commits + failed == 1:
             print("ready", flush=True)
     database.close()
-    print(json.dumps({"commits": commits, "failed": failed, "slowest": round(slowest, 4)}), flush=True)
+    counts: dict[str, object] = {"commits": commits, "failed": failed, "slowest": round(slowest, 4)}
+    if times:
+        counts |= {"starts": starts.tolist(), "durations": durations.tolist()}
+    print(json.dumps(counts), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], float(sys.argv[2]))
+    main(sys.argv[1], float(sys.argv[2]), *sys.argv[3:])

@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
+from enum import Enum
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,27 @@ class Job:
         return datetime.fromtimestamp(self.started, timezone.utc).isoformat(sep=" ", timespec="seconds")
 
 
+class CacheUse(Enum):
+    """How a job uses a file, which decides how its pages are kept out of the page cache: see job.sh."""
+
+    WRITTEN = "written"
+    READ = "read"
+    REREAD = "reread"
+
+
+@dataclass(frozen=True)
+class PageCache:
+    """A file of a job whose pages are kept out of the page cache; nothing is done to the file `live`."""
+
+    use: CacheUse
+    file: PurePosixPath
+    live: PurePosixPath
+
+    def arguments(self) -> list[str]:
+        """Return the arguments of the supervisor."""
+        return [self.use.value, str(self.file), str(self.live)]
+
+
 @dataclass(frozen=True)
 class JobStatus:
     """A job at one moment, `now` by the host's clock; `started` tells which job it is.
@@ -144,18 +166,19 @@ def start_command(
     floor: int,
     before: str = "true",
     *,
+    cache: PageCache | None = None,
     shortened: bool = False,
 ) -> str:
     """Build the command that starts a job in the directory `jobs`, and prints what `find_command` does.
 
-    What the command `before` prints is kept with the job. Exits BUSY if a job of this kind is running. If `shortened`,
-    for messages, notes replace the text of the supervisor and the description.
+    `cache` is what the supervisor keeps out of the page cache. What the command `before` prints is kept with the job.
+    Exits BUSY if a job of this kind is running. If `shortened`, for messages, notes replace the text of the supervisor
+    and the description.
     """
     supervisor, description = SUPERVISOR.read_text(), f"'%s\\n' {quote(describe_job(job))}"
     if shortened:
         supervisor, description = f"<{len(supervisor):,} bytes of {SUPERVISOR.name}>", "<description>"
-    arguments = ["setsid", "--fork", "bash", "-c", supervisor, SUPERVISOR.name, str(floor), command]
-    arguments += [str(path) for path in watched]
+    arguments = ["setsid", "--fork", *supervised_command(command, watched, floor, cache, supervisor)]
     return FUNCTIONS + "\n".join(
         [
             f"umask 077; mkdir -p -- {jobs}; enter {jobs} missing 1",
@@ -179,6 +202,15 @@ def start_command(
             "trap - EXIT",
         ]
     )
+
+
+def supervised_command(
+    command: str, watched: Sequence[PurePosixPath], floor: int, cache: PageCache | None, supervisor: str = ""
+) -> list[str]:
+    """Return the arguments that run a command under the supervisor: see job.sh."""
+    files = cache.arguments() if cache else ["", "", ""]
+    text = supervisor or SUPERVISOR.read_text()
+    return ["bash", "-c", text, SUPERVISOR.name, str(floor), *files, command, *map(str, watched)]
 
 
 def find_command(jobs: str) -> str:

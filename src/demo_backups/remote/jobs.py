@@ -27,12 +27,17 @@ from .job_state import (
     BACKUP,
     BACKUP_KINDS,
     BUSY,
+    CHECK,
+    DRILL,
+    HASH,
     NOT_FOUND,
     NOT_OURS,
     OTHERS_CAN_WRITE,
     PIECE,
+    CacheUse,
     Job,
     JobStatus,
+    PageCache,
     before_command,
     find_command,
     is_running_command,
@@ -52,6 +57,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 FollowJob: TypeAlias = Callable[[Job], tuple[JobStatus, str]]  # returns the last status, and all output
+# By kind; SQLite's integrity check reads the pages of an index again and again.
+CACHE_USES = {CHECK: CacheUse.REREAD, HASH: CacheUse.READ, DRILL: CacheUse.READ}
 SHORTEST_WAIT, LONGEST_WAIT = 0.05, 1.0  # seconds between two readings of a job's status
 TAIL = 64 * 1024  # bytes of a long output that are read from its end
 
@@ -74,12 +81,12 @@ def start_job(
     `read_before` returns what the command `before` printed at its start. Raises JobRunningError if one of its kind is
     running, and JobNotStartedError if it cannot be started.
     """
-    jobs = jobs_dir(database, job.kind)
+    jobs, cache = jobs_dir(database, job.kind), choose_page_cache(database, job)
     result = _run(
         host,
         f"start the {job.kind}",
-        start_command(jobs, job, command, watched, floor, before),
-        start_command(jobs, job, command, watched, floor, before, shortened=True),
+        start_command(jobs, job, command, watched, floor, before, cache=cache),
+        start_command(jobs, job, command, watched, floor, before, cache=cache, shortened=True),
     )
     if result.status == BUSY:
         raise _job_running(host, database, job.kind)
@@ -95,6 +102,14 @@ def start_job(
     if started is None:
         raise _damaged(host, jobs, "nothing is stored about the job")
     return started
+
+
+def choose_page_cache(database: Database, job: Job) -> PageCache | None:
+    """Choose the file whose pages a job keeps out of the page cache: the backup that it writes or reads."""
+    if job.kind == BACKUP:
+        return PageCache(CacheUse.WRITTEN, database.part, database.source)
+    use = CACHE_USES.get(job.kind)
+    return PageCache(use, PurePosixPath(job.subject), database.source) if use else None
 
 
 def start_or_join(
