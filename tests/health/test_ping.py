@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from demo_backups.errors import PingError
-from demo_backups.health.ping import add_fail, validate_url, ping
+from demo_backups.health.ping import add_fail, ping, validate_url
 from demo_backups.settings.model import CheckSettings
 
 from ..helpers.pings import SECRET, PingServer, send, serve_pings
