@@ -33,7 +33,8 @@ from service import PHASE, Feeling, describe_feeling, read_cached_pages
 from demo_backups.project import ROOT
 from demo_backups.rehearsal.database import make_tracker
 from demo_backups.rehearsal.writer import Traffic, live_writer
-from demo_backups.remote.job_state import CacheUse, PageCache, supervised_command
+from demo_backups.remote.job_state import supervised_command
+from demo_backups.remote.page_cache import CacheUse, PageCache
 from demo_backups.sqlite.command import LOCK_TIMEOUT, PIN, SQLITE, timeout_command
 
 SCRIPT = ROOT / "share/bin/tracker-db-backup.sh"

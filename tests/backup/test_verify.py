@@ -41,6 +41,7 @@ from ..helpers.databases import (
     overwrite,
     require_module,
 )
+from ..helpers.processes import wait_until
 from ..helpers.services import service_in_process, with_mount
 from ..helpers.tasks import INV, DemoServer
 
@@ -511,6 +512,25 @@ def test_live_writer_does_not_disturb(backed_up: BackedUp, journal: str) -> None
     assert signs(verification) == "+++++"
     assert writes.failed == 0
     assert list(backed_up.source.parent.iterdir()) == [backed_up.source]
+
+
+@pytest.mark.skipif(not shutil.which("fincore"), reason="needs fincore")
+def test_only_backup_leaves_page_cache(backed_up: BackedUp) -> None:
+    """A backup that is the live file itself, under another name, stays there too."""
+    os.sync()  # only pages that are on the disk can be dropped
+    assert signs(backed_up.verify()) == "+++++"
+    wait_until(lambda: count_cached(backed_up.backup) == 0, "dropping the backup")
+    other = backed_up.backup.with_name(f"other_{NAME}")
+    other.hardlink_to(backed_up.source)
+    backed_up.source.read_bytes()
+    backed_up.verify(other)
+    assert count_cached(backed_up.source) > 0
+
+
+def count_cached(path: Path) -> int:
+    """The bytes of a file that are in the page cache."""
+    command = ["fincore", "-bnro", "RES", str(path)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
 # --- the task -------------------------------------------------------------------------------------------------------

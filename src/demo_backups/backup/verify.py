@@ -13,6 +13,7 @@ from ..remote.host import COMMAND_TIMEOUT, LONG_TIMEOUT, Host, Result
 from ..remote.job_state import CHECK, Job
 from ..remote.jobs import FollowJob, hint_on_detach, start_or_join
 from ..remote.notify import Notify, ignore
+from ..remote.page_cache import drop_pages_command
 from ..settings.model import Database
 from ..sqlite.command import sqlite_command
 from ..sqlite.inspect import (
@@ -154,6 +155,8 @@ def _check_readable(
     header = host.run(f"read the header of {backup.path}", header_command(backup.path), root=True)
     summary = query("open", *SUMMARY_STATEMENTS)
     row = query("query", database.query, timeout=LONG_TIMEOUT)
+    drop = drop_pages_command(backup.path, database.source)  # what was read after the end of the job
+    host.run(f"drop {backup.path} from the page cache", drop, root=True)
     checks = [
         check_created(database, backup, sidecars),
         check_size(backup, header),

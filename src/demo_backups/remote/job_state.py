@@ -12,12 +12,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
-from enum import Enum
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..project import whoami
 from .answers import parse_count, parse_seconds
+from .page_cache import PageCache
 from .processes import OWN_LOCK, signal_processes_command
 from .shell import STATE_DIR, quote
 
@@ -94,27 +94,6 @@ class Job:
     def when(self) -> str:
         """The time at which it was started, for messages."""
         return datetime.fromtimestamp(self.started, timezone.utc).isoformat(sep=" ", timespec="seconds")
-
-
-class CacheUse(Enum):
-    """How a job uses a file, which decides how its pages are kept out of the page cache: see job.sh."""
-
-    WRITTEN = "written"
-    READ = "read"
-    REREAD = "reread"
-
-
-@dataclass(frozen=True)
-class PageCache:
-    """A file of a job whose pages are kept out of the page cache; nothing is done to the file `live`."""
-
-    use: CacheUse
-    file: PurePosixPath
-    live: PurePosixPath
-
-    def arguments(self) -> list[str]:
-        """Return the arguments of the supervisor."""
-        return [self.use.value, str(self.file), str(self.live)]
 
 
 @dataclass(frozen=True)

@@ -34,10 +34,8 @@ from .job_state import (
     NOT_OURS,
     OTHERS_CAN_WRITE,
     PIECE,
-    CacheUse,
     Job,
     JobStatus,
-    PageCache,
     before_command,
     find_command,
     is_running_command,
@@ -50,6 +48,7 @@ from .job_state import (
     without_functions,
 )
 from .notify import Notify
+from .page_cache import CacheUse, PageCache
 from .shell import HOME, STATE_DIR
 
 if TYPE_CHECKING:
