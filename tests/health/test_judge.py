@@ -330,6 +330,13 @@ def test_space_for_next_copy_is_judged(values: dict[str, Any], state: State, tex
     assert (found, text in texts) == (state, True), texts
 
 
+@pytest.mark.parametrize("backups", [(make_file(),), ()])
+def test_missing_database_is_critical(backups: tuple[File, ...]) -> None:
+    found, texts = judge(make_facts(source=None, backups=backups), "source")
+    assert (found, texts) == (CRITICAL, "the live database does not exist")
+    assert judge(make_facts(source=DENIED), "source")[1] == ""
+
+
 def test_floor_must_stay_free_on_all_disks() -> None:
     facts = make_facts(disks=(LARGE, LARGE), source=Source(MB, SMALL))
     for floor, state in ((3 * MB, OK), (3 * MB + 1, CRITICAL)):

@@ -16,6 +16,7 @@ from demo_backups.health.ping import add_fail, ping, validate_url
 from demo_backups.settings.model import CheckSettings
 
 from ..helpers.pings import SECRET, PingServer, send, serve_pings
+from ..helpers.processes import wait_until
 
 
 @pytest.fixture
@@ -158,9 +159,17 @@ def test_command_that_fails() -> None:
     assert "exit status 7" in failure(settings(command=f"echo {SECRET}; echo {SECRET} >&2; exit 7"))
 
 
+def is_alive(process: Path) -> bool:
+    """Tell whether a process exists and has not ended."""
+    try:
+        return (process / "stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def test_command_is_ended_at_limit(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     command = f"sleep 300 & echo $! > '{pids}'; wait"
     assert "within 0.5 s" in failure(settings(command=command), timeout=0.5)
     (pid,) = pids.read_text().split()
-    assert not Path(f"/proc/{pid}/fd").exists() or Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
+    wait_until(lambda: not is_alive(Path("/proc") / pid), "the end of what the command had started")

@@ -13,7 +13,7 @@ from ..backup.cron_lines import find_lines
 from ..backup.cron_tables import read_tables, tables_command
 from ..backup.disk_space import Disk, disks_command, read_disks
 from ..backup.script import Script
-from ..errors import ConnectionLostError, HostKeyError, HostUnreachableError, LoginError
+from ..errors import ConnectionLostError, HostKeyError, HostUnreachableError, LoginError, NoDatabaseError
 from ..records.check import Check
 from ..recovery.restore_journal import pending_command, read_pending
 from ..remote.answers import parse_seconds
@@ -62,7 +62,7 @@ def observe_host(host: Host, database: Database, settings: Settings) -> HostFact
     difference = _compare_clocks(before, now, time.time())
     backups = try_query(lambda: sort_backups(list_backups(first, database), database, now))
     newest = None if isinstance(backups, Unavailable) else backups.newest
-    resolved = try_query(lambda: resolve_source(first, database))
+    resolved = try_query(lambda: _resolve_source(first, database))
     job = try_query(lambda: find_job(first, database, BACKUP))
     second = prefetch(host, "look at the newest backup", _second_commands(database, newest, resolved, job))
     return HostFacts(
@@ -101,12 +101,12 @@ def _first_commands(database: Database, settings: Settings) -> list[str]:
 
 
 def _second_commands(
-    database: Database, newest: File | None, resolved: Fact[Database], job: Fact[Job | None]
+    database: Database, newest: File | None, resolved: Fact[Database | None], job: Fact[Job | None]
 ) -> list[str]:
     commands = []
     if newest:
         commands += [sidecars_command(newest.path), header_command(newest.path)]
-    if not isinstance(resolved, Unavailable):
+    if isinstance(resolved, Database):
         source = resolved.source
         commands += [file_command(source), header_command(source), disks_command(source.parent)]
     if isinstance(job, Job):
@@ -156,8 +156,15 @@ def _observe_job(host: Host, database: Database, job: Fact[Job | None]) -> Fact[
     return try_query(lambda: LastJob(job, read_status(host, database, job, 0, JOB_OUTPUT)))
 
 
-def _observe_source(host: Host, resolved: Fact[Database]) -> Fact[Source]:
-    if isinstance(resolved, Unavailable):
+def _resolve_source(host: Host, database: Database) -> Database | None:
+    try:
+        return resolve_source(host, database)
+    except NoDatabaseError:
+        return None
+
+
+def _observe_source(host: Host, resolved: Fact[Database | None]) -> Fact[Source | None]:
+    if resolved is None or isinstance(resolved, Unavailable):
         return resolved
     return try_query(lambda: _read_source(host, resolved.source))
 

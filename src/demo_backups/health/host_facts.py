@@ -68,5 +68,5 @@ class HostFacts:
     runs: Fact[RunFiles]
     job: Fact[LastJob | None]
     restore: Fact[RestoreFacts]
-    source: Fact[Source]
+    source: Fact[Source | None]
     disks: Fact[tuple[Disk, Disk]]

@@ -15,7 +15,7 @@ from ..units import format_brief, format_short_size
 from .cron_log import find_message
 from .findings import shorten, unavailable
 from .freshness import Backups, backup_time, has_contradiction
-from .host_facts import CronFacts, HostFacts, RestoreFacts
+from .host_facts import CronFacts, HostFacts, RestoreFacts, Source
 from .leftovers import RunFiles
 from .state import Finding, State
 
@@ -53,6 +53,7 @@ def judge_host(facts: HostFacts, database: Database, settings: CheckSettings, fl
     """Judge what a host says; `floor` is how many bytes must stay free on its disks."""
     limits = decide_limits(facts.cron, settings)
     return [
+        *judge_source(facts.source),
         *_judge_backups(facts, database, limits),
         *judge_size(facts.backups, settings.size_change),
         *judge_job(facts, database),
@@ -62,6 +63,11 @@ def judge_host(facts: HostFacts, database: Database, settings: CheckSettings, fl
         *judge_restore(facts.restore),
         *judge_clock(facts.clock_difference),
     ]
+
+
+def judge_source(source: Fact[Source | None]) -> list[Finding]:
+    """Judge whether the live database exists: without it, there is no next backup."""
+    return [Finding("source", State.CRITICAL, "the live database does not exist")] if source is None else []
 
 
 # --- the newest backup ----------------------------------------------------------------------------------------------
@@ -235,7 +241,7 @@ def judge_space(facts: HostFacts, floor: int) -> Finding:
     if isinstance(facts.source, Unavailable) and not sizes:
         return unavailable("space", "size of the next backup", facts.source)
     backup_disk, home_disk = facts.disks
-    demands = list_demands(backup_disk, max(sizes), source.disk if source else None, 0, home_disk)
+    demands = list_demands(backup_disk, max(sizes, default=0), source.disk if source else None, 0, home_disk)
     return _judge_demands(demands, floor)
 
 
