@@ -668,7 +668,7 @@ def rehearse(
 
 BENCH = {
     "recovery": "measure fetch and restore instead, compared with scp and cp (10 minutes)",
-    "full": "measure the grid of docs/benchmarks.md, up to 4 GB and five rounds (half an hour)",
+    "full": "measure the grid of docs/benchmarks.md, up to 4 GB and five rounds (an hour)",
     "sizes": "sizes of the database in GB, such as 0.25,1; with --recovery two: of the fetch and of the restore",
     "journals": "journal modes: wal, delete, or wal,delete",
     "rates": "commits per second of the writer, such as 0,200,max",
@@ -696,7 +696,7 @@ def bench(
     folder: str | None = None,
     out: str | None = None,
 ) -> None:
-    """Measure ways to copy a live database (10 minutes)."""
+    """Measure ways to copy a live database (15 minutes)."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     from bench import measure_recovery_to_files, measure_to_files
 

@@ -159,8 +159,11 @@ def bench_recovery(scale: recovery.Scale, folder: Path, results: Path, out: Cons
 def bench(grid: Grid, folder: Path, results: Path, picture: Path, out: Console) -> list[Row]:
     """Measure a grid in a folder, print each result, store the numbers and draw them; return the rows."""
     measurements = []
+    numbers: dict[str, Any] = {"machine": describe_machine(), "grid": asdict(grid)}
     for measurement in measure_grid(grid, folder):
         measurements.append(measurement)
+        numbers["measured"] = [asdict(copy) for copy in measurements]
+        _store(results, numbers)  # after each, so that a failure does not lose the numbers of an hour
         out.print(
             f"{measurement.size / 1e9:g} GB {measurement.journal} {measurement.rate:g}/s {measurement.caches} "
             f"{measurement.method}: "
@@ -168,13 +171,6 @@ def bench(grid: Grid, folder: Path, results: Path, picture: Path, out: Console) 
             f"{measurement.failed_writes} writes failed, slowest write {measurement.slowest_write:.3f} s",
             soft_wrap=True,
         )
-    # Stored before the verification is measured, so that its failure does not lose the numbers of an hour.
-    numbers: dict[str, Any] = {
-        "machine": describe_machine(),
-        "grid": asdict(grid),
-        "measured": [asdict(measurement) for measurement in measurements],
-    }
-    _store(results, numbers)
     rows = summarize(measurements)
     print_table(out, rows)
     print_lines(out, format_service_table(rows))

@@ -8,6 +8,9 @@ from measure import MAXIMUM_RATE
 from recovery import Figure
 from render import Row
 
+from demo_backups.project import ROOT
+
+SERVICE_RESULTS = [ROOT / "benchmarks" / name for name in ("service_4_gb.json", "service_memory.json")]
 TASK, UNFLUSHED, CP = "task", "task, not flushed", "cp, fsync"
 SLOWEST, WALL, KEPT = 0.6, 1.05, 0.9  # the targets, compared with the same copy without flushing
 SLOWEST_TO_CP = {200.0: 0.5, float(MAXIMUM_RATE): 0.7}  # by commits per second

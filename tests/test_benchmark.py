@@ -24,7 +24,7 @@ from measure import DEFAULT, FULL, MAXIMUM_RATE, METHODS, Grid, LiveDatabase, Me
 from render import PICTURE, RESULTS, Row, draw, format_row, read_measurements, summarize
 
 FILES = ("live_backup.json", "benchmarks.svg")
-FLAGS = ("sizes", "journals", "rates", "methods", "rounds")
+FLAGS = ("sizes", "journals", "rates", "methods", "caches", "memory", "rounds")
 
 
 def flags_with(**flags: str) -> dict[str, str | None]:
@@ -50,6 +50,8 @@ def test_default_grids_are_valid(full: bool, grid: Grid) -> None:
         ("methods", "script", ("script",)),
         ("methods", "cp, fsync; VACUUM INTO", ("cp, fsync", "VACUUM INTO")),
         ("methods", ";".join(METHODS), tuple(METHODS)),
+        ("caches", "cold,warm", ("cold", "warm")),
+        ("memory", "0.5", 0.5e9),
         ("rounds", "7", 7),
     ],
 )
@@ -62,6 +64,8 @@ WRONG = [
     *(("journals", text) for text in ("", "WAL", "truncate", "wal,")),
     *(("rates", text) for text in ("", "fast", "-1", "nan", "inf", "200,")),
     *(("methods", text) for text in ("", "rsync", "cp", "script;", "script, VACUUM INTO")),
+    *(("caches", text) for text in ("", "hot", "cold;warm")),
+    *(("memory", text) for text in ("", "much", "0", "nan", "1e300")),
     *(("rounds", text) for text in ("", "0", "-1", "1.5", "many")),
 ]
 
@@ -262,11 +266,14 @@ def live(tmp_path: Path) -> LiveDatabase:
     return LiveDatabase(source, 20e6, "wal", 200, alone=200.0)
 
 
-def test_script_copy_is_consistent_under_writer(live: LiveDatabase, tmp_path: Path) -> None:
-    copy = measure_copy("script", live, tmp_path / "copies", limit=60, check=True)
+def test_task_copy_is_consistent_under_writer(live: LiveDatabase, tmp_path: Path) -> None:
+    copy = measure_copy("task", live, tmp_path / "copies", limit=60, check=True)
     assert (copy.status, copy.consistent, copy.failed_writes) == (0, True, 0)
     assert copy.copied >= copy.source_bytes
     assert copy.commits_per_second > 0
+    assert copy.feeling
+    assert min(copy.feeling.before.writes, copy.feeling.during.writes, copy.feeling.after.writes) > 0
+    assert copy.feeling.during.slowest == copy.slowest_write
 
 
 @pytest.mark.parametrize("check", [True, False])
