@@ -9,13 +9,27 @@ import select
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 from .interrupts import SHARED_INTERRUPTS, Interrupts
 from .terminal import SHARED_TERMINAL, SharedTerminal
 
 T = TypeVar("T")
-POLL_INTERVAL = 0.1  # seconds between two looks at whether there was a Ctrl-C
+POLL_INTERVAL = 0.1  # seconds between two checks for Ctrl-C
+Answer: TypeAlias = tuple[Any, BaseException | None]  # of another thread: a value, or an exception to raise
+
+
+def wait_for_answer(answers: queue.SimpleQueue[Answer], check: Callable[[], object]) -> Any:
+    """Return the value or raise the exception that another thread puts into a queue, or what `check` raises before."""
+    while True:
+        try:
+            value, error = answers.get(timeout=POLL_INTERVAL)
+            break
+        except queue.Empty:
+            check()
+    if error is not None:
+        raise error
+    return value
 
 
 class SharedInterrupts(Interrupts):
@@ -52,22 +66,14 @@ class _Call(Generic[T]):
     def __init__(self, function: Callable[[], T], discard: Callable[[T], object]) -> None:
         self._function = function
         self._discard = discard
-        self._results: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._is_abandoned = False
         context = copy_context()
         threading.Thread(target=lambda: context.run(self._run), name="call", daemon=True).start()
 
     def wait(self, check: Callable[[], object]) -> T:
         """Return the result or raise the error of the function, or what `check` raises before it has ended."""
-        while True:
-            try:
-                value, error = self._results.get(timeout=POLL_INTERVAL)
-                break
-            except queue.Empty:
-                self._check(check)
-        if error is not None:
-            raise error
-        return cast("T", value)
+        return cast("T", wait_for_answer(self._answers, lambda: self._check(check)))
 
     def _check(self, check: Callable[[], object]) -> None:
         try:
@@ -79,16 +85,16 @@ class _Call(Generic[T]):
 
     def _run(self) -> None:
         try:
-            self._results.put((self._function(), None))
+            self._answers.put((self._function(), None))
         except BaseException as error:
-            self._results.put((None, error))
+            self._answers.put((None, error))
         if self._is_abandoned:
             self._discard_result()
 
     def _discard_result(self) -> None:
         """Discard a result that nobody waits for; the thread that takes it from the queue does."""
         with contextlib.suppress(queue.Empty):
-            value, error = self._results.get_nowait()
+            value, error = self._answers.get_nowait()
             if error is None:
                 self._discard(cast("T", value))
 

@@ -66,7 +66,7 @@ class BufferedConsole(Console):
     """A console whose output is printed later on another one, with its width, colors and encoding; it has no bars."""
 
     def __init__(self, target: Console) -> None:
-        self._collected = _Collected(target.encoding)
+        self._collected = _EncodedText(target.encoding)
         super().__init__(self._collected, target.width, is_terminal=target.is_terminal)
         self.shows_progress = False
 
@@ -75,7 +75,7 @@ class BufferedConsole(Console):
         return self._collected.getvalue()
 
 
-class _Collected(io.StringIO):
+class _EncodedText(io.StringIO):
     """Text in memory with the encoding of a stream: Rich draws tables by the characters that it has."""
 
     def __init__(self, encoding: str) -> None:

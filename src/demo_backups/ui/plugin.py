@@ -60,9 +60,9 @@ def describe(error: BaseException) -> str:
             return "interrupted"
         case BackupsError():
             output = "; ".join(line.strip() for line in error.output.splitlines())
-            where = f"{error.host}: " if error.host else ""
+            host = f"{error.host}: " if error.host else ""
             advice = f" ({error.advice})" if error.advice else ""
-            return f"{where}{describe_action(error.action, output)}{advice}"
+            return f"{host}{describe_action(error.action, output)}{advice}"
         case ModuleNotFoundError():
             return f"{sys.executable} does not have {error.name}: run ./inv, or 'pip install -e .' again"
         case _:
@@ -80,6 +80,12 @@ def print_lines(lines: Sequence[str]) -> None:
     sys.stdout.flush()
     sys.stdout.buffer.write("".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"))
     sys.stdout.buffer.flush()
+
+
+def print_exit(ended: Exit) -> None:
+    """Print the message of an exit on standard error, if it has one, as Invoke does for a task."""
+    if ended.message:
+        print(ended.message, file=sys.stderr)
 
 
 def print_traceback(error: BaseException) -> None:

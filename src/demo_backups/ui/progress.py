@@ -143,7 +143,7 @@ class HostsProgress:
             *columns, console=out, transient=True, disable=not out.shows_progress, refresh_per_second=4
         )
         self._tasks = {name: self._bar.add_task(escape_controls(name)) for name in names}
-        self._is_ended = False
+        self._has_ended = False
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -154,7 +154,7 @@ class HostsProgress:
 
     def end(self) -> None:
         """Remove it for good."""
-        self._is_ended = True
+        self._has_ended = True
         self._bar.stop()
 
     def remove(self, names: Iterable[str]) -> None:
@@ -169,5 +169,5 @@ class HostsProgress:
         try:
             yield
         finally:
-            if not self._is_ended:
+            if not self._has_ended:
                 self._bar.start()

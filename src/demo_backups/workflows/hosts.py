@@ -25,7 +25,7 @@ from ..errors import (
     SettingsError,
     UnexpectedError,
 )
-from ..remote.host_threads import SharedInterrupts, in_host_thread
+from ..remote.host_threads import POLL_INTERVAL, Answer, SharedInterrupts, in_host_thread, wait_for_answer
 from ..remote.interrupts import Interrupts, watch_interrupts
 from ..remote.terminal import SharedTerminal
 from ..settings.load import check_host, select_host
@@ -37,7 +37,6 @@ T = TypeVar("T")
 SEPARATOR = ","
 # Of several hosts, the first that occurs.
 EXIT_CODES = (INTERRUPTED, WRONG_INPUT, FAILED, INCOMPLETE, COULD_NOT_LOOK, 0)
-POLL_INTERVAL = 0.1  # seconds between two looks at whether there was a Ctrl-C
 END_TIMEOUT = 5.0  # seconds for the threads to end after a Ctrl-C
 
 
@@ -63,7 +62,7 @@ def combine_exit_codes(codes: Iterable[int]) -> int:
 
 @dataclass(frozen=True)
 class HostResult(Generic[T]):
-    """What became of the work on one host: its value or its error, and what it printed."""
+    """The result of the work on one host: its value or its error, and what it printed."""
 
     name: str
     value: T | BackupsError
@@ -112,7 +111,7 @@ class _Question:
     """Something that needs the terminal: the main thread calls it, and answers by its result or its exception."""
 
     action: Callable[[], Any]
-    answers: queue.SimpleQueue[tuple[Any, BaseException | None]] = field(default_factory=queue.SimpleQueue)
+    answers: queue.SimpleQueue[Answer] = field(default_factory=queue.SimpleQueue)
 
     def answer(self) -> None:
         try:
@@ -226,15 +225,7 @@ class _HostThreads(Generic[T]):
         """Let the main thread call a function that needs the terminal."""
         question = _Question(action)
         self._events.put(question)
-        while True:
-            try:
-                value, error = question.answers.get(timeout=POLL_INTERVAL)
-                break
-            except queue.Empty:
-                self._interrupts.raise_pending()
-        if error is not None:
-            raise error
-        return value
+        return wait_for_answer(question.answers, self._interrupts.raise_pending)
 
 
 # --- tasks ----------------------------------------------------------------------------------------------------------
@@ -249,11 +240,11 @@ class HostOutput:
         self._json = json
         self._prints_json = prints_json
 
-    def show(self, value: Mapping[str, Any], print_: Callable[..., None] | None = None, *arguments: Any) -> None:
-        """Show the result: its JSON object, or what a function prints on the console."""
+    def show(self, value: Mapping[str, Any], printer: Callable[..., None] | None = None, *arguments: Any) -> None:
+        """Show the result: its JSON object, or else what `printer` prints on the console, called with `arguments`."""
         if not self._json:
-            if print_:
-                print_(self.out, *arguments)
+            if printer:
+                printer(self.out, *arguments)
             return
         self.value = value
         if self._prints_json:
@@ -266,8 +257,8 @@ HostTask = Callable[[Settings, HostOutput], int]  # returns the exit code
 def run_task(settings: Settings, names: Sequence[str], json: bool, task: HostTask, out: Console | None = None) -> int:
     """Run a task on one host or on several, print what it shows, and return the exit code.
 
-    On one host nothing is changed: errors are raised. On several, each host has a block of text on standard output and
-    one of errors on standard error; with `json`, one object has that of each host, and the text is on standard error.
+    On one host, errors are raised. On several, each host has a block of text on standard output and one of errors on
+    standard error; with `json`, one object contains that of each host, and the text is on standard error.
     """
     out = out or make_console(sys.stderr if json else None)
     if len(names) == 1:
@@ -276,6 +267,8 @@ def run_task(settings: Settings, names: Sequence[str], json: bool, task: HostTas
 
 
 class _TaskOnHosts:
+    """A task on several hosts, with the JSON objects and exit codes that it has so far."""
+
     def __init__(self, names: Sequence[str], out: Console, json: bool, task: HostTask) -> None:
         self._names = names
         self._out = out

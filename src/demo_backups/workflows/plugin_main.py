@@ -1,7 +1,7 @@
 """The program `demo-backups-check`: the task `check` for monitoring systems.
 
 Invoke's parser ends with 1 for a wrong flag, which a monitoring system takes for WARNING. This program ends with 3 for
-everything that prevents the check. It imports only the standard library until it can report an error.
+everything that prevents the check. It imports other packages only where an error of the import can be reported.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Any, NoReturn
 
 from ..errors import SettingsError
 from ..health.options import HELP, VALUES, CheckOptions
+from ..health.state import State
 from ..project import ROOT, read_project_file
 
-UNKNOWN = 3
+UNKNOWN = State.UNKNOWN.value
 NAME = "demo-backups-check"
 
 
@@ -38,7 +39,7 @@ def _run(arguments: Sequence[str]) -> int:
     from invoke import Exit
 
     from ..ui.debug import limit_debug_output
-    from ..ui.plugin import exit_as_plugin
+    from ..ui.plugin import exit_as_plugin, print_exit
 
     limit_debug_output()
     try:
@@ -47,8 +48,7 @@ def _run(arguments: Sequence[str]) -> int:
             options = parse_options(arguments)
             return UNKNOWN if options is None else _check(options)
     except Exit as ended:
-        if ended.message:
-            print(ended.message, file=sys.stderr)
+        print_exit(ended)
         return UNKNOWN
 
 
@@ -135,7 +135,9 @@ def parse_options(arguments: Sequence[str]) -> CheckOptions | None:
     flags = vars(parser.parse_args(arguments))
     wants_help, wants_version = flags.pop("help"), flags.pop("version")
     if wants_help or wants_version:
-        print(parser.format_help() if wants_help else f"{NAME} {_read_version()}")
+        from ..ui.plugin import print_lines
+
+        print_lines([parser.format_help() if wants_help else f"{NAME} {_read_version()}"])
         return None
     return CheckOptions(**{name: value for name, value in flags.items() if value is not None})
 

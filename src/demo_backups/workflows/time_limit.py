@@ -24,19 +24,19 @@ def time_limit(seconds: float, give_up: Callable[[], None]) -> Iterator[None]:
     main = threading.main_thread().ident
     assert main is not None
     ended, expired = threading.Event(), threading.Event()
-    end = threading.Lock()  # either the body ends, or the thread ends the process
+    lock = threading.Lock()  # either the body ends, or the thread ends the process
 
     def watch() -> None:
         if ended.wait(seconds):
             return
-        with end:
+        with lock:
             if ended.is_set():
                 return
             expired.set()
             signal.pthread_kill(main, signal.SIGINT)
         if ended.wait(GRACE):
             return
-        with end:
+        with lock:
             if not ended.is_set():
                 give_up()
 
@@ -46,7 +46,7 @@ def time_limit(seconds: float, give_up: Callable[[], None]) -> Iterator[None]:
         try:
             yield
         finally:
-            with end:
+            with lock:
                 ended.set()
     except (KeyboardInterrupt, InterruptedRunError):
         if expired.is_set():
