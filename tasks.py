@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from demo_backups.workflows import drill as drills
     from demo_backups.workflows import fetch as fetches
     from demo_backups.workflows import guarded_session as guards
-    from demo_backups.workflows import recent_verification as due_verifications
+    from demo_backups.workflows import recent_verification as recent_verifications
     from demo_backups.workflows import restore as restoring
     from demo_backups.workflows import session as sessions
 else:
@@ -53,7 +53,7 @@ else:
     backups, scripts = LazyModule("workflows.backups"), LazyModule("workflows.scripts")
     attachment, restoring = LazyModule("workflows.attach"), LazyModule("workflows.restore")
     checking, copies = LazyModule("workflows.check_command"), LazyModule("workflows.copies")
-    due_verifications = LazyModule("workflows.recent_verification")
+    recent_verifications = LazyModule("workflows.recent_verification")
     crontab, journal_mode = LazyModule("workflows.crontab"), LazyModule("workflows.journal_mode")
     drills, fetches = LazyModule("workflows.drill"), LazyModule("workflows.fetch")
     guards, sessions = LazyModule("workflows.guarded_session"), LazyModule("workflows.session")
@@ -246,16 +246,16 @@ def verify(
     The exit code is 1 if a check failed, and 3 if none failed but one could not be made.
     """
     if due:
-        due_verifications.check_flags(backup, quick)
+        recent_verifications.check_due_flags(backup, quick)
     path = None if backup is None else PurePosixPath(backup)
 
     def verify_host(selected: Settings, output: hosts.HostOutput) -> int:
         recent = None
         if due:
-            recent = due_verifications.find_recent_verification(selected, database, compare=not no_compare)
+            recent = recent_verifications.find_recent_verification(selected, database, compare=not no_compare)
         if recent:
-            due_verifications.report_recent(recent, output.out)
-            output.show(due_verifications.recent_as_json(selected, recent))
+            recent_verifications.report_recent(recent, output.out)
+            output.show(recent_verifications.recent_as_json(selected, recent))
             return 0
         with host_session(selected, output, "verify", database, record="verification") as work:
             verification = backups.verify(work, path, quick, compare=not no_compare)
@@ -443,7 +443,7 @@ def history(c: Context, host: str | None = None, database: str | None = None, js
         tables.print_history(console.make_console(), selected, len(records), invalid, folder)
 
 
-@task(help=CHECK, exits=exit_as_plugin)
+@task(help=CHECK, exit_handler=exit_as_plugin)
 def check(
     c: Context,
     host: str | None = None,

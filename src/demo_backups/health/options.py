@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-from ..errors import SettingsError
-
 DEFAULT_TIMEOUT = "45"  # seconds; with a ping and the end of a host, less than the 60 s after which Icinga kills it
-LONGEST_TIMEOUT = 3600
 HELP = {
     "host": "SSH aliases of the servers, separated by commas; local is this machine (default: host in the settings)",
     "database": "check this database only (default: all databases)",
@@ -30,11 +26,3 @@ class CheckOptions:
     prometheus: str | None = None
     ping: bool = False
     timeout: str = DEFAULT_TIMEOUT
-
-    @property
-    def seconds(self) -> float:
-        """The timeout in seconds; raises SettingsError."""
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*s?", self.timeout)
-        if match is None or not 0 < float(match[1]) <= LONGEST_TIMEOUT:
-            raise SettingsError(f"--timeout {self.timeout!r} is not a number of seconds from 1 to {LONGEST_TIMEOUT}")
-        return float(match[1])

@@ -13,6 +13,7 @@ from ..backup.verify import run_integrity_job
 from ..errors import CouldNotLookError
 from ..records.check import Check, Outcome
 from ..records.record import Record, VerificationRecord
+from ..records.search import find_last
 from ..remote.files import File
 from ..remote.host import LONG_TIMEOUT, Host
 from ..remote.jobs import FollowJob
@@ -59,18 +60,18 @@ def find_verification(
 
     What it says about the present state of the database does not matter, and quick_check is not enough.
     """
-    for record in sorted(records, key=lambda record: record.when, reverse=True):
-        if not isinstance(record, VerificationRecord) or record.details.quick:
-            continue
-        if (record.host, record.database, record.backup) != (host, database, str(source.path)):
-            continue
-        if record.bytes != source.bytes or record.created is None:
-            continue
-        if datetime.fromisoformat(record.created) != source.modified:  # the zone of the server may have changed
-            continue
-        passed = {check.name for check in record.checks if check.outcome is Outcome.PASSED}
-        return record if passed.issuperset(REQUIRED_CHECKS) else None
-    return None
+
+    def is_of_source(record: VerificationRecord) -> bool:
+        if record.details.quick or record.created is None:
+            return False
+        created = datetime.fromisoformat(record.created)  # the zone of the server may have changed
+        return (record.backup, record.bytes, created) == (str(source.path), source.bytes, source.modified)
+
+    record = find_last(records, VerificationRecord, host, database, is_of_source)
+    if record is None:
+        return None
+    passed = {check.name for check in record.checks if check.outcome is Outcome.PASSED}
+    return record if passed.issuperset(REQUIRED_CHECKS) else None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ from pydantic import ValidationError
 from ..errors import SettingsError
 from ..project import FILE, plain, read_project_file, without_invoke_sections
 from .model import Settings
-from .values import parse_host_name, parse_local_path, parse_rate_value, parse_text
+from .values import parse_host_name, parse_local_path, parse_rate_value, parse_seconds_value, parse_text
+
+LONGEST_TIMEOUT = 3600  # seconds
 
 
 def load_settings(project: Mapping[str, Any], merged: Any, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -54,6 +56,17 @@ def parse_rate(text: str) -> int:
     if rate is None:
         raise SettingsError(f"{text!r} is not a rate of at least 1 KiB per second", advice="for example: 40MB")
     return rate
+
+
+def parse_timeout(text: str) -> float:
+    """Parse a timeout from the command line, in seconds; raises SettingsError."""
+    try:
+        seconds = parse_seconds_value(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= LONGEST_TIMEOUT:
+        raise SettingsError(f"--timeout {text!r} is not a number of seconds up to {LONGEST_TIMEOUT}")
+    return seconds
 
 
 def parse_directory(text: str) -> Path:

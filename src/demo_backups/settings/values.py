@@ -116,7 +116,8 @@ def _share(value: Any) -> float:
     return share
 
 
-def _seconds(value: Any) -> float:
+def parse_seconds_value(value: Any) -> float:
+    """Accept a number of seconds, with or without the unit."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*s?", str(value).strip())
     if not match:
         raise ValueError(f"{value!r} is not a number of seconds such as 5 s")
@@ -186,7 +187,7 @@ OptionalLocalPath = Annotated[
     str | None, BeforeValidator(lambda value: parse_local_path(parse_text(value)) if value else None)
 ]
 Share = Annotated[float, BeforeValidator(_share)]
-Seconds = Annotated[float, BeforeValidator(_seconds)]
+Seconds = Annotated[float, BeforeValidator(parse_seconds_value)]
 Paths = Annotated[tuple[str, ...], BeforeValidator(_paths)]
 Message = Annotated[Text, AfterValidator(_message)]
 GitName = Annotated[Text, AfterValidator(_git_name)]

@@ -62,17 +62,17 @@ class LazyModule:
 
 
 def task(
-    *, help: Mapping[str, str], exits: Callable[[bool], AbstractContextManager[None]] | None = None
+    *, help: Mapping[str, str], exit_handler: Callable[[bool], AbstractContextManager[None]] | None = None
 ) -> Callable[[Callable[..., None]], Any]:
     """Make a task of a function; `help` has a text for every flag.
 
-    Flags have no short forms: `-h` would set the host. `exits` is `exit_cleanly`, or what a task has in its place.
+    Flags have no short forms: `-h` would set the host. `exit_handler` replaces `exit_cleanly`.
     """
 
     def decorate(body: Callable[..., None]) -> Any:
         @functools.wraps(body)
         def wrapper(c: Context, *args: Any, **options: Any) -> None:
-            with (exits or exit_cleanly)(bool(options.get("json"))):
+            with (exit_handler or exit_cleanly)(bool(options.get("json"))):
                 warn_about_variables(c.config)
                 if c.config.run.dry:
                     raise SettingsError("Invoke's own --dry is not supported", advice="use --dry-run after the task")

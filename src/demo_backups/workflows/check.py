@@ -38,7 +38,7 @@ def check_database(work: Session) -> Health:
             *_judge_changes(facts, local, name, database.name),
             *findings,
         ]
-    return Health(name, database.name, _merge_unknown(findings), _measure(work, facts, local, now))
+    return Health(name, database.name, _without_duplicates(findings), _measure(work, facts, local, now))
 
 
 def _judge_changes(facts: HostFacts, local: LocalFacts, host: str, database: str) -> list[Finding]:
@@ -47,7 +47,7 @@ def _judge_changes(facts: HostFacts, local: LocalFacts, host: str, database: str
     return judge_changes(facts.backups.all, local.records.valid, host, database)
 
 
-def _merge_unknown(findings: list[Finding]) -> tuple[Finding, ...]:
+def _without_duplicates(findings: list[Finding]) -> tuple[Finding, ...]:
     """Leave out findings with the same text: one reason may make several facts unavailable."""
     return tuple({(finding.name, finding.text): finding for finding in findings}.values())
 

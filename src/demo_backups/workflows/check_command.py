@@ -18,6 +18,7 @@ from ..health.prometheus import write_metrics
 from ..health.state import WORST_FIRST, Finding, Health, State, worst_of
 from ..records.record import Record
 from ..remote.connection import open_host
+from ..settings.load import parse_timeout
 from ..settings.model import Settings
 from ..ui.console import Console, print_json
 from ..ui.plugin import describe, print_lines, print_traceback, print_warning
@@ -35,7 +36,7 @@ def run_check(settings: Settings, options: CheckOptions) -> int:
     """
     check = _prepare(settings, options)
     try:
-        with time_limit(options.seconds, check.give_up):
+        with time_limit(check.timeout, check.give_up):
             check.run()
     except BackupsError as error:
         if isinstance(error, InterruptedRunError):
@@ -64,21 +65,26 @@ def _prepare(settings: Settings, options: CheckOptions) -> _Check:
         require_ping_settings(settings.check)
     if options.prometheus == "":
         raise SettingsError("--prometheus '' is not the path of a file")
-    options.seconds  # noqa: B018 - raises SettingsError
-    return _Check(settings, options, names, databases)
+    return _Check(settings, options, names, databases, parse_timeout(options.timeout))
 
 
 class _Check:
     """One call of the command: what is to be checked, and what was found."""
 
     def __init__(
-        self, settings: Settings, options: CheckOptions, names: Sequence[str], databases: Sequence[str]
+        self,
+        settings: Settings,
+        options: CheckOptions,
+        names: Sequence[str],
+        databases: Sequence[str],
+        timeout: float,
     ) -> None:
+        self.timeout = timeout  # seconds
         self._settings = settings
         self._options = options
         self._names = names
         self._databases = databases
-        self._found: dict[tuple[str, str], Health] = {}
+        self._results: dict[tuple[str, str], Health] = {}
         self._faults: list[BaseException] = []
 
     def run(self) -> None:
@@ -94,7 +100,7 @@ class _Check:
                 for name in self._databases:
                     record = Record(kind="", host=settings.host, database=name)
                     work = Session(host, settings, settings.database(name), record, out)
-                    self._found[settings.host, name] = check_database(work)
+                    self._results[settings.host, name] = check_database(work)
         except InterruptedRunError:
             raise
         except Exception as error:  # a fault of this program, too, must not hide the result of another host
@@ -108,21 +114,21 @@ class _Check:
             text = describe(error).removeprefix(f"{host}: ")
             for database in self._databases:
                 unknown = Health(host, database, (Finding("host", State.UNKNOWN, text),))
-                self._found.setdefault((host, database), unknown)
+                self._results.setdefault((host, database), unknown)
 
     # --- the result ---------------------------------------------------------------------------------------------------
 
     def finish(self) -> int:
         """Write the metrics, print the result, ping, and return the exit code."""
-        healths = sort_worst_first(self._found.values())
-        errors = self._try(lambda: self._write_metrics(healths))
+        healths = sort_worst_first(self._results.values())
+        errors = self._collect_errors(lambda: self._write_metrics(healths))
         code = worst_of([*(health.state for health in healths), *(State.UNKNOWN for _ in errors)]).value
         if self._options.json:
             print_json(self._as_json(healths, errors, code))
         else:
             print_lines(_add_errors(format_lines(healths), healths, errors))
         if self._options.ping:
-            for error in self._try(lambda: ping(self._settings.check, code == State.OK.value)):
+            for error in self._collect_errors(lambda: ping(self._settings.check, code == State.OK.value)):
                 print_warning(error)
         for fault in self._faults:
             print_traceback(fault)
@@ -131,7 +137,7 @@ class _Check:
     def give_up(self) -> NoReturn:
         """Finish without what has no result yet, and end the process, whatever it waits for."""
         try:
-            self.add_unknown(BackupsError(f"no result within {self._options.seconds:g} s"))
+            self.add_unknown(BackupsError(f"no result within {self.timeout:g} s"))
             code = self.finish()
             sys.stderr.flush()
         except BaseException:
@@ -143,8 +149,8 @@ class _Check:
             write_metrics(Path(self._options.prometheus), healths)
 
     @staticmethod
-    def _try(action: Callable[[], None]) -> list[str]:
-        """Do something, and return its error, if there is one, as text."""
+    def _collect_errors(action: Callable[[], None]) -> list[str]:
+        """Do something, and return the text of its error, if there is one."""
         try:
             action()
         except BackupsError as error:

@@ -14,7 +14,7 @@ from ..ui.console import Console
 from ..units import format_time
 
 
-def check_flags(backup: str | None, quick: bool) -> None:
+def check_due_flags(backup: str | None, quick: bool) -> None:
     """Raise SettingsError for flags with which a verification never counts as the last one of the newest backup."""
     if quick or backup is not None:
         raise SettingsError(
