@@ -273,7 +273,7 @@ def test_questions_take_turns_and_name_hosts(project_settings: Settings, monkeyp
     assert len(prompts) == 3
 
 
-def test_right_passphrase_is_asked_once(project_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_right_passphrase_is_requested_once(project_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = iter(["wrong", "right"])
     monkeypatch.setattr(terminal, "has_terminal", lambda: True)
     monkeypatch.setattr(getpass, "getpass", lambda prompt: next(answers))
@@ -411,7 +411,7 @@ def test_hosts_share_interrupts(project_settings: Settings) -> None:
 # --- the tasks ------------------------------------------------------------------------------------------------------
 
 
-def test_output_is_that_of_each_host(aliases: DemoServer, closed_port: int) -> None:
+def test_output_is_that_of_every_host(aliases: DemoServer, closed_port: int) -> None:
     make_backup(aliases.source, aliases.backups)
     add_alias(aliases.server, "down", closed_port)
     names = [NAMES[0], "down", NAMES[1]]
@@ -422,7 +422,7 @@ def test_output_is_that_of_each_host(aliases: DemoServer, closed_port: int) -> N
     assert (done.returncode, single[1].returncode) == (COULD_NOT_LOOK, COULD_NOT_LOOK)
 
 
-def test_json_has_object_of_each_host(aliases: DemoServer, closed_port: int) -> None:
+def test_json_has_object_of_every_host(aliases: DemoServer, closed_port: int) -> None:
     make_backup(aliases.source, aliases.backups)
     add_alias(aliases.server, "down", closed_port)
     done = aliases.inv("list-backups", "--json", "--host", f"{NAMES[0]},down,local")
@@ -441,7 +441,7 @@ def test_wrong_flags_are_reported_once(aliases: DemoServer) -> None:
     assert_exit(aliases.inv("plan", "--host", "a,b", "--svg", "x.svg"), WRONG_INPUT, "one host")
 
 
-def test_each_verification_has_a_record(aliases: DemoServer) -> None:
+def test_every_verification_has_a_record(aliases: DemoServer) -> None:
     make_backup(aliases.source, aliases.backups)
     done = assert_success(aliases.inv("verify", "--host", ",".join(PAIR)))
     assert done.count("all checks passed") == 2
@@ -462,7 +462,7 @@ def test_failure_after_result_keeps_the_result(aliases: DemoServer) -> None:
     assert done.stderr.count("could not be written") == 2
 
 
-def test_ctrl_c_detaches_from_each_check(aliases: DemoServer) -> None:
+def test_ctrl_c_detaches_from_every_check(aliases: DemoServer) -> None:
     make_backup(aliases.source, aliases.backups)
     release = aliases.server.folder / "release"
     waiting = aliases.server.folder / "waiting"

@@ -8,9 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -23,7 +21,7 @@ from demo_backups.settings.load import load_settings
 
 from .helpers.constants import root_only
 from .helpers.markdown import code_blocks, page, section
-from .helpers.processes import wait_until
+from .helpers.node_exporter import scrape_directory
 from .helpers.programs import write_program
 
 PAGE = page("monitoring.md")
@@ -168,36 +166,16 @@ def test_alerts_fire_in_time(tmp_path: Path) -> None:
 
 
 def test_node_exporter_reads_metrics(tmp_path: Path) -> None:
-    if shutil.which("prometheus-node-exporter") is None:
-        pytest.skip("not installed: prometheus-node-exporter")
     name = Path(CRONTAB[1].split("--prometheus ")[1].split()[0]).name
     metrics = Metrics(now=2000.0, backup_time=1000.0, backup_bytes=500)
     finding = Finding("backup", State.OK, "backup 17 min old")
     write_metrics(tmp_path / name, [Health('de"mo\\', "index", (finding,), metrics)])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    command = ["prometheus-node-exporter", "--collector.disable-defaults", "--collector.textfile"]
-    command += [f"--collector.textfile.directory={tmp_path}", f"--web.listen-address={address}"]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as exporter:
-        try:
-            text = wait_until(lambda: scrape(f"http://{address}/metrics"), "node_exporter to answer")
-        finally:
-            exporter.terminate()
+    text = scrape_directory(tmp_path)
     labels = 'database="index",host="de\\"mo\\\\"'
     assert f"{TIMESTAMP}{{{labels}}} 1000\n" in text
     assert f"{UP}{{{labels}}} 1\n" in text
     assert "node_textfile_scrape_error 0\n" in text
     assert f'{MTIME}{{file="{tmp_path / name}"}}' in text
-
-
-def scrape(url: str) -> str:
-    """Return the metrics of an exporter; empty if it does not listen yet."""
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return str(answer.read().decode())
-    except OSError:
-        return ""
 
 
 # --- a dead man's switch --------------------------------------------------------------------------------------------

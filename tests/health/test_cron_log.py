@@ -89,7 +89,7 @@ def test_what_is_no_log_is_not_read(local_host: Host, tmp_path: Path) -> None:
     assert read(local_host, tmp_path) is None
 
 
-def test_log_that_cannot_be_reached_is_an_error(local_host: Host, tmp_path: Path) -> None:
+def test_unreachable_log_is_an_error(local_host: Host, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CouldNotLookError):
         read(local_host, tmp_path / "file" / "cron.log")

@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -17,7 +14,7 @@ from demo_backups.errors import MetricsNotWrittenError
 from demo_backups.health.prometheus import format_metrics, write_metrics
 from demo_backups.health.state import Finding, Health, Metrics, State
 
-from ..helpers.processes import wait_until
+from ..helpers.node_exporter import scrape_directory
 
 NOW = 1_800_000_000.0
 GOOD = Health(
@@ -79,7 +76,7 @@ def test_promtool_accepts_metrics(healths: list[Health]) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_hostile_labels_make_one_sample_each() -> None:
+def test_hostile_label_makes_one_sample() -> None:
     text = format_metrics(hostile_health())
     label = r'"(?:[^"\\\n]|\\["\\n])*"'
     lines = [line for line in text.splitlines() if line.startswith("demo_backups_up")]
@@ -89,32 +86,13 @@ def test_hostile_labels_make_one_sample_each() -> None:
     assert "\x1b" not in text
 
 
-@pytest.mark.skipif(shutil.which("prometheus-node-exporter") is None, reason="prometheus-node-exporter is missing")
 def test_node_exporter_serves_metrics(tmp_path: Path) -> None:
     for number, healths in enumerate((ALL, hostile_health())):
         write_metrics(tmp_path / f"{number}.prom", healths)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    flags = ["--collector.disable-defaults", "--collector.textfile", f"--collector.textfile.directory={tmp_path}"]
-    exporter = subprocess.Popen(
-        ["prometheus-node-exporter", *flags, f"--web.listen-address=127.0.0.1:{port}"], stderr=subprocess.DEVNULL
-    )
-    try:
-        text = wait_until(lambda: read_page(port), "the exporter")
-    finally:
-        exporter.send_signal(signal.SIGTERM)
-        exporter.wait()
+    text = scrape_directory(tmp_path)
     assert "node_textfile_scrape_error 0" in text
     assert len(re.findall("^demo_backups_up{", text, re.MULTILINE)) == len(ALL) + len(HOSTILE)
     assert 'demo_backups_last_backup_timestamp_seconds{database="index",host="demo"} 1.79999994e+09' in text
-
-
-def read_page(port: int) -> str:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-            return str(answer.read().decode())
-    except OSError:
-        return ""
 
 
 # --- the file -------------------------------------------------------------------------------------------------------
@@ -124,17 +102,17 @@ def test_file_is_replaced_and_readable(tmp_path: Path) -> None:
     path = tmp_path / "backups.prom"
     path.write_text("old")
     before = path.stat().st_ino
-    os.umask(0o077)
+    umask = os.umask(0o077)
     try:
         write_metrics(path, ALL)
     finally:
-        os.umask(0o022)
+        os.umask(umask)
     assert path.read_text() == format_metrics(ALL)
     assert (path.stat().st_mode & 0o777, path.stat().st_ino != before) == (0o644, True)
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_link_to_file_is_kept(tmp_path: Path) -> None:
+def test_link_to_file_stays(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     target = tmp_path / "folder/backups.prom"
     link = tmp_path / "link.prom"

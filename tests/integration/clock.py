@@ -31,10 +31,10 @@ class Clock:
             "FAKETIME_TIMESTAMP_FILE": OFFSET,
             "NO_FAKE_STAT": "1",  # else the times of files move with the clock
         }
-        words = [f"{name}={value}" for name, value in variables.items()]
-        self.sshd_line = f"SetEnv {' '.join(words)}"
+        assignments = [f"{name}={value}" for name, value in variables.items()]
+        self.sshd_line = f"SetEnv {' '.join(assignments)}"
         # cron reads this file for its jobs (pam_env). sudo passes no LD_PRELOAD on: it reads the file too.
-        (machine.folder / "etc/environment").write_text("".join(f"{word}\n" for word in words))
+        (machine.folder / "etc/environment").write_text("".join(f"{line}\n" for line in assignments))
         machine.allow_sudo("NOPASSWD: ALL", "env_file=/etc/environment")
         machine.run("mount", "-t", "tmpfs", "tmpfs", "/dev/shm")  # libfaketime leaves files there
         self.advance(0)

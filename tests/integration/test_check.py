@@ -185,13 +185,13 @@ def overwrite(path: Path, offset: int, content: bytes) -> None:
 @contextmanager
 def preserved(path: Path) -> Iterator[Path]:
     """Put a file back as it was."""
-    kept = path.with_name(".preserved")
-    shutil.copy2(path, kept)
+    copy = path.with_name(".preserved")
+    shutil.copy2(path, copy)
     yield path
-    kept.replace(path)
+    copy.replace(path)
 
 
-def test_check_follows_each_change(watched: Watched) -> None:
+def test_check_follows_every_change(watched: Watched) -> None:
     watched.check(State.OK, "backup ", "verified ", "drill ")
     for phase in (stop_cron, damage_backup, fill_disk, set_clock_forward, set_clock_back, miss_drill):
         print(phase.__name__)

@@ -19,7 +19,7 @@ def lock_key(server: Server) -> Path:
     return key
 
 
-def test_each_host_asks_in_turn(server: Server) -> None:
+def test_hosts_ask_in_turn(server: Server) -> None:
     machine = server.machine
     name = server.add_backup(1)
     machine.allow_sudo("ALL", "timestamp_timeout=0")
@@ -54,7 +54,7 @@ def test_each_host_asks_in_turn(server: Server) -> None:
     assert PASSPHRASE not in tty.shown + server.evidence()
 
 
-def test_openssh_asks_for_each_host(server: Server) -> None:
+def test_openssh_asks_for_every_host(server: Server) -> None:
     machine = server.machine
     locked = lock_key(server)
     jump = machine.alias("jump", server.sshd, key=locked)

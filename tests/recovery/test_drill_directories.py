@@ -27,7 +27,7 @@ def prepare(host: Host, database: Database, backup: Path, directory: Path) -> Sc
     return prepare_scratch(host, database, login, real, PurePosixPath(backup))
 
 
-def test_backup_that_can_be_linked_is_not_copied(local_host: Host, database: Database, tmp_path: Path) -> None:
+def test_linkable_backup_is_not_copied(local_host: Host, database: Database, tmp_path: Path) -> None:
     backup = Path(database.backup_dir) / "backup_2026-01-31_12-00-00.db"
     backup.touch()
     scratch = prepare(local_host, database, backup, tmp_path / "drill")

@@ -46,7 +46,7 @@ def test_openssh_works_with_closed_input(
         assert host.run("print", "echo x").stdout == "x\n"
 
 
-def test_password_is_not_asked_with_closed_input(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_password_prompt_with_closed_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
     login = Login({"identityagent": "none"}, None, "torrust")
     login.allowed = ["password"]

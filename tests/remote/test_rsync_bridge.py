@@ -59,7 +59,7 @@ def test_both_directions_are_connected(bridge: tuple[subprocess.Popen[bytes], so
 
 
 def test_end_with_unread_input_is_no_failure(bridge: tuple[subprocess.Popen[bytes], socket.socket]) -> None:
-    # The last words of rsync on this machine may come when rsync on the host has ended: the socket is then reset.
+    # rsync on this machine may still send when rsync on the host has ended: the socket is then reset.
     process, connection = bridge
     connection.sendall(b"the last data")
     assert process.stdin is not None
