@@ -55,6 +55,12 @@ def format_time(time: datetime) -> str:
     return f"{time.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC"
 
 
+def shorten(text: str, longest: int) -> str:
+    """Write a text on one line of at most `longest` characters, without control characters."""
+    line = escape_controls(" ".join(text.split()))
+    return line if len(line) <= longest else f"{line[: longest - 3]}..."
+
+
 def escape_controls(text: str) -> str:
     """Escape control characters and undecodable bytes: text from a server must not control the terminal."""
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)

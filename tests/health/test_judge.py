@@ -173,9 +173,9 @@ def test_invalid_date_in_name_does_no_harm() -> None:
 @pytest.mark.parametrize("hour", [1, 2, 3])
 def test_summer_time_does_not_change_age(hour: int) -> None:
     # A backup from before the clocks went forward, whose time has the old offset.
-    made = datetime(2026, 3, 29, 1, 0, tzinfo=BERLIN)
+    modified = datetime(2026, 3, 29, 1, 0, tzinfo=BERLIN)
     path = PurePosixPath("/srv/backups/backup_2026-03-29_01-00-00.db")
-    facts = make_facts(backups=(File(path, 5, made),), now=made.timestamp() + hour * HOUR)
+    facts = make_facts(backups=(File(path, 5, modified),), now=modified.timestamp() + hour * HOUR)
     assert judge(facts, "backup")[0] is (OK if hour <= 2 else WARNING)
 
 
@@ -223,7 +223,7 @@ def test_only_regular_files_are_compared() -> None:
     ("job", "state", "text"),
     [
         (None, OK, ""),
-        (make_job(600, 0), OK, "ended"),
+        (make_job(600, 0), OK, "succeeded"),
         (make_job(600, None, running=True), OK, "a backup is running, 11 min"),
         (make_job(600, 1, output="a\ndisk full\n"), WARNING, "failed 10 min ago: disk full"),
         (make_job(600, 4, output="cannot delete\n"), WARNING, "rotation failed 10 min ago: cannot delete"),

@@ -25,16 +25,16 @@ from .conftest import HOUR, worst_finding
 
 OK, WARNING, CRITICAL, UNKNOWN = State.OK, State.WARNING, State.CRITICAL, State.UNKNOWN
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=timezone.utc)
-PASSED, FAILED, NOT_MADE = (Check("integrity", outcome, "x\n\x1b") for outcome in Outcome)
+PASSED, FAILED, UNDECIDED = (Check("integrity", outcome, "x\n\x1b") for outcome in Outcome)
 DENIED = Unavailable("could not look", "could not look")
 
 
 def record(
-    age: float, kind: str = "verification", check: Check | None = PASSED, made: float = 0, **values: Any
+    age: float, kind: str = "verification", check: Check | None = PASSED, older: float = 0, **values: Any
 ) -> Record:
-    """Make a record of some hours ago, of a backup that was complete `made` hours before."""
+    """Make a record of some hours ago, of a backup that was complete `older` hours before."""
     when = NOW - timedelta(hours=age)
-    created = when - timedelta(hours=made)
+    created = when - timedelta(hours=older)
     backup = f"/srv/backup_{created:%H}.db"
     defaults = {"when": when.isoformat(), "created": created.isoformat(), "backup": backup, "bytes": 5}
     return make_record(kind, **defaults | {"checks": [check] if check else []} | values)
@@ -68,7 +68,7 @@ QUICK = VerificationDetails(quick=True)
         ([record(3, "drill")], WARNING, "never verified"),
         ([record(3, host="other"), record(3, database="tracker")], WARNING, "never verified"),
         ([record(3, details=QUICK)], WARNING, "never verified completely"),
-        ([record(3, check=NOT_MADE)], WARNING, "never verified completely"),
+        ([record(3, check=UNDECIDED)], WARNING, "never verified completely"),
         ([record(3, check=None, exit_status=3)], WARNING, "never verified"),
         ([record(-1)], WARNING, "never verified"),  # from before this machine's clock was set back
         ([record(-1), record(2)], OK, "verified 2 h ago"),
@@ -76,11 +76,11 @@ QUICK = VerificationDetails(quick=True)
         ([record(5), record(3, check=FAILED)], CRITICAL, "verification of backup_09.db failed 3 h ago: integrity: x"),
         ([record(3, check=FAILED, details=QUICK)], CRITICAL, "failed 3 h ago"),
         ([record(3, check=FAILED), record(2, details=QUICK)], CRITICAL, "failed 3 h ago"),
-        ([record(3, check=FAILED), record(2, check=NOT_MADE)], CRITICAL, "failed 3 h ago"),
+        ([record(3, check=FAILED), record(2, check=UNDECIDED)], CRITICAL, "failed 3 h ago"),
         ([record(3, check=FAILED), record(2, check=None)], CRITICAL, "failed 3 h ago"),
-        ([record(3, check=FAILED), record(2, made=5)], CRITICAL, "failed 3 h ago"),
+        ([record(3, check=FAILED), record(2, older=5)], CRITICAL, "failed 3 h ago"),
         ([record(3, check=FAILED), record(2)], OK, "verified 2 h ago"),
-        ([record(3, check=FAILED), record(2, made=1)], OK, "verified 2 h ago"),
+        ([record(3, check=FAILED), record(2, older=1)], OK, "verified 2 h ago"),
         ([record(3, check=FAILED, created=None, backup=None), record(2)], OK, "verified 2 h ago"),
         ([record(-1, check=FAILED), record(2)], CRITICAL, "failed"),
     ],
@@ -156,7 +156,7 @@ def copy(age: float, size: int = 5, seconds: float = 0) -> Copy:
         ([fetch(5)], (), None, WARNING, "is missing"),
         ([fetch(5)], (), DENIED, UNKNOWN, "could not look"),
         ([fetch(5), fetch(3, check=FAILED)], (), copy(5), CRITICAL, "failed 3 h ago"),
-        ([fetch(5), fetch(3, check=NOT_MADE)], (), copy(3), OK, "copy 3 h old"),
+        ([fetch(5), fetch(3, check=UNDECIDED)], (), copy(3), OK, "copy 3 h old"),
         ([fetch(5), fetch(3, error="lost")], (), copy(5), OK, "copy 5 h old"),
         ([fetch(3, check=None, file=None)], (), None, WARNING, "no copy yet"),
         ([], (copy(5),), None, OK, "copy of a backup 5 h old"),
@@ -178,7 +178,7 @@ def test_copies_are_judged(
         ([record(3)], OK),
         ([record(3, bytes=4)], CRITICAL),
         ([record(3, created=NOW.isoformat())], CRITICAL),
-        ([record(3, bytes=4), record(2, made=1)], OK),  # it was verified again
+        ([record(3, bytes=4), record(2, older=1)], OK),  # it was verified again
         ([record(3, created="2026-01-31T14:30:00+05:30")], OK),  # the same time
         ([record(3, bytes=4, check=FAILED)], OK),
         ([record(3, bytes=4, host="other")], OK),
@@ -193,7 +193,7 @@ def test_change_after_verification_is_found(records: list[Record], state: State)
     assert [finding.state for finding in findings] == ([] if state is OK else [state])
 
 
-def test_age_is_that_of_the_last_good_one(project_settings: Settings) -> None:
-    facts = LocalFacts(Records((record(50), record(3, check=NOT_MADE))), ())
+def test_age_is_of_last_good_record(project_settings: Settings) -> None:
+    facts = LocalFacts(Records((record(50), record(3, check=UNDECIDED))), ())
     assert judge(project_settings, facts, "verification") == (WARNING, "verified 2 d ago")
     assert project_settings.verify_every < 50 * HOUR

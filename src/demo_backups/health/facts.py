@@ -51,7 +51,7 @@ def try_query(query: Callable[[], T]) -> Fact[T]:
 
     Raises the errors that mean that the host cannot be reached any more.
     """
-    return try_fact(query, passing=UNREACHABLE)
+    return try_fact(query, reraised=UNREACHABLE)
 
 
 def observe_host(host: Host, database: Database, settings: Settings) -> HostFacts:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from .. import units
 from ..remote.fact import Unavailable
-from ..units import escape_controls
 from .state import Finding, State
 
 LONGEST_TEXT = 160  # characters of a text from elsewhere in a finding
@@ -18,5 +18,4 @@ def unavailable(name: str, subject: str, fact: Unavailable) -> Finding:
 
 def shorten(text: str) -> str:
     """Make one short line of a text from elsewhere."""
-    line = escape_controls(" ".join(text.split()))
-    return line if len(line) <= LONGEST_TEXT else f"{line[: LONGEST_TEXT - 3]}..."
+    return units.shorten(text, LONGEST_TEXT)

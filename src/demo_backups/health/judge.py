@@ -103,8 +103,8 @@ def judge_checks(checks: Fact[tuple[Check, ...]], newest: File) -> list[Finding]
     findings = []
     for check in checks:
         if check.outcome in states:
-            state, word = states[check.outcome]
-            findings.append(Finding("backup", state, shorten(f"{newest.path.name} is {word}: {check.detail}")))
+            state, problem = states[check.outcome]
+            findings.append(Finding("backup", state, shorten(f"{newest.path.name} is {problem}: {check.detail}")))
     return findings
 
 
@@ -114,8 +114,8 @@ def _judge_dates(backups: Backups, database: Database, now: float) -> list[Findi
     files = backups.all
     if backups.future:
         last = backups.future[0]
-        ahead = format_brief(backup_time(last, database) - now)
-        findings.append(f"{_count(backups.future)} dated in the future: {last.path.name}, by {ahead}")
+        difference = format_brief(backup_time(last, database) - now)
+        findings.append(f"{_count(backups.future)} dated in the future: {last.path.name}, by {difference}")
     newest = max(files, key=lambda file: file.modified, default=None)
     if newest and has_contradiction(newest, database):
         findings.append(f"the name of {newest.path.name} and its modification time differ by more than a day")
@@ -161,7 +161,7 @@ def judge_job(facts: HostFacts, database: Database) -> list[Finding]:
         return [Finding("job", State.OK, f"a backup is running, {format_brief(facts.now - last.job.started)}")]
     ended = status.ended if status.ended is not None else last.job.started
     if status.status == 0 or newest_time(facts, database) > ended:
-        return [Finding("job", State.OK, "last job ended well")]
+        return [Finding("job", State.OK, "last job succeeded")]
     since = format_brief(facts.now - ended)
     if status.status is None:
         return [Finding("job", State.WARNING, f"the last job was killed; it started {since} ago")]
@@ -278,6 +278,6 @@ def judge_clock(difference: float) -> list[Finding]:
     """Judge by how much the clock of the host is ahead of that of this machine."""
     if abs(difference) <= CLOCK_TOLERANCE:
         return []
-    word = "ahead of" if difference > 0 else "behind"
-    text = f"the clock of the host is {format_brief(difference)} {word} that of this machine"
+    direction = "ahead of" if difference > 0 else "behind"
+    text = f"the clock of the host is {format_brief(difference)} {direction} that of this machine"
     return [Finding("clock", State.WARNING, text)]

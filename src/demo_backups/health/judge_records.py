@@ -58,6 +58,8 @@ def judge_local(facts: LocalFacts, settings: Settings, host: str, database: str,
 
 @dataclass(frozen=True)
 class _Judge:
+    """The records of a database on a host, and what follows from them at a time."""
+
     records: Records
     host: str
     database: str
@@ -106,6 +108,7 @@ class _Judge:
         return None
 
     def describe_failure(self, subject: _Subject, failed: Record) -> str:
+        """Describe the record of a task with checks that failed."""
         checks = [check for check in failed.checks if check.outcome is Outcome.FAILED]
         age = format_brief((self.now - datetime.fromisoformat(failed.when)).total_seconds())
         name = PurePosixPath(failed.backup or "a backup").name
@@ -113,6 +116,7 @@ class _Judge:
         return shorten(f"{subject.name} of {name} failed {age} ago: {details}")
 
     def explain_missing(self, subject: _Subject) -> str:
+        """Say that there is no good record, and whether there is one of a task that could not make all checks."""
         last = self.find_last(subject.kind, lambda record: True, self.now)
         return f"{subject.never} completely" if last and last.checks else subject.never
 

@@ -1,7 +1,7 @@
 """The ping at the end of a check: one request of a URL, by which a service elsewhere notices that checks stop.
 
-Who knows the URL can report success in its place, so it is a secret: no error contains it, nor what was printed or
-answered on the way.
+Anyone who knows the URL can report success, so it is a secret: no error contains it, nor what was printed or answered
+on the way.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
-from ..units import escape_controls
+from ..units import shorten
 from .state import WORST_FIRST, Finding, Health, Metrics, State
 
 LONGEST_TEXT = 400  # characters; systems cut the output after 1 to 8 KB
@@ -23,9 +23,7 @@ SHOWN_WHEN_OK = ("backup", "verification", "drill", "copy")
 
 def escape_text(text: str, longest: int = LONGEST_TEXT) -> str:
     """Write a text, which a host may have sent, on one line in which a monitoring system finds nothing but text."""
-    line = escape_controls(" ".join(text.split()))
-    line = MISLEADING.sub(lambda match: f"\\x{ord(match[0]):02x}", line)
-    return line if len(line) <= longest else f"{line[: longest - 3]}..."
+    return shorten(MISLEADING.sub(lambda match: f"\\x{ord(match[0]):02x}", text), longest)
 
 
 def format_error(text: str) -> str:

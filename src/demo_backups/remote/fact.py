@@ -26,15 +26,15 @@ Fact: TypeAlias = T | Unavailable
 def try_fact(
     query: Callable[[], T],
     errors: type[BackupsError] | tuple[type[BackupsError], ...] = BackupsError,
-    passing: tuple[type[BackupsError], ...] = (),
+    reraised: tuple[type[BackupsError], ...] = (),
 ) -> Fact[T]:
     """Return the result of a query, or Unavailable with its error, if it is one of `errors`.
 
-    Ctrl-C passes through, and so do the errors `passing`.
+    Ctrl-C is raised again, and so are the errors `reraised`.
     """
     try:
         return query()
     except BackupsError as error:
-        if isinstance(error, (InterruptedRunError, *passing)) or not isinstance(error, errors):
+        if isinstance(error, (InterruptedRunError, *reraised)) or not isinstance(error, errors):
             raise
         return Unavailable(error.action, str(error), error.output)
