@@ -83,6 +83,11 @@ QUICK = VerificationDetails(quick=True)
         ([record(3, check=FAILED), record(2, older=1)], OK, "verified 2 h ago"),
         ([record(3, check=FAILED, created=None, backup=None), record(2)], OK, "verified 2 h ago"),
         ([record(-1, check=FAILED), record(2)], CRITICAL, "failed"),
+        # A good one that is dated in the future may be older than the failure.
+        ([record(5), record(3, check=FAILED), record(-1)], CRITICAL, "failed 3 h ago"),
+        ([record(-1, check=FAILED), record(-2), record(2)], OK, "verified 2 h ago"),
+        # The later failure of an older backup, settled, hides no earlier one of a newer backup.
+        ([record(5, check=FAILED), record(4, check=FAILED, made=9), record(3, made=10)], CRITICAL, "failed 5 h ago"),
     ],
 )
 def test_verifications_are_judged(project_settings: Settings, records: Any, state: State, text: str) -> None:
@@ -159,6 +164,7 @@ def copy(age: float, size: int = 5, seconds: float = 0) -> Copy:
         ([fetch(5), fetch(3, check=UNDECIDED)], (), copy(3), OK, "copy 3 h old"),
         ([fetch(5), fetch(3, error="lost")], (), copy(5), OK, "copy 5 h old"),
         ([fetch(3, check=None, file=None)], (), None, WARNING, "no copy yet"),
+        ([fetch(5), fetch(-1)], (), copy(5), OK, "copy 5 h old"),  # from before this machine's clock was set back
         ([], (copy(5),), None, OK, "copy of a backup 5 h old"),
         ([], (copy(31),), None, WARNING, "copy of a backup 31 h old"),
         ([], DENIED, None, UNKNOWN, "could not look"),

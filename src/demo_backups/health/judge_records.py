@@ -93,11 +93,31 @@ class _Judge:
 
     def find_failure(self, subject: _Subject) -> Record | None:
         """Find the last record of a kind that failed, unless a later one of the same or a newer backup is good."""
-        failed = self.find_last(subject.kind, has_failed)
-        if failed is None:
-            return None
-        is_settled = self.find_last(subject.kind, lambda record: subject.accept(record) and _settles(record, failed))
-        return None if is_settled else failed
+        good: list[Record] = []
+        for record in self.list_newest_first(subject.kind):
+            if has_failed(record) and not any(self.settles(later, record) for later in good):
+                return record
+            if subject.accept(record):
+                good.append(record)
+        return None
+
+    def list_newest_first(self, kind: str) -> list[Record]:
+        """List the records of a kind, the newest first."""
+        subject = (kind, self.host, self.database)
+        records = [item for item in self.records.valid if (item.kind, item.host, item.database) == subject]
+        return sorted(records, key=lambda item: datetime.fromisoformat(item.when), reverse=True)
+
+    def settles(self, record: Record, failed: Record) -> bool:
+        """Tell whether a good record is of a later check than a failed one, of the same backup or a newer one.
+
+        Dated in the future, from before the clock was set back, it is later only than another one of that time.
+        """
+        when, failed_when = datetime.fromisoformat(record.when), datetime.fromisoformat(failed.when)
+        if when <= failed_when or failed_when <= self.now < when:
+            return False
+        if record.created is None or failed.created is None:
+            return True
+        return datetime.fromisoformat(record.created) >= datetime.fromisoformat(failed.created)
 
     def find_invalid(self, kind: str, since: datetime) -> InvalidRecord | None:
         """Find a file that may be a record of a kind from after a time, and cannot be read."""
@@ -121,15 +141,6 @@ class _Judge:
         return f"{subject.never} completely" if last and last.checks else subject.never
 
 
-def _settles(record: Record, failed: Record) -> bool:
-    """Tell whether a record is of a later check than a failed one, of the same backup or a newer one."""
-    if datetime.fromisoformat(record.when) <= datetime.fromisoformat(failed.when):
-        return False
-    if record.created is None or failed.created is None:
-        return True
-    return datetime.fromisoformat(record.created) >= datetime.fromisoformat(failed.created)
-
-
 # --- copies ---------------------------------------------------------------------------------------------------------
 
 
@@ -144,7 +155,7 @@ def _judge_copy(judge: _Judge, facts: LocalFacts, every: float) -> list[Finding]
         return [unavailable("copy", "copy", copies)]
     if not copies and not judge.has_any(FETCH):
         return []
-    fetch = find_fetch(judge.records.valid, judge.host, judge.database)
+    fetch = find_fetch(judge.records.valid, judge.host, judge.database, judge.now)
     if fetch is None and copies and not judge.has_any(FETCH):
         age = max(0.0, judge.now.timestamp() - copies[0].modified.timestamp())
         state = State.OK if age <= OVERDUE * every else State.WARNING

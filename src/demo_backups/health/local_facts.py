@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from ..records.record import Record
@@ -34,11 +35,11 @@ class LocalFacts:
     fetched: Fact[Copy | None] = None
 
 
-def observe_local(settings: Settings, host: str, database: Database) -> LocalFacts:
-    """Observe this machine."""
+def observe_local(settings: Settings, host: str, database: Database, now: datetime) -> LocalFacts:
+    """Observe this machine; `now` is the time of its clock."""
     records = try_fact(lambda: _read_records(settings, host, database.name))
     copies = try_fact(lambda: tuple(list_copies(settings, host, database)))
-    fetch = None if isinstance(records, Unavailable) else find_fetch(records.valid, host, database.name)
+    fetch = None if isinstance(records, Unavailable) else find_fetch(records.valid, host, database.name, now)
     file = fetch.details.file if fetch else None
     fetched = None if file is None else try_fact(lambda: read_copy(Path(file)))
     return LocalFacts(records, copies, fetched)

@@ -70,9 +70,12 @@ def find_recent(
     return record
 
 
-def find_fetch(records: Iterable[Record], host: str, database: str) -> FetchRecord | None:
-    """Find the last fetch that has put a backup on this machine, also one that could not be checked completely."""
-    return find_last(records, FetchRecord, host, database, _has_copy)
+def find_fetch(records: Iterable[Record], host: str, database: str, until: datetime) -> FetchRecord | None:
+    """Find the last fetch that has put a backup on this machine, also one that could not be checked completely.
+
+    One from after `until` does not count.
+    """
+    return find_last(records, FetchRecord, host, database, _has_copy, until)
 
 
 def _has_copy(record: FetchRecord) -> bool:

@@ -26,9 +26,9 @@ def check_database(work: Session) -> Health:
     Raises HostUnreachableError, HostKeyError, LoginError or ConnectionLostError if the host cannot be reached any more.
     """
     settings, name, database = work.settings, work.host.name, work.database
-    local = observe_local(settings, name, database)
-    facts = try_query(lambda: observe_host(work.host, database, settings))
     now = time.time()
+    local = observe_local(settings, name, database, datetime.fromtimestamp(now, timezone.utc))
+    facts = try_query(lambda: observe_host(work.host, database, settings))
     findings = judge_local(local, settings, name, database.name, now)
     if isinstance(facts, Unavailable):
         findings = [unavailable("backup", "backup", facts), *findings]
@@ -79,7 +79,7 @@ def _measure_local(work: Session, local: LocalFacts, now: float) -> Metrics:
         now,
         verification_time=_time_of(find_last(records, VerificationRecord, host, database, until=until)),
         drill_time=_time_of(find_last(records, DrillRecord, host, database, until=until)),
-        copy_time=_time_of(find_fetch(records, host, database)),
+        copy_time=_time_of(find_fetch(records, host, database, until)),
     )
 
 
