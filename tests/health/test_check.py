@@ -113,6 +113,15 @@ def test_verified_backup_that_changed_is_critical(checked: CheckedHost, damage: 
     assert checked.find("verification")[0] is OK
 
 
+def test_verification_of_old_backup_is_not_enough(checked: CheckedHost) -> None:
+    old, _, newest = (checked.add_backup(age * HOUR) for age in (80, 40, 0.5))
+    checked.add_record("verification", old, when=now(3 * HOUR), checks=PASSED)
+    state, text = checked.find("verification")
+    assert (state, "no backup of the last 40 h is verified" in text) == (WARNING, True), text
+    checked.add_record("verification", newest, when=now(2 * HOUR), checks=PASSED)
+    assert checked.find("verification")[0] is OK
+
+
 def test_clock_jumps_are_noticed(checked: CheckedHost) -> None:
     good = checked.add_backup()
     later = checked.add_backup(-3 * HOUR)  # made before the clock was set back

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from demo_backups.health.judge_records import judge_changes, judge_local
+from demo_backups.health.judge_records import judge_changes, judge_coverage, judge_local
 from demo_backups.health.local_facts import LocalFacts, Records
 from demo_backups.health.state import Health, State
 from demo_backups.records.check import Check, Outcome
@@ -87,7 +87,7 @@ QUICK = VerificationDetails(quick=True)
         ([record(5), record(3, check=FAILED), record(-1)], CRITICAL, "failed 3 h ago"),
         ([record(-1, check=FAILED), record(-2), record(2)], OK, "verified 2 h ago"),
         # The later failure of an older backup, settled, hides no earlier one of a newer backup.
-        ([record(5, check=FAILED), record(4, check=FAILED, made=9), record(3, made=10)], CRITICAL, "failed 5 h ago"),
+        ([record(5, check=FAILED), record(4, check=FAILED, older=9), record(3, older=10)], CRITICAL, "failed 5 h ago"),
     ],
 )
 def test_verifications_are_judged(project_settings: Settings, records: Any, state: State, text: str) -> None:
@@ -197,6 +197,54 @@ def test_change_after_verification_is_found(records: list[Record], state: State)
     file = File(PurePosixPath("/srv/backup_09.db"), 5, NOW - timedelta(hours=3))
     findings = judge_changes([file], records, "demo", "index")
     assert [finding.state for finding in findings] == ([] if state is OK else [state])
+
+
+def backup(age: float) -> File:
+    """Make a backup on the host that was complete some hours ago."""
+    modified = NOW - timedelta(hours=age)
+    return File(PurePosixPath(f"/srv/backup_{modified:%d_%H}.db"), 5, modified)
+
+
+HOURLY = [backup(hours + 0.5) for hours in range(100)]
+WEEKLY = [backup(0.5), backup(7 * 24 + 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("backups", "records", "state"),
+    [
+        (HOURLY, [], OK),  # which is another finding
+        (HOURLY, [record(29)], OK),
+        (HOURLY, [record(3, older=60)], WARNING),  # verify --backup of an old one
+        (HOURLY, [record(3, older=60), record(20)], OK),
+        (HOURLY, [record(3, older=60), record(20, check=FAILED)], WARNING),
+        (HOURLY, [record(3, older=60), record(20, host="other"), record(20, database="tracker")], WARNING),
+        (HOURLY, [record(3, older=60), record(20, details=QUICK)], WARNING),
+        (HOURLY, [record(3, older=60), record(20, older=-30)], WARNING),  # of a backup that is dated in the future
+        (HOURLY, [record(3, created=None)], OK),
+        (WEEKLY, [record(8, older=7 * 24 - 7.5)], OK),  # the next one is due in time
+        (WEEKLY, [record(8, older=14 * 24)], WARNING),
+        ([], [record(3, older=60)], OK),
+    ],
+)
+def test_old_backup_does_not_count_as_newest(
+    project_settings: Settings, backups: list[File], records: list[Record], state: State
+) -> None:
+    findings = judge_coverage(backups, records, project_settings, "demo", "index", NOW.timestamp())
+    assert [finding.state for finding in findings] == ([] if state is OK else [state])
+
+
+@pytest.mark.parametrize(
+    ("records", "state"),
+    [
+        ([fetch(29)], OK),
+        ([fetch(3, older=60)], WARNING),
+        ([fetch(3, older=60), fetch(20)], OK),
+        ([fetch(3, older=60), fetch(20, check=FAILED)], WARNING),
+    ],
+)
+def test_fetch_of_old_backup_is_not_enough(project_settings: Settings, records: list[Record], state: State) -> None:
+    findings = judge_coverage(HOURLY, records, project_settings, "demo", "index", NOW.timestamp())
+    assert [finding.name for finding in findings] == ([] if state is OK else ["copy"])
 
 
 def test_age_is_of_last_good_record(project_settings: Settings) -> None:

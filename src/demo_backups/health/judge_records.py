@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..records.check import Outcome
 from ..records.record import KINDS, FetchRecord, Record, VerificationRecord
-from ..records.search import DRILL, FETCH, VERIFICATION, find_fetch, find_last, has_failed, is_good
+from ..records.search import DRILL, FETCH, VERIFICATION, find_fetch, find_last, has_copy, has_failed, is_good
 from ..records.store import InvalidRecord, is_name_of, time_in_name
 from ..remote.fact import Unavailable
 from ..remote.files import File
@@ -181,6 +181,42 @@ def _judge_file(facts: LocalFacts, fetch: FetchRecord | None) -> Finding | None:
     if not is_same:
         return Finding("copy", State.CRITICAL, shorten(f"the copy {facts.fetched.name} was changed after its fetch"))
     return None
+
+
+# --- backups that are not covered by a verification or a fetch ------------------------------------------------------
+
+
+def judge_coverage(
+    backups: Iterable[File], records: Sequence[Record], settings: Settings, host: str, database: str, now: float
+) -> list[Finding]:
+    """Find out whether newer backups than the last one that was verified, or copied, have waited too long for that.
+
+    So a verification of an old backup is not enough. All times are by the clock of the host, whose time is `now`.
+    """
+    own = [record for record in records if (record.host, record.database) == (host, database)]
+    verified = [record for record in own if isinstance(record, VerificationRecord) and is_good(record)]
+    copied = [record for record in own if isinstance(record, FetchRecord) and has_copy(record)]
+    files = list(backups)
+    findings = []
+    for name, done, every in (
+        ("verification", verified, settings.verify_every),
+        ("copy", copied, settings.fetch_every),
+    ):
+        age = _uncovered_age(files, done, now)
+        if age is not None and age > OVERDUE * every:
+            word = "verified" if name == "verification" else "copied"
+            findings.append(Finding(name, State.WARNING, f"no backup of the last {format_brief(age)} is {word}"))
+    return findings
+
+
+def _uncovered_age(backups: Iterable[File], records: Iterable[Record], now: float) -> float | None:
+    """Return the age of the first backup that is newer than all those of some records; None if there is none."""
+    created = [datetime.fromisoformat(record.created).timestamp() for record in records if record.created]
+    last = max((time for time in created if time <= now), default=None)
+    if last is None:
+        return None
+    newer = [time for file in backups if (time := file.modified.timestamp()) > last]
+    return now - min(newer) if newer else None
 
 
 # --- verified backups that have changed -----------------------------------------------------------------------------

@@ -75,8 +75,9 @@ def find_fetch(records: Iterable[Record], host: str, database: str, until: datet
 
     One from after `until` does not count.
     """
-    return find_last(records, FetchRecord, host, database, _has_copy, until)
+    return find_last(records, FetchRecord, host, database, has_copy, until)
 
 
-def _has_copy(record: FetchRecord) -> bool:
+def has_copy(record: FetchRecord) -> bool:
+    """Tell whether a fetch has put a backup on this machine whose checks found no fault."""
     return record.error is None and bool(record.checks) and not has_failed(record) and record.details.file is not None

@@ -11,12 +11,13 @@ from ..health.findings import unavailable
 from ..health.freshness import backup_time
 from ..health.host_facts import HostFacts
 from ..health.judge import decide_limits, judge_host
-from ..health.judge_records import judge_changes, judge_local
+from ..health.judge_records import judge_changes, judge_coverage, judge_local
 from ..health.local_facts import LocalFacts, observe_local
 from ..health.state import Finding, Health, Metrics
 from ..records.record import DrillRecord, Record, VerificationRecord
 from ..records.search import find_fetch, find_last
 from ..remote.fact import Fact, Unavailable
+from ..settings.model import Settings
 from .session import Session
 
 
@@ -35,16 +36,21 @@ def check_database(work: Session) -> Health:
     else:
         findings = [
             *judge_host(facts, database, settings.check, int(settings.free_space_floor)),
-            *_judge_changes(facts, local, name, database.name),
+            *_judge_recorded(facts, local, settings, name, database.name),
             *findings,
         ]
     return Health(name, database.name, _without_duplicates(findings), _measure(work, facts, local, now))
 
 
-def _judge_changes(facts: HostFacts, local: LocalFacts, host: str, database: str) -> list[Finding]:
+def _judge_recorded(facts: HostFacts, local: LocalFacts, settings: Settings, host: str, database: str) -> list[Finding]:
+    """Compare the backups on the host with the records."""
     if isinstance(facts.backups, Unavailable) or isinstance(local.records, Unavailable):
         return []
-    return judge_changes(facts.backups.all, local.records.valid, host, database)
+    backups, records = facts.backups, local.records.valid
+    return [
+        *judge_changes(backups.all, records, host, database),
+        *judge_coverage(backups.current, records, settings, host, database, facts.now),
+    ]
 
 
 def _without_duplicates(findings: list[Finding]) -> tuple[Finding, ...]:
