@@ -231,6 +231,15 @@ def test_what_login_may_not_read_is_unknown(checked: CheckedHost) -> None:
     assert checked.find("cron")[0] is UNKNOWN
 
 
+def test_live_database_is_judged(checked: CheckedHost) -> None:
+    checked.add_backup()
+    source = Path(checked.database.source)
+    source.write_text("not a database")
+    assert checked.find("source")[0] is UNKNOWN
+    source.unlink()
+    assert checked.find("source")[0] is CRITICAL
+
+
 def test_damaged_record_is_unknown(checked: CheckedHost) -> None:
     backup = checked.add_backup()
     good = checked.add_record("verification", backup, when=now(DAY / 2), checks=PASSED)

@@ -13,7 +13,7 @@ from demo_backups.backup.disk_space import Disk
 from demo_backups.health.cron_log import CronLog
 from demo_backups.health.findings import LONGEST_TEXT
 from demo_backups.health.freshness import sort_backups
-from demo_backups.health.host_facts import CronFacts, HostFacts, LastJob, RestoreFacts, Source
+from demo_backups.health.host_facts import CronFacts, HostFacts, LastJob, NoPermission, RestoreFacts, Source
 from demo_backups.health.judge import decide_limits, judge_host
 from demo_backups.health.leftovers import Leftover, RunFiles
 from demo_backups.health.state import Health, State
@@ -334,7 +334,11 @@ def test_space_for_next_copy_is_judged(values: dict[str, Any], state: State, tex
 def test_missing_database_is_critical(backups: tuple[File, ...]) -> None:
     found, texts = judge(make_facts(source=None, backups=backups), "source")
     assert (found, texts) == (CRITICAL, "the live database does not exist")
-    assert judge(make_facts(source=DENIED), "source")[1] == ""
+
+
+def test_unreadable_database_is_unknown() -> None:
+    assert judge(make_facts(source=DENIED), "source") == (UNKNOWN, "live database unknown: could not look")
+    assert judge(make_facts(source=NoPermission("no", "no")), "source")[1] == ""
 
 
 def test_floor_must_stay_free_on_all_disks() -> None:

@@ -36,7 +36,7 @@ from ..sqlite.inspect import header_command, read_header, real_path_command, res
 from ..sqlite.sidecars import list_sidecars, sidecars_command
 from .cron_log import log_command, parse_log
 from .freshness import sort_backups
-from .host_facts import CronFacts, HostFacts, LastJob, RestoreFacts, Source
+from .host_facts import CronFacts, HostFacts, LastJob, NoPermission, RestoreFacts, Source
 from .leftovers import parse_run_files, run_files_command
 from .schedule import longest_interval, read_schedule
 
@@ -164,9 +164,12 @@ def _resolve_source(host: Host, database: Database) -> Database | None:
 
 
 def _observe_source(host: Host, resolved: Fact[Database | None]) -> Fact[Source | None]:
-    if resolved is None or isinstance(resolved, Unavailable):
-        return resolved
-    return try_query(lambda: _read_source(host, resolved.source))
+    if resolved is None:
+        return None
+    source = resolved if isinstance(resolved, Unavailable) else try_query(lambda: _read_source(host, resolved.source))
+    if isinstance(source, Unavailable) and "Permission denied" in source.output and not host.use_sudo:
+        return NoPermission(source.reason, source.error, source.output)
+    return source
 
 
 def _read_source(host: Host, path: PurePosixPath) -> Source:

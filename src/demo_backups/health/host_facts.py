@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..backup.disk_space import Disk
 from ..records.check import Check
 from ..recovery.restore_journal import PendingRestore
-from ..remote.fact import Fact
+from ..remote.fact import Fact, Unavailable
 from ..remote.job_state import Job, JobStatus
 from .cron_log import CronLog
 from .freshness import Backups
@@ -43,6 +43,11 @@ class RestoreFacts:
 
 
 @dataclass(frozen=True)
+class NoPermission(Unavailable):
+    """A fact that a login without root may not look at: see docs/unattended.md."""
+
+
+@dataclass(frozen=True)
 class Source:
     """The live database: its size in bytes by its header, and its disk."""
 
@@ -55,8 +60,8 @@ class HostFacts:
     """What a host says about the backups of a database. Times in seconds since 1970, by its clock.
 
     `clock_difference` is by how much its clock is ahead of that of this machine, as far as that is certain. `checks`
-    are those of the newest backup that is not dated in the future. `disks` are those of the backups and of the home
-    directory.
+    are those of the newest backup that is not dated in the future. `source` is None if there is no live database. `disks`
+    are those of the backups and of the home directory.
     """
 
     now: float

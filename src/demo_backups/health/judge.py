@@ -15,7 +15,7 @@ from ..units import format_brief, format_short_size
 from .cron_log import find_message
 from .findings import shorten, unavailable
 from .freshness import Backups, backup_time, has_contradiction
-from .host_facts import CronFacts, HostFacts, RestoreFacts, Source
+from .host_facts import CronFacts, HostFacts, NoPermission, RestoreFacts, Source
 from .leftovers import RunFiles
 from .state import Finding, State
 
@@ -66,8 +66,12 @@ def judge_host(facts: HostFacts, database: Database, settings: CheckSettings, fl
 
 
 def judge_source(source: Fact[Source | None]) -> list[Finding]:
-    """Judge whether the live database exists: without it, there is no next backup."""
-    return [Finding("source", State.CRITICAL, "the live database does not exist")] if source is None else []
+    """Judge the live database: without it, there is no next backup. A login that may not read it cannot tell."""
+    if source is None:
+        return [Finding("source", State.CRITICAL, "the live database does not exist")]
+    if isinstance(source, Unavailable) and not isinstance(source, NoPermission):
+        return [unavailable("source", "live database", source)]
+    return []
 
 
 # --- the newest backup ----------------------------------------------------------------------------------------------
