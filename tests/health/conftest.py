@@ -113,7 +113,7 @@ def checked(
     database = settings.database("index")
     for path in (database.source, database.script):
         Path(path).parent.mkdir(parents=True)
-    Path(settings.backup_dir).mkdir()
+    Path(settings.backup_dir).mkdir(mode=0o755)
     shutil.copy(original, database.source)
     shutil.copy(database.local_script, database.script)
     crontab = install_fake_crontab(tmp_path / "home of root", monkeypatch)

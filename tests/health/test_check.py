@@ -54,7 +54,7 @@ def test_good_backups_are_ok(checked: CheckedHost, monkeypatch: pytest.MonkeyPat
     }
     texts = {finding.name: finding.text for finding in health.findings}
     assert (texts["backup"], texts["verification"]) == ("backup 30 min old", "verified 3 h ago")
-    assert len(round_trips) <= 3
+    assert len(round_trips) <= 3 + 2  # /tmp is writable for its group, which takes two
     metrics = health.metrics
     assert metrics
     assert metrics.backup_time == pytest.approx(newest.stat().st_mtime)
@@ -231,6 +231,13 @@ def test_what_login_may_not_read_is_unknown(checked: CheckedHost) -> None:
     assert checked.find("cron")[0] is UNKNOWN
 
 
+def test_backup_dir_that_others_can_change_is_warning(checked: CheckedHost) -> None:
+    checked.add_backup()
+    for mode, state in ((0o777, WARNING), (0o755, OK)):
+        checked.folder.chmod(mode)
+        assert checked.find("backup")[0] is state
+
+
 def test_live_database_is_judged(checked: CheckedHost) -> None:
     checked.add_backup()
     source = Path(checked.database.source)
@@ -315,5 +322,7 @@ def test_hostile_answers_are_unknown(checked: CheckedHost, monkeypatch: pytest.M
     monkeypatch.setattr("demo_backups.remote.prefetch.parse_batch", replace_answers)
     health = checked.check()
     states = {finding.name: finding.state for finding in health.findings if finding.name != "verification"}
-    assert states == dict.fromkeys(("backup", "size", "job", "cron", "leftovers", "space", "restore"), UNKNOWN)
+    assert states == dict.fromkeys(
+        ("source", "backup", "size", "job", "cron", "leftovers", "space", "restore"), UNKNOWN
+    )
     assert all(finding.text.isprintable() for finding in health.findings)

@@ -87,6 +87,7 @@ def make_facts(**values: Any) -> HostFacts:
         restore=RestoreFacts(None, False),
         source=Source(2 * MB, disk),
         disks=(disk, disk),
+        problems=[],
     )
     return replace(facts, **values)
 
@@ -106,11 +107,12 @@ def test_all_is_well() -> None:
 
 
 def test_nothing_is_known() -> None:
-    names = ("backups", "checks", "cron", "log", "runs", "job", "restore", "source", "disks")
-    facts = make_facts(**dict.fromkeys(names, DENIED))
+    unknown = ("backups", "checks", "cron", "log", "runs", "job", "restore", "source", "disks", "problems")
+    facts = make_facts(**dict.fromkeys(unknown, DENIED))
     findings = judge_host(facts, DATABASE, SETTINGS, 0)
     assert {finding.state for finding in findings} == {UNKNOWN}
-    assert {finding.name for finding in findings} == {"backup", "size", "job", "cron", "leftovers", "space", "restore"}
+    names = {"source", "backup", "size", "job", "cron", "leftovers", "space", "restore"}
+    assert {finding.name for finding in findings} == names
 
 
 # --- age ------------------------------------------------------------------------------------------------------------

@@ -251,6 +251,16 @@ def observe_access(host: Host, database: Database, *, with_script: bool = True) 
     return Access(users, accounts, script, backup_dir, entries.get(database.lock))
 
 
+def access_commands(database: Database) -> list[str]:
+    """List the commands that `observe_access` runs without the script, unless there are links or writable groups."""
+    return [users_command(), entries_command(_list_parts((database.backup_dir, database.lock)))]
+
+
+def _list_parts(paths: Iterable[PurePosixPath]) -> list[PurePosixPath]:
+    """List some paths and the directories on the way to them."""
+    return list(dict.fromkeys(part for path in paths for part in (*reversed(path.parents), path)))
+
+
 def _add_acls(host: Host, entries: Sequence[Entry]) -> list[Entry]:
     """Find out which entries have an ACL."""
     if not entries:
@@ -267,8 +277,7 @@ def _read_entries(host: Host, paths: Sequence[PurePosixPath]) -> Entries:
     entries: dict[PurePosixPath, Entry | None] = {}
     unread = list(paths)
     for _ in range(MOST_LINKS):
-        parts = dict.fromkeys(part for path in unread for part in (*reversed(path.parents), path))
-        entries |= _query_entries(host, [path for path in parts if path not in entries])
+        entries |= _query_entries(host, [path for path in _list_parts(unread) if path not in entries])
         followed = [_follow(path, entries) for path in paths]
         unread = [path.unread for path in followed if path.unread]
         if not unread:

@@ -12,6 +12,7 @@ from ..backup.checks import check_created, check_size
 from ..backup.cron_lines import find_lines
 from ..backup.cron_tables import read_tables, tables_command
 from ..backup.disk_space import Disk, disks_command, read_disks
+from ..backup.permissions import access_commands, find_backup_dir_problems, observe_access
 from ..backup.script import Script
 from ..errors import ConnectionLostError, HostKeyError, HostUnreachableError, LoginError, NoDatabaseError
 from ..records.check import Check
@@ -81,6 +82,7 @@ def observe_host(host: Host, database: Database, settings: Settings) -> HostFact
         ),
         source=_observe_source(second, resolved),
         disks=try_query(lambda: _observe_disks(first, database.backup_dir)),
+        problems=try_query(lambda: find_backup_dir_problems(observe_access(first, database, with_script=False))),
     )
 
 
@@ -97,6 +99,7 @@ def _first_commands(database: Database, settings: Settings) -> list[str]:
         "crontab -l",
         tables_command([database.script]),
         log_command(settings.cron_log),
+        *access_commands(database),
     ]
 
 

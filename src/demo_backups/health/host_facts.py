@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..backup.disk_space import Disk
+from ..errors import Problem
 from ..records.check import Check
 from ..recovery.restore_journal import PendingRestore
 from ..remote.fact import Fact, Unavailable
@@ -60,8 +61,8 @@ class HostFacts:
     """What a host says about the backups of a database. Times in seconds since 1970, by its clock.
 
     `clock_difference` is by how much its clock is ahead of that of this machine, as far as that is certain. `checks`
-    are those of the newest backup that is not dated in the future. `source` is None if there is no live database. `disks`
-    are those of the backups and of the home directory.
+    are those of the newest backup that is not dated in the future. `source` is None if there is no live database.
+    `problems` are what lets other users change the backups. `disks` are those of the backups and of the home directory.
     """
 
     now: float
@@ -75,3 +76,4 @@ class HostFacts:
     restore: Fact[RestoreFacts]
     source: Fact[Source | None]
     disks: Fact[tuple[Disk, Disk]]
+    problems: Fact[list[Problem]]

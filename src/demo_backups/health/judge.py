@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..backup.disk_space import SpaceDemand, find_inode_shortages, find_shortages, list_demands, sum_needed_bytes
 from ..backup.script import MADE_BACKUP
+from ..errors import Problem
 from ..records.check import Check, Outcome
 from ..remote.fact import Fact, Unavailable
 from ..remote.files import File
@@ -55,6 +56,7 @@ def judge_host(facts: HostFacts, database: Database, settings: CheckSettings, fl
     return [
         *judge_source(facts.source),
         *_judge_backups(facts, database, limits),
+        *judge_access(facts.problems),
         *judge_size(facts.backups, settings.size_change),
         *judge_job(facts, database),
         *judge_cron(facts, database, settings),
@@ -131,6 +133,13 @@ def _judge_dates(backups: Backups, database: Database, now: float) -> list[Findi
 
 def _count(files: Sequence[File]) -> str:
     return "1 backup is" if len(files) == 1 else f"{len(files)} backups are"
+
+
+def judge_access(problems: Fact[list[Problem]]) -> list[Finding]:
+    """Judge what lets other users than root and the login account change the backups, or make some up."""
+    if isinstance(problems, Unavailable):
+        return [unavailable("backup", "who can change the backups", problems)]
+    return [Finding("backup", State.WARNING, shorten(problem.text)) for problem in problems[:1]]
 
 
 def judge_size(backups: Fact[Backups], largest_change: float) -> list[Finding]:
