@@ -53,8 +53,8 @@ def percentile(durations: Sequence[float], share: float) -> float:
 
 def summarize_writes(durations: Sequence[float]) -> Latency:
     """Summarize how long writes took."""
-    values = (percentile(durations, 0.5), percentile(durations, 0.99), max(durations, default=0.0))
-    return Latency(*(round(value, 5) for value in values), writes=len(durations))
+    median, p99 = (round(percentile(durations, share), 5) for share in (0.5, 0.99))
+    return Latency(median, p99, slowest=round(max(durations, default=0.0), 5), writes=len(durations))
 
 
 def split_writes(traffic: Traffic, start: float, end: float) -> tuple[list[float], list[float], list[float]]:

@@ -25,7 +25,7 @@ def scrape_directory(folder: Path) -> str:
     command = [PROGRAM, *flags, f"--web.listen-address={address}"]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as exporter:
         try:
-            return wait_until(lambda: _scrape(f"http://{address}/metrics"), "node_exporter to answer")
+            return str(wait_until(lambda: _scrape(f"http://{address}/metrics"), "node_exporter to answer"))
         finally:
             exporter.terminate()
 
