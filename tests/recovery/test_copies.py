@@ -144,3 +144,9 @@ def test_hash_reports_progress(tmp_path: Path) -> None:
     sizes: list[int] = []
     assert hash_file(tmp_path / "file", sizes.append).startswith("ba7816bf8f01cfea")
     assert sizes == [3]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 300])
+def test_impossible_path_in_record_is_unknown(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CouldNotLookError):
+        read_copy(tmp_path / name)

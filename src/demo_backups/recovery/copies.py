@@ -89,7 +89,7 @@ def read_copy(path: Path) -> Copy | None:
         status = path.lstat()
     except FileNotFoundError:
         return None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a record may have a path with a NUL
         raise _unreadable(path, error) from error
     if not stat.S_ISREG(status.st_mode):
         return None
@@ -126,5 +126,5 @@ def hash_file(path: Path, progress: Progress = lambda size: None) -> str:
     return sha256.hexdigest()
 
 
-def _unreadable(path: Path, error: OSError) -> CouldNotLookError:
+def _unreadable(path: Path, error: OSError | ValueError) -> CouldNotLookError:
     return CouldNotLookError(f"{path} cannot be read", output=str(error), advice=CHANGE_DIRECTORY)
