@@ -167,6 +167,8 @@ def copy(age: float, size: int = 5, seconds: float = 0) -> Copy:
         ([fetch(5), fetch(-1)], (), copy(5), OK, "copy 5 h old"),  # from before this machine's clock was set back
         ([], (copy(5),), None, OK, "copy of a backup 5 h old"),
         ([], (copy(31),), None, WARNING, "copy of a backup 31 h old"),
+        ([], (copy(-3),), None, WARNING, "dated in the future"),
+        ([], (copy(-3), copy(5)), None, OK, "copy of a backup 5 h old"),
         ([], DENIED, None, UNKNOWN, "could not look"),
     ],
 )

@@ -6,6 +6,7 @@ from .. import units
 from ..remote.fact import Unavailable
 from .state import Finding, State
 
+CLOCK_TOLERANCE = 5 * 60.0  # seconds by which the clocks of a host and of this machine may differ
 LONGEST_TEXT = 160  # characters of a text from elsewhere in a finding
 
 

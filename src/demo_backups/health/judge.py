@@ -14,7 +14,7 @@ from ..remote.files import File
 from ..settings.model import CheckSettings, Database
 from ..units import format_brief, format_short_size
 from .cron_log import find_message
-from .findings import shorten, unavailable
+from .findings import CLOCK_TOLERANCE, shorten, unavailable
 from .freshness import Backups, backup_time, has_contradiction
 from .host_facts import CronFacts, HostFacts, NoPermission, RestoreFacts, Source
 from .leftovers import RunFiles
@@ -22,7 +22,6 @@ from .state import Finding, State
 
 DEFAULT_WARN_AGE, DEFAULT_CRITICAL_AGE = 26 * 3600.0, 50 * 3600.0  # without a line in a crontab
 WARN_INTERVALS, CRITICAL_INTERVALS = 2, 4
-CLOCK_TOLERANCE = 5 * 60.0  # seconds by which the clocks of a host and of this machine may differ
 
 
 @dataclass(frozen=True)

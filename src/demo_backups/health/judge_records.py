@@ -15,11 +15,12 @@ from ..records.check import Outcome
 from ..records.record import KINDS, FetchRecord, Record, VerificationRecord
 from ..records.search import DRILL, FETCH, VERIFICATION, find_fetch, find_last, has_copy, has_failed, is_good
 from ..records.store import InvalidRecord, is_name_of, time_in_name
+from ..recovery.copies import Copy
 from ..remote.fact import Unavailable
 from ..remote.files import File
 from ..settings.model import Settings
 from ..units import format_brief
-from .findings import shorten, unavailable
+from .findings import CLOCK_TOLERANCE, shorten, unavailable
 from .state import Finding, State
 
 if TYPE_CHECKING:
@@ -157,13 +158,21 @@ def _judge_copy(judge: _Judge, facts: LocalFacts, every: float) -> list[Finding]
         return []
     fetch = find_fetch(judge.records.valid, judge.host, judge.database, judge.now)
     if fetch is None and copies and not judge.has_any(FETCH):
-        age = max(0.0, judge.now.timestamp() - copies[0].modified.timestamp())
-        state = State.OK if age <= OVERDUE * every else State.WARNING
-        return [Finding("copy", state, f"copy of a backup {format_brief(age)} old")]
+        return [_judge_unrecorded(judge, copies, every)]
     subject = _Subject("copy", FETCH, every, "copy {} old", "no copy yet", lambda record: record is fetch)
     finding = judge.decide(subject)
     of_file = _judge_file(facts, fetch)
     return [finding] if of_file is None else [finding, of_file]
+
+
+def _judge_unrecorded(judge: _Judge, copies: Sequence[Copy], every: float) -> Finding:
+    """Judge copies without a record by the times of their backups, which are those of the clock of the host."""
+    ages = [judge.now.timestamp() - copy.modified.timestamp() for copy in copies]
+    age = min((max(0.0, age) for age in ages if age >= -CLOCK_TOLERANCE), default=None)
+    if age is None:
+        return Finding("copy", State.WARNING, "the copies are dated in the future")
+    state = State.OK if age <= OVERDUE * every else State.WARNING
+    return Finding("copy", state, f"copy of a backup {format_brief(age)} old")
 
 
 def _judge_file(facts: LocalFacts, fetch: FetchRecord | None) -> Finding | None:
