@@ -281,7 +281,7 @@ def test_fetched_copy_is_judged(checked: CheckedHost) -> None:
     checked.add_record("fetch", backup, when=now(5 * HOUR), checks=PASSED, details=details)
     assert checked.find("copy") == (OK, "copy 5 h old")
     checked.change(fetch_every="3 h")
-    assert checked.find("copy") == (WARNING, "copy 5 h old")
+    assert checked.find("copy") == (WARNING, "copy 5 h old (limit 4 h)")
     copy.write_bytes(b"changed")
     assert checked.find("copy")[0] is CRITICAL
     copy.unlink()
@@ -298,7 +298,7 @@ def test_drill_is_judged_if_set_up(checked: CheckedHost) -> None:
     checked.change(drill_command=None)
     assert checked.find("drill") == (OK, "drill 12 d ago")
     checked.change(drill_every="7 d")
-    assert checked.find("drill") == (WARNING, "drill 12 d ago")
+    assert checked.find("drill") == (WARNING, "drill 12 d ago (limit 10 d)")
 
 
 # --- many, hostile --------------------------------------------------------------------------------------------------

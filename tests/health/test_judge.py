@@ -142,16 +142,16 @@ def test_limits_follow_from_settings_and_crontab(
     [
         ((), CRITICAL, "no backup"),
         ((make_file(2 * HOUR),), OK, "backup 2 h old"),
-        ((make_file(2 * HOUR + 1),), WARNING, "backup 2 h old"),
+        ((make_file(2 * HOUR + 1),), WARNING, "backup 2 h old (limit 2 h)"),
         ((make_file(4 * HOUR),), WARNING, "4 h old"),
-        ((make_file(4 * HOUR + 1),), CRITICAL, "backup 4 h old"),
+        ((make_file(4 * HOUR + 1),), CRITICAL, "backup 4 h old (limit 4 h)"),
         ((make_file(-30),), OK, "backup 0 s old"),  # the file system may round
         # In the future: judged by the newest one that is not.
         ((make_file(-300), make_file()), WARNING, "backup 30 min old; 1 backup is dated in the future"),
         ((make_file(-DAY), make_file(-HOUR), make_file(DAY)), CRITICAL, "2 backups are dated in the future"),
         ((make_file(-DAY),), CRITICAL, "no backup"),
         # An old backup that was copied or changed is not a new one.
-        ((make_file(0, named=5 * DAY),), CRITICAL, "backup 5 d old; the name of"),
+        ((make_file(0, named=5 * DAY),), CRITICAL, "backup 5 d old (limit 4 h); the name of"),
         ((make_file(0, named=5 * DAY), make_file()), WARNING, "backup 30 min old; the name of"),
         ((make_file(5 * DAY, named=0),), CRITICAL, "backup 5 d old"),
         ((make_file(0, named=-5 * DAY),), WARNING, "backup 0 s old"),

@@ -62,7 +62,7 @@ QUICK = VerificationDetails(quick=True)
         ([], WARNING, "never verified"),
         ([record(3)], OK, "verified 3 h ago"),
         ([record(30)], OK, "verified 30 h ago"),  # 1.5 times 20 h
-        ([record(30.1)], WARNING, "verified 30 h ago"),
+        ([record(30.1)], WARNING, "verified 30 h ago (limit 30 h)"),
         ([record(3), record(50)], OK, "verified 3 h ago"),
         # Other records do not count.
         ([record(3, "drill")], WARNING, "never verified"),
@@ -125,7 +125,7 @@ def test_damaged_record_is_not_never(project_settings: Settings) -> None:
         ([], {"drill_dir": "/srv/drill"}, WARNING, "no drill yet"),
         ([record(12 * 24, "drill")], {}, OK, "drill 12 d ago"),
         ([record(45 * 24, "drill")], {}, OK, "drill 45 d ago"),
-        ([record(45.1 * 24, "drill")], {}, WARNING, "drill 45 d ago"),
+        ([record(45.1 * 24, "drill")], {}, WARNING, "drill 45 d ago (limit 45 d)"),
         ([record(3, "drill", check=FAILED)], {}, CRITICAL, "drill of backup_09.db failed 3 h ago"),
         ([record(3, "drill", check=None)], {}, WARNING, "no drill yet"),
         ([record(3, "drill", exit_status=4)], {}, OK, "drill 3 h ago"),  # it has left files
@@ -154,7 +154,7 @@ def copy(age: float, size: int = 5, seconds: float = 0) -> Copy:
     [
         ([], (), None, OK, ""),
         ([fetch(5)], (), copy(5), OK, "copy 5 h old"),
-        ([fetch(31)], (), copy(31), WARNING, "copy 31 h old"),
+        ([fetch(31)], (), copy(31), WARNING, "copy 31 h old (limit 30 h)"),
         ([fetch(5)], (), copy(5, seconds=1), OK, "copy 5 h old"),
         ([fetch(5)], (), copy(5, size=4), CRITICAL, "was changed"),
         ([fetch(5)], (), copy(4), CRITICAL, "was changed"),
@@ -166,7 +166,7 @@ def copy(age: float, size: int = 5, seconds: float = 0) -> Copy:
         ([fetch(3, check=None, file=None)], (), None, WARNING, "no copy yet"),
         ([fetch(5), fetch(-1)], (), copy(5), OK, "copy 5 h old"),  # from before this machine's clock was set back
         ([], (copy(5),), None, OK, "copy of a backup 5 h old"),
-        ([], (copy(31),), None, WARNING, "copy of a backup 31 h old"),
+        ([], (copy(31),), None, WARNING, "copy of a backup 31 h old (limit 30 h)"),
         ([], (copy(-3),), None, WARNING, "dated in the future"),
         ([], (copy(-3), copy(5)), None, OK, "copy of a backup 5 h old"),
         ([], DENIED, None, UNKNOWN, "could not look"),
@@ -251,5 +251,5 @@ def test_fetch_of_old_backup_is_not_enough(project_settings: Settings, records: 
 
 def test_age_is_of_last_good_record(project_settings: Settings) -> None:
     facts = LocalFacts(Records((record(50), record(3, check=UNDECIDED))), ())
-    assert judge(project_settings, facts, "verification") == (WARNING, "verified 2 d ago")
+    assert judge(project_settings, facts, "verification") == (WARNING, "verified 2 d ago (limit 30 h)")
     assert project_settings.verify_every < 50 * HOUR

@@ -20,3 +20,8 @@ def unavailable(name: str, subject: str, fact: Unavailable) -> Finding:
 def shorten(text: str) -> str:
     """Make one short line of a text from elsewhere."""
     return units.shorten(text, LONGEST_TEXT)
+
+
+def with_limit(text: str, limit: float) -> str:
+    """Append the limit in seconds that an age has passed: a line may have several ages, and one of them is too high."""
+    return f"{text} (limit {units.format_brief(limit)})"

@@ -14,7 +14,7 @@ from ..remote.files import File
 from ..settings.model import CheckSettings, Database
 from ..units import format_brief, format_short_size
 from .cron_log import find_message
-from .findings import CLOCK_TOLERANCE, shorten, unavailable
+from .findings import CLOCK_TOLERANCE, shorten, unavailable, with_limit
 from .freshness import Backups, backup_time, has_contradiction
 from .host_facts import CronFacts, HostFacts, NoPermission, RestoreFacts, Source
 from .leftovers import RunFiles
@@ -92,12 +92,12 @@ def _judge_age(newest: File | None, database: Database, now: float, limits: AgeL
     if newest is None:
         return Finding("backup", State.CRITICAL, "no backup")
     age = max(0.0, now - backup_time(newest, database))
-    state = State.OK
+    text = f"backup {format_brief(age)} old"
     if age > limits.critical:
-        state = State.CRITICAL
-    elif age > limits.warn:
-        state = State.WARNING
-    return Finding("backup", state, f"backup {format_brief(age)} old")
+        return Finding("backup", State.CRITICAL, with_limit(text, limits.critical))
+    if age > limits.warn:
+        return Finding("backup", State.WARNING, with_limit(text, limits.warn))
+    return Finding("backup", State.OK, text)
 
 
 def judge_checks(checks: Fact[tuple[Check, ...]], newest: File) -> list[Finding]:

@@ -20,7 +20,7 @@ from ..remote.fact import Unavailable
 from ..remote.files import File
 from ..settings.model import Settings
 from ..units import format_brief
-from .findings import CLOCK_TOLERANCE, shorten, unavailable
+from .findings import CLOCK_TOLERANCE, shorten, unavailable, with_limit
 from .state import Finding, State
 
 if TYPE_CHECKING:
@@ -57,6 +57,14 @@ def judge_local(facts: LocalFacts, settings: Settings, host: str, database: str,
     return [*findings, *_judge_copy(judge, facts, settings.fetch_every)]
 
 
+def _judge_age(name: str, text: str, age: float, every: float) -> Finding:
+    """Judge the age of the last verification, drill or copy; there should be one `every` so many seconds."""
+    limit = OVERDUE * every
+    if age <= limit:
+        return Finding(name, State.OK, text)
+    return Finding(name, State.WARNING, with_limit(text, limit))
+
+
 @dataclass(frozen=True)
 class _Judge:
     """The records of a database on a host, and what follows from them at a time."""
@@ -85,8 +93,7 @@ class _Judge:
         if good is None:
             return Finding(subject.name, State.WARNING, self.explain_missing(subject))
         age = (self.now - since).total_seconds()
-        state = State.OK if age <= OVERDUE * subject.every else State.WARNING
-        return Finding(subject.name, state, subject.done.format(format_brief(age)))
+        return _judge_age(subject.name, subject.done.format(format_brief(age)), age, subject.every)
 
     def find_last(self, kind: str, accept: Callable[[Record], bool], until: datetime | None = None) -> Record | None:
         """Find the last record of a kind that is accepted."""
@@ -171,8 +178,7 @@ def _judge_unrecorded(judge: _Judge, copies: Sequence[Copy], every: float) -> Fi
     age = min((max(0.0, age) for age in ages if age >= -CLOCK_TOLERANCE), default=None)
     if age is None:
         return Finding("copy", State.WARNING, "the copies are dated in the future")
-    state = State.OK if age <= OVERDUE * every else State.WARNING
-    return Finding("copy", state, f"copy of a backup {format_brief(age)} old")
+    return _judge_age("copy", f"copy of a backup {format_brief(age)} old", age, every)
 
 
 def _judge_file(facts: LocalFacts, fetch: FetchRecord | None) -> Finding | None:
