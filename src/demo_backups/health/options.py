@@ -9,7 +9,7 @@ HELP = {
     "host": "SSH aliases of the servers, separated by commas; local is this machine (default: host in the settings)",
     "database": "check this database only (default: all databases)",
     "json": "print one JSON object on standard output",
-    "prometheus": "also write the metrics to this file, for the textfile collector of node_exporter",
+    "prometheus": "also write the metrics to this file (NAME.prom), for the textfile collector of node_exporter",
     "ping": "request the URL of check.ping_file or check.ping_command at the end; with /fail unless all is OK",
     "timeout": f"seconds after which everything without a result is UNKNOWN (default: {DEFAULT_TIMEOUT})",
 }
