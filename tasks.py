@@ -33,12 +33,11 @@ if TYPE_CHECKING:
     from demo_backups.settings.model import Settings
     from demo_backups.ui import console, tables
     from demo_backups.workflows import attach as attachment
-    from demo_backups.workflows import backups, copies, crontab, hosts, journal_mode, scripts
+    from demo_backups.workflows import backups, copies, crontab, due_tasks, hosts, journal_mode, scripts
     from demo_backups.workflows import check_command as checking
     from demo_backups.workflows import drill as drills
     from demo_backups.workflows import fetch as fetches
     from demo_backups.workflows import guarded_session as guards
-    from demo_backups.workflows import recent_verification as recent_verifications
     from demo_backups.workflows import restore as restoring
     from demo_backups.workflows import session as sessions
 else:
@@ -53,7 +52,7 @@ else:
     backups, scripts = LazyModule("workflows.backups"), LazyModule("workflows.scripts")
     attachment, restoring = LazyModule("workflows.attach"), LazyModule("workflows.restore")
     checking, copies = LazyModule("workflows.check_command"), LazyModule("workflows.copies")
-    recent_verifications = LazyModule("workflows.recent_verification")
+    due_tasks = LazyModule("workflows.due_tasks")
     crontab, journal_mode = LazyModule("workflows.crontab"), LazyModule("workflows.journal_mode")
     drills, fetches = LazyModule("workflows.drill"), LazyModule("workflows.fetch")
     guards, sessions = LazyModule("workflows.guarded_session"), LazyModule("workflows.session")
@@ -246,16 +245,16 @@ def verify(
     The exit code is 1 if a check failed, and 3 if none failed but one could not be made.
     """
     if due:
-        recent_verifications.check_due_flags(backup, quick)
+        due_tasks.check_verify_flags(backup, quick)
     path = None if backup is None else PurePosixPath(backup)
 
     def verify_host(selected: Settings, output: hosts.HostOutput) -> int:
         recent = None
         if due:
-            recent = recent_verifications.find_recent_verification(selected, database, compare=not no_compare)
+            recent = due_tasks.find_recent_verification(selected, database, compare=not no_compare)
         if recent:
-            recent_verifications.report_recent(recent, output.out)
-            output.show(recent_verifications.recent_as_json(selected, recent))
+            due_tasks.report_recent(recent, output.out)
+            output.show(due_tasks.recent_as_json(selected, recent))
             return 0
         with host_session(selected, output, "verify", database, record="verification") as work:
             verification = backups.verify(work, path, quick, compare=not no_compare)
@@ -381,11 +380,12 @@ def restore_drill(
     is 1 if a check failed, and 3 if none failed but one could not be made.
     """
     fetched_copies.check_place(from_)
-    recent = drills.find_recent_drill(settings(c, host), database) if due else None
+    selected = settings(c, host)
+    recent = due_tasks.find_recent_drill(selected, database) if due else None
     if recent:
-        drills.report_recent(recent, console.make_console(sys.stderr if json else None))
+        due_tasks.report_recent(recent, console.make_console(sys.stderr if json else None))
         if json:
-            console.print_json(drills.recent_as_json(recent))
+            console.print_json(due_tasks.recent_as_json(selected, recent))
         return
     with session(c, "restore-drill", host, database, record="drill", json=json) as work:
         result = drills.drill(work, backup, from_)

@@ -13,7 +13,7 @@ from demo_backups.records.check import Check, Outcome
 from demo_backups.records.record import VerificationDetails, VerificationRecord
 from demo_backups.records.store import write_record
 from demo_backups.settings.model import Settings
-from demo_backups.workflows.recent_verification import find_recent_verification
+from demo_backups.workflows.due_tasks import find_recent_verification
 
 from ..helpers.backups import make_backup
 from ..helpers.databases import damage_index

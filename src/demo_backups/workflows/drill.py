@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
 from pathlib import PurePosixPath
-from typing import Any
 
 from ..backup.catalog import require_finished, select_backup
 from ..backup.deploy import require_tools
 from ..backup.permissions import require_safe_paths
 from ..errors import DrillUncleanError, StepError
 from ..records.check import Outcome
-from ..records.record import DrillDetails, DrillRecord, Record
-from ..records.search import find_recent
+from ..records.record import DrillDetails, Record
 from ..records.store import read_records, records_dir
 from ..recovery.copies import FETCHED, ON_SERVER, Copy, list_copies
 from ..recovery.drill import start_drill
@@ -30,10 +27,7 @@ from ..recovery.restore_copy import find_local_backup
 from ..remote.files import File, stat_file
 from ..remote.job_state import Job, JobStatus
 from ..remote.jobs import advise_on_detach, follow_job
-from ..settings.model import Settings
-from ..ui.console import Console
 from ..ui.progress import JobProgress
-from ..units import format_time
 from .backups import keep_passed, record_backup
 from .session import Session
 from .upload import upload_copy
@@ -162,33 +156,3 @@ def finish(work: Session, result: Drill) -> None:
         error.exit_code = result.exit_code or error.exit_code
         work.record.exit_status = error.exit_code
         raise error
-
-
-# --- when the next one is due ---------------------------------------------------------------------------------------
-
-
-def find_recent_drill(settings: Settings, database: str) -> DrillRecord | None:
-    """Find the last good drill of a database on the host of the settings; None if the next one is due."""
-    settings.database(database)
-    records, _ = read_records(records_dir(settings))
-    now = datetime.now(timezone.utc)
-    return find_recent(records, DrillRecord, settings.host, database, settings.drill_every, now)
-
-
-def report_recent(record: DrillRecord, out: Console) -> None:
-    """Report that no drill is due."""
-    when = format_time(datetime.fromisoformat(record.when))
-    out.say(f"{record.host}: no drill of the {record.database} database is due: the last good one was at {when}")
-
-
-def recent_as_json(record: DrillRecord) -> dict[str, Any]:
-    """Return the object that `inv restore-drill --due --json` prints when no drill is due: that of the last one."""
-    return {
-        "host": record.host,
-        "database": record.database,
-        "due": False,
-        "source": record.details.source,
-        "backup": {"path": record.backup, "bytes": record.bytes, "created": record.created},
-        "checks": [check.as_json() for check in record.checks],
-        "passed": record.outcome.value,
-    }

@@ -1,4 +1,4 @@
-"""When the next verification of a database is due."""
+"""When the next verification or drill of a database is due."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ..errors import SettingsError
-from ..records.record import VerificationRecord
+from ..records.record import DrillRecord, VerificationRecord
 from ..records.search import find_recent, is_good
 from ..records.store import read_records, records_dir
 from ..settings.model import Settings
@@ -14,7 +14,7 @@ from ..ui.console import Console
 from ..units import format_time
 
 
-def check_due_flags(backup: str | None, quick: bool) -> None:
+def check_verify_flags(backup: str | None, quick: bool) -> None:
     """Raise SettingsError for flags with which a verification never counts as the last one of the newest backup."""
     if quick or backup is not None:
         raise SettingsError(
@@ -38,23 +38,34 @@ def find_recent_verification(settings: Settings, database: str, *, compare: bool
     return find_recent(records, VerificationRecord, settings.host, database, settings.verify_every, now, counts)
 
 
-def report_recent(record: VerificationRecord, out: Console) -> None:
-    """Report that no verification is due."""
+def find_recent_drill(settings: Settings, database: str) -> DrillRecord | None:
+    """Find the last good drill of a database on the host of the settings; None if the next one is due."""
+    settings.database(database)
+    records, _ = read_records(records_dir(settings))
+    now = datetime.now(timezone.utc)
+    return find_recent(records, DrillRecord, settings.host, database, settings.drill_every, now)
+
+
+def report_recent(record: VerificationRecord | DrillRecord, out: Console) -> None:
+    """Report that no verification or drill is due."""
     when = format_time(datetime.fromisoformat(record.when))
-    out.say(f"{record.host}: no verification of the {record.database} database is due: the last good one was at {when}")
+    subject = f"no {record.kind} of the {record.database} database"
+    out.say(f"{record.host}: {subject} is due: the last good one was at {when}")
 
 
-def recent_as_json(settings: Settings, record: VerificationRecord) -> dict[str, Any]:
-    """Return the object that `inv verify --due --json` prints when none is due: that of the last one."""
+def recent_as_json(settings: Settings, record: VerificationRecord | DrillRecord) -> dict[str, Any]:
+    """Return the object that a task with `--due --json` prints when nothing is due: that of the last record."""
+    backup = {"path": record.backup, "bytes": record.bytes, "created": record.created}
+    if isinstance(record, DrillRecord):
+        files: dict[str, Any] = {"source": record.details.source, "backup": backup}
+    else:
+        source = settings.database(record.database).source
+        files = {"backup": backup, "source": {"path": str(source), "bytes": record.details.source_bytes}}
     return {
         "host": record.host,
         "database": record.database,
         "due": False,
-        "backup": {"path": record.backup, "bytes": record.bytes, "created": record.created},
-        "source": {
-            "path": str(settings.database(record.database).source),
-            "bytes": record.details.source_bytes,
-        },
+        **files,
         "checks": [check.as_json() for check in record.checks],
         "passed": record.outcome.value,
     }
