@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ..records.check import Outcome
 from ..records.record import KINDS, FetchRecord, Record, VerificationRecord
 from ..records.search import DRILL, FETCH, VERIFICATION, find_fetch, find_last, has_copy, has_failed, is_good
-from ..records.store import InvalidRecord, is_name_of, time_in_name
+from ..records.store import InvalidRecord, filter_records, is_name_of, time_in_name
 from ..recovery.copies import Copy
 from ..remote.fact import Unavailable
 from ..remote.files import File
@@ -111,9 +111,9 @@ class _Judge:
 
     def list_newest_first(self, kind: str) -> list[Record]:
         """List the records of a kind, the newest first."""
-        subject = (kind, self.host, self.database)
-        records = [item for item in self.records.valid if (item.kind, item.host, item.database) == subject]
-        return sorted(records, key=lambda item: datetime.fromisoformat(item.when), reverse=True)
+        own = filter_records(self.records.valid, self.host, self.database)
+        records = [record for record in own if record.kind == kind]
+        return sorted(records, key=lambda record: datetime.fromisoformat(record.when), reverse=True)
 
     def settles(self, record: Record, failed: Record) -> bool:
         """Tell whether a good record is of a later check than a failed one, of the same backup or a newer one.
@@ -208,19 +208,18 @@ def judge_coverage(
 
     So a verification of an old backup is not enough. All times are by the clock of the host, whose time is `now`.
     """
-    own = [record for record in records if (record.host, record.database) == (host, database)]
+    own = filter_records(records, host, database)
     verified = [record for record in own if isinstance(record, VerificationRecord) and is_good(record)]
     copied = [record for record in own if isinstance(record, FetchRecord) and has_copy(record)]
     files = list(backups)
     findings = []
-    for name, done, every in (
-        ("verification", verified, settings.verify_every),
-        ("copy", copied, settings.fetch_every),
+    for name, verb, covering, every in (
+        ("verification", "verified", verified, settings.verify_every),
+        ("copy", "copied", copied, settings.fetch_every),
     ):
-        age = _uncovered_age(files, done, now)
+        age = _uncovered_age(files, covering, now)
         if age is not None and age > OVERDUE * every:
-            word = "verified" if name == "verification" else "copied"
-            findings.append(Finding(name, State.WARNING, f"no backup of the last {format_brief(age)} is {word}"))
+            findings.append(Finding(name, State.WARNING, f"no backup of the last {format_brief(age)} is {verb}"))
     return findings
 
 
@@ -240,9 +239,8 @@ def _uncovered_age(backups: Iterable[File], records: Iterable[Record], now: floa
 def judge_changes(backups: Iterable[File], records: Sequence[Record], host: str, database: str) -> list[Finding]:
     """Find the backups on the host that are no longer the file that passed its verification."""
     verified: dict[str, Record] = {}
-    for record in records:  # the oldest first
-        is_of_database = (record.host, record.database) == (host, database)
-        if isinstance(record, VerificationRecord) and is_of_database and record.backup and is_good(record):
+    for record in filter_records(records, host, database):  # the oldest first
+        if isinstance(record, VerificationRecord) and record.backup and is_good(record):
             verified[record.backup] = record
     changed = [file for file in backups if _has_changed(file, verified.get(str(file.path)))]
     return [
