@@ -11,7 +11,7 @@ ROOT = Path("/sys/fs/cgroup")
 
 
 class NoMemoryLimitError(Exception):
-    """Why there can be no limit."""
+    """The memory cannot be limited; the text says why."""
 
 
 def _find_own_group(controller: str) -> str:
