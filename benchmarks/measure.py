@@ -28,7 +28,7 @@ from statistics import median
 from typing import Any
 
 from memory_limit import memory_limit
-from service import PHASE, Feeling, describe_feeling, read_cached_pages
+from service import PHASE, Impact, describe_impact, read_cached_pages
 
 from demo_backups.project import ROOT
 from demo_backups.rehearsal.database import make_tracker
@@ -71,7 +71,7 @@ class Measurement:
     """One copy. Sizes in bytes, durations in seconds, rates in commits per second.
 
     `consistent` is None where it was not checked. `alone` is the rate of the same writer without a backup.
-    `peak_memory` is that of the largest process. `feeling` is None without a writer, and in numbers of earlier
+    `peak_memory` is that of the largest process. `impact` is None without a writer, and in numbers of earlier
     versions. `load` is the load of the machine after the copy.
     """
 
@@ -92,7 +92,7 @@ class Measurement:
     wal_growth: int
     caches: str = COLD
     memory: float | None = None
-    feeling: Feeling | None = None
+    impact: Impact | None = None
     load: float | None = None
 
 
@@ -283,7 +283,7 @@ def measure_copy(
     copies = [path for path in folder.iterdir() if path.suffix in (".db", ".part")]
     copy = copies[0] if copies else folder / "copy.db"
     is_complete = status == 0 and file_size(copy) > 0
-    feeling = describe_feeling(traffic, start, end, (cached, cached_after)) if live.rate else None
+    impact = describe_impact(traffic, start, end, (cached, cached_after)) if live.rate else None
     return Measurement(
         method=method,
         size=live.size,
@@ -294,15 +294,15 @@ def measure_copy(
         copied=file_size(copy),
         status=status,
         consistent=is_complete and (is_consistent(copy) if check else None),
-        commits_per_second=round(feeling.during.writes / seconds, 1) if feeling else 0.0,
+        commits_per_second=round(impact.during.writes / seconds, 1) if impact else 0.0,
         alone=round(live.alone, 1),
         failed_writes=traffic.failed,
-        slowest_write=feeling.during.slowest if feeling else 0.0,
+        slowest_write=impact.during.slowest if impact else 0.0,
         peak_memory=peak,
         wal_growth=wal_growth,
         caches=caches,
         memory=memory,
-        feeling=feeling,
+        impact=impact,
         load=round(load, 2),
     )
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from measure import COLD, MAXIMUM_RATE, Measurement
 from recovery import Figure
-from service import Feeling, Latency, median_feeling, read_feeling
+from service import Impact, Latency, median_impact, read_impact
 
 from demo_backups.project import ROOT
 from demo_backups.release.report.axes import PERCENT, SECONDS
@@ -53,7 +53,7 @@ class Row:
     wal_growth: int
     caches: str = COLD
     memory: float | None = None
-    feeling: Feeling | None = None
+    impact: Impact | None = None
 
 
 def read_measurements(results: Path) -> list[Measurement]:
@@ -62,8 +62,8 @@ def read_measurements(results: Path) -> list[Measurement]:
 
 
 def _read_measurement(fields: dict[str, Any]) -> Measurement:
-    feeling = fields.pop("feeling", None)
-    return Measurement(**fields, feeling=read_feeling(feeling) if feeling else None)
+    impact = fields.pop("impact", None)
+    return Measurement(**fields, impact=read_impact(impact) if impact else None)
 
 
 def summarize(measurements: Sequence[Measurement]) -> list[Row]:
@@ -97,7 +97,7 @@ def _summarize_group(group: list[Measurement], reference: list[Measurement] | No
         wal_growth=max(copy.wal_growth for copy in group),
         caches=first.caches,
         memory=first.memory,
-        feeling=median_feeling([copy.feeling for copy in group if copy.feeling]),
+        impact=median_impact([copy.impact for copy in group if copy.impact]),
     )
 
 
@@ -168,8 +168,8 @@ SERVICE_HEADINGS = (
 )
 
 
-def format_service_row(row: Row, feeling: Feeling) -> list[str]:
-    """Write what the service felt as the cells under SERVICE_HEADINGS."""
+def format_service_row(row: Row, impact: Impact) -> list[str]:
+    """Write the impact on the service as the cells under SERVICE_HEADINGS."""
     memory = f", {row.memory / 1e9:g} GB of memory" if row.memory else ""
     return [
         f"{row.size / 1e9:g} GB{memory}",
@@ -178,9 +178,9 @@ def format_service_row(row: Row, feeling: Feeling) -> list[str]:
         row.caches,
         row.method,
         f"{row.seconds:.2f} s",
-        *(_format_latency(latency) for latency in (feeling.before, feeling.during, feeling.after)),
-        f"{feeling.cached_before / 1e6:.0f}, {feeling.cached_after / 1e6:.0f} MB",
-        f"{feeling.kept:.0%}",
+        *(_format_latency(latency) for latency in (impact.before, impact.during, impact.after)),
+        f"{impact.cached_before / 1e6:.0f}, {impact.cached_after / 1e6:.0f} MB",
+        f"{impact.still_cached:.0%}",
     ]
 
 
@@ -190,8 +190,8 @@ def _format_latency(latency: Latency) -> str:
 
 
 def format_service_table(rows: Sequence[Row]) -> list[str]:
-    """Write what the service felt as the lines of a table in Markdown; none if there was no service."""
-    cells = [format_service_row(row, row.feeling) for row in rows if row.feeling]
+    """Write the impact on the service as the lines of a table in Markdown; none if there was no service."""
+    cells = [format_service_row(row, row.impact) for row in rows if row.impact]
     table = [SERVICE_HEADINGS, ["---"] * len(SERVICE_HEADINGS), *cells] if cells else []
     return [f"| {' | '.join(row)} |" for row in table]
 

@@ -1,4 +1,4 @@
-"""What a service feels of a copy: how long its writes take, and which of its pages stay in the page cache."""
+"""The impact of a copy on a service: how long its writes take, and which of its pages stay in the page cache."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Feeling:
-    """What the service felt of one copy: its writes before, during and after it, and its pages in the page cache.
+class Impact:
+    """The impact of one copy on the service: its writes before, during and after it, and its pages in the page cache.
 
     `cached_before` and `cached_after` are bytes of the database just before and just after the copy, as `fincore`
-    counts them, and `kept` is the share of the pages before that were cached after it.
+    counts them, and `still_cached` is the share of the pages before that were cached after it.
     """
 
     before: Latency
@@ -42,7 +42,7 @@ class Feeling:
     after: Latency
     cached_before: int
     cached_after: int
-    kept: float
+    still_cached: float
 
 
 def percentile(durations: Sequence[float], share: float) -> float:
@@ -109,46 +109,46 @@ def cached_bytes(pages: bytes) -> int:
     return pages.count(1) * mmap.PAGESIZE
 
 
-def kept_share(before: bytes, after: bytes) -> float:
+def share_still_cached(before: bytes, after: bytes) -> float:
     """Return the share of the pages cached before that are cached after."""
-    kept = int.from_bytes(before, "little") & int.from_bytes(after, "little")
-    return round(kept.bit_count() / max(1, before.count(1)), 4)
+    still_cached = int.from_bytes(before, "little") & int.from_bytes(after, "little")
+    return round(still_cached.bit_count() / max(1, before.count(1)), 4)
 
 
-def describe_feeling(traffic: Traffic, start: float, end: float, cached: tuple[bytes, bytes]) -> Feeling:
-    """Describe what the service felt of a copy from `start` to `end`."""
+def describe_impact(traffic: Traffic, start: float, end: float, cached: tuple[bytes, bytes]) -> Impact:
+    """Describe the impact of a copy on the service from `start` to `end`."""
     before, during, after = (summarize_writes(durations) for durations in split_writes(traffic, start, end))
     pages_before, pages_after = cached
-    return Feeling(
+    return Impact(
         before,
         during,
         after,
         cached_bytes(pages_before),
         cached_bytes(pages_after),
-        kept_share(pages_before, pages_after),
+        share_still_cached(pages_before, pages_after),
     )
 
 
-def read_feeling(fields: Mapping[str, Any]) -> Feeling:
-    """Make a Feeling of what was stored of it."""
+def read_impact(fields: Mapping[str, Any]) -> Impact:
+    """Read an Impact from its stored fields."""
     phases = {name: Latency(**fields[name]) for name in ("before", "during", "after")}
-    return Feeling(**{**fields, **phases})
+    return Impact(**{**fields, **phases})
 
 
-def median_feeling(feelings: Sequence[Feeling]) -> Feeling | None:
+def median_impact(impacts: Sequence[Impact]) -> Impact | None:
     """Return the medians of several copies, of each value for itself; None if there are none."""
-    if not feelings:
+    if not impacts:
         return None
     before, during, after = (
-        _median_latency([getattr(feeling, name) for feeling in feelings]) for name in ("before", "during", "after")
+        _median_latency([getattr(impact, name) for impact in impacts]) for name in ("before", "during", "after")
     )
-    return Feeling(
+    return Impact(
         before,
         during,
         after,
-        int(median(feeling.cached_before for feeling in feelings)),
-        int(median(feeling.cached_after for feeling in feelings)),
-        median(feeling.kept for feeling in feelings),
+        int(median(impact.cached_before for impact in impacts)),
+        int(median(impact.cached_after for impact in impacts)),
+        median(impact.still_cached for impact in impacts),
     )
 
 

@@ -1,4 +1,4 @@
-"""The figures of what a service feels: the task's copy, compared with the one without flushing and with `cp`."""
+"""The figures of the impact on a service: the task's copy, compared with the one without flushing and with `cp`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from demo_backups.project import ROOT
 
 SERVICE_RESULTS = [ROOT / "benchmarks" / name for name in ("service_4_gb.json", "service_memory.json")]
 TASK, UNFLUSHED, CP = "task", "task, not flushed", "cp, fsync"
-SLOWEST, WALL, KEPT = 0.6, 1.05, 0.9  # the targets, compared with the same copy without flushing
+SLOWEST, WALL, STILL_CACHED = 0.6, 1.05, 0.9  # the targets, compared with the same copy without flushing
 SLOWEST_TO_CP = {200.0: 0.5, float(MAXIMUM_RATE): 0.7}  # by commits per second
 
 
@@ -20,7 +20,7 @@ def summarize_service(rows: Sequence[Row]) -> list[Figure]:
     """Make the figures of all situations in which the task and another method were measured."""
     situations: dict[tuple[object, ...], dict[str, Row]] = {}
     for row in rows:
-        if row.feeling:
+        if row.impact:
             situations.setdefault((row.size, row.journal, row.rate, row.caches, row.memory), {})[row.method] = row
     return [figure for methods in situations.values() for figure in _compare(methods)]
 
@@ -33,31 +33,31 @@ def _describe(row: Row) -> str:
 
 def _compare(methods: dict[str, Row]) -> Iterator[Figure]:
     task = methods.get(TASK)
-    if task is None or task.feeling is None:
+    if task is None or task.impact is None:
         return
-    where, unflushed, cp = _describe(task), methods.get(UNFLUSHED), methods.get(CP)
+    situation, unflushed, cp = _describe(task), methods.get(UNFLUSHED), methods.get(CP)
     if unflushed:
-        yield _slowest(f"slowest write compared with no flushing, {where}", task, unflushed, SLOWEST)
+        yield _slowest(f"slowest write compared with no flushing, {situation}", task, unflushed, SLOWEST)
         ratio = task.seconds / unflushed.seconds
         text = f"{ratio:.2f} ({task.seconds:.1f} s, {unflushed.seconds:.1f} s)"
-        yield Figure(f"wall time compared with no flushing, {where}", f"{WALL:g} or less", text, ratio <= WALL)
+        yield Figure(f"wall time compared with no flushing, {situation}", f"{WALL:g} or less", text, ratio <= WALL)
     if cp and task.rate in SLOWEST_TO_CP:
-        yield _slowest(f"slowest write compared with `cp`, {where}", task, cp, SLOWEST_TO_CP[task.rate])
+        yield _slowest(f"slowest write compared with `cp`, {situation}", task, cp, SLOWEST_TO_CP[task.rate])
     if task.memory:
-        kept = task.feeling.kept
-        others = [f"{row.feeling.kept:.0%} with `{row.method}`" for row in (unflushed, cp) if row and row.feeling]
-        text = f"{kept:.0%} of {task.feeling.cached_before / 1e6:.0f} MB"
+        still_cached = task.impact.still_cached
+        others = [f"{row.impact.still_cached:.0%} with `{row.method}`" for row in (unflushed, cp) if row and row.impact]
+        text = f"{still_cached:.0%} of {task.impact.cached_before / 1e6:.0f} MB"
         yield Figure(
-            f"pages of the service that stay cached, {where}",
-            f"{KEPT:.0%} or more",
+            f"pages of the service that stay cached, {situation}",
+            f"{STILL_CACHED:.0%} or more",
             f"{text} ({', '.join(others)})" if others else text,
-            kept >= KEPT,
+            still_cached >= STILL_CACHED,
         )
 
 
-def _slowest(what: str, task: Row, other: Row, limit: float) -> Figure:
-    assert task.feeling  # both rows have a writer
-    assert other.feeling
-    slowest, reference = task.feeling.during.slowest, other.feeling.during.slowest
+def _slowest(text: str, task: Row, other: Row, limit: float) -> Figure:
+    assert task.impact  # both rows have a writer
+    assert other.impact
+    slowest, reference = task.impact.during.slowest, other.impact.during.slowest
     ratio = slowest / reference
-    return Figure(what, f"{limit:g} or less", f"{ratio:.2f} ({slowest:.3f} s, {reference:.3f} s)", ratio <= limit)
+    return Figure(text, f"{limit:g} or less", f"{ratio:.2f} ({slowest:.3f} s, {reference:.3f} s)", ratio <= limit)

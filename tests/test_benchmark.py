@@ -271,9 +271,9 @@ def test_task_copy_is_consistent_under_writer(live: LiveDatabase, tmp_path: Path
     assert (copy.status, copy.consistent, copy.failed_writes) == (0, True, 0)
     assert copy.copied >= copy.source_bytes
     assert copy.commits_per_second > 0
-    assert copy.feeling
-    assert min(copy.feeling.before.writes, copy.feeling.during.writes, copy.feeling.after.writes) > 0
-    assert copy.feeling.during.slowest == copy.slowest_write
+    assert copy.impact
+    assert min(copy.impact.before.writes, copy.impact.during.writes, copy.impact.after.writes) > 0
+    assert copy.impact.during.slowest == copy.slowest_write
 
 
 @pytest.mark.parametrize("check", [True, False])

@@ -1,4 +1,4 @@
-"""The benchmark of what a service feels: its writes, its cached pages, the limit of the memory, and the figures."""
+"""The impact of a copy on a service: writes, cached pages, the limit of the memory, and the figures."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from memory_limit import NoMemoryLimitError, memory_limit
 from render import Row, format_figures, format_service_table, read_measurements, summarize
 from service import (
-    Feeling,
+    Impact,
     Latency,
     cached_bytes,
-    kept_share,
-    median_feeling,
+    median_impact,
     percentile,
     read_cached_pages,
+    share_still_cached,
     split_writes,
     summarize_writes,
 )
 from service_figures import SERVICE_RESULTS, summarize_service
 
-FEELING = Feeling(Latency(1, 2, 3, 9), Latency(0.001, 0.01, 0.1, 9), Latency(1, 2, 3, 9), 10**8, 10**8, 0.95)
+IMPACT = Impact(Latency(1, 2, 3, 9), Latency(0.001, 0.01, 0.1, 9), Latency(1, 2, 3, 9), 10**8, 10**8, 0.95)
 ROW = Row(
     size=4e9,
     journal="wal",
@@ -50,15 +50,15 @@ ROW = Row(
     peak_memory=1,
     wal_growth=0,
     memory=1e9,
-    feeling=FEELING,
+    impact=IMPACT,
 )
 
 
 def with_slowest(row: Row, method: str, slowest: float, seconds: float = 10.0) -> Row:
     """Return a row of another method."""
-    assert row.feeling
-    feeling = replace(row.feeling, during=replace(row.feeling.during, slowest=slowest))
-    return replace(row, method=method, seconds=seconds, feeling=feeling)
+    assert row.impact
+    impact = replace(row.impact, during=replace(row.impact.during, slowest=slowest))
+    return replace(row, method=method, seconds=seconds, impact=impact)
 
 
 @pytest.mark.parametrize(("share", "value"), [(0.5, 50), (0.99, 99), (0.0, 1), (1.0, 100)])
@@ -76,12 +76,12 @@ def test_writes_are_split_at_the_copy() -> None:
     assert split_writes(traffic, 10.0, 20.0) == ([0.1], [0.5, 0.2, 0.3], [0.4])
 
 
-def test_median_is_that_of_each_value() -> None:
-    slow = replace(FEELING, kept=0.1, during=replace(FEELING.during, slowest=9.0))
-    found = median_feeling([slow, FEELING, FEELING])
+def test_median_is_that_of_every_value() -> None:
+    slow = replace(IMPACT, still_cached=0.1, during=replace(IMPACT.during, slowest=9.0))
+    found = median_impact([slow, IMPACT, IMPACT])
     assert found
-    assert (found.kept, found.during.slowest) == (0.95, 0.1)
-    assert median_feeling([]) is None
+    assert (found.still_cached, found.during.slowest) == (0.95, 0.1)
+    assert median_impact([]) is None
 
 
 @pytest.mark.skipif(not shutil.which("fincore"), reason="needs fincore")
@@ -101,8 +101,8 @@ def test_cached_pages_are_those_of_fincore(tmp_path: Path) -> None:
     ("before", "after", "share"),
     [(b"\1\1\0\1", b"\1\0\1\1\1", 0.6667), (b"\1\1", b"\1\1", 1.0), (b"\0", b"\0", 0.0)],
 )
-def test_kept_share_counts_same_pages(before: bytes, after: bytes, share: float) -> None:
-    assert kept_share(before, after) == share
+def test_share_still_cached_counts_same_pages(before: bytes, after: bytes, share: float) -> None:
+    assert share_still_cached(before, after) == share
 
 
 @root_only
@@ -127,8 +127,8 @@ def test_figures_compare_the_task() -> None:
     figures = summarize_service([cp, unflushed, ROW])
     assert [figure.reached for figure in figures] == [True, True, True, True]
     worse = with_slowest(ROW, "task", 0.13, 10.2)
-    assert worse.feeling
-    worse = replace(worse, feeling=replace(worse.feeling, kept=0.89))
+    assert worse.impact
+    worse = replace(worse, impact=replace(worse.impact, still_cached=0.89))
     assert [figure.reached for figure in summarize_service([cp, unflushed, worse])] == [False] * 4
     assert summarize_service([cp, unflushed]) == []
     assert summarize_service([replace(ROW, memory=None)]) == []
