@@ -64,7 +64,7 @@ def assert_nothing_left(demo_server: DemoServer, *backups: Path) -> None:
     """Check that there are no scratch directories, no further files next to the backups, and no processes."""
     assert list(drill_dir(demo_server).iterdir()) == []
     assert {path.name for path in demo_server.backups.iterdir()} == {*(path.name for path in backups), ".backup.lock"}
-    assert find_processes(drill_dir(demo_server)) == []
+    wait_until(lambda: not find_processes(drill_dir(demo_server)), "the end of the processes of the drill")
 
 
 def find_processes(folder: Path) -> list[str]:
