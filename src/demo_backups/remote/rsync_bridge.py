@@ -6,8 +6,10 @@ JSON.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import socket
 import sys
 import threading
@@ -22,9 +24,24 @@ def main(path: str, command: list[str]) -> None:
     connection.sendall(json.dumps(command).encode() + b"\n")
     threading.Thread(target=_send_input, args=(connection,), daemon=True).start()
     while data := _receive(connection):
-        rest = memoryview(data)
-        while rest:
+        _write(data)
+
+
+def _write(data: bytes) -> None:
+    """Write to rsync, which may have set its pipes to non-blocking."""
+    rest = memoryview(data)
+    while rest:
+        select.select([], [1], [])
+        with contextlib.suppress(BlockingIOError):
             rest = rest[os.write(1, rest) :]
+
+
+def _read() -> bytes:
+    """Read from rsync; nothing at the end."""
+    while True:
+        select.select([0], [], [])
+        with contextlib.suppress(BlockingIOError):
+            return os.read(0, CHUNK)
 
 
 def _receive(connection: socket.socket) -> bytes:
@@ -40,7 +57,7 @@ def _receive(connection: socket.socket) -> bytes:
 
 def _send_input(connection: socket.socket) -> None:
     try:
-        while data := os.read(0, CHUNK):
+        while data := _read():
             connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
     except OSError:  # the command on the host has ended
