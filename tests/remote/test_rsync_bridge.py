@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,12 +20,21 @@ import pytest
 
 from demo_backups.remote.rsync import BRIDGE
 
+from ..helpers.processes import wait_until
+
 COMMAND = ["rsync", "--server", "--sender"]
 
 
 @pytest.fixture
 def bridge() -> Iterator[tuple[subprocess.Popen[bytes], socket.socket]]:
     """A running bridge, and its connection, on which the command was received."""
+    with run_bridge(subprocess.PIPE, subprocess.PIPE) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def run_bridge(stdin: int, stdout: int) -> Iterator[tuple[subprocess.Popen[bytes], socket.socket]]:
+    """Run a bridge with these streams, as `bridge` does."""
     with tempfile.TemporaryDirectory(prefix="demo-backups-", dir="/tmp") as folder:
         path = Path(folder) / "rsync"
         with socket.socket(socket.AF_UNIX) as listener:
@@ -27,8 +42,8 @@ def bridge() -> Iterator[tuple[subprocess.Popen[bytes], socket.socket]]:
             listener.listen(1)
             with subprocess.Popen(
                 [sys.executable, "-I", str(BRIDGE), str(path), "host", *COMMAND],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                stdin=stdin,
+                stdout=stdout,
                 stderr=subprocess.PIPE,
             ) as process:
                 connection, _ = listener.accept()
@@ -70,3 +85,31 @@ def test_end_with_unread_input_is_no_failure(bridge: tuple[subprocess.Popen[byte
     assert process.stdout is not None
     assert process.stdout.read() == b"the last data"
     assert process.wait(20) == 0
+
+
+def bytes_in_pipe(pipe: int) -> int:
+    """Return how many bytes a pipe contains."""
+    return int(struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0])
+
+
+def send_all(connection: socket.socket, data: bytes) -> None:
+    """Send all data, and end the connection."""
+    connection.sendall(data)
+    connection.shutdown(socket.SHUT_WR)
+
+
+def test_full_pipe_is_waited_for() -> None:
+    # rsync sets its pipes to non-blocking.
+    read_end, write_end = os.pipe()
+    capacity = fcntl.fcntl(write_end, fcntl.F_GETPIPE_SZ)
+    os.set_blocking(write_end, False)
+    data = os.urandom(4 * capacity)
+    with open(read_end, "rb") as output, run_bridge(subprocess.DEVNULL, write_end) as (process, connection):  # noqa: PTH123
+        os.close(write_end)
+        sender = threading.Thread(target=send_all, args=(connection, data))
+        sender.start()
+        wait_until(lambda: bytes_in_pipe(read_end) == capacity or process.poll() is not None, "a full pipe")
+        received = output.read()
+        sender.join()
+        assert received == data
+        assert process.wait(20) == 0
