@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import recovery
+import recovery_figures
 from measure import (
     COLD,
     DEFAULT,
@@ -151,9 +152,9 @@ def bench_recovery(scale: recovery.Scale, folder: Path, results: Path, out: Cons
     for name, raw in recovery.measure_all(scale, folder):
         measured[name] = raw
         _store(results, numbers | {"measured": measured, "load_at_end": os.getloadavg()})
-        (figure,) = recovery.summarize({name: raw})
+        (figure,) = recovery_figures.summarize({name: raw})
         out.print(f"{figure.what}: {figure.measured}", soft_wrap=True, markup=False)
-    print_figures(out, recovery.summarize(measured))
+    print_figures(out, recovery_figures.summarize(measured))
 
 
 def bench(grid: Grid, folder: Path, results: Path, picture: Path, out: Console) -> list[Row]:

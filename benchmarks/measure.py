@@ -312,7 +312,7 @@ def measure_grid(grid: Grid, folder: Path) -> Iterator[Measurement]:
 
     Raises NoMemoryLimitError if the memory cannot be limited as required.
     """
-    with memory_limit(grid.memory):  # before a database is created in vain
+    with memory_limit(grid.memory):  # fails before a database is created
         pass
     for size, journal in itertools.product(grid.sizes, grid.journals):
         source = folder / "source.db"

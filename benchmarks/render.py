@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from figures import Figure
 from measure import COLD, MAXIMUM_RATE, Measurement
-from recovery import Figure
 from service import Impact, Latency, median_impact, read_impact
 
 from demo_backups.project import ROOT

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from figures import Figure
 from measure import MAXIMUM_RATE
-from recovery import Figure
 from render import Row
 
 from demo_backups.project import ROOT

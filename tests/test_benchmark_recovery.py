@@ -26,7 +26,8 @@ from .helpers.tasks import InvRunner
 sys.path.insert(0, str(ROOT / "benchmarks"))
 from bench import parse_scale
 from loopback import ALIAS, SSHD, Proxy, find_descendants, missing_for_link, proxy_to, read_memory, serve_sshd
-from recovery import FIGURES, FULL, RESULTS, SMALL, Scale, change_pages, count_changed_pages, summarize
+from recovery import FULL, RESULTS, SMALL, Scale, change_pages, count_changed_pages
+from recovery_figures import FIGURES, summarize
 from render import format_figures
 
 FLAGS = ("sizes", "journals", "rates", "methods", "rounds")
