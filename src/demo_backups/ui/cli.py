@@ -18,7 +18,6 @@ from ..errors import INTERRUPTED, WRONG_INPUT, BackupsError, SettingsError
 from ..project import ROOT, find_unknown_variables, read_project_file
 from ..units import escape_controls
 from .debug import limit_debug_output, print_uncaught
-from .plugin import report_unknown
 from .streams import check_standard_streams, report_write_errors, restore_signals
 
 PLUGIN = "check"  # the task that reports its errors as a monitoring plugin does
@@ -39,6 +38,8 @@ def load_project(tasks: Path) -> dict[str, Any]:
         return read_project_file()
     except BackupsError as error:
         if _is_first_task(PLUGIN):
+            from .plugin import report_unknown
+
             raise report_unknown(error, json="--json" in sys.argv) from error
         raise Exit(escape_controls(str(error)), error.exit_code) from error
 
