@@ -16,7 +16,6 @@ try:
     from demo_backups.health.options import CheckOptions
     from demo_backups.project import ROOT
     from demo_backups.ui.cli import LazyModule, exit_with, load_project, task
-    from demo_backups.ui.plugin import exit_as_plugin
 except ModuleNotFoundError:
     raise Exit(f"{sys.executable} lacks the package demo_backups: run ./inv, or 'pip install -e .' first", 2) from None
 
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from demo_backups.release.report import files, render
     from demo_backups.settings import load as settings_load
     from demo_backups.settings.model import Settings
-    from demo_backups.ui import console, tables
+    from demo_backups.ui import console, plugin, tables
     from demo_backups.workflows import attach as attachment
     from demo_backups.workflows import backups, copies, crontab, due_tasks, hosts, journal_mode, scripts
     from demo_backups.workflows import check_command as checking
@@ -49,6 +48,7 @@ else:
     actions, observe = LazyModule("release.actions"), LazyModule("release.observe")
     files, render = LazyModule("release.report.files"), LazyModule("release.report.render")
     console, tables = LazyModule("ui.console"), LazyModule("ui.tables")
+    plugin = LazyModule("ui.plugin")
     backups, scripts = LazyModule("workflows.backups"), LazyModule("workflows.scripts")
     attachment, restoring = LazyModule("workflows.attach"), LazyModule("workflows.restore")
     checking, copies = LazyModule("workflows.check_command"), LazyModule("workflows.copies")
@@ -98,6 +98,11 @@ def session(
     return open_session(selected, target, out, record, dry_run)
 
 
+def exit_as_plugin(json: bool) -> AbstractContextManager[None]:
+    """Report errors as a monitoring plugin does."""
+    return plugin.exit_as_plugin(json)
+
+
 def host_session(
     selected: Settings, output: hosts.HostOutput, name: str, database: str, record: str | None = None
 ) -> AbstractContextManager[sessions.Session]:
@@ -112,7 +117,7 @@ def run_on_hosts(
 ) -> None:
     """Run a task that only reads on the host or the hosts of --host, and exit with its exit code."""
     loaded = settings(c)
-    names = [loaded.host] if host is None else hosts.split_hosts(host)
+    names = hosts.list_hosts(loaded, host)
     loaded.database(database)  # so that an unknown one is reported once
     exit_with(hosts.run_task(loaded, names, json, task))
 
@@ -535,7 +540,7 @@ def plan(
     if json and svg is not None:
         raise SettingsError("--svg saves the printed table, and --json prints none", advice="use one of the two")
     loaded = settings(c)
-    names = [loaded.host] if host is None else hosts.split_hosts(host)
+    names = hosts.list_hosts(loaded, host)
     if len(names) > 1 and svg is not None:
         raise SettingsError("--svg saves the plan of one host", advice="name one host")
 

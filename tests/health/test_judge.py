@@ -74,7 +74,7 @@ def make_facts(**values: Any) -> HostFacts:
     disk = Disk("/", 1000 * MB, 1000)
     backups = values.pop("backups", (make_file(), make_file(HOUR * 1.5)))
     if isinstance(backups, tuple):
-        backups = sort_backups(backups, DATABASE, values.get("now", NOW))
+        backups = sort_backups(backups, values.get("now", NOW))
     facts = HostFacts(
         now=NOW,
         clock_difference=0.0,

@@ -48,7 +48,7 @@ def invalid(age: float, kind: str = "verification", host: str = "demo") -> Inval
 
 def judge(settings: Settings, facts: LocalFacts, name: str) -> tuple[State, str]:
     """Judge facts, and return the worst state and the texts of a name."""
-    findings = judge_local(facts, settings, "demo", "index", NOW.timestamp())
+    findings = judge_local(facts, settings, "demo", "index", NOW)
     assert all(finding.text.isprintable() for finding in findings)
     return worst_finding(Health("demo", "index", tuple(findings)), name)
 

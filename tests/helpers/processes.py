@@ -19,7 +19,7 @@ def wait_until(condition: Callable[[], Any], name: str, seconds: float = 60) -> 
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > deadline:
-            pytest.fail(f"waited {seconds} s in vain for {name}")
+            pytest.fail(f"waited {seconds} s for {name}")
         time.sleep(0.01)
     return value
 

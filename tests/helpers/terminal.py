@@ -45,7 +45,7 @@ class Terminal:
         deadline = time.monotonic() + seconds
         while not (found := {text: at for text in texts if (at := self.shown.find(text, self._position)) >= 0}):
             if not self._read() or time.monotonic() > deadline:
-                pytest.fail(f"waited in vain for {texts}; the output was:\n{self.shown}")
+                pytest.fail(f"waited for {texts}; the output was:\n{self.shown}")
         first = min(found, key=lambda text: found[text])
         self._position = found[first] + len(first)
         return first

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from ..settings.model import Database
 
@@ -11,6 +11,18 @@ DATE = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]_[0-9][0-9]-[0-9][0-9]-[0-9][0
 # Between the time in a name and the modification time: 14 h of the farthest time zone, and 12 h for the backup itself.
 LARGEST_DIFFERENCE = timedelta(hours=26)
 VERIFIED = "verified."  # the start of the name of a backup that is kept, which no rotation matches
+
+
+def parse_start_time(name: str) -> datetime:
+    """Return the time in the name of a backup, at which it started, in the local time of the host; raises ValueError.
+
+    Written out, since strptime takes several times as long, and there may be many thousands of backups.
+    """
+    match = re.search(r"(\d{4})-(\d\d)-(\d\d)_(\d\d)-(\d\d)-(\d\d)\.db\Z", name, re.ASCII)
+    if match is None:
+        raise ValueError(f"{name!r} has no time")
+    year, month, day, hour, minute, second = map(int, match.groups())
+    return datetime(year, month, day, hour, minute, second)
 
 
 def is_backup_name(database: Database, name: str) -> bool:

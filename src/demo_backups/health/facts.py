@@ -61,7 +61,7 @@ def observe_host(host: Host, database: Database, settings: Settings) -> HostFact
     first = prefetch(host, "look at the backups", _first_commands(database, settings))
     now = first.query_parsed("read the clock", CLOCK, parse_seconds)
     difference = _compare_clocks(before, now, time.time())
-    backups = try_query(lambda: sort_backups(list_backups(first, database), database, now))
+    backups = try_query(lambda: sort_backups(list_backups(first, database), now))
     newest = None if isinstance(backups, Unavailable) else backups.newest
     resolved = try_query(lambda: _resolve_source(first, database))
     job = try_query(lambda: find_job(first, database, BACKUP))

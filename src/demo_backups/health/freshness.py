@@ -6,31 +6,28 @@ at which it was complete.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
 
-from ..backup.names import LARGEST_DIFFERENCE
+from ..backup.names import LARGEST_DIFFERENCE, parse_start_time
 from ..remote.files import File
-from ..settings.model import Database
 
 FUTURE_TOLERANCE = 60.0  # seconds
 
 
-def backup_time(file: File, database: Database) -> float:
+def backup_time(file: File) -> float:
     """Return the time of a backup, in seconds since 1970: its modification time, unless its name contradicts that.
 
     Of two times that cannot both be right, it is the earlier one: a copy of an old backup is not a new one.
     """
     modified = file.modified.timestamp()
-    started = _time_in_name(file, database)
+    started = _time_in_name(file)
     return modified if started is None or not _contradict(started, modified) else min(started, modified)
 
 
-def has_contradiction(file: File, database: Database) -> bool:
+def has_contradiction(file: File) -> bool:
     """Tell whether the time in the name of a backup and its modification time cannot both be right."""
-    started = _time_in_name(file, database)
+    started = _time_in_name(file)
     return started is not None and _contradict(started, file.modified.timestamp())
 
 
@@ -38,11 +35,9 @@ def _contradict(started: float, modified: float) -> bool:
     return abs(modified - started) > LARGEST_DIFFERENCE.total_seconds()
 
 
-def _time_in_name(file: File, database: Database) -> float | None:
-    numbers = re.findall("[0-9]+", file.path.name[len(database.backup_prefix) :])
+def _time_in_name(file: File) -> float | None:
     try:
-        year, month, day, hour, minute, second = map(int, numbers)
-        return datetime(year, month, day, hour, minute, second, tzinfo=file.modified.tzinfo).timestamp()
+        return parse_start_time(file.path.name).replace(tzinfo=file.modified.tzinfo).timestamp()
     except (ValueError, OverflowError):
         return None
 
@@ -65,9 +60,9 @@ class Backups:
         return (*self.future, *self.current)
 
 
-def sort_backups(files: Iterable[File], database: Database, now: float) -> Backups:
+def sort_backups(files: Iterable[File], now: float) -> Backups:
     """Sort backups by their time, and set those apart that are later than `now`, by the clock of the host."""
-    timed = [(backup_time(file, database), file) for file in files]
+    timed = [(backup_time(file), file) for file in files]
     timed.sort(key=lambda item: (item[0], item[1].path.name), reverse=True)
     latest = now + FUTURE_TOLERANCE
     return Backups(

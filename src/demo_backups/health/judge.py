@@ -54,10 +54,10 @@ def judge_host(facts: HostFacts, database: Database, settings: CheckSettings, fl
     limits = decide_limits(facts.cron, settings)
     return [
         *judge_source(facts.source),
-        *_judge_backups(facts, database, limits),
+        *_judge_backups(facts, limits),
         *judge_access(facts.problems),
         *judge_size(facts.backups, settings.size_change),
-        *judge_job(facts, database),
+        *judge_job(facts),
         *judge_cron(facts, database, settings),
         *judge_runs(facts.runs),
         judge_space(facts, floor),
@@ -78,20 +78,20 @@ def judge_source(source: Fact[Source | None]) -> list[Finding]:
 # --- the newest backup ----------------------------------------------------------------------------------------------
 
 
-def _judge_backups(facts: HostFacts, database: Database, limits: AgeLimits) -> list[Finding]:
+def _judge_backups(facts: HostFacts, limits: AgeLimits) -> list[Finding]:
     if isinstance(facts.backups, Unavailable):
         return [unavailable("backup", "backup", facts.backups)]
     newest = facts.backups.newest
-    findings = [_judge_age(newest, database, facts.now, limits)]
+    findings = [_judge_age(newest, facts.now, limits)]
     if newest:
         findings += judge_checks(facts.checks, newest)
-    return [*findings, *_judge_dates(facts.backups, database, facts.now)]
+    return [*findings, *_judge_dates(facts.backups, facts.now)]
 
 
-def _judge_age(newest: File | None, database: Database, now: float, limits: AgeLimits) -> Finding:
+def _judge_age(newest: File | None, now: float, limits: AgeLimits) -> Finding:
     if newest is None:
         return Finding("backup", State.CRITICAL, "no backup")
-    age = max(0.0, now - backup_time(newest, database))
+    age = max(0.0, now - backup_time(newest))
     text = f"backup {format_brief(age)} old"
     if age > limits.critical:
         return Finding("backup", State.CRITICAL, with_limit(text, limits.critical))
@@ -113,16 +113,16 @@ def judge_checks(checks: Fact[tuple[Check, ...]], newest: File) -> list[Finding]
     return findings
 
 
-def _judge_dates(backups: Backups, database: Database, now: float) -> list[Finding]:
+def _judge_dates(backups: Backups, now: float) -> list[Finding]:
     """Warn of backups dated in the future, of a newest one whose times contradict each other, and of empty ones."""
     findings = []
     files = backups.all
     if backups.future:
         last = backups.future[0]
-        difference = format_brief(backup_time(last, database) - now)
+        difference = format_brief(backup_time(last) - now)
         findings.append(f"{_count(backups.future)} dated in the future: {last.path.name}, by {difference}")
     newest = max(files, key=lambda file: file.modified, default=None)
-    if newest and has_contradiction(newest, database):
+    if newest and has_contradiction(newest):
         findings.append(f"the name of {newest.path.name} and its modification time differ by more than a day")
     empty = [file for file in files if file.bytes == 0]
     if empty:
@@ -161,7 +161,7 @@ def judge_size(backups: Fact[Backups], largest_change: float) -> list[Finding]:
 # --- runs -----------------------------------------------------------------------------------------------------------
 
 
-def judge_job(facts: HostFacts, database: Database) -> list[Finding]:
+def judge_job(facts: HostFacts) -> list[Finding]:
     """Judge the last backup that a task has started: a failure counts until there is a newer backup."""
     last = facts.job
     if isinstance(last, Unavailable):
@@ -172,7 +172,7 @@ def judge_job(facts: HostFacts, database: Database) -> list[Finding]:
     if status.running:
         return [Finding("job", State.OK, f"a backup is running, {format_brief(facts.now - last.job.started)}")]
     ended = status.ended if status.ended is not None else last.job.started
-    if status.status == 0 or newest_time(facts, database) > ended:
+    if status.status == 0 or newest_time(facts) > ended:
         return [Finding("job", State.OK, "last job succeeded")]
     since = format_brief(facts.now - ended)
     if status.status is None:
@@ -182,10 +182,10 @@ def judge_job(facts: HostFacts, database: Database) -> list[Finding]:
     return [Finding("job", State.WARNING, shorten(f"the last job {problem} {since} ago: {output}"))]
 
 
-def newest_time(facts: HostFacts, database: Database) -> float:
+def newest_time(facts: HostFacts) -> float:
     """Return the time of the newest backup that is not in the future; minus infinity if there is none."""
     newest = None if isinstance(facts.backups, Unavailable) else facts.backups.newest
-    return backup_time(newest, database) if newest else float("-inf")
+    return backup_time(newest) if newest else float("-inf")
 
 
 def judge_cron(facts: HostFacts, database: Database, settings: CheckSettings) -> list[Finding]:
@@ -219,7 +219,7 @@ def _judge_log(facts: HostFacts, database: Database) -> list[Finding]:
     message = find_message(facts.log.lines, database.script.name) if facts.log else None
     if facts.log is None or message is None:
         return []
-    newest = newest_time(facts, database)
+    newest = newest_time(facts)
     interval = None if isinstance(facts.cron, Unavailable) else facts.cron.interval
     is_missing = interval is not None and facts.now - newest > interval + CLOCK_TOLERANCE
     if facts.log.modified > newest and (message.is_last or is_missing):

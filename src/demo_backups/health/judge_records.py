@@ -43,14 +43,14 @@ class _Subject:
     accept: Callable[[Record], bool] = is_good
 
 
-def judge_local(facts: LocalFacts, settings: Settings, host: str, database: str, now: float) -> list[Finding]:
+def judge_local(facts: LocalFacts, settings: Settings, host: str, database: str, now: datetime) -> list[Finding]:
     """Judge what this machine knows; `now` is the time of its clock."""
     verification = _Subject("verification", VERIFICATION, settings.verify_every, "verified {} ago", "never verified")
     drill = _Subject("drill", DRILL, settings.drill_every, "drill {} ago", "no drill yet")
     if isinstance(facts.records, Unavailable):
         names = ["verification", "drill", *_copy_names(facts)]
         return [unavailable(name, name, facts.records) for name in names]
-    judge = _Judge(facts.records, host, database, datetime.fromtimestamp(now, timezone.utc))
+    judge = _Judge(facts.records, host, database, now)
     findings = [judge.decide(verification)]
     if settings.drill_dir or settings.drill_command or judge.has_any(DRILL):
         findings.append(judge.decide(drill))

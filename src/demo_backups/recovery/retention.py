@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
-from ..backup.names import LARGEST_DIFFERENCE
+from ..backup.names import LARGEST_DIFFERENCE, parse_start_time
 from ..settings.model import CopiesSettings, Database
 from .copies import Copy
 
@@ -92,7 +92,7 @@ def _apply_policy(newest_first: Sequence[Copy], database: Database, policy: Copi
     for word, count, name_period in periods:
         newest: dict[str, Copy] = {}
         for copy in newest_first:
-            newest.setdefault(name_period(start_time(copy, database)), copy)
+            newest.setdefault(name_period(parse_start_time(copy.name)), copy)
         for period in sorted(newest, reverse=True)[:count]:
             reasons[newest[period]].append(f"{word} {period}")
     return reasons
@@ -108,7 +108,7 @@ def _find_problem(copy: Copy, database: Database, policy: CopiesSettings, now: d
     if not (policy.daily or policy.weekly or policy.monthly):
         return EMPTY_POLICY
     try:
-        start = start_time(copy, database).replace(tzinfo=timezone.utc)
+        start = parse_start_time(copy.name).replace(tzinfo=timezone.utc)
     except ValueError:
         return NO_TIME
     # As numbers: a time far in the future cannot be added to.
@@ -117,8 +117,3 @@ def _find_problem(copy: Copy, database: Database, policy: CopiesSettings, now: d
     if seconds[0] > latest[0] or seconds[1] > latest[1]:
         return FUTURE
     return TIMES_DIFFER if abs(seconds[0] - seconds[1]) > LARGEST_DIFFERENCE.total_seconds() else None
-
-
-def start_time(copy: Copy, database: Database) -> datetime:
-    """Return the time in the name of a copy, in the local time of the server; raises ValueError."""
-    return datetime.strptime(copy.name, f"{database.backup_prefix}%Y-%m-%d_%H-%M-%S.db")

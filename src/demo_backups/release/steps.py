@@ -9,6 +9,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import PurePosixPath
 from typing import TypeAlias
 
+from ..backup.names import parse_start_time
 from ..backup.script import InstalledScript
 from ..records.check import Outcome
 from ..records.record import Record
@@ -381,7 +382,7 @@ def _start_time(file: File) -> datetime:
     A backup that was running when the script was deployed is not a backup of that script.
     """
     try:
-        started = datetime.strptime(file.path.name[-22:], "%Y-%m-%d_%H-%M-%S.db")
+        started = parse_start_time(file.path.name)
     except ValueError:  # the name has the right form, but there is no such date
         return datetime.min.replace(tzinfo=timezone.utc)
     return started.replace(tzinfo=file.modified.tzinfo)

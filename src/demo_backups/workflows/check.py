@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from datetime import datetime, timezone
 
@@ -27,8 +26,8 @@ def check_database(work: Session) -> Health:
     Raises HostUnreachableError, HostKeyError, LoginError or ConnectionLostError if the host cannot be reached any more.
     """
     settings, name, database = work.settings, work.host.name, work.database
-    now = time.time()
-    local = observe_local(settings, name, database, datetime.fromtimestamp(now, timezone.utc))
+    now = datetime.now(timezone.utc)
+    local = observe_local(settings, name, database, now)
     facts = try_query(lambda: observe_host(work.host, database, settings))
     findings = judge_local(local, settings, name, database.name, now)
     if isinstance(facts, Unavailable):
@@ -58,34 +57,32 @@ def _without_duplicates(findings: list[Finding]) -> tuple[Finding, ...]:
     return tuple({(finding.name, finding.text): finding for finding in findings}.values())
 
 
-def _measure(work: Session, facts: Fact[HostFacts], local: LocalFacts, now: float) -> Metrics:
+def _measure(work: Session, facts: Fact[HostFacts], local: LocalFacts, now: datetime) -> Metrics:
     """Measure what performance data and metrics have; times of records are those of this machine's clock."""
     metrics = _measure_local(work, local, now)
     if isinstance(facts, Unavailable):
         return metrics
-    database = work.database
     limits = decide_limits(facts.cron, work.settings.check)
     newest = None if isinstance(facts.backups, Unavailable) else facts.backups.newest
     return replace(
         metrics,
         host_now=facts.now,
-        backup_time=backup_time(newest, database) if newest else None,
+        backup_time=backup_time(newest) if newest else None,
         backup_bytes=newest.bytes if newest else None,
         warn_age=limits.warn,
         critical_age=limits.critical,
     )
 
 
-def _measure_local(work: Session, local: LocalFacts, now: float) -> Metrics:
+def _measure_local(work: Session, local: LocalFacts, now: datetime) -> Metrics:
     if isinstance(local.records, Unavailable):
-        return Metrics(now)
-    host, database = work.host.name, work.database.name
-    records, until = local.records.valid, datetime.fromtimestamp(now, timezone.utc)
+        return Metrics(now.timestamp())
+    records, host, database = local.records.valid, work.host.name, work.database.name
     return Metrics(
-        now,
-        verification_time=_time_of(find_last(records, VerificationRecord, host, database, until=until)),
-        drill_time=_time_of(find_last(records, DrillRecord, host, database, until=until)),
-        copy_time=_time_of(find_fetch(records, host, database, until)),
+        now.timestamp(),
+        verification_time=_time_of(find_last(records, VerificationRecord, host, database, until=now)),
+        drill_time=_time_of(find_last(records, DrillRecord, host, database, until=now)),
+        copy_time=_time_of(find_fetch(records, host, database, now)),
     )
 
 

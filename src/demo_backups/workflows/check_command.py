@@ -23,7 +23,7 @@ from ..settings.model import Settings
 from ..ui.console import Console, print_json
 from ..ui.plugin import describe, print_lines, print_traceback, print_warning
 from .check import check_database
-from .hosts import run_on_hosts, split_hosts
+from .hosts import list_hosts, run_on_hosts
 from .session import Session
 from .time_limit import time_limit
 
@@ -57,7 +57,7 @@ def _ignored_interrupts() -> Iterator[None]:
 
 def _prepare(settings: Settings, options: CheckOptions) -> _Check:
     """Check the flags and settings before a connection is opened."""
-    names = [settings.host] if options.host is None else split_hosts(options.host)
+    names = list_hosts(settings, options.host)
     databases = list(settings.databases) if options.database is None else [settings.database(options.database).name]
     if not databases:
         raise SettingsError("there is no database in the settings")

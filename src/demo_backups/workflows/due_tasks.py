@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import SettingsError
-from ..records.record import DrillRecord, VerificationRecord
+from ..records.record import DrillRecord, Record, VerificationRecord
 from ..records.search import find_recent, is_good
 from ..records.store import read_records, records_dir
 from ..settings.model import Settings
 from ..ui.console import Console
 from ..units import format_time
+
+R = TypeVar("R", bound=Record)
 
 
 def check_verify_flags(backup: str | None, quick: bool) -> None:
@@ -28,22 +31,24 @@ def find_recent_verification(settings: Settings, database: str, *, compare: bool
     It counts if all its checks passed, integrity_check among them, if it was of the newest backup at that time, and if
     none has failed since. With `compare`, it must have compared the backup with the live source.
     """
-    settings.database(database)
 
     def counts(record: VerificationRecord) -> bool:
         return is_good(record) and record.details.newest and (record.details.compared or not compare)
 
-    records, _ = read_records(records_dir(settings))
-    now = datetime.now(timezone.utc)
-    return find_recent(records, VerificationRecord, settings.host, database, settings.verify_every, now, counts)
+    return _find_recent(settings, VerificationRecord, database, settings.verify_every, counts)
 
 
 def find_recent_drill(settings: Settings, database: str) -> DrillRecord | None:
     """Find the last good drill of a database on the host of the settings; None if the next one is due."""
+    return _find_recent(settings, DrillRecord, database, settings.drill_every)
+
+
+def _find_recent(
+    settings: Settings, kind: type[R], database: str, every: float, accept: Callable[[R], bool] = is_good
+) -> R | None:
     settings.database(database)
     records, _ = read_records(records_dir(settings))
-    now = datetime.now(timezone.utc)
-    return find_recent(records, DrillRecord, settings.host, database, settings.drill_every, now)
+    return find_recent(records, kind, settings.host, database, every, datetime.now(timezone.utc), accept)
 
 
 def report_recent(record: VerificationRecord | DrillRecord, out: Console) -> None:

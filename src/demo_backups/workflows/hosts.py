@@ -52,6 +52,11 @@ def split_hosts(text: str) -> list[str]:
     return [check_host(name) for name in names]
 
 
+def list_hosts(settings: Settings, text: str | None) -> list[str]:
+    """List the hosts of --host, by default the one of the settings; raises SettingsError as `split_hosts` does."""
+    return [settings.host] if text is None else split_hosts(text)
+
+
 def combine_exit_codes(codes: Iterable[int]) -> int:
     """Return the exit code of several hosts: the first of EXIT_CODES that one of them has."""
     return min(codes, key=EXIT_CODES.index, default=0)
