@@ -47,7 +47,7 @@ def make_copy(start: datetime, end: datetime | None = None, bytes_: int = 1) -> 
 
 
 def judge(copies: list[Copy], policy: CopiesSettings, **options: list[str]) -> list[Judgement]:
-    return judge_copies(copies, DATABASE, policy, NOW, **options)
+    return judge_copies(copies, policy, NOW, **options)
 
 
 def kept(judgements: list[Judgement]) -> dict[str, tuple[str, ...]]:
@@ -183,7 +183,7 @@ def test_verified_and_drilled_copies_are_never_deleted(
     names = [copy.name for copy in copies]
     verified = data.draw(st.sets(st.sampled_from(names))) if names else set()
     drilled = data.draw(st.permutations(names))
-    left = not_deleted(judge_copies(copies, DATABASE, policy, NOW, verified, drilled))
+    left = not_deleted(judge_copies(copies, policy, NOW, verified, drilled))
     if verified:
         newest = max((copy for copy in copies if copy.name in verified), key=lambda copy: copy.modified)
         assert newest.modified in {copy.modified for copy in left if copy.name in verified}
@@ -196,8 +196,8 @@ def test_second_decision_deletes_nothing(copies: list[Copy], policy: CopiesSetti
     names = [copy.name for copy in copies]
     verified = data.draw(st.sets(st.sampled_from(names))) if names else set()
     drilled = data.draw(st.permutations(names))
-    first = not_deleted(judge_copies(copies, DATABASE, policy, NOW, verified, drilled))
-    second = judge_copies(first, DATABASE, policy, NOW, verified, drilled)
+    first = not_deleted(judge_copies(copies, policy, NOW, verified, drilled))
+    second = judge_copies(first, policy, NOW, verified, drilled)
     assert not_deleted(second) == first
 
 

@@ -11,15 +11,15 @@ from ..remote.files import File, files_command, parse_files, stat_file
 from ..remote.host import Host
 from ..remote.processes import Process, is_locked_command, processes_with_open
 from ..remote.shell import quote
-from ..settings.model import Database
+from ..settings.model import BackupSeries, Database
 from ..sqlite.sidecars import list_sidecars
 from .names import VERIFIED, is_backup_name, is_verified_name
 
 
-def list_backups(host: Host, database: Database) -> list[File]:
-    """List the backups of a database, newest first; raises CouldNotLookError where the folder cannot be read."""
-    files = _list_files(host, database, f"{database.backup_prefix}*.db")
-    return [file for file in files if is_backup_name(database, file.path.name)]
+def list_backups(host: Host, series: BackupSeries) -> list[File]:
+    """List the backups of a series, newest first; raises CouldNotLookError where the folder cannot be read."""
+    files = _list_files(host, series, f"{series.backup_prefix}*{series.suffix}")
+    return [file for file in files if is_backup_name(series, file.path.name)]
 
 
 def find_verified(host: Host, database: Database) -> File | None:
@@ -28,39 +28,51 @@ def find_verified(host: Host, database: Database) -> File | None:
     return next((file for file in files if file.type == "f" and is_verified_name(database, file.path.name)), None)
 
 
-def _list_files(host: Host, database: Database, pattern: str) -> list[File]:
-    command = files_command(database.backup_dir, pattern)
-    action = f"list the backups in {database.backup_dir}"
-    files = host.query_parsed(action, command, parse_files, advice=_directory_advice(host, database))
+def _list_files(host: Host, series: BackupSeries, pattern: str) -> list[File]:
+    command = files_command(series.backup_dir, pattern)
+    action = f"list the backups in {series.backup_dir}"
+    files = host.query_parsed(action, command, parse_files, advice=_directory_advice(host, series))
     return sorted(files, key=lambda file: (file.modified, file.path), reverse=True)
 
 
-def select_backup(host: Host, database: Database, path: PurePosixPath | None = None) -> File:
+def select_backup(host: Host, series: BackupSeries, path: PurePosixPath | None = None) -> File:
     """Return the backup at a path, or by default the newest; a relative path is in the backup directory.
 
     Raises NoSuchBackupError if there is none, or if it is not a regular file.
     """
-    list_task = host.task("list-backups", "--database", database.name)
+    list_task = host.task("list-backups", "--database", series.name)
     if path is None:
-        backups = list_backups(host, database)
+        backups = list_backups(host, series)
         if not backups:
             raise NoSuchBackupError(
-                f"there is no backup of the {database.name} database in {database.backup_dir}",
+                f"there is no backup of {describe_series(series)} in {series.backup_dir}",
                 host=host.name,
-                advice=f"make one: {host.task('run', '--database', database.name)}",
+                advice=f"make one: {_backup_task(host, series)}",
             )
         file: File | None = backups[0]
     else:
-        file = stat_file(host, database.backup_dir / path)
+        file = stat_file(host, series.backup_dir / path)
     if file is None:
         raise NoSuchBackupError(
-            f"{database.backup_dir / (path or '')} does not exist", host=host.name, advice=f"list them: {list_task}"
+            f"{series.backup_dir / (path or '')} does not exist", host=host.name, advice=f"list them: {list_task}"
         )
     if file.type != "f":
         raise NoSuchBackupError(
             f"{file.path} is not a regular file", host=host.name, advice=f"list the backups: {list_task}"
         )
     return file
+
+
+def describe_series(series: BackupSeries) -> str:
+    """Say what the backups of a series are backups of."""
+    return f"the {series.name} database" if isinstance(series, Database) else "the configuration"
+
+
+def _backup_task(host: Host, series: BackupSeries) -> str:
+    """Return the command line of the task that makes a backup of a series."""
+    if isinstance(series, Database):
+        return host.task("run", "--database", series.name)
+    return host.task("backup-config")
 
 
 def require_finished(host: Host, backup: PurePosixPath) -> None:
@@ -74,11 +86,11 @@ def require_finished(host: Host, backup: PurePosixPath) -> None:
         )
 
 
-def _directory_advice(host: Host, database: Database) -> str:
+def _directory_advice(host: Host, series: BackupSeries) -> str:
     """Say how to create the backup directory for the user who makes the backups: root, or that of the login."""
     options = "-m 750 -o root -g root" if host.use_sudo else "-m 750"
     sudo = "sudo " if host.use_sudo else ""
-    command = f"{sudo}install -d {options} {quote(database.backup_dir)}"
+    command = f"{sudo}install -d {options} {quote(series.backup_dir)}"
     return f"is backup_dir correct? If it is, create the directory on the host: {command}"
 
 

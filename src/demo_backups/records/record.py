@@ -110,6 +110,21 @@ class DrillDetails(Details):
     command_status: int | None = None
 
 
+class OffsiteDetails(Details):
+    """The details of a call of `inv offsite`: what it did (an action: store, check or restore), and its snapshot.
+
+    `sha256` is that of the backup. `part` and `parts` are those of the data that a check has read.
+    """
+
+    action: str | None = None
+    snapshot: str | None = None
+    sha256: str | None = None
+    stored_bytes: Size | None = None
+    part: Size | None = None
+    parts: Size | None = None
+    file: str | None = None
+
+
 class PruneDetails(Details):
     """The details of a pruning of fetched backups: the names of the deleted files."""
 
@@ -268,6 +283,21 @@ class PruneRecord(Record):
 
 
 @dataclass(kw_only=True)
+class OffsiteRecord(Record):
+    """The record of a copy in the off-site repository, or of a check of the repository."""
+
+    kind: Literal["offsite"] = "offsite"
+    details: OffsiteDetails = field(default_factory=OffsiteDetails)
+
+
+@dataclass(kw_only=True)
+class BackupConfigRecord(Record):
+    """The record of an archive of the configuration. It has no names and no contents of files."""
+
+    kind: Literal["backup-config"] = "backup-config"
+
+
+@dataclass(kw_only=True)
 class AttachRecord(Record):
     """The record of an attach that found no job, as earlier versions wrote it."""
 
@@ -277,7 +307,7 @@ class AttachRecord(Record):
 RECORDS = (
     *(DeployRecord, RunRecord, VerificationRecord, RehearsalRecord, EnableRecord, DisableRecord),
     *(EnableWalRecord, StopRecord, AttachRecord),
-    *(FetchRecord, RestoreRecord, DrillRecord, PruneRecord),
+    *(FetchRecord, RestoreRecord, DrillRecord, PruneRecord, OffsiteRecord, BackupConfigRecord),
 )
 KINDS: dict[str, type[Record]] = {cls.kind: cls for cls in RECORDS}
 AnyRecord: TypeAlias = (
@@ -294,6 +324,8 @@ AnyRecord: TypeAlias = (
     | RestoreRecord
     | DrillRecord
     | PruneRecord
+    | OffsiteRecord
+    | BackupConfigRecord
 )
 
 

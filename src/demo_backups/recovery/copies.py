@@ -15,7 +15,7 @@ from ..errors import CouldNotLookError, SettingsError, UnsafePathError
 from ..project import ROOT
 from ..remote.download import CHUNK, Progress
 from ..remote.shell import quote
-from ..settings.model import Database, Settings
+from ..settings.model import BackupSeries, Settings
 
 CHANGE_DIRECTORY = "use another directory: --to DIR, or set fetch_dir (INVOKE_FETCH_DIR)"
 ON_SERVER, FETCHED = "server", "here"  # the values of --from: a backup on the host, or a copy on this machine
@@ -53,15 +53,15 @@ def copies_dir(settings: Settings, host: str) -> Path:
     return ROOT / Path(settings.fetch_dir).expanduser() / name
 
 
-def list_copies(settings: Settings, host: str, database: Database) -> list[Copy]:
-    """List the fetched backups of a database of a host, the newest first by name; none if the directory is missing.
+def list_copies(settings: Settings, host: str, series: BackupSeries) -> list[Copy]:
+    """List the fetched backups of a series of a host, the newest first by name; none if the directory is missing.
 
     Only regular files with the name of a backup count: a copy gets that name when it is complete and checked. Raises
     CouldNotLookError if the directory cannot be read, and UnsafePathError if others can write to it.
     """
     folder = copies_dir(settings, host)
     names = [entry.name for entry in list_entries(folder)]
-    copies = [read_copy(folder / name) for name in names if is_backup_name(database, name)]
+    copies = [read_copy(folder / name) for name in names if is_backup_name(series, name)]
     return sorted((copy for copy in copies if copy), key=lambda copy: copy.name, reverse=True)
 
 

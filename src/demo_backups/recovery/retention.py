@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
 from ..backup.names import LARGEST_DIFFERENCE, parse_start_time
-from ..settings.model import CopiesSettings, Database
+from ..settings.model import CopiesSettings
 from .copies import Copy
 
 LARGEST_OFFSET = timedelta(hours=14)  # of the local time of a server from UTC
@@ -49,7 +49,6 @@ class Judgement:
 
 def judge_copies(
     copies: Iterable[Copy],
-    database: Database,
     policy: CopiesSettings,
     now: datetime,
     verified: Iterable[str] = (),
@@ -61,9 +60,9 @@ def judge_copies(
     of those that a drill restored, the last one first; the first that is among the copies is kept.
     """
     newest_first = sorted(copies, key=lambda copy: (copy.modified, copy.name), reverse=True)
-    problems = {copy: _find_problem(copy, database, policy, now) for copy in newest_first}
+    problems = {copy: _find_problem(copy, policy, now) for copy in newest_first}
     judged = [copy for copy in newest_first if problems[copy] is None]
-    reasons = _apply_policy(judged, database, policy)
+    reasons = _apply_policy(judged, policy)
     names = {copy.name: copy for copy in judged}
     verified_names = set(verified)
     for name in [copy.name for copy in judged if copy.name in verified_names][:1]:
@@ -81,7 +80,7 @@ def _judge(copy: Copy, problem: str | None, reasons: Sequence[str]) -> Judgement
     return Judgement(copy, Decision.DELETED, (EXPIRED,))
 
 
-def _apply_policy(newest_first: Sequence[Copy], database: Database, policy: CopiesSettings) -> dict[Copy, list[str]]:
+def _apply_policy(newest_first: Sequence[Copy], policy: CopiesSettings) -> dict[Copy, list[str]]:
     """Find the reasons to keep each copy: the newest one of each of the last days, weeks and months."""
     periods: list[tuple[str, int, Callable[[datetime], str]]] = [
         (DAILY, policy.daily, lambda time: time.date().isoformat()),
@@ -103,7 +102,7 @@ def _name_week(time: datetime) -> str:
     return f"{year:04}-W{week:02}"
 
 
-def _find_problem(copy: Copy, database: Database, policy: CopiesSettings, now: datetime) -> str | None:
+def _find_problem(copy: Copy, policy: CopiesSettings, now: datetime) -> str | None:
     """Say why a copy cannot be judged; None if it can."""
     if not (policy.daily or policy.weekly or policy.monthly):
         return EMPTY_POLICY

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
 from pydantic import BaseModel, ByteSize, ConfigDict, model_validator
 
@@ -23,7 +24,10 @@ from .values import (
     OptionalDuration,
     OptionalLocalPath,
     OptionalPath,
+    OptionalPaths,
+    OptionalText,
     Owner,
+    Parts,
     Paths,
     Prefix,
     Query,
@@ -36,6 +40,7 @@ from .values import (
 )
 
 LOCAL = "local"
+CONFIG = "config"  # the name of the archives of the configuration, where --database selects backups
 
 
 class _Model(BaseModel):
@@ -91,6 +96,22 @@ class CheckSettings(_Model):
         return self
 
 
+class OffsiteSettings(_Model):
+    """The settings below `offsite`: the restic repository, and where its password comes from."""
+
+    repository: OptionalText
+    password_file: OptionalLocalPath
+    password_command: Command
+    check_parts: Parts
+    every: DurationText
+
+    @model_validator(mode="after")
+    def _check_password(self) -> OffsiteSettings:
+        if self.password_file is not None and self.password_command is not None:
+            raise ValueError("password_file and password_command are both set: use one of them")
+        return self
+
+
 class CommitSettings(_Model):
     """The settings below `release.commits`: the message of each commit."""
 
@@ -126,21 +147,41 @@ class ReleaseSettings(_Model):
 
 
 @dataclass(frozen=True)
-class Database:
-    """One database: its path and that of its script on the server, and the names of its backups."""
+class BackupSeries:
+    """Backups of one thing, made one after the other: where they are on the server, and how they are named."""
 
     name: str
+    backup_dir: PurePosixPath
+    backup_prefix: str
+
+    suffix: ClassVar[str]
+
+
+@dataclass(frozen=True)
+class ConfigArchives(BackupSeries):
+    """The archives of the configuration of the application: which paths they have, relative to `app_dir`."""
+
+    app_dir: PurePosixPath
+    paths: tuple[str, ...]
+
+    suffix: ClassVar[str] = ".tar"
+
+
+@dataclass(frozen=True)
+class Database(BackupSeries):
+    """One database: its path and that of its script on the server, and the names of its backups."""
+
     source: PurePosixPath
     script: PurePosixPath
     local_script: Path
-    backup_dir: PurePosixPath
-    backup_prefix: str
     query: str
     stop: str | None = None
     start: str | None = None
     healthy: str | None = None
     owner: str | None = None
     mode: str | None = None
+
+    suffix: ClassVar[str] = ".db"
 
     @property
     def part(self) -> PurePosixPath:
@@ -168,6 +209,7 @@ class Settings(_Model):
     app_dir: AbsolutePath
     backup_dir: AbsolutePath
     cron_log: AbsolutePath
+    config_paths: OptionalPaths
     size_tolerance: Share
     writer_timeout: Seconds
     free_space_floor: ByteSize
@@ -183,9 +225,16 @@ class Settings(_Model):
     drill_timeout: DurationText
     drill_every: DurationText
     copies: CopiesSettings
+    offsite: OffsiteSettings
     check: CheckSettings
     databases: dict[str, DatabaseSettings]
     release: ReleaseSettings
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Settings:
+        if CONFIG in self.databases:
+            raise ValueError(f"no database may be named {CONFIG}: that is the name of the configuration archives")
+        return self
 
     @property
     def repository(self) -> Path:
@@ -194,6 +243,11 @@ class Settings(_Model):
 
     def database_settings(self, name: str) -> DatabaseSettings:
         """Return the section `databases.NAME`; raises SettingsError for an unknown name."""
+        if name == CONFIG:
+            raise SettingsError(
+                f"this task does not work on {CONFIG}: that is the configuration, not a database",
+                advice=f"use one of: {', '.join(self.databases)}",
+            )
         if name not in self.databases:
             raise SettingsError(
                 f"there is no database {name!r} in the settings", advice=f"use one of: {', '.join(self.databases)}"
@@ -217,3 +271,22 @@ class Settings(_Model):
             owner=section.owner,
             mode=section.mode,
         )
+
+    def series(self, name: str) -> BackupSeries:
+        """Return the backups of a database, or with the name CONFIG the archives of the configuration.
+
+        Raises SettingsError for an unknown name.
+        """
+        if name == CONFIG:
+            return ConfigArchives(
+                name=CONFIG,
+                backup_dir=self.backup_dir,
+                backup_prefix=f"{CONFIG}_",
+                app_dir=self.app_dir,
+                paths=self.config_paths,
+            )
+        return self.database(name)
+
+    def all_series(self) -> list[BackupSeries]:
+        """Return the backups of all databases and, last, the archives of the configuration."""
+        return [self.series(name) for name in (*self.databases, CONFIG)]

@@ -154,6 +154,13 @@ def _count(value: Any) -> int:
     return int(match[0])
 
 
+def _parts(value: Any) -> int:
+    match = re.fullmatch(r"[1-9][0-9]{0,3}", str(value))
+    if not match:
+        raise ValueError(f"{value!r} is not a number of parts from 1 to 9999")
+    return int(match[0])
+
+
 def _owner(value: Any) -> str | None:
     text = _command(value)
     if text is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*:[A-Za-z0-9_][A-Za-z0-9_.-]*", text):
@@ -175,6 +182,8 @@ OptionalDuration = Annotated[
     float | None, BeforeValidator(lambda value: None if value is None or value == "" else _duration(value))
 ]
 Rate = Annotated[int | None, BeforeValidator(parse_rate_value)]
+OptionalText = Annotated[str | None, BeforeValidator(lambda value: parse_text(value) if value else None)]
+Parts = Annotated[int, BeforeValidator(_parts)]
 Count = Annotated[int, BeforeValidator(_count)]
 OptionalPath = Annotated[PurePosixPath | None, BeforeValidator(lambda value: _absolute(value) if value else None)]
 Owner = Annotated[str | None, BeforeValidator(_owner)]
@@ -189,6 +198,7 @@ OptionalLocalPath = Annotated[
 Share = Annotated[float, BeforeValidator(_share)]
 Seconds = Annotated[float, BeforeValidator(parse_seconds_value)]
 Paths = Annotated[tuple[str, ...], BeforeValidator(_paths)]
+OptionalPaths = Annotated[tuple[str, ...], BeforeValidator(lambda value: _paths(value) if value else ())]
 Message = Annotated[Text, AfterValidator(_message)]
 GitName = Annotated[Text, AfterValidator(_git_name)]
 IssueNumber = Annotated[int | None, BeforeValidator(_issue_number)]

@@ -56,7 +56,7 @@ def preflight(work: Session, installed: InstalledScript | None = None) -> Prefli
     records, _ = read_records(records_dir(work.settings))
     require_tools(work.host)
     sqlite = probe_sqlite(work.host)
-    work.database = resolve_source(work.host, work.database)
+    work.series = resolve_source(work.host, work.database)
     facts = observe_preflight(
         work.host,
         work.database,

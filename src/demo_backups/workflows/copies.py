@@ -100,7 +100,7 @@ def prune_copies(settings: Settings, names: Sequence[str] | None, dry_run: bool)
             copies = list_copies(settings, host, database)
             own_records = filter_records(records, host, database.name)
             verified, drilled = find_verified(own_records, copies), find_drilled(own_records, copies)
-            judgements = judge_copies(copies, database, settings.copies, now, verified, drilled)
+            judgements = judge_copies(copies, settings.copies, now, verified, drilled)
             if judgements:
                 groups.append(PrunedCopies(host, database.name, judgements))
     expired = [group for group in groups if group.expired]

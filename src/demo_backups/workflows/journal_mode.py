@@ -20,7 +20,7 @@ def enable_wal(work: Session, undo: bool = False) -> None:
     """Switch the live database to WAL mode, or with `undo` to rollback mode; if it already is in that mode, say so."""
     wal = not undo
     name = journal_mode_name(wal)
-    work.database = resolve_source(work.host, work.database)
+    work.series = resolve_source(work.host, work.database)
     is_wal = read_journal_mode(work.host, work.database).wal
     if wal:  # also where it is in WAL mode already: that is not a success then
         require_sharing(work.host, work.database, is_wal)

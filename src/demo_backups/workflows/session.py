@@ -10,7 +10,7 @@ from ..records.record import Record, new_record
 from ..records.store import record_outcome, records_dir
 from ..remote.connection import open_host
 from ..remote.host import Host
-from ..settings.model import Database, Settings
+from ..settings.model import BackupSeries, Database, Settings
 from ..ui.console import Console
 
 # Kinds of record without which the task is of use all the same: it shows a result, or ends a backup that does harm.
@@ -19,7 +19,7 @@ WITHOUT_RECORD = ("verification", "stop-backup")
 
 @dataclass
 class Session:
-    """An open connection to a host, with the database to work on, the console and the record of the task.
+    """An open connection to a host, with the backups to work on, the console and the record of the task.
 
     In a dry run the workflows show what they would change, and change nothing. What is entered on `stack` is left when
     the session ends, after the result was shown.
@@ -27,7 +27,7 @@ class Session:
 
     host: Host
     settings: Settings
-    database: Database
+    series: BackupSeries
     record: Record
     out: Console
     dry_run: bool = False
@@ -37,6 +37,12 @@ class Session:
         # The same list, so that the record has the commands however the task ends.
         self.record.commands = self.host.commands
 
+    @property
+    def database(self) -> Database:
+        """The database; the tasks that use it accept no other backups."""
+        assert isinstance(self.series, Database)
+        return self.series
+
     def show(self, command: str) -> None:
         """Print a command that would run on the host."""
         user = ", as root" if self.host.use_sudo else ""
@@ -45,27 +51,28 @@ class Session:
 
     def task(self, name: str, *flags: str) -> str:
         """Return the command line of a task on this host and database, for the user to type."""
-        return self.host.task(name, "--database", self.database.name, *flags)
+        return self.host.task(name, "--database", self.series.name, *flags)
 
 
-def print_heading(out: Console, settings: Settings, task: str, database: Database) -> None:
-    """Print which task works on which host and database."""
-    out.say(f"{settings.host}: {task} ({database.name} database)")
+def print_heading(out: Console, settings: Settings, task: str, series: BackupSeries) -> None:
+    """Print which task works on which host, and on which database or archives."""
+    backups = f"{series.name} database" if isinstance(series, Database) else series.name
+    out.say(f"{settings.host}: {task} ({backups})")
 
 
 @contextlib.contextmanager
 def open_session(
-    settings: Settings, database: Database, out: Console, kind: str | None = None, dry_run: bool = False
+    settings: Settings, series: BackupSeries, out: Console, kind: str | None = None, dry_run: bool = False
 ) -> Iterator[Session]:
     """Connect to the host of the settings.
 
     Writes a record of this `kind` however the session ends; none without a kind or in a dry run.
     """
-    record = Record(kind="", host=settings.host, database=database.name)
+    record = Record(kind="", host=settings.host, database=series.name)
     if kind:
-        record = new_record(kind, settings.host, database.name)
+        record = new_record(kind, settings.host, series.name)
     with contextlib.ExitStack() as stack:
         if kind and not dry_run:
             stack.enter_context(record_outcome(records_dir(settings), record, required=kind not in WITHOUT_RECORD))
         host = stack.enter_context(open_host(settings, settings.host))
-        yield Session(host, settings, database, record, out, dry_run, stack)
+        yield Session(host, settings, series, record, out, dry_run, stack)
