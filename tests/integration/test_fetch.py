@@ -215,9 +215,9 @@ def test_ctrl_c_ends_the_checks_here(server: Server, transport: str, backup: Pat
 
 def find_process(text: str) -> bool:
     """Tell whether sqlite3 runs on this machine with a text on its command line."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            command = path.read_bytes()
+            command = (process / "cmdline").read_bytes()
             if command.startswith(b"sqlite3\0") and text.encode() in command:
                 return True
     return False

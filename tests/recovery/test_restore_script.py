@@ -252,6 +252,14 @@ def test_hot_journal_is_not_rolled_back_into_backup(restore_setup: RestoreSetup)
     assert read_content(saved) == {OLD}  # with the raw copy of its journal
 
 
+@pytest.mark.parametrize("way", ["stopped", "locked", "swap"])
+def test_interrupted_transaction_is_not_in_saved_state(restore_setup: RestoreSetup, way: str) -> None:
+    request = prepare(restore_setup, way)
+    leave_hot_journal(restore_setup.target, "UPDATE content SET origin = 'lost', padding = randomblob(3000)")
+    restored(restore_setup, request)
+    assert read_content(restore_setup.saved) == {OLD}
+
+
 @pytest.mark.parametrize("leave", [leave_wal, leave_hot_journal])
 def test_raw_copies_are_restored_with_sidecars(restore_setup: RestoreSetup, leave: object) -> None:
     leave(restore_setup.target, "UPDATE content SET origin = 'last', padding = randomblob(3000)")  # type: ignore[operator]

@@ -158,9 +158,9 @@ def test_content_is_in_no_argument(either: Host, tmp_path: Path) -> None:
 
 def command_lines() -> Iterator[bytes]:
     """The command line of every process."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            yield path.read_bytes()
+            yield (process / "cmdline").read_bytes()
         except OSError:  # it has ended
             continue
 

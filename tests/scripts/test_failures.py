@@ -72,9 +72,10 @@ def test_locked_source_is_waited_for(setup: ScriptSetup) -> None:
 
 def is_open_elsewhere(path: Path) -> bool:
     """Tell whether another process has a file open."""
-    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
-        with contextlib.suppress(OSError):
-            if descriptor.parts[2] != str(os.getpid()) and descriptor.readlink() == path:
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            links = [descriptor.readlink() for descriptor in (process / "fd").iterdir()]
+            if process.name != str(os.getpid()) and path in links:
                 return True
     return False
 

@@ -411,11 +411,13 @@ save_state() {
   esac
 }
 
-# The method of the backup scripts: see there.
+# The method of the backup scripts: see there. A service that was killed in a transaction leaves a rollback journal, which
+# only a connection that may write can roll back, as the service itself would.
 save_copy() {
-  local size permissions left
+  local size permissions left access=ro
+  [[ ! -s "$target-journal" ]] || access=rw
   read -r size permissions < <(stat --format="%s 0%a" -- "$target") || fail "$target cannot be read"
-  must "save the present state" "${SQLITE[@]}" "$(uri "$target" mode=ro)" ".timeout $LOCK_TIMEOUT" \
+  must "save the present state" "${SQLITE[@]}" "$(uri "$target" "mode=$access")" ".timeout $LOCK_TIMEOUT" \
     "BEGIN" "SELECT 1 FROM sqlite_master LIMIT 0" ".backup --async part"
   left="$(stat --format=%s -- "$target")" || fail "$target cannot be read"
   ((left >= size || left >= $(stat --format=%s -- part))) || fail "$target became smaller while it was saved"

@@ -12,6 +12,9 @@ ADVICE = {
     ),
     "source database is busy": "a reader keeps a transaction open: end it, or set databases.NAME.stop and start",
     "database is locked": "a reader keeps a transaction open: end it, or set databases.NAME.stop and start",
+    "could not save the present state: Error: in prepare, attempt to write a readonly database": (
+        "a program was killed in a transaction, and the file system cannot be written to: mount it for writing"
+    ),
     "attempt to write a readonly database": "the page size of the backup differs: replace the file, with --swap",
     "must stay free": "free space on that disk",
     "No space left on device": "free space on that disk",

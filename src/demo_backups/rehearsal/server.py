@@ -116,10 +116,10 @@ def processes_at_home(home: Path) -> list[int]:
     """Find the processes whose HOME is a directory: detached jobs have nothing else in common."""
     variable = b"\0HOME=" + os.fsencode(home) + b"\0"
     found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        with contextlib.suppress(OSError):
-            if variable in b"\0" + path.read_bytes():
-                found.append(int(path.parent.name))
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or belongs to another user
+            if variable in b"\0" + (process / "environ").read_bytes():
+                found.append(int(process.name))
     return found
 
 
