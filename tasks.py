@@ -30,13 +30,14 @@ if TYPE_CHECKING:
     from demo_backups.release.report import files, render
     from demo_backups.settings import load as settings_load
     from demo_backups.settings.model import Settings
-    from demo_backups.ui import console, plugin, tables
+    from demo_backups.ui import console, offsite_table, plugin, tables
     from demo_backups.workflows import attach as attachment
     from demo_backups.workflows import backups, copies, crontab, due_tasks, hosts, journal_mode, scripts
     from demo_backups.workflows import check_command as checking
     from demo_backups.workflows import drill as drills
     from demo_backups.workflows import fetch as fetches
     from demo_backups.workflows import guarded_session as guards
+    from demo_backups.workflows import offsite as offsite_copies
     from demo_backups.workflows import restore as restoring
     from demo_backups.workflows import session as sessions
 else:
@@ -48,7 +49,7 @@ else:
     actions, observe = LazyModule("release.actions"), LazyModule("release.observe")
     files, render = LazyModule("release.report.files"), LazyModule("release.report.render")
     console, tables = LazyModule("ui.console"), LazyModule("ui.tables")
-    plugin = LazyModule("ui.plugin")
+    offsite_table, plugin = LazyModule("ui.offsite_table"), LazyModule("ui.plugin")
     backups, scripts = LazyModule("workflows.backups"), LazyModule("workflows.scripts")
     attachment, restoring = LazyModule("workflows.attach"), LazyModule("workflows.restore")
     checking, copies = LazyModule("workflows.check_command"), LazyModule("workflows.copies")
@@ -56,7 +57,7 @@ else:
     crontab, journal_mode = LazyModule("workflows.crontab"), LazyModule("workflows.journal_mode")
     drills, fetches = LazyModule("workflows.drill"), LazyModule("workflows.fetch")
     guards, sessions = LazyModule("workflows.guarded_session"), LazyModule("workflows.session")
-    hosts = LazyModule("workflows.hosts")
+    hosts, offsite_copies = LazyModule("workflows.hosts"), LazyModule("workflows.offsite")
 
 PROJECT = load_project(Path(__file__))
 
@@ -420,6 +421,47 @@ def prune_copies(c: Context, database: str | None = None, json: bool = False, dr
     else:
         tables.print_pruning(console.make_console(), pruning)
     exit_with(pruning.exit_code)
+
+
+OFFSITE = {
+    "host": "SSH alias of the server whose backups are meant (default: host in the settings; --list: all hosts)",
+    "database": "only this database, or config for the configuration archives (default: all)",
+    "init": "create the repository",
+    "check": "check the repository, and read the next part of its data (offsite.check_parts in the settings)",
+    "list": "list the backups in the repository",
+    "restore": "bring this backup, by its file name, to fetch_dir",
+}
+
+
+@task(help=OFFSITE | JSON | DRY_RUN)
+def offsite(
+    c: Context,
+    host: str | None = None,
+    database: str | None = None,
+    init: bool = False,
+    check: bool = False,
+    list: bool = False,
+    restore: str | None = None,
+    json: bool = False,
+    dry_run: bool = False,
+) -> None:
+    """Store the newest fetched and verified backups in a restic repository.
+
+    It also applies the policy of copies there, and uses --init, --check, --list and --restore for the repository
+    itself. It does not connect to a host. The exit code is 1 if a backup could not be stored, and 4 if only the policy
+    could not be applied.
+    """
+    loaded = settings(c, host)
+    options = offsite_copies.OffsiteOptions(host, database, init, check, list, restore, dry_run)
+    out = console.make_console(sys.stderr if json else None)
+    result = offsite_copies.run_offsite(loaded, options, out)
+    if json:
+        console.print_json(result.as_json())
+    else:
+        offsite_table.print_result(out, result)
+    for error in result.errors:
+        console.print_error(str(error))
+    exit_with(result.exit_code)
 
 
 HISTORY = {

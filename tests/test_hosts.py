@@ -32,6 +32,7 @@ from demo_backups.errors import (
     InterruptedRunError,
     SettingsError,
     UnexpectedError,
+    combine_exit_codes,
 )
 from demo_backups.project import ROOT
 from demo_backups.remote import host_threads, terminal
@@ -43,7 +44,7 @@ from demo_backups.settings.model import Settings
 from demo_backups.settings.values import SEVERAL_HOSTS
 from demo_backups.ui.console import Console, make_console
 from demo_backups.workflows import hosts
-from demo_backups.workflows.hosts import HostResult, combine_exit_codes, run_on_hosts, split_hosts
+from demo_backups.workflows.hosts import HostResult, run_on_hosts, split_hosts
 
 from .helpers.backups import make_backup
 from .helpers.processes import wait_for_end, wait_until

@@ -115,7 +115,7 @@ def test_published_crontab_is_unchanged() -> None:
 # From the bottom up: a package may import those before it, and its own modules.
 PACKAGES = [
     *("units", "errors", "local_files", "project", "settings"),
-    *("remote", "sqlite", "records", "backup", "recovery", "health", "ui", "workflows"),
+    *("remote", "sqlite", "records", "backup", "recovery", "offsite", "health", "ui", "workflows"),
     *("rehearsal", "release", "development"),
 ]
 MOST_LEVELS = 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 FAILED = 1
@@ -9,6 +10,13 @@ WRONG_INPUT = 2
 COULD_NOT_LOOK = 3
 INCOMPLETE = 4
 INTERRUPTED = 130
+# Of several hosts, or parts of a task, the first that occurs.
+EXIT_CODES = (INTERRUPTED, WRONG_INPUT, FAILED, INCOMPLETE, COULD_NOT_LOOK, 0)
+
+
+def combine_exit_codes(codes: Iterable[int]) -> int:
+    """Return the exit code of several hosts or parts of a task: the first of EXIT_CODES that one of them has."""
+    return min(codes, key=EXIT_CODES.index, default=0)
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,10 @@ class SettingsError(BackupsError):
 
 class WrongPathError(SettingsError):
     """A path cannot be used: it has a control character."""
+
+
+class RepositoryPasswordError(SettingsError):
+    """The password of the off-site repository cannot be read, or is not the one of the repository."""
 
 
 class CouldNotLookError(BackupsError):
@@ -219,6 +231,30 @@ class PingError(StepError):
     """The URL of a ping cannot be read, or was requested without success. The error never contains the URL."""
 
 
+class OffsiteError(StepError):
+    """Restic has failed, or has not done what it was asked for."""
+
+
+class RepositoryMissingError(OffsiteError):
+    """There is no off-site repository at its address."""
+
+
+class RepositoryExistsError(OffsiteError):
+    """An off-site repository was to be created where there is one."""
+
+
+class RepositoryLockedError(OffsiteError):
+    """Another process is working on the off-site repository."""
+
+
+class RepositoryFullError(OffsiteError):
+    """The disk or the quota of the off-site repository is full."""
+
+
+class RepositoryDamagedError(OffsiteError):
+    """The off-site repository has lost data, or has data that was changed."""
+
+
 # --- tasks that are done, but not completely ------------------------------------------------------------------------
 
 
@@ -238,6 +274,12 @@ class DrillUncleanError(IncompleteError):
 
 class RecordNotWrittenError(IncompleteError):
     """The task is done, but its record could not be written."""
+
+    after_result = True
+
+
+class OffsiteRetentionError(IncompleteError):
+    """A backup was stored off-site, but an expired one could not be removed from the repository."""
 
     after_result = True
 
@@ -303,6 +345,10 @@ class BackupUnconfirmedError(CouldNotLookError):
 
 class RestoreUnconfirmedError(CouldNotLookError):
     """A restore ended without reporting an exit status, and left no journal: it is not known how it ended."""
+
+
+class RepositoryUnreachableError(CouldNotLookError):
+    """The off-site repository cannot be reached, or access to it is denied."""
 
 
 class MissingToolError(CouldNotLookError):

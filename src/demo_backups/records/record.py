@@ -113,10 +113,12 @@ class DrillDetails(Details):
 class OffsiteDetails(Details):
     """The details of a call of `inv offsite`: what it did (an action: store, check or restore), and its snapshot.
 
-    `sha256` is that of the backup. `part` and `parts` are those of the data that a check has read.
+    `repository` is its ID. `sha256` is that of the backup. `part` and `parts` are those of the data that a check has
+    read.
     """
 
     action: str | None = None
+    repository: str | None = None
     snapshot: str | None = None
     sha256: str | None = None
     stored_bytes: Size | None = None

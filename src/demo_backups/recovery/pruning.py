@@ -75,7 +75,16 @@ def find_verified(records: Iterable[Record], copies: Iterable[Copy]) -> set[str]
 
     `records` are those of the host and the database.
     """
-    good = [
+    records = list(records)
+    return {copy.name for copy in copies if find_good_fetch(records, copy)}
+
+
+def find_good_fetch(records: Iterable[Record], copy: Copy) -> FetchRecord | None:
+    """Find the last record by which a copy passed all its checks when it was fetched, and is still the same file.
+
+    `records` are those of the host and the database, the oldest first.
+    """
+    found = [
         record
         for record in records
         if isinstance(record, FetchRecord)
@@ -83,8 +92,9 @@ def find_verified(records: Iterable[Record], copies: Iterable[Copy]) -> set[str]
         and record.checks
         and record.outcome is Outcome.PASSED
         and record.exit_status == 0
+        and _is_copy(record, copy)
     ]
-    return {copy.name for copy in copies if any(_is_copy(record, copy) for record in good)}
+    return found[-1] if found else None
 
 
 def find_drilled(records: Sequence[Record], copies: Iterable[Copy]) -> list[str]:

@@ -81,10 +81,10 @@ class PartialFile:
 
     `progress` gets the size while what it already has is read, and while it grows. Raises BlockingIOError if another
     process has it locked, other kinds of OSError if it cannot be read or written, and ValueError for more than
-    `max_bytes`.
+    `max_bytes`. With `empty`, what is in it is removed and not read.
     """
 
-    def __init__(self, path: Path, max_bytes: int, progress: Progress) -> None:
+    def __init__(self, path: Path, max_bytes: int, progress: Progress, empty: bool = False) -> None:
         self.path = path
         self.write_error: OSError | None = None
         self._file = _open_private(path)
@@ -93,7 +93,7 @@ class PartialFile:
         self.size = 0
         self.sha256 = hashlib.sha256()
         try:
-            if os.fstat(self._file).st_size > max_bytes:
+            if empty or os.fstat(self._file).st_size > max_bytes:
                 self.clear()
             self._read()
         except BaseException:

@@ -1,4 +1,4 @@
-"""The file on this machine that is uploaded: read from any offset, compressed, and noticed if it changes."""
+"""The file on this machine that is uploaded or stored: read from any offset, compressed, and noticed if it changes."""
 
 from __future__ import annotations
 
@@ -26,13 +26,18 @@ class Source:
         self._identity = self._read_identity()
         self.bytes, self.modified_ns = self._identity[1:]
 
-    def hash(self, size: int) -> str:
-        """Compute the SHA-256 of the first bytes of the file; raises LocalDiskError."""
+    def fileno(self) -> int:
+        """Return the file descriptor, whose offset is not moved."""
+        return self._descriptor
+
+    def hash(self, size: int, progress: Progress = lambda size: None) -> str:
+        """Compute the SHA-256 of the first bytes of the file; `progress` gets the position. Raises LocalDiskError."""
         sha256, position = hashlib.sha256(), 0
         while position < size:
             data = self.read(position, min(CHUNK, size - position))
             sha256.update(data)
             position += len(data)
+            progress(position)
         self.require_unchanged()
         return sha256.hexdigest()
 
@@ -54,7 +59,7 @@ class Source:
     def changed(self, problem: str) -> LocalFileChangedError:
         """Return the error for a file that was changed."""
         return LocalFileChangedError(
-            f"{self.path} was changed during the upload",
+            f"{self.path} was changed while it was read",
             output=problem,
             advice="find out what changes it; a copy of a backup does not change",
         )

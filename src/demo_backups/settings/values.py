@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, ByteSize, TypeAdapter
 
 SEVERAL_HOSTS = "preflight, list-backups, verify, check, plan and history"  # the tasks that take several hosts
+MOST_PARTS = 256  # in which restic can divide the data of a repository
 FABRIC, OPENSSH = "fabric", "openssh"  # ssh_transport
 
 
@@ -155,9 +156,9 @@ def _count(value: Any) -> int:
 
 
 def _parts(value: Any) -> int:
-    match = re.fullmatch(r"[1-9][0-9]{0,3}", str(value))
-    if not match:
-        raise ValueError(f"{value!r} is not a number of parts from 1 to 9999")
+    match = re.fullmatch(r"[1-9][0-9]{0,2}", str(value))
+    if not match or int(match[0]) > MOST_PARTS:
+        raise ValueError(f"{value!r} is not a number of parts from 1 to {MOST_PARTS}")
     return int(match[0])
 
 

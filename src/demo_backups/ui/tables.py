@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..workflows.copies import PrunedCopies, Pruning
 
 
-def _make_table(*columns: str, header: bool = True, right: Sequence[str] = ()) -> Table:
+def make_table(*columns: str, header: bool = True, right: Sequence[str] = ()) -> Table:
     """Make a table without a frame, whose cells are folded rather than cut; `right` are aligned to the right."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=header)
     for name in columns:
@@ -88,7 +88,7 @@ def print_drill(out: Console, drill: Drill) -> None:
 
 
 def _checks_table(checks: Sequence[Check]) -> Table:
-    table = _make_table("check", "result", "details")
+    table = make_table("check", "result", "details")
     for column in table.columns[:2]:
         column.no_wrap = True
     for check in checks:
@@ -112,7 +112,7 @@ def print_backups(out: Console, backups: Sequence[File], verified: File | None =
     if not backups and not verified:
         out.say("no backups")
         return
-    table = _make_table("backup", "bytes", "created", right=["bytes"])
+    table = make_table("backup", "bytes", "created", right=["bytes"])
     for backup in [*backups, *([verified] if verified else [])]:
         created = backup.modified.isoformat(sep=" ", timespec="seconds")
         table.add_row(styled(str(backup.path)), f"{backup.bytes:,}", created)
@@ -125,7 +125,7 @@ def print_backups(out: Console, backups: Sequence[File], verified: File | None =
 def print_pruning(out: Console, pruning: Pruning) -> None:
     """Print what was decided about each fetched backup, and why; then the other files, and the sums."""
     if pruning.groups:
-        table = _make_table("host", "backup", "bytes", "decision", "why", right=["bytes"])
+        table = make_table("host", "backup", "bytes", "decision", "why", right=["bytes"])
         for group in pruning.groups:
             for judgement in group.judgements:
                 _add_judgement(table, group, judgement, pruning.dry_run)
@@ -201,7 +201,7 @@ def _print_records(
 
 def _history_table(records: Sequence[Record]) -> Table:
     columns = ("when (UTC)", "host", "database", "kind", "result", "backup", "bytes", "seconds", "who")
-    table = _make_table(*columns, right=["bytes", "seconds"])
+    table = make_table(*columns, right=["bytes", "seconds"])
     for record in records:
         result, tone = describe_outcome(record)
         table.add_row(
@@ -247,7 +247,7 @@ NO_REPOSITORY = (
 
 def print_plan(out: Console, plan: Plan) -> None:
     """Print every step with its mark and details, then what could not be observed, in full."""
-    table = _make_table("step", "mark", "details")
+    table = make_table("step", "mark", "details")
     for column in table.columns[:2]:
         column.no_wrap = True
     for number, phase in enumerate(plan.phases, 1):
@@ -278,7 +278,7 @@ def _summarize_plan(plan: Plan) -> str:
 
 def print_preflight(out: Console, preflight: Preflight) -> None:
     """Print what a backup will do, and the verdict."""
-    table = _make_table("name", "value", header=False)
+    table = make_table("name", "value", header=False)
     table.columns[0].no_wrap = True
     for name, value in _preflight_rows(preflight):
         table.add_row(name, styled(value))

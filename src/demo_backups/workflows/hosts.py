@@ -10,20 +10,17 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from ..errors import (
-    COULD_NOT_LOOK,
-    FAILED,
-    INCOMPLETE,
     INTERRUPTED,
-    WRONG_INPUT,
     BackupsError,
     InterruptedRunError,
     SettingsError,
     UnexpectedError,
+    combine_exit_codes,
 )
 from ..remote.host_threads import POLL_INTERVAL, Answer, SharedInterrupts, in_host_thread, wait_for_answer
 from ..remote.interrupts import Interrupts, watch_interrupts
@@ -35,8 +32,6 @@ from ..ui.progress import HostsProgress
 
 T = TypeVar("T")
 SEPARATOR = ","
-# Of several hosts, the first that occurs.
-EXIT_CODES = (INTERRUPTED, WRONG_INPUT, FAILED, INCOMPLETE, COULD_NOT_LOOK, 0)
 END_TIMEOUT = 5.0  # seconds for the threads to end after a Ctrl-C
 
 
@@ -55,11 +50,6 @@ def split_hosts(text: str) -> list[str]:
 def list_hosts(settings: Settings, text: str | None) -> list[str]:
     """List the hosts of --host, by default the one of the settings; raises SettingsError as `split_hosts` does."""
     return [settings.host] if text is None else split_hosts(text)
-
-
-def combine_exit_codes(codes: Iterable[int]) -> int:
-    """Return the exit code of several hosts: the first of EXIT_CODES that one of them has."""
-    return min(codes, key=EXIT_CODES.index, default=0)
 
 
 # --- threads --------------------------------------------------------------------------------------------------------

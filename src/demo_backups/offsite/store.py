@@ -1,0 +1,160 @@
+"""Store a fetched backup in the repository, and prove that it is stored completely."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+
+from ..errors import BackupsError, CopyMismatchError, OffsiteError
+from ..recovery.copies import Copy
+from ..remote.download import Progress
+from ..remote.upload_source import Source
+from ..settings.model import BackupSeries
+from .answers import SummaryAnswer, parse_contents, parse_summary
+from .program import Restic
+from .snapshots import BYTES, NAME, SHA256, StoredBackup, path_of, tag_of
+
+
+@dataclass(frozen=True)
+class StoreRequest:
+    """A copy to store: of which host and series, and the SHA-256 that the record of its fetch has."""
+
+    host: str
+    label: str
+    series: BackupSeries
+    copy: Copy
+    sha256: str
+
+    @property
+    def path(self) -> str:
+        """The path in the snapshot."""
+        return path_of(self.label, self.series)
+
+    def arguments(self) -> list[str]:
+        """Return the arguments of restic. It reads the open file as its standard input, so no name can change.
+
+        The time is that of the backup, in UTC, as is the time zone of restic.
+        """
+        tags = [
+            tag_of(self.label, self.series),
+            f"{NAME}{self.copy.name}",
+            f"{SHA256}{self.sha256}",
+            f"{BYTES}{self.copy.bytes}",
+        ]
+        return [
+            *("backup", "--json", "--force", f"--host={self.host}"),
+            f"--time={self.copy.modified:%Y-%m-%d %H:%M:%S}",
+            *(f"--tag={tag}" for tag in tags),
+            *("--stdin", f"--stdin-filename={self.path}"),
+        ]
+
+
+@dataclass(frozen=True)
+class NewSnapshot:
+    """What a store has put into the repository: the backup, and by how many bytes the repository has grown."""
+
+    backup: StoredBackup
+    stored_bytes: int
+
+
+def hash_source(request: StoreRequest, source: Source, progress: Progress) -> None:
+    """Read the copy; raises CopyMismatchError unless it is still the file that was fetched and checked."""
+    sha256 = source.hash(request.copy.bytes, progress)
+    if sha256 != request.sha256:
+        raise CopyMismatchError(
+            f"{request.copy.path} is not stored: its SHA-256 is not that of the record of its fetch",
+            output=f"now:        {sha256}\nby its record: {request.sha256}",
+            advice="find out what has changed it; move it away, and fetch the backup again",
+        )
+
+
+def store_copy(restic: Restic, request: StoreRequest, source: Source, progress: Progress) -> NewSnapshot:
+    """Store an open copy. Raises OffsiteError unless exactly its bytes are in the repository.
+
+    A snapshot that is not proven is removed from the repository.
+    """
+    os.lseek(source.fileno(), 0, os.SEEK_SET)
+    action = f"storing {request.copy.name} off-site"
+    lines = _Lines(progress)
+    try:
+        restic.stream(action, lines.receive, *request.arguments(), stdin=source.fileno())
+    except OffsiteError:
+        _forget(restic, lines.snapshot())
+        raise
+    try:
+        return _prove(restic, request, source, lines, action)
+    except BackupsError:
+        _forget(restic, lines.snapshot())
+        raise
+
+
+def _prove(restic: Restic, request: StoreRequest, source: Source, lines: _Lines, action: str) -> NewSnapshot:
+    """Compare what restic says that it has read and stored with the file."""
+    try:
+        summary = lines.summary()
+    except ValueError as error:
+        raise OffsiteError(f"{action}: restic did not say what it has stored", output=str(error)) from error
+    source.require_unchanged()
+    size = request.copy.bytes
+    if summary.files != 1 or summary.total_bytes_processed != size:
+        raise _unproven(action, f"restic has read {summary.total_bytes_processed:,} of {size:,} bytes")
+    answer = f"reading snapshot {summary.snapshot_id[:8]} back"
+    snapshot, nodes = restic.query(answer, parse_contents, "ls", "--json", "--no-lock", summary.snapshot_id)
+    files = [(node.path, node.size) for node in nodes if node.type != "dir"]
+    if files != [(request.path, size)]:
+        raise _unproven(action, f"the snapshot has {files}, not {[(request.path, size)]}")
+    stored = StoredBackup(
+        snapshot.id, request.host, request.series.name, request.copy.name, size, snapshot.time, request.sha256
+    )
+    return NewSnapshot(stored, summary.stored_bytes)
+
+
+def _unproven(action: str, problem: str) -> OffsiteError:
+    return OffsiteError(f"{action}: the snapshot is not the backup", output=problem, advice="start the task again")
+
+
+def _forget(restic: Restic, snapshot: str | None) -> None:
+    """Remove a snapshot that is not proven; if that fails too, the first error says so."""
+    if snapshot:
+        restic.run(f"removing snapshot {snapshot[:8]}, which is not the backup", "forget", snapshot)
+
+
+class _Lines:
+    """The lines that `restic backup --json` prints: progress, and in the end the summary."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._rest = b""
+        self._summaries: list[str] = []
+
+    def receive(self, data: bytes) -> None:
+        """Take some output."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._rest = self._rest[-65536:]
+        for line in lines:
+            self._read(line)
+
+    def summary(self) -> SummaryAnswer:
+        """Return the summary; raises ValueError."""
+        return parse_summary("\n".join(self._summaries))
+
+    def snapshot(self) -> str | None:
+        """Return the ID of the snapshot, if restic has made one."""
+        try:
+            return self.summary().snapshot_id
+        except ValueError:
+            return None
+
+    def _read(self, line: bytes) -> None:
+        try:
+            content = json.loads(line)
+        except (ValueError, RecursionError):
+            return
+        if not isinstance(content, dict):
+            return
+        if content.get("message_type") == "summary":
+            self._summaries.append(line.decode(errors="replace"))
+        count = content.get("bytes_done")
+        if content.get("message_type") == "status" and type(count) is int and count >= 0:
+            self._progress(count)

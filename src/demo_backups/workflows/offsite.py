@@ -1,0 +1,445 @@
+"""Store fetched backups in the off-site repository, check it, list it, and restore from it. No host is connected to."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+from ..errors import (
+    BackupsError,
+    CopyMismatchError,
+    InterruptedRunError,
+    LocalFileChangedError,
+    NoSuchBackupError,
+    OffsiteRetentionError,
+    RepositoryDamagedError,
+    RepositoryExistsError,
+    RepositoryMissingError,
+    SettingsError,
+)
+from ..offsite.check import CHECK, RESTORE, STORE, check_arguments, check_part, find_next_part
+from ..offsite.location import find_location
+from ..offsite.locks import Locks, clear_locks
+from ..offsite.program import Restic, open_restic, read_id
+from ..offsite.restore import find_stored, open_new, receive_stored, require_same
+from ..offsite.result import Done, RepositoryCheck, Restored, Result, SeriesResult, State, Stored, StoredList
+from ..offsite.retention import as_copy, find_expired, forget, forget_arguments
+from ..offsite.snapshots import StoredBackup, read_stored, select
+from ..offsite.store import StoreRequest, hash_source, store_copy
+from ..records.check import Check, Outcome
+from ..records.record import OffsiteDetails, Record, new_record
+from ..records.store import filter_records, read_records, record_outcome, records_dir
+from ..recovery.copies import Copy, copies_dir, list_copies
+from ..recovery.copy_checks import check_copy
+from ..recovery.local_copy import CopyPaths, prepare_directory, publish, require_space
+from ..recovery.pruning import find_drilled, find_good_fetch, find_verified
+from ..remote.connection import open_host
+from ..remote.upload_source import open_source
+from ..settings.model import LOCAL, BackupSeries, Settings
+from ..ui.console import Console
+from ..ui.progress import TransferProgress
+from ..units import format_size
+
+
+@dataclass(frozen=True)
+class OffsiteOptions:
+    """The flags of the task; `host` is that of --host. Without one of the four actions, backups are stored."""
+
+    host: str | None = None
+    database: str | None = None
+    init: bool = False
+    check: bool = False
+    list: bool = False
+    restore: str | None = None
+    dry_run: bool = False
+
+
+EMPTY_POLICY = "copies is all 0: no backup is removed from the repository"
+
+
+@dataclass
+class _Repository:
+    """The repository as it was opened: its ID, its locks, and the backups in it."""
+
+    restic: Restic
+    id: str
+    locks: Locks
+    stored: list[StoredBackup]
+
+
+def run_offsite(settings: Settings, options: OffsiteOptions, out: Console) -> Result:
+    """Do what the flags say; raises SettingsError if they contradict each other."""
+    names = None if options.database is None else [settings.series(options.database).name]
+    actions = [options.init, options.check, options.list, options.restore is not None]
+    if sum(actions) > 1:
+        raise SettingsError("--init, --check, --list and --restore exclude each other", advice="use one of them")
+    if names and any(actions) and not options.list:
+        raise SettingsError("--database selects what is stored or listed", advice="leave it out")
+    if options.init:
+        return initialize(settings, out, options.dry_run)
+    if options.check:
+        return check_repository(settings, out, options.dry_run)
+    if options.list:
+        return list_stored(settings, options.host, names)
+    if options.restore is not None:
+        return restore_stored(settings, options.restore, out, options.dry_run)
+    return store(settings, names, out, options.dry_run)
+
+
+# --- store ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Candidate:
+    """A series, its newest verified copy if there is one, and the names of newer copies that are not verified."""
+
+    series: BackupSeries
+    copies: Sequence[Copy]
+    request: StoreRequest | None = None
+    unverified: list[str] = field(default_factory=list)
+
+
+def store(settings: Settings, names: Sequence[str] | None, out: Console, dry_run: bool = False) -> Stored:
+    """Store the newest verified copy of each series, unless it is in the repository, and apply the policy there.
+
+    `names` are the series; None stands for all. What fails for one series does not stop the others: the result has the
+    errors. Raises NoSuchBackupError if there is no copy at all, and SettingsError.
+    """
+    location = find_location(settings)
+    records, _ = read_records(records_dir(settings))
+    candidates = [_find_candidate(settings, series, records) for series in _select_series(settings, names)]
+    if names is not None or not any(candidate.copies for candidate in candidates):
+        _require_copies(settings, candidates)
+    result = Stored(settings.host, location.display, [], dry_run)
+    if dry_run:
+        result.series = [_plan(candidate, out) for candidate in candidates]
+        _show_commands(result, open_restic(settings), candidates, out)
+        return result
+    opener = _Opener(settings, out, result)
+    for candidate in candidates:
+        result.series.append(_store_series(settings, candidate, opener, out))
+    if opener.repository:
+        _apply_policy(settings, result, opener.repository, candidates, records, out)
+    return result
+
+
+def _select_series(settings: Settings, names: Sequence[str] | None) -> list[BackupSeries]:
+    return settings.all_series() if names is None else [settings.series(name) for name in names]
+
+
+def _find_candidate(settings: Settings, series: BackupSeries, records: Sequence[Record]) -> _Candidate:
+    copies = list_copies(settings, settings.host, series)
+    own_records = filter_records(records, settings.host, series.name)
+    verified = find_verified(own_records, copies)
+    candidate = _Candidate(series, copies)
+    for copy in copies:
+        if copy.name in verified:
+            record = find_good_fetch(own_records, copy)
+            assert record
+            assert record.details.sha256
+            label = copies_dir(settings, settings.host).name
+            candidate.request = StoreRequest(settings.host, label, series, copy, record.details.sha256)
+            break
+        candidate.unverified.append(copy.name)
+    return candidate
+
+
+def _require_copies(settings: Settings, candidates: Sequence[_Candidate]) -> None:
+    for candidate in candidates:
+        if not candidate.copies:
+            raise NoSuchBackupError(
+                f"there is no fetched backup of {candidate.series.name} in {copies_dir(settings, settings.host)}",
+                advice=f"fetch one first: ./inv fetch --host {shlex.quote(settings.host)} --database "
+                f"{candidate.series.name}",
+            )
+
+
+def _plan(candidate: _Candidate, out: Console) -> SeriesResult:
+    result = _describe_missing(candidate, out)
+    return result or SeriesResult(candidate.series.name, State.PLANNED, unverified=candidate.unverified)
+
+
+def _show_commands(result: Stored, restic: Restic, candidates: Sequence[_Candidate], out: Console) -> None:
+    """Print the commands; restic gets the repository and the password in other ways."""
+    for candidate in candidates:
+        if candidate.request:
+            out.say("would run on this machine, unless it is stored:")
+            command = shlex.join(restic.command(*candidate.request.arguments()))
+            out.say(f"  {restic.location.mask(command)} < {shlex.quote(str(candidate.request.copy.path))}")
+    if not result.policy_is_empty:
+        out.say("would then remove what copies does not keep:")
+        out.say(f"  {shlex.join(restic.command(*forget_arguments([])))} SNAPSHOT ...")
+
+
+def _describe_missing(candidate: _Candidate, out: Console) -> SeriesResult | None:
+    """Return the result of a series that has nothing to store; None if it has."""
+    name = candidate.series.name
+    for copy in candidate.unverified:
+        out.say(f"{copy} is not verified, and not stored: fetch it again")
+    if candidate.request:
+        return None
+    if not candidate.copies:
+        out.say(f"{name}: there is no fetched backup")
+        return SeriesResult(name, State.NO_COPY)
+    return SeriesResult(name, State.NOT_VERIFIED, unverified=candidate.unverified)
+
+
+class _Opener:
+    """Opens the repository when the first series needs it; what fails then is the error of every series."""
+
+    def __init__(self, settings: Settings, out: Console, result: Stored) -> None:
+        self.repository: _Repository | None = None
+        self._settings = settings
+        self._out = out
+        self._result = result
+        self._error: BackupsError | None = None
+
+    def open(self) -> _Repository:
+        """Return the repository; raises the error that the first call has raised."""
+        if self._error:
+            raise self._error
+        if self.repository is None:
+            try:
+                self.repository = _open_repository(self._settings, self._out)
+                self._result.removed_locks = self.repository.locks.removed
+                self.repository.locks.require_free("storing backups off-site")
+            except BackupsError as error:
+                self.repository, self._error = None, error
+                raise
+        return self.repository
+
+
+def _open_repository(settings: Settings, out: Console) -> _Repository:
+    restic = open_restic(settings)
+    repository = read_id(restic)
+    locks = clear_locks(restic)
+    for lock in locks.removed:
+        out.say(f"removed a stale lock of the off-site repository: {lock}")
+    return _Repository(restic, repository, locks, read_stored(restic, settings))
+
+
+def _store_series(settings: Settings, candidate: _Candidate, opener: _Opener, out: Console) -> SeriesResult:
+    missing = _describe_missing(candidate, out)
+    if missing:
+        return missing
+    request = candidate.request
+    assert request
+    record = new_record("offsite", settings.host, candidate.series.name)
+    record.backup, record.bytes, record.created = (
+        request.copy.name,
+        request.copy.bytes,
+        request.copy.modified.isoformat(),
+    )
+    details = record.details = OffsiteDetails(action=STORE, sha256=request.sha256)
+    try:
+        with record_outcome(records_dir(settings), record):
+            repository = opener.open()
+            details.repository = repository.id
+            result = _store_candidate(repository, request, record, out)
+    except InterruptedRunError:
+        raise
+    except BackupsError as error:
+        result = SeriesResult(candidate.series.name, State.FAILED, error=error)
+    result.unverified = candidate.unverified
+    return result
+
+
+def _store_candidate(repository: _Repository, request: StoreRequest, record: Record, out: Console) -> SeriesResult:
+    details = record.details
+    assert isinstance(details, OffsiteDetails)
+    found = _find_present(repository.stored, request)
+    if found:
+        details.snapshot = found.snapshot
+        record.checks = [Check("stored", Outcome.PASSED, f"already stored as snapshot {found.snapshot[:8]}")]
+        out.say(f"{found.name} is already stored as snapshot {found.snapshot[:8]}")
+        return SeriesResult(request.series.name, State.PRESENT, found)
+    copy = request.copy
+    try:
+        with open_source(copy.path) as source, TransferProgress(out, copy.name, copy.bytes, "storing") as progress:
+            hash_source(request, source, progress.show)
+            progress.start_transfer(0)
+            new = store_copy(repository.restic, request, source, progress.show)
+    except (CopyMismatchError, LocalFileChangedError) as error:
+        record.checks = [Check("sha256", Outcome.FAILED, error.action)]
+        raise
+    details.snapshot, details.stored_bytes = new.backup.snapshot, new.stored_bytes
+    record.checks = [
+        Check("sha256", Outcome.PASSED, request.sha256),
+        Check("stored", Outcome.PASSED, f"snapshot {new.backup.snapshot[:8]} has {format_size(copy.bytes)}"),
+    ]
+    repository.stored.append(new.backup)
+    out.say(f"stored {copy.name} as snapshot {new.backup.snapshot[:8]}, {format_size(new.stored_bytes)} new")
+    return SeriesResult(request.series.name, State.STORED, new.backup, new.stored_bytes)
+
+
+def _find_present(stored: Sequence[StoredBackup], request: StoreRequest) -> StoredBackup | None:
+    for backup in stored:
+        if (backup.host, backup.database, backup.name) == (request.host, request.series.name, request.copy.name) and (
+            backup.sha256 == request.sha256
+        ):
+            return backup
+    return None
+
+
+def _apply_policy(
+    settings: Settings,
+    result: Stored,
+    repository: _Repository,
+    candidates: Sequence[_Candidate],
+    records: Sequence[Record],
+    out: Console,
+) -> None:
+    policy = settings.copies
+    if not (policy.daily or policy.weekly or policy.monthly):
+        result.policy_is_empty = True
+        out.say(EMPTY_POLICY)
+        return
+    expired: list[StoredBackup] = []
+    for candidate in candidates:
+        name = candidate.series.name
+        stored = select(repository.stored, settings.host, [name])
+        drilled = find_drilled(filter_records(records, settings.host, name), map(as_copy, stored))
+        found = find_expired(stored, policy, datetime.now(timezone.utc), drilled)
+        expired += found.backups
+        result.judgements += [(name, judgement) for judgement in found.judgements]
+    if not expired:
+        return
+    try:
+        repository.locks.require_free("removing expired backups", exclusive=True)
+        forget(repository.restic, expired)
+    except InterruptedRunError:
+        raise
+    except BackupsError as error:
+        result.retention_error = OffsiteRetentionError(
+            f"the backups are stored, but the expired ones were not removed: {error.action}",
+            output=error.output,
+            advice=error.advice,
+        )
+        return
+    result.removed = expired
+    for backup in expired:
+        out.say(f"removed {backup.name} from the repository: {backup.snapshot[:8]}")
+
+
+# --- init, check, list ----------------------------------------------------------------------------------------------
+
+
+def initialize(settings: Settings, out: Console, dry_run: bool = False) -> Done:
+    """Create the repository. Raises RepositoryExistsError if there is one."""
+    restic = open_restic(settings)
+    if dry_run:
+        out.say(f"would run on this machine, for {restic.location.display}:")
+        out.say(f"  {restic.location.mask(shlex.join(restic.command('init')))}")
+        return Done(restic.location.display, dry_run=True)
+    try:
+        repository = read_id(restic)
+    except RepositoryMissingError:
+        restic.run("creating the off-site repository", "init")
+        repository = read_id(restic)
+        out.say(f"created the repository {restic.location.display}, ID {repository[:10]}")
+        return Done(restic.location.display, repository)
+    raise RepositoryExistsError(
+        f"there is a repository at {restic.location.display}, and the password is its own: ID {repository[:10]}",
+        advice="use it: ./inv offsite",
+    )
+
+
+def check_repository(settings: Settings, out: Console, dry_run: bool = False) -> RepositoryCheck | Done:
+    """Check the structure of the repository, and read the next part of its data.
+
+    Raises RepositoryDamagedError if it is damaged, and the other errors of restic if it could not be checked.
+    """
+    restic = open_restic(settings)
+    parts = settings.offsite.check_parts
+    if dry_run:
+        records, _ = read_records(records_dir(settings))
+        part = find_next_part(records, read_id(restic), parts)
+        out.say("would run on this machine:")
+        out.say(f"  {restic.location.mask(shlex.join(restic.command(*check_arguments(part, parts))))}")
+        return Done(restic.location.display, dry_run=True)
+    record = new_record("offsite", settings.host, "")
+    details = record.details = OffsiteDetails(action=CHECK, parts=parts)
+    with record_outcome(records_dir(settings), record):
+        details.repository = read_id(restic)
+        locks = clear_locks(restic)
+        for lock in locks.removed:
+            out.say(f"removed a stale lock of the off-site repository: {lock}")
+        locks.require_free("checking the off-site repository", exclusive=True)
+        records, _ = read_records(records_dir(settings))
+        details.part = find_next_part(records, details.repository, parts)
+        out.say(f"checking the structure, and reading part {details.part} of {parts} of the data")
+        try:
+            check_part(restic, details.part, parts)
+        except RepositoryDamagedError as error:
+            record.checks = [Check("repository", Outcome.FAILED, error.action)]
+            raise
+        record.checks = [Check("repository", Outcome.PASSED, f"part {details.part} of {parts} was read")]
+    return RepositoryCheck(restic.location.display, details.part, parts, record.checks, locks.removed)
+
+
+def list_stored(settings: Settings, host: str | None = None, names: Sequence[str] | None = None) -> StoredList:
+    """List the backups in the repository, by default those of all hosts and all series."""
+    for name in names or ():
+        settings.series(name)
+    restic = open_restic(settings)
+    return StoredList(restic.location.display, select(read_stored(restic, settings), host, names))
+
+
+# --- restore --------------------------------------------------------------------------------------------------------
+
+
+def restore_stored(settings: Settings, name: str, out: Console, dry_run: bool = False) -> Restored | Done:
+    """Bring a stored backup of the host to `fetch_dir`, compare its SHA-256 and check it.
+
+    Raises NoSuchBackupError if it is not in the repository, CopyMismatchError if what comes is another file, and
+    CopyExistsError if another file has its name here. A good file with its name is checked and stays.
+    """
+    restic = open_restic(settings)
+    stored = find_stored(read_stored(restic, settings), name, settings.host)
+    folder = copies_dir(settings, settings.host)
+    paths = CopyPaths(folder / stored.name)
+    if dry_run:
+        out.say(f"would restore {stored.name} ({format_size(stored.bytes)}) to {paths.final}")
+        return Done(restic.location.display, dry_run=True)
+    record = new_record("offsite", settings.host, stored.database)
+    record.backup, record.bytes, record.created = stored.name, stored.bytes, stored.created.isoformat()
+    record.details = OffsiteDetails(
+        action=RESTORE,
+        repository=read_id(restic),
+        snapshot=stored.snapshot,
+        sha256=stored.sha256,
+        file=str(paths.final),
+    )
+    with record_outcome(records_dir(settings), record):
+        record.checks = _restore(settings, restic, stored, paths, out)
+        result = Restored(stored, paths.final, record.checks)
+        record.exit_status = result.exit_code
+    return result
+
+
+def _restore(settings: Settings, restic: Restic, stored: StoredBackup, paths: CopyPaths, out: Console) -> list[Check]:
+    series, label = settings.series(stored.database), copies_dir(settings, stored.host).name
+    if paths.exists:
+        require_same(paths, stored)
+        out.say(f"{paths.final} is this backup: nothing to do")
+        return _check(settings, series, paths, out)
+    prepare_directory(paths.final.parent)
+    require_space(paths.final.parent, stored.bytes)
+    with (
+        TransferProgress(out, stored.name, stored.bytes, "restoring") as progress,
+        open_new(paths, stored.bytes, progress.show) as partial,
+    ):
+        progress.start_transfer(0)
+        receive_stored(restic, stored, label, series, partial)
+        progress.stop()
+        publish(paths, partial, int(stored.created.timestamp()) * 10**9)
+    out.say(f"restored {stored.name} to {paths.final}: its SHA-256 is the one with which it was stored")
+    return _check(settings, series, paths, out)
+
+
+def _check(settings: Settings, series: BackupSeries, paths: CopyPaths, out: Console) -> list[Check]:
+    out.say("checking the copy on this machine")
+    with open_host(settings, LOCAL) as this_machine:
+        return check_copy(this_machine, series, paths.final)
