@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import subprocess
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -21,6 +20,7 @@ from demo_backups.ui.console import make_console
 from demo_backups.workflows.offsite import list_stored, store
 
 from .copies import hash_of
+from .restic_repository import make_repository
 from .tasks import InvRunner, read_records
 
 PASSWORD = "the password of the test"
@@ -123,12 +123,12 @@ def flip_byte(path: Path) -> None:
     path.write_bytes(content)
 
 
-def make_setup(folder: Path, template: Path, settings: Settings, environment: dict[str, str]) -> OffsiteSetup:
-    """Make a machine with a repository that is a copy of an empty one, and no backups."""
+def make_setup(folder: Path, settings: Settings, environment: dict[str, str]) -> OffsiteSetup:
+    """Make a machine with an empty repository and no backups."""
     password = folder / "password"
     password.write_text(f"{PASSWORD}\n")
     password.chmod(0o600)
-    shutil.copytree(template, folder / "repository")
+    make_repository(folder / "repository", PASSWORD)
     variables = {
         "fetch_dir": environment["INVOKE_FETCH_DIR"],
         "evidence_dir": environment["INVOKE_EVIDENCE_DIR"],
