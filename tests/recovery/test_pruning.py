@@ -11,7 +11,7 @@ import pytest
 
 from demo_backups.errors import CouldNotLookError, LocalDiskError, UnsafePathError
 from demo_backups.records.check import Check, Outcome
-from demo_backups.records.record import FetchDetails
+from demo_backups.records.record import FetchDetails, OffsiteDetails
 from demo_backups.recovery.copies import Copy, copies_dir, list_copies, read_copy
 from demo_backups.recovery.pruning import delete_copy, find_drilled, find_verified, list_hosts, list_strays
 from demo_backups.remote.upload_source import open_source
@@ -104,11 +104,18 @@ def fetch_record(**values: object) -> object:
         "checks": PASSED,
         "details": FetchDetails(sha256="ab" * 32),
     }
-    return make_record("fetch", **defaults | values)
+    return make_record(**{"kind": "fetch"} | defaults | values)
 
 
 def test_fetched_and_checked_copy_is_verified(copy: Copy) -> None:
     assert find_verified([fetch_record()], [copy]) == {NAME}  # type: ignore[list-item]
+
+
+def test_copy_from_repository_is_verified(copy: Copy) -> None:
+    restored = fetch_record(kind="offsite", backup=NAME, details=OffsiteDetails(action="restore", sha256="ab" * 32))
+    stored = fetch_record(kind="offsite", backup=NAME, details=OffsiteDetails(action="store", sha256="ab" * 32))
+    assert find_verified([restored], [copy]) == {NAME}  # type: ignore[list-item]
+    assert find_verified([stored], [copy]) == set()  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(

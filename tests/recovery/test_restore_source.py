@@ -10,8 +10,16 @@ from typing import Any
 import pytest
 
 from demo_backups.records.check import Check, Outcome
-from demo_backups.records.record import FetchDetails, FetchRecord, Record, VerificationDetails
-from demo_backups.recovery.restore_copy import find_fetch
+from demo_backups.records.record import (
+    FetchDetails,
+    FetchRecord,
+    OffsiteDetails,
+    OffsiteRecord,
+    Record,
+    VerificationDetails,
+)
+from demo_backups.recovery.copies import Copy
+from demo_backups.recovery.restore_copy import LocalBackup, find_copy_record, is_verified
 from demo_backups.recovery.restore_facts import RestoreSource, find_size_problem, parse_saved_name, saved_name
 from demo_backups.recovery.restore_source import find_verification
 from demo_backups.settings.model import Database, Settings
@@ -150,8 +158,8 @@ def fetch_record(when: str, file: str | None, name: str, sha256: str | None) -> 
 def test_record_of_the_file_comes_before_its_name(index: Database) -> None:
     same_name = fetch_record("2026-02-02T00:00:00+00:00", "/elsewhere/a.db", "a.db", "2")
     same_file = fetch_record("2026-02-01T00:00:00+00:00", "/copies/a.db", "a.db", "1")
-    assert find_fetch([same_name, same_file], index, Path("/copies/a.db")) is same_file
-    assert find_fetch([same_name], index, Path("/copies/a.db")) is same_name
+    assert find_copy_record([same_name, same_file], index, Path("/copies/a.db")) is same_file
+    assert find_copy_record([same_name], index, Path("/copies/a.db")) is same_name
 
 
 def test_fetch_without_hash_or_of_another_file_is_ignored(index: Database) -> None:
@@ -159,4 +167,36 @@ def test_fetch_without_hash_or_of_another_file_is_ignored(index: Database) -> No
         fetch_record("2026-02-02T00:00:00+00:00", "/copies/a.db", "a.db", None),
         fetch_record("2026-02-02T00:00:00+00:00", "/copies/b.db", "b.db", "2"),
     ]
-    assert find_fetch(records, index, Path("/copies/a.db")) is None
+    assert find_copy_record(records, index, Path("/copies/a.db")) is None
+
+
+def test_copy_from_repository_has_a_record(index: Database) -> None:
+    details = {"file": "/copies/a.db", "sha256": "1"}
+    restored, stored = (
+        make_record("offsite", backup="a.db", details=OffsiteDetails(action=action, **details))
+        for action in ("restore", "store")
+    )
+    assert find_copy_record([stored, restored], index, Path("/copies/a.db")) is restored
+    assert find_copy_record([stored], index, Path("/copies/a.db")) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, True),
+        ({"checks": []}, False),
+        ({"checks": [Check("query", Outcome.UNKNOWN, "")]}, False),
+        ({"exit_status": 1}, False),
+        ({"kind": "fetch", "details": FetchDetails(sha256="1", verified=True)}, True),
+    ],
+)
+def test_only_passed_checks_verify_a_copy(values: dict[str, Any], expected: bool) -> None:
+    defaults = {
+        "kind": "offsite",
+        "checks": [Check("integrity", Outcome.PASSED, "")],
+        "exit_status": 0,
+        "details": OffsiteDetails(action="restore", sha256="1"),
+    }
+    record = make_record(**defaults | values)
+    assert isinstance(record, (FetchRecord, OffsiteRecord))
+    assert is_verified(LocalBackup(Copy(Path("/copies/a.db"), 1, datetime.now(timezone.utc)), record)) is expected

@@ -329,7 +329,7 @@ def test_edited_copy_is_refused(demo_server: DemoServer, backup: Path, tmp_path:
     assert "when it was fetched" in dry_run
     execute(copy, "DELETE FROM torrust_torrents")
     before = snapshot(demo_server)
-    assert_exit(restore(demo_server, *flags, **folder), FAILED, "was changed since it was fetched")
+    assert_exit(restore(demo_server, *flags, **folder), FAILED, "its SHA-256 is not that of its record")
     assert snapshot(demo_server) == before
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import TypeAlias, TypeGuard, TypeVar
 
 from .check import Outcome
-from .record import DrillRecord, FetchRecord, Record, VerificationRecord
+from .record import DrillRecord, FetchRecord, OffsiteRecord, Record, VerificationRecord
 
 R = TypeVar("R", bound=Record)
+CopyRecord: TypeAlias = FetchRecord | OffsiteRecord  # of the tasks that write copies on this machine
+RESTORED_HERE = "restore"  # the action of an OffsiteRecord: a copy was written here from the off-site repository
 VERIFICATION, DRILL, FETCH = VerificationRecord.kind, DrillRecord.kind, FetchRecord.kind
 
 
@@ -68,6 +70,21 @@ def find_recent(
     if record is None or has_failed(record) or now - datetime.fromisoformat(record.when) >= timedelta(seconds=every):
         return None
     return record
+
+
+def is_of_copy(record: Record) -> TypeGuard[CopyRecord]:
+    """Tell whether a record is that of a copy written on this machine, fetched or from the off-site repository.
+
+    It has the SHA-256 of the copy; what the checks of the copy found is another question.
+    """
+    if isinstance(record, OffsiteRecord) and record.details.action != RESTORED_HERE:
+        return False
+    return isinstance(record, FetchRecord | OffsiteRecord) and bool(record.details.sha256)
+
+
+def is_of_good_copy(record: Record) -> TypeGuard[CopyRecord]:
+    """Tell whether a record is that of a copy written on this machine that passed all its checks."""
+    return is_of_copy(record) and is_good(record) and record.exit_status == 0
 
 
 def find_fetch(records: Iterable[Record], host: str, database: str, until: datetime) -> FetchRecord | None:

@@ -14,14 +14,14 @@ from urllib.parse import unquote
 from ..backup.names import is_backup_name
 from ..errors import LocalDiskError
 from ..local_files import sync_directory
-from ..records.check import Outcome
-from ..records.record import KINDS, DrillRecord, FetchRecord, Record
+from ..records.record import KINDS, DrillRecord, FetchRecord, OffsiteRecord, Record
+from ..records.search import CopyRecord, is_of_good_copy
 from ..settings.model import Database, Settings
 from .copies import Copy, copies_dir, list_entries, read_copy
 
 IN_USE = "another task is reading it"
 CHANGED = "it has changed since it was looked at"
-COPY_KINDS = (FetchRecord.kind, DrillRecord.kind)  # of the records that say that a copy is good
+COPY_KINDS = (FetchRecord.kind, DrillRecord.kind, OffsiteRecord.kind)  # of the records that say that a copy is good
 
 
 @dataclass(frozen=True)
@@ -71,29 +71,20 @@ def _list_visible(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def find_verified(records: Iterable[Record], copies: Iterable[Copy]) -> set[str]:
-    """Find the names of the copies that passed all their checks when they were fetched, and are still the same files.
+    """Find the names of the copies that passed all their checks when they were written, and are still the same files.
 
     `records` are those of the host and the database.
     """
     records = list(records)
-    return {copy.name for copy in copies if find_good_fetch(records, copy)}
+    return {copy.name for copy in copies if find_good_copy(records, copy)}
 
 
-def find_good_fetch(records: Iterable[Record], copy: Copy) -> FetchRecord | None:
-    """Find the last record by which a copy passed all its checks when it was fetched, and is still the same file.
+def find_good_copy(records: Iterable[Record], copy: Copy) -> CopyRecord | None:
+    """Find the last record by which a copy passed all its checks when it was written, and is still the same file.
 
     `records` are those of the host and the database, the oldest first.
     """
-    found = [
-        record
-        for record in records
-        if isinstance(record, FetchRecord)
-        and record.details.sha256
-        and record.checks
-        and record.outcome is Outcome.PASSED
-        and record.exit_status == 0
-        and _is_copy(record, copy)
-    ]
+    found = [record for record in records if is_of_good_copy(record) and _is_copy(record, copy)]
     return found[-1] if found else None
 
 
@@ -111,7 +102,7 @@ def find_drilled(records: Sequence[Record], copies: Iterable[Copy]) -> list[str]
 
 
 def may_be_of_copy(record: Path) -> bool:
-    """Tell from the name and the owner of a record that cannot be read whether it may be that of a fetch or a drill."""
+    """Tell from the name and the owner of a record that cannot be read whether it may be that of a copy or a drill."""
     kind = [*record.name.split("_"), ""][1]
     try:
         is_own = record.lstat().st_uid == os.geteuid()

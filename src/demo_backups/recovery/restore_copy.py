@@ -1,4 +1,4 @@
-"""A fetched backup on this machine that is to be restored: it must be the file that was fetched."""
+"""A copy on this machine that is to be restored: it must be the file that was fetched, or came from the repository."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import CouldNotLookError, RestoreRefusedError, StepError
 from ..records.record import FetchRecord, Record
+from ..records.search import CopyRecord, is_of_copy, is_of_good_copy
 from ..settings.model import Database, Settings
 from ..sqlite.inspect import HEADER_BYTES, parse_header
 from .copies import Copy, copies_dir, hash_file, list_copies, read_copy
@@ -16,10 +17,10 @@ from .restore_facts import RestoreSource, find_size_problem
 
 @dataclass(frozen=True)
 class LocalBackup:
-    """A file on this machine, and the record of its fetch, if there is one: its SHA-256 is then that of the record."""
+    """A file on this machine, and the record of the task that wrote it, whose SHA-256 it has; None without a record."""
 
     copy: Copy
-    record: FetchRecord | None
+    record: CopyRecord | None
 
 
 def find_local_backup(
@@ -39,26 +40,22 @@ def find_local_backup(
             output="\n".join(names),
             advice=f"use one of the fetched backups in {copies_dir(settings, host)}, or a path",
         )
-    record = find_fetch(records, database, path)
+    record = find_copy_record(records, database, path)
     if record:
         _require_unchanged(copy, record)
     return LocalBackup(copy, record)
 
 
-def find_fetch(records: Iterable[Record], database: Database, path: Path) -> FetchRecord | None:
-    """Find the record of the fetch that wrote a file, which may have been moved since: its name decides then."""
-    fetches = [
-        record
-        for record in records
-        if isinstance(record, FetchRecord) and record.database == database.name and record.details.sha256
-    ]
-    fetches.sort(key=lambda record: record.when, reverse=True)
-    same_file = [record for record in fetches if record.details.file == str(path)]
-    same_name = [record for record in fetches if PurePosixPath(record.backup or "").name == path.name]
+def find_copy_record(records: Iterable[Record], database: Database, path: Path) -> CopyRecord | None:
+    """Find the record of the task that wrote a file, which may have been moved since: its name decides then."""
+    found = [record for record in records if is_of_copy(record) and record.database == database.name]
+    found.sort(key=lambda record: record.when, reverse=True)
+    same_file = [record for record in found if record.details.file == str(path)]
+    same_name = [record for record in found if PurePosixPath(record.backup or "").name == path.name]
     return next(iter(same_file + same_name), None)
 
 
-def _require_unchanged(copy: Copy, record: FetchRecord) -> None:
+def _require_unchanged(copy: Copy, record: CopyRecord) -> None:
     """Raise RestoreRefusedError unless a file has the SHA-256 of its record."""
     try:
         sha256 = hash_file(copy.path)
@@ -66,9 +63,9 @@ def _require_unchanged(copy: Copy, record: FetchRecord) -> None:
         raise CouldNotLookError(f"{copy.path} cannot be read", output=str(error)) from error
     if sha256 != record.details.sha256:
         raise RestoreRefusedError(
-            f"{copy.path} was changed since it was fetched: its SHA-256 is not that of its record",
+            f"{copy.path} has changed: its SHA-256 is not that of its record",
             output=f"{sha256} now\n{record.details.sha256} by the record of {record.when}",
-            advice="fetch the backup again",
+            advice="move it out of that directory, and get the backup again",
         )
 
 
@@ -86,11 +83,16 @@ def describe_source(local: LocalBackup, target: PurePosixPath) -> RestoreSource:
     verified = f"after the upload of {copy.path}"
     if is_verified(local):
         assert local.record
-        verified = f"when it was fetched, {local.record.when[:16].replace('T', ' ')} UTC; it has not changed since"
+        when = f"{local.record.when[:16].replace('T', ' ')} UTC"
+        verified = f"when it was {_describe_origin(local.record)}, {when}; it has not changed since"
     source = RestoreSource(target, copy.bytes, copy.modified, header, verified, upload=True)
     return replace(source, problem=find_size_problem(source))
 
 
 def is_verified(local: LocalBackup) -> bool:
-    """Tell whether a file is known to be good: it passed the checks when it was fetched."""
-    return local.record is not None and local.record.details.verified is True
+    """Tell whether a file is known to be good: it passed all checks when it was written on this machine."""
+    return local.record is not None and is_of_good_copy(local.record)
+
+
+def _describe_origin(record: CopyRecord) -> str:
+    return "fetched" if isinstance(record, FetchRecord) else "restored from the off-site repository"

@@ -34,7 +34,7 @@ from ..records.store import filter_records, read_records, record_outcome, record
 from ..recovery.copies import Copy, copies_dir, list_copies
 from ..recovery.copy_checks import check_copy
 from ..recovery.local_copy import CopyPaths, prepare_directory, publish, require_space
-from ..recovery.pruning import find_drilled, find_good_fetch, find_verified
+from ..recovery.pruning import find_drilled, find_good_copy, find_verified
 from ..remote.connection import open_host
 from ..remote.upload_source import open_source
 from ..settings.model import LOCAL, BackupSeries, Settings
@@ -136,7 +136,7 @@ def _find_candidate(settings: Settings, series: BackupSeries, records: Sequence[
     candidate = _Candidate(series, copies)
     for copy in copies:
         if copy.name in verified:
-            record = find_good_fetch(own_records, copy)
+            record = find_good_copy(own_records, copy)
             assert record
             assert record.details.sha256
             label = copies_dir(settings, settings.host).name
