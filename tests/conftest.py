@@ -14,8 +14,8 @@ import pytest
 
 from demo_backups.project import read_project_file
 from demo_backups.rehearsal.database import make_index, make_tracker
-from demo_backups.rehearsal.rehearse import server_settings
 from demo_backups.rehearsal.server import serve
+from demo_backups.rehearsal.throwaway import server_settings
 from demo_backups.remote.connection import open_host
 from demo_backups.remote.host import Host, Transfer
 from demo_backups.settings.load import load_settings

@@ -20,12 +20,9 @@ import pytest
 from demo_backups.errors import CouldNotLookError, SettingsError, StepError
 from demo_backups.project import ROOT
 from demo_backups.rehearsal.options import RehearsalOptions, parse_rows, parse_traffic
-from demo_backups.rehearsal.rehearse import (
-    SCENARIOS,
-    rehearse,
-    server_settings,
-)
+from demo_backups.rehearsal.rehearse import SCENARIOS, rehearse
 from demo_backups.rehearsal.server import CRONTAB, serve
+from demo_backups.rehearsal.throwaway import server_settings
 from demo_backups.remote.connection import open_host
 from demo_backups.settings.model import Settings
 from demo_backups.ui.console import make_console
@@ -398,7 +395,8 @@ def tasks_with_exports(exports: list[str], environment: dict[str, str]) -> Calla
 def test_keep_runs_until_ctrl_c(environment: dict[str, str]) -> None:
     with running_rehearsal(environment, "--keep") as process:
         exports = [line for line in read_until(process, "./inv verify") if line.startswith("export ")]
-        names = ["HOST", "SSH_CONFIG", "USE_SUDO", "APP_DIR", "BACKUP_DIR", "CRON_LOG", "FETCH_DIR", "EVIDENCE_DIR"]
+        names = ["HOST", "SSH_CONFIG", "USE_SUDO", "APP_DIR", "BACKUP_DIR", "CRON_LOG", "CONFIG_PATHS", "FETCH_DIR"]
+        names += ["EVIDENCE_DIR", *(f"OFFSITE_{key}" for key in ("REPOSITORY", "PASSWORD_FILE", "PASSWORD_COMMAND"))]
         names.append("RELEASE_REPOSITORY")
         names += [f"DATABASES_{name}_{key}" for name in ("INDEX", "TRACKER") for key in ("STOP", "START", "HEALTHY")]
         assert [line.split("=")[0] for line in exports] == [f"export INVOKE_{name}" for name in names]
