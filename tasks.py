@@ -21,6 +21,7 @@ except ModuleNotFoundError:
 
 if TYPE_CHECKING:
     from demo_backups import development
+    from demo_backups.backup import config_archive as archives
     from demo_backups.records import store
     from demo_backups.recovery import copies as fetched_copies
     from demo_backups.recovery import fetch as fetching
@@ -32,13 +33,14 @@ if TYPE_CHECKING:
     from demo_backups.settings.model import Settings
     from demo_backups.ui import console, offsite_table, plugin, tables
     from demo_backups.workflows import attach as attachment
-    from demo_backups.workflows import backups, copies, crontab, due_tasks, hosts, journal_mode, scripts
+    from demo_backups.workflows import backups, config, copies, crontab, due_tasks, hosts, journal_mode, scripts
     from demo_backups.workflows import check_command as checking
     from demo_backups.workflows import drill as drills
     from demo_backups.workflows import fetch as fetches
     from demo_backups.workflows import guarded_session as guards
     from demo_backups.workflows import offsite as offsite_copies
     from demo_backups.workflows import restore as restoring
+    from demo_backups.workflows import restore_config as config_restoring
     from demo_backups.workflows import session as sessions
 else:
     development = LazyModule("development")
@@ -52,6 +54,8 @@ else:
     offsite_table, plugin = LazyModule("ui.offsite_table"), LazyModule("ui.plugin")
     backups, scripts = LazyModule("workflows.backups"), LazyModule("workflows.scripts")
     attachment, restoring = LazyModule("workflows.attach"), LazyModule("workflows.restore")
+    archives, config = LazyModule("backup.config_archive"), LazyModule("workflows.config")
+    config_restoring = LazyModule("workflows.restore_config")
     checking, copies = LazyModule("workflows.check_command"), LazyModule("workflows.copies")
     due_tasks = LazyModule("workflows.due_tasks")
     crontab, journal_mode = LazyModule("workflows.crontab"), LazyModule("workflows.journal_mode")
@@ -64,6 +68,7 @@ PROJECT = load_project(Path(__file__))
 HOST = {"host": "SSH alias of the server, or local for this machine (default: host in the settings)"}
 HOSTS = {"host": "SSH alias of the server, or local for this machine; or several: A,B (default: host in the settings)"}
 DATABASE = {"database": "name of the database in the settings (default: index)"}
+SERIES = {"database": "name of the database in the settings, or config: the configuration archives (default: index)"}
 DRY_RUN = {"dry-run": "show what would be changed and run; change nothing"}
 JSON = {"json": "print one JSON object on standard output"}
 FORCE = {"force": "run even if the preflight says no"}
@@ -85,14 +90,16 @@ def session(
     record: str | None = None,
     json: bool = False,
     during_restore: bool = False,
+    any_series: bool = False,
 ) -> AbstractContextManager[sessions.Session]:
     """Print the heading of a task on a host, and return the session to enter.
 
     `record` is the kind of its record. With `json`, standard output is left to the JSON object. Only a task that may
-    work `during_restore` is not refused while a restore of the database is running or was interrupted.
+    work `during_restore` is not refused while a restore of the database is running or was interrupted. With
+    `any_series`, the task works on the archives of the configuration too.
     """
     selected = settings(c, host)
-    target = selected.database(database)
+    target = selected.series(database) if any_series else selected.database(database)
     out = console.make_console(sys.stderr if json else None)
     sessions.print_heading(out, selected, name, target)
     open_session = sessions.open_session if during_restore else guards.open_guarded_session
@@ -108,18 +115,23 @@ def host_session(
     selected: Settings, output: hosts.HostOutput, name: str, database: str, record: str | None = None
 ) -> AbstractContextManager[sessions.Session]:
     """Print the heading of a task that may work on several hosts, and return the session of one to enter."""
-    target = selected.database(database)
+    target = selected.series(database)
     sessions.print_heading(output.out, selected, name, target)
     return guards.open_guarded_session(selected, target, output.out, record)
 
 
 def run_on_hosts(
-    c: Context, host: str | None, database: str, json: bool, task: Callable[[Settings, hosts.HostOutput], int]
+    c: Context,
+    host: str | None,
+    database: str,
+    json: bool,
+    task: Callable[[Settings, hosts.HostOutput], int],
+    any_series: bool = False,
 ) -> None:
     """Run a task that only reads on the host or the hosts of --host, and exit with its exit code."""
     loaded = settings(c)
     names = hosts.list_hosts(loaded, host)
-    loaded.database(database)  # so that an unknown one is reported once
+    _ = loaded.series(database) if any_series else loaded.database(database)  # so that an unknown one is reported once
     exit_with(hosts.run_task(loaded, names, json, task))
 
 
@@ -271,7 +283,7 @@ def verify(
     run_on_hosts(c, host, database, json, verify_host)
 
 
-@task(help=HOSTS | DATABASE | JSON)
+@task(help=HOSTS | SERIES | JSON)
 def list_backups(c: Context, host: str | None = None, database: str = "index", json: bool = False) -> None:
     """List the backups on the server, newest first."""
 
@@ -282,7 +294,20 @@ def list_backups(c: Context, host: str | None = None, database: str = "index", j
         output.show(found, tables.print_backups, listed, verified)
         return 0
 
-    run_on_hosts(c, host, database, json, list_on_host)
+    run_on_hosts(c, host, database, json, list_on_host, any_series=True)
+
+
+@task(help=HOST | DRY_RUN)
+def backup_config(c: Context, host: str | None = None, dry_run: bool = False) -> None:
+    """Pack the configuration of the application into an archive on the server.
+
+    It packs config_paths of the settings, if something has changed since the last archive. The exit code is 1 if a path
+    could not be packed.
+    """
+    selected = settings(c, host)
+    series = archives.require_config_paths(selected).name
+    with session(c, "backup-config", host, series, dry_run, record="backup-config", any_series=True) as work:
+        config.backup_config(work)
 
 
 FETCH = {
@@ -294,7 +319,7 @@ FETCH = {
 }
 
 
-@task(help=HOST | DATABASE | FETCH | JSON | DRY_RUN)
+@task(help=HOST | SERIES | FETCH | JSON | DRY_RUN)
 def fetch(
     c: Context,
     host: str | None = None,
@@ -314,7 +339,7 @@ def fetch(
     """
     options = fetching.fetch_options(settings(c, host), to, limit, not no_compress, delta)
     path = None if backup is None else PurePosixPath(backup)
-    with session(c, "fetch", host, database, dry_run, record="fetch", json=json) as work:
+    with session(c, "fetch", host, database, dry_run, record="fetch", json=json, any_series=True) as work:
         fetched = fetches.fetch(work, path, options)
         if fetched and json:
             console.print_json(fetched.as_json(work.host.name, database, work.record.backup, work.record.seconds))
@@ -326,14 +351,15 @@ def fetch(
 RESTORE = {
     "backup": "path of the backup, or its name in the backup directory; with --from here: in the fetch directory",
     "from": "server: the backup is on the server (default); here: upload a fetched one first",
-    "to": "restore to this path on the server, where there is no file, instead of the live database",
+    "to": "restore to this path on the server, where there is no file, instead of the live database; "
+    "with config, to a new or empty directory",
     "swap": "replace the file instead of restoring in place; no process may have it open",
     "undo": "restore the state that the last restore has saved, or revert one that was interrupted",
     "yes": "do not ask for confirmation",
 }
 
 
-@task(help=HOST | DATABASE | RESTORE | DRY_RUN)
+@task(help=HOST | SERIES | RESTORE | DRY_RUN)
 def restore(
     c: Context,
     host: str | None = None,
@@ -350,6 +376,8 @@ def restore(
 
     The present state is saved first. The content is compared with the backup. A restore that was interrupted is
     completed, or with --undo reverted.
+
+    An archive of the configuration (--database config) is unpacked into a new or empty directory: --to PATH.
     """
     options = restoring.RestoreOptions(
         backup=backup,
@@ -359,8 +387,9 @@ def restore(
         undo=undo,
         yes=yes,
     )
-    with session(c, "restore", host, database, dry_run, record="restore", during_restore=True) as work:
-        restoring.restore(work, options)
+    restore_selected = config_restoring.choose_restore(database, options)
+    with session(c, "restore", host, database, dry_run, record="restore", during_restore=True, any_series=True) as work:
+        restore_selected(work, options)
 
 
 DRILL = {
@@ -403,7 +432,7 @@ def restore_drill(
     exit_with(result.exit_code)
 
 
-PRUNE = {"database": "delete copies of this database only (default: all databases)"}
+PRUNE = {"database": "delete copies of this database only, or of config (default: all)"}
 
 
 @task(help=PRUNE | JSON | DRY_RUN)
@@ -414,7 +443,7 @@ def prune_copies(c: Context, database: str | None = None, json: bool = False, dr
     connect to a host. The exit code is 1 if a copy could not be deleted, or has times that contradict each other.
     """
     loaded = settings(c)
-    names = None if database is None else [loaded.database(database).name]
+    names = None if database is None else [loaded.series(database).name]
     pruning = copies.prune_copies(loaded, names, dry_run)
     if json:
         console.print_json(pruning.as_json())
@@ -466,7 +495,7 @@ def offsite(
 
 HISTORY = {
     "host": "list the records of this host only, or of several: A,B (default: all hosts)",
-    "database": "list the records of this database only (default: all databases)",
+    "database": "list the records of this database only, or of config (default: all)",
 }
 
 
@@ -480,7 +509,7 @@ def history(c: Context, host: str | None = None, database: str | None = None, js
     names = [None] if host is None else hosts.split_hosts(host)
     folder = store.records_dir(loaded)
     if database is not None:
-        loaded.database(database)
+        loaded.series(database)
     records, invalid = store.read_records(folder)
     selected = {name: store.filter_records(reversed(records), name, database) for name in names}
     if json:
@@ -761,7 +790,19 @@ def test(c: Context, pytest: str = "") -> None:  # noqa: PT028 - a task, not a t
 
 namespace = Collection(
     *(preflight, deploy, deploy_index_backup, deploy_tracker_backup, run, run_index_backup, run_tracker_backup),
-    *(attach, stop_backup, verify, list_backups, fetch, prune_copies, restore, restore_drill, history, check),
+    *(
+        attach,
+        stop_backup,
+        verify,
+        list_backups,
+        backup_config,
+        fetch,
+        prune_copies,
+        restore,
+        restore_drill,
+        history,
+        check,
+    ),
     *(enable, enable_index_backup, disable, disable_index_backup, enable_wal),
     *(plan, next, report, rehearse, bench, test),
     Collection(

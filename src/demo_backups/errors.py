@@ -171,6 +171,14 @@ class DamagedBackupError(StepError):
     """A backup does not pass its checks."""
 
 
+class ConfigArchiveError(StepError):
+    """The configuration could not be packed, or its archive not unpacked. The error has no names of files."""
+
+
+class MissingConfigError(StepError):
+    """An archive lacks something that the settings name."""
+
+
 class FetchRunningError(StepError):
     """Another fetch of the same backup is running on this machine."""
 

@@ -127,7 +127,6 @@ def _read(file: IO[bytes]) -> Content:
         hashes = {LIST: hashlib.sha256(listing).hexdigest()}
         while member := tar.next():
             _add_member(tar, member, entries, hashes)
-            tar.members = []  # which it would keep all
     return Content(entries, hashes, parse_list_member(_decode(listing)), parse_sums(_decode(sums)))
 
 

@@ -17,6 +17,11 @@ from ..settings.model import Database
 from ..sqlite.command import probe_command
 from .script import InstalledScript, Script
 
+# Of the archives of the configuration; GNU tar.
+CONFIG_TOOLS = (
+    *("bash", "chmod", "chown", "cut", "date", "find", "flock", "head", "ln", "mkdir", "mv", "readlink", "rm", "sed"),
+    *("sha256sum", "sort", "stat", "sync", "tail", "tar", "touch", "wc", "xargs"),
+)
 REQUIRED_TOOLS = ("bash", "sqlite3", "chmod", "date", "env", "find", "flock", "ln", "realpath", "rm", "stat", "sync")
 
 
@@ -59,10 +64,10 @@ class Deployment:
         )
 
 
-def require_tools(host: Host) -> None:
-    """Check that the host has the programs that the script calls; raises MissingToolError."""
+def require_tools(host: Host, tools: Iterable[str] = REQUIRED_TOOLS) -> None:
+    """Check that the host has the programs that a script calls; raises MissingToolError."""
     action = "look for the programs that the script calls"
-    answer = host.query(action, missing_tools_command(REQUIRED_TOOLS), root=False)
+    answer = host.query(action, missing_tools_command(tools), root=False)
     missing = host.parse(action, answer, parse_missing_tools)
     if missing:
         elsewhere = [f"{tool} is {path} on the PATH of this login" for tool, path in missing.items() if path]
@@ -75,7 +80,8 @@ def require_tools(host: Host) -> None:
 
 
 def _installation_advice(missing: Mapping[str, str]) -> str:
-    packages = "install them (Debian packages: bash, coreutils, findutils, sqlite3, util-linux)"
+    packages = "install them (Debian packages: bash, coreutils, findutils, sqlite3, util-linux"
+    packages += ", sed, tar)" if {"sed", "tar"} & missing.keys() else ")"
     found = {tool: path for tool, path in missing.items() if path}
     if not found:
         return packages
@@ -101,7 +107,7 @@ def parse_missing_tools(output: str) -> dict[str, str]:
     missing = {}
     for line in parse_list(output):
         tool, separator, path = line.partition(" ")
-        if tool not in REQUIRED_TOOLS or not separator or path[:1] not in ("", "/"):
+        if tool not in (*REQUIRED_TOOLS, *CONFIG_TOOLS) or not separator or path[:1] not in ("", "/"):
             raise ValueError(f"not a program of the script: {line[:100]!r}")
         missing[tool] = path
     return missing

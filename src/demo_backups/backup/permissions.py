@@ -11,7 +11,7 @@ from ..errors import CouldNotLookError, Problem, UnsafePathError
 from ..remote.answers import END, parse_count, parse_list, parse_yes_no
 from ..remote.host import Host
 from ..remote.shell import quote
-from ..settings.model import Database
+from ..settings.model import BackupSeries, Database
 
 ROOT_UID = 0
 GROUP_WRITE, OTHERS_WRITE, STICKY = 0o020, 0o002, 0o1000
@@ -230,25 +230,37 @@ def _freeze(sets: Mapping[int, set[str]]) -> dict[int, frozenset[str]]:
     return {number: frozenset(names) for number, names in sets.items()}
 
 
-def observe_access(host: Host, database: Database, *, with_script: bool = True) -> Access:
+def observe_access(host: Host, series: BackupSeries, *, with_script: bool = True) -> Access:
     """Observe who can write to the script, the backup directory and its lock; raises CouldNotLookError.
 
     Without `with_script`, the script is not looked at: a login that only reads backups need not see it.
     """
-    users = host.query_parsed("see which users run commands", users_command(), parse_users)
-    scripts = [database.script] if with_script else []
-    entries = _read_entries(host, (*scripts, database.backup_dir, database.lock))
+    users = _read_users(host)
+    scripts = [series.script] if with_script and isinstance(series, Database) else []
+    entries = _read_entries(host, (*scripts, series.backup_dir, series.lock))
     script = [entry for path in scripts for entry in _follow(path, entries).passed if entry]
-    backup_dir = [entry for entry in _follow(database.backup_dir, entries).passed if entry]
-    if entries[database.backup_dir] is None:
+    backup_dir = [entry for entry in _follow(series.backup_dir, entries).passed if entry]
+    if entries[series.backup_dir] is None:
         backup_dir = []
-    gids = {entry.gid for entry in (*script, *backup_dir) if entry.type != "l" and entry.mode & GROUP_WRITE}
+    gids = _list_groups((*script, *backup_dir))
     accounts = Accounts()
     if gids:
         script, backup_dir = (_add_acls(host, path) for path in (script, backup_dir))
-        command = accounts_command(sorted(gids))
-        accounts = host.query_parsed("list the members of groups", command, parse_accounts)
-    return Access(users, accounts, script, backup_dir, entries.get(database.lock))
+        accounts = _read_accounts(host, gids)
+    return Access(users, accounts, script, backup_dir, entries.get(series.lock))
+
+
+def _read_users(host: Host) -> Users:
+    return host.query_parsed("see which users run commands", users_command(), parse_users)
+
+
+def _list_groups(entries: Iterable[Entry]) -> set[int]:
+    """List the groups whose members can write to an entry, or that an ACL may stand for."""
+    return {entry.gid for entry in entries if entry.type != "l" and entry.mode & GROUP_WRITE}
+
+
+def _read_accounts(host: Host, gids: Iterable[int]) -> Accounts:
+    return host.query_parsed("list the members of groups", accounts_command(sorted(gids)), parse_accounts)
 
 
 def access_commands(database: Database) -> list[str]:
@@ -330,14 +342,37 @@ def _follow(path: PurePosixPath, entries: Entries) -> _Followed:
 # --- the check ------------------------------------------------------------------------------------------------------
 
 
-def require_safe_paths(host: Host, database: Database, *, with_script: bool = False, strict: bool = False) -> None:
+def require_safe_paths(host: Host, series: BackupSeries, *, with_script: bool = False, strict: bool = False) -> None:
     """Check that only root and the login account can write to the backup directory; raises UnsafePathError.
 
     With `with_script`, also to the script. With `strict`, the backup directory must be one that the script accepts.
     """
-    access = observe_access(host, database, with_script=with_script)
+    access = observe_access(host, series, with_script=with_script)
     problems = find_script_problems(access) if with_script else []
     refuse_problems(host, [*problems, *find_backup_dir_problems(access, strict)])
+
+
+def require_safe_directory(host: Host, directory: PurePosixPath) -> None:
+    """Check that no user but root and the login account can replace what is created in a directory.
+
+    A sticky directory such as /tmp is safe for that. Raises UnsafePathError.
+    """
+    users = _read_users(host)
+    entries = [entry for entry in _follow(directory, _read_entries(host, [directory])).passed if entry]
+    gids = _list_groups(entries)
+    accounts = Accounts()
+    if gids:
+        entries, accounts = _add_acls(host, entries), _read_accounts(host, gids)
+    access = Access(users, accounts, [], [], None)
+    problems = [problem for entry in entries if (problem := _find_problem(entry, access, sticky_is_safe=True))]
+    if problems:
+        raise UnsafePathError(
+            f"refused: other users than root and the login account could replace what is created in {directory}",
+            host=host.name,
+            output="\n".join(problem.text for problem in problems),
+            advice="use another directory, or as root on the host: "
+            + "; ".join(problem.advice for problem in problems),
+        )
 
 
 def refuse_problems(host: Host, problems: Sequence[Problem]) -> None:

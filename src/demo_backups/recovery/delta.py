@@ -12,7 +12,7 @@ from ..remote.host import Host
 from ..remote.notify import Notify
 from ..remote.retries import retry_when_lost
 from ..remote.rsync import find_missing_rsync, update_file
-from ..settings.model import Database, Settings
+from ..settings.model import BackupSeries, Settings
 from .copies import Copy, list_copies
 from .hold import Hold
 from .local_copy import CopyPaths, require_space
@@ -21,9 +21,9 @@ from .remote_hash import HashedBackup
 WHOLE = "the whole backup is sent"
 
 
-def find_base(settings: Settings, host: Host, database: Database) -> Copy | None:
-    """Find the last fetched backup of a database of a host; None if there is none."""
-    copies = list_copies(settings, host.name, database)
+def find_base(settings: Settings, host: Host, series: BackupSeries) -> Copy | None:
+    """Find the last fetched backup of a series of a host; None if there is none."""
+    copies = list_copies(settings, host.name, series)
     return copies[0] if copies else None
 
 

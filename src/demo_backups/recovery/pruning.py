@@ -16,7 +16,7 @@ from ..errors import LocalDiskError
 from ..local_files import sync_directory
 from ..records.record import KINDS, DrillRecord, FetchRecord, OffsiteRecord, Record
 from ..records.search import CopyRecord, is_of_good_copy
-from ..settings.model import Database, Settings
+from ..settings.model import BackupSeries, Settings
 from .copies import Copy, copies_dir, list_entries, read_copy
 
 IN_USE = "another task is reading it"
@@ -26,7 +26,7 @@ COPY_KINDS = (FetchRecord.kind, DrillRecord.kind, OffsiteRecord.kind)  # of the 
 
 @dataclass(frozen=True)
 class StrayFile:
-    """A file or directory below `fetch_dir` that is not a copy of a database in the settings, and the reason."""
+    """A file or directory below `fetch_dir` that is not a copy of a series in the settings, and the reason."""
 
     path: Path
     reason: str
@@ -50,12 +50,12 @@ def list_hosts(settings: Settings) -> tuple[list[str], list[StrayFile]]:
     return hosts, strays
 
 
-def list_strays(settings: Settings, host: str, databases: Iterable[Database]) -> list[StrayFile]:
-    """List the files in the directory of a host that are not copies of one of these databases."""
-    folder, databases = copies_dir(settings, host), list(databases)
+def list_strays(settings: Settings, host: str, all_series: Sequence[BackupSeries]) -> list[StrayFile]:
+    """List the files in the directory of a host that are not copies of one of these series."""
+    folder = copies_dir(settings, host)
     strays = []
     for entry in _list_visible(folder):
-        if not any(is_backup_name(database, entry.name) for database in databases):
+        if not any(is_backup_name(series, entry.name) for series in all_series):
             strays.append(StrayFile(folder / entry.name, "not the name of a backup"))
         elif not entry.is_file(follow_symlinks=False):
             strays.append(StrayFile(folder / entry.name, "not a regular file"))

@@ -14,7 +14,7 @@ from ..remote.job_state import HASH, Job
 from ..remote.jobs import FollowJob, find_job, read_status, start_or_join
 from ..remote.notify import Notify
 from ..remote.shell import quote
-from ..settings.model import Database
+from ..settings.model import BackupSeries, Database
 
 NANOSECOND_DIGITS = 9
 
@@ -74,27 +74,36 @@ def parse_hash(output: str) -> tuple[Identity, str]:
     return parse_identity(before), parse_sha256(sha256)
 
 
-def hash_backup(host: Host, database: Database, path: PurePosixPath, follow: FollowJob, notify: Notify) -> HashedBackup:
+def hash_backup(
+    host: Host, series: BackupSeries, path: PurePosixPath, follow: FollowJob, notify: Notify
+) -> HashedBackup:
     """Compute the SHA-256 of a backup on the host; the last result is used if the file is still the same.
 
     A running job on the same file is joined. If no job can be started, for example because the disk of its state
-    directory is full, the hash is computed over the connection. Raises CouldNotLookError if the file cannot be read.
+    directory is full, the hash is computed over the connection, and so is that of an archive of the configuration,
+    which is small. Raises CouldNotLookError if the file cannot be read.
     """
     action = f"look at {path}"
     identity = host.query_parsed(action, identity_command(path), parse_identity)
     command = hash_command(path)
-    cached = _read_cached(host, database, command)
+    if not isinstance(series, Database):
+        return _hash_directly(host, path)
+    cached = _read_cached(host, series, command)
     if cached and cached[0] == identity:
         return HashedBackup(path, *cached)
-    new_job = Job(HASH, database.name, command, str(path), identity.bytes)
+    new_job = Job(HASH, series.name, command, str(path), identity.bytes)
     try:
-        job = start_or_join(host, database, new_job, lambda running: running.command == command, follow, notify)
+        job = start_or_join(host, series, new_job, lambda running: running.command == command, follow, notify)
     except JobNotStartedError as error:
         notify(f"note: {error.action}, so the SHA-256 is computed over this connection: {error.output}")
-        result = host.run(f"hash {path}", command, root=True, timeout=LONG_TIMEOUT, reads_only=True)
-        return HashedBackup(path, *_parse(host, path, result.status, result.output))
+        return _hash_directly(host, path)
     status, output = follow(job)
     return HashedBackup(path, *_parse(host, path, status.status, output or status.problem))
+
+
+def _hash_directly(host: Host, path: PurePosixPath) -> HashedBackup:
+    result = host.run(f"hash {path}", hash_command(path), root=True, timeout=LONG_TIMEOUT, reads_only=True)
+    return HashedBackup(path, *_parse(host, path, result.status, result.output))
 
 
 def _parse(host: Host, path: PurePosixPath, status: int | None, output: str) -> tuple[Identity, str]:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from ..errors import CouldNotLookError, RestoreRefusedError, StepError
 from ..records.record import FetchRecord, Record
 from ..records.search import CopyRecord, is_of_copy, is_of_good_copy
-from ..settings.model import Database, Settings
+from ..settings.model import BackupSeries, Settings
 from ..sqlite.inspect import HEADER_BYTES, parse_header
 from .copies import Copy, copies_dir, hash_file, list_copies, read_copy
 from .restore_facts import RestoreSource, find_size_problem
@@ -24,7 +24,7 @@ class LocalBackup:
 
 
 def find_local_backup(
-    settings: Settings, host: str, database: Database, backup: str, records: Iterable[Record]
+    settings: Settings, host: str, series: BackupSeries, backup: str, records: Iterable[Record]
 ) -> LocalBackup:
     """Find a backup on this machine, by its name among those fetched from the host or by its path.
 
@@ -34,21 +34,21 @@ def find_local_backup(
     path = copies_dir(settings, host) / Path(backup).expanduser()
     copy = read_copy(path)
     if copy is None:
-        names = [found.name for found in list_copies(settings, host, database)]
+        names = [found.name for found in list_copies(settings, host, series)]
         raise StepError(
             f"there is no file {path} on this machine",
             output="\n".join(names),
             advice=f"use one of the fetched backups in {copies_dir(settings, host)}, or a path",
         )
-    record = find_copy_record(records, database, path)
+    record = find_copy_record(records, series, path)
     if record:
         _require_unchanged(copy, record)
     return LocalBackup(copy, record)
 
 
-def find_copy_record(records: Iterable[Record], database: Database, path: Path) -> CopyRecord | None:
+def find_copy_record(records: Iterable[Record], series: BackupSeries, path: Path) -> CopyRecord | None:
     """Find the record of the task that wrote a file, which may have been moved since: its name decides then."""
-    found = [record for record in records if is_of_copy(record) and record.database == database.name]
+    found = [record for record in records if is_of_copy(record) and record.database == series.name]
     found.sort(key=lambda record: record.when, reverse=True)
     same_file = [record for record in found if record.details.file == str(path)]
     same_name = [record for record in found if PurePosixPath(record.backup or "").name == path.name]

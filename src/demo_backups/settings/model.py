@@ -156,6 +156,16 @@ class BackupSeries:
 
     suffix: ClassVar[str]
 
+    @property
+    def part(self) -> PurePosixPath:
+        """The partial file or directory in which a backup is made; a complete one is published under its name."""
+        return self.backup_dir / f".{self.backup_prefix.rstrip('_')}.part"
+
+    @property
+    def lock(self) -> PurePosixPath:
+        """The lock file, which is locked while a backup is made."""
+        return self.part.with_suffix(".lock")
+
 
 @dataclass(frozen=True)
 class ConfigArchives(BackupSeries):
@@ -165,6 +175,11 @@ class ConfigArchives(BackupSeries):
     paths: tuple[str, ...]
 
     suffix: ClassVar[str] = ".tar"
+
+    @property
+    def part(self) -> PurePosixPath:
+        """The directory in which an archive is made; a database may have the same prefix."""
+        return self.backup_dir / ".config.tar.part"
 
 
 @dataclass(frozen=True)
@@ -182,16 +197,6 @@ class Database(BackupSeries):
     mode: str | None = None
 
     suffix: ClassVar[str] = ".db"
-
-    @property
-    def part(self) -> PurePosixPath:
-        """The partial file that the script copies to; it is renamed when the copy is complete."""
-        return self.backup_dir / f".{self.backup_prefix.rstrip('_')}.part"
-
-    @property
-    def lock(self) -> PurePosixPath:
-        """The lock file of the script, locked while the script runs."""
-        return self.part.with_suffix(".lock")
 
     @property
     def restore_journal(self) -> PurePosixPath:
@@ -283,7 +288,7 @@ class Settings(_Model):
                 backup_dir=self.backup_dir,
                 backup_prefix=f"{CONFIG}_",
                 app_dir=self.app_dir,
-                paths=self.config_paths,
+                paths=tuple(dict.fromkeys(str(PurePosixPath(path)) for path in self.config_paths)),
             )
         return self.database(name)
 

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from ..backup import catalog
 from ..backup.crontab import PUBLISHED, backup_command, count_daily_runs
 from ..backup.deploy import (
+    REQUIRED_TOOLS,
     Deployment,
     probe_sqlite,
     read_installed_sha256,
@@ -41,6 +42,7 @@ from ..records.store import read_records, records_dir
 from ..remote.files import File
 from ..remote.job_state import BACKUP, Job, JobStatus, without_functions
 from ..remote.jobs import attach_command, follow_job, hint_on_detach
+from ..settings.model import Database
 from ..sqlite.inspect import resolve_source
 from ..ui.progress import JobProgress
 from ..units import format_size
@@ -54,7 +56,7 @@ def preflight(work: Session, installed: InstalledScript | None = None) -> Prefli
     """Predict what a backup will do; the installed script is read unless it is known."""
     runs_per_day = count_daily_runs(work.database, PUBLISHED.read_text())
     records, _ = read_records(records_dir(work.settings))
-    require_tools(work.host)
+    require_tools(work.host, (*REQUIRED_TOOLS, *(["tar"] if work.settings.config_paths else [])))
     sqlite = probe_sqlite(work.host)
     work.series = resolve_source(work.host, work.database)
     facts = observe_preflight(
@@ -285,10 +287,10 @@ def keep_passed(work: Session, backup: File) -> None:
 
 
 def list_backups(work: Session) -> list[File]:
-    """List the backups of the database on the host, the newest first."""
-    return catalog.list_backups(work.host, work.database)
+    """List the backups on the host, the newest first."""
+    return catalog.list_backups(work.host, work.series)
 
 
 def find_verified(work: Session) -> File | None:
-    """Find the backup of the database that is kept because it was verified."""
-    return catalog.find_verified(work.host, work.database)
+    """Find the backup of the database that is kept because it was verified; no archive of the configuration is."""
+    return catalog.find_verified(work.host, work.series) if isinstance(work.series, Database) else None

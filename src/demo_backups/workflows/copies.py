@@ -26,7 +26,7 @@ from ..settings.model import Settings
 
 @dataclass
 class PrunedCopies:
-    """The copies of a database of a host, what was decided about them, and which could not be deleted, and why."""
+    """The copies of a series of a host, what was decided about them, and which could not be deleted, and why."""
 
     host: str
     database: str
@@ -85,24 +85,24 @@ def _copy_as_json(group: PrunedCopies, judgement: Judgement) -> dict[str, Any]:
 def prune_copies(settings: Settings, names: Sequence[str] | None, dry_run: bool) -> Pruning:
     """Decide about the fetched backups of all hosts, and delete those that the settings do not keep.
 
-    `names` are the databases; None stands for all. Nothing is deleted before everything was looked at. Raises
-    CouldNotLookError if the directories or the records cannot be read, and UnsafePathError if others can write to them.
+    `names` are those of the series of backups; None stands for all. Nothing is deleted before everything was looked
+    at. Raises CouldNotLookError if the directories or the records cannot be read, and UnsafePathError if others can
+    write to them.
     """
-    databases = [settings.database(name) for name in settings.databases if names is None or name in names]
-    all_databases = [settings.database(name) for name in settings.databases]
+    selected = [series for series in settings.all_series() if names is None or series.name in names]
     records, invalid = read_records(records_dir(settings))
     hosts, strays = list_hosts(settings)
     now = datetime.now(timezone.utc)
     groups = []
     for host in hosts:
-        strays += list_strays(settings, host, all_databases)
-        for database in databases:
-            copies = list_copies(settings, host, database)
-            own_records = filter_records(records, host, database.name)
+        strays += list_strays(settings, host, settings.all_series())
+        for series in selected:
+            copies = list_copies(settings, host, series)
+            own_records = filter_records(records, host, series.name)
             verified, drilled = find_verified(own_records, copies), find_drilled(own_records, copies)
             judgements = judge_copies(copies, settings.copies, now, verified, drilled)
             if judgements:
-                groups.append(PrunedCopies(host, database.name, judgements))
+                groups.append(PrunedCopies(host, series.name, judgements))
     expired = [group for group in groups if group.expired]
     if expired and not dry_run:
         _require_known_copies(invalid)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ..backup.catalog import require_finished, select_backup
@@ -41,7 +42,7 @@ from ..remote.files import File, stat_file
 from ..remote.interrupts import is_interruption
 from ..remote.retries import LOST, retry_when_lost
 from ..remote.shell import quote
-from ..settings.model import LOCAL
+from ..settings.model import LOCAL, Database
 from ..ui.progress import TransferProgress
 from ..units import format_short_size, format_size
 from .backups import follow, record_backup
@@ -55,14 +56,18 @@ def fetch(work: Session, path: PurePosixPath | None, options: FetchOptions) -> F
     it then keeps the name of a partial file.
     """
     begin = time.monotonic()
-    require_safe_paths(work.host, work.database)
+    if options.delta and not isinstance(work.series, Database):
+        work.out.say("note: --delta is for databases; an archive of the configuration is sent as a whole")
+        options = replace(options, delta=False)
+    require_safe_paths(work.host, work.series)
     backup = _select(work, path)
     record_backup(work.record, backup.path, backup)
     paths = CopyPaths(options.folder / backup.path.name)
     if work.dry_run:
         _show_plan(work, backup, paths, options)
         return None
-    _require_sqlite(work)
+    if isinstance(work.series, Database):
+        _require_sqlite(work)
     prepare_directory(options.folder)
     _mention_other_partial(work, paths, options)
     with _hint_on_interruption(work, backup, options):
@@ -82,12 +87,12 @@ def fetch(work: Session, path: PurePosixPath | None, options: FetchOptions) -> F
 def _select(work: Session, path: PurePosixPath | None) -> File:
     """Select the backup; one that was deleted since its fetch was interrupted is read from its hold."""
     try:
-        backup = select_backup(work.host, work.database, path)
+        backup = select_backup(work.host, work.series, path)
     except NoSuchBackupError:
-        link = stat_file(work.host, hold_path(work.database.backup_dir / path)) if path and path.name else None
+        link = stat_file(work.host, hold_path(work.series.backup_dir / path)) if path and path.name else None
         if path is None or link is None or link.type != "f":
             raise
-        backup = File(work.database.backup_dir / path, link.bytes, link.modified)
+        backup = File(work.series.backup_dir / path, link.bytes, link.modified)
     require_finished(work.host, backup.path)
     return backup
 
@@ -101,7 +106,7 @@ def _show_plan(work: Session, backup: File, paths: CopyPaths, options: FetchOpti
     work.out.say(f"would fetch {backup.path} ({format_size(backup.bytes)}) to {paths.final}")
     work.out.say(f"{'compressed with zstd' if compress else 'not compressed'}{limit}")
     if options.delta:
-        base = find_base(work.settings, work.host, work.database)
+        base = find_base(work.settings, work.host, work.series)
         work.out.say(f"based on {base.path}" if base else "there is no earlier copy to be based on")
     partial = read_copy(paths.partial)
     require_space(options.folder, backup.bytes - (partial.bytes if partial else 0))
@@ -147,7 +152,7 @@ def _hint_on_interruption(work: Session, backup: File, options: FetchOptions) ->
 def _fetch_linked(work: Session, backup: File, hold: Hold, paths: CopyPaths, options: FetchOptions) -> Fetched:
     def hash_linked() -> HashedBackup:
         hold.renew()
-        return hash_backup(work.host, work.database, hold.path, lambda job: follow(work, job), work.out.say)
+        return hash_backup(work.host, work.series, hold.path, lambda job: follow(work, job), work.out.say)
 
     remote = retry_when_lost(hash_linked, lambda: 0, work.out.say)
     if paths.exists:
@@ -219,7 +224,7 @@ def _update(
     work: Session, remote: HashedBackup, hold: Hold, paths: CopyPaths, partial: PartialFile, meter: Meter
 ) -> None:
     """Complete a partial file by the pages that changed; where that cannot be done, empty it for a normal fetch."""
-    base = find_base(work.settings, work.host, work.database)
+    base = find_base(work.settings, work.host, work.series)
     is_updated = update_partial(work.host, base, remote, hold, paths, partial, meter, work.out.say)
     if not is_complete(partial, remote):
         if is_updated:
@@ -250,7 +255,7 @@ def _record(work: Session, fetched: Fetched) -> None:
 def _check(work: Session, path: Path) -> list[Check]:
     work.out.say("checking the copy on this machine")
     with open_host(work.settings, LOCAL) as this_machine:
-        return check_copy(this_machine, work.database, path)
+        return check_copy(this_machine, work.series, path)
 
 
 def _require_good(work: Session, backup: File, fetched: Fetched, paths: CopyPaths) -> None:

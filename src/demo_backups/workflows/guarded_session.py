@@ -6,19 +6,20 @@ import contextlib
 from collections.abc import Iterator
 
 from ..recovery.restore_journal import require_no_restore
-from ..settings.model import Database, Settings
+from ..settings.model import BackupSeries, Database, Settings
 from ..ui.console import Console
 from .session import Session, open_session
 
 
 @contextlib.contextmanager
 def open_guarded_session(
-    settings: Settings, database: Database, out: Console, kind: str | None = None, dry_run: bool = False
+    settings: Settings, series: BackupSeries, out: Console, kind: str | None = None, dry_run: bool = False
 ) -> Iterator[Session]:
-    """Open a session as `open_session` does; raises RestorePendingError where a restore forbids other work.
+    """Open a session as `open_session` does; raises RestorePendingError where a restore of the database forbids that.
 
     Only the tasks that restore a database, or follow that, use a plain session.
     """
-    with open_session(settings, database, out, kind, dry_run) as work:
-        require_no_restore(work.host, work.database)
+    with open_session(settings, series, out, kind, dry_run) as work:
+        if isinstance(series, Database):
+            require_no_restore(work.host, series)
         yield work

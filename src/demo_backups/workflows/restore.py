@@ -74,14 +74,14 @@ def restore(work: Session, options: RestoreOptions) -> None:
     pending = read_pending(work.host, work.database)
     if pending is None or pending.running or options.backup:
         refuse_pending(work.host, work.database, pending)
-    _require_confirmation(work, options)
+    require_confirmation(work, options)
     if pending:
         _recover(work, pending, options)
     else:
         _restore(work, options)
 
 
-def _require_confirmation(work: Session, options: RestoreOptions) -> None:
+def require_confirmation(work: Session, options: RestoreOptions) -> None:
     """Raise SettingsError if nobody can be asked, before the time that a verification takes is lost."""
     if not (options.yes or work.dry_run or has_terminal()):
         raise SettingsError(
@@ -91,7 +91,8 @@ def _require_confirmation(work: Session, options: RestoreOptions) -> None:
         )
 
 
-def _confirm(work: Session, options: RestoreOptions, question: str) -> None:
+def confirm(work: Session, options: RestoreOptions, question: str) -> None:
+    """Ask a question, unless `yes` is set; raises RestoreRefusedError if the answer is not yes."""
     if not options.yes and not ask_yes_no(question):
         raise RestoreRefusedError("nothing was restored: the answer was not yes", host=work.host.name)
 
@@ -115,7 +116,7 @@ def _restore(work: Session, options: RestoreOptions) -> None:
     if work.dry_run:
         work.out.say("dry run: nothing was changed")
         return
-    _confirm(work, options, _make_question(plan))
+    confirm(work, options, _make_question(plan))
     if plan.facts.source.upload:
         _upload(work, options, plan)
     with hint_on_detach(work.host, work.database, RESTORE):
@@ -352,7 +353,7 @@ def _recover(work: Session, pending: PendingRestore, options: RestoreOptions) ->
     if work.dry_run:
         work.out.say(f"would {'revert' if options.undo else 'complete'} it; dry run: nothing was changed")
         return
-    _confirm(work, options, "Revert it?" if options.undo else "Complete it?")
+    confirm(work, options, "Revert it?" if options.undo else "Complete it?")
     _record_pending(work.record, pending)
     with hint_on_detach(work.host, work.database, RESTORE):
         job = start_recovery(
