@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from demo_backups.backup.deploy import parse_missing_tools, probe_sqlite, require_tools
+from demo_backups.backup.deploy import (
+    CONFIG_TOOLS,
+    REQUIRED_TOOLS,
+    list_tools,
+    parse_missing_tools,
+    probe_sqlite,
+    require_tools,
+)
 from demo_backups.errors import CouldNotLookError
 from demo_backups.remote.host import Host
 
@@ -61,3 +68,12 @@ def test_old_sqlite_is_refused_with_its_message(host: Host, tmp_path: Path, monk
 def test_this_machine_has_all_programs(host: Host) -> None:
     require_tools(host)
     assert probe_sqlite(host).startswith("3.")
+
+
+def test_tar_is_required_for_configuration(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("demo_backups.backup.deploy.CRON_PATH", str(link_programs(tmp_path / "programs", "tar")))
+    assert list_tools(()) == REQUIRED_TOOLS
+    require_tools(host, list_tools(()))
+    for tools in (CONFIG_TOOLS, list_tools((".env",))):
+        with pytest.raises(CouldNotLookError, match="tar"):
+            require_tools(host, tools)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -62,6 +62,11 @@ class Deployment:
             mode="755",
             keep_previous=True,
         )
+
+
+def list_tools(config_paths: Sequence[str]) -> tuple[str, ...]:
+    """List the programs that a host needs for its backups; `tar` only if the settings name a configuration."""
+    return (*REQUIRED_TOOLS, "tar") if config_paths else REQUIRED_TOOLS
 
 
 def require_tools(host: Host, tools: Iterable[str] = REQUIRED_TOOLS) -> None:

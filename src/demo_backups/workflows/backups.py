@@ -8,8 +8,8 @@ from pathlib import PurePosixPath
 from ..backup import catalog
 from ..backup.crontab import PUBLISHED, backup_command, count_daily_runs
 from ..backup.deploy import (
-    REQUIRED_TOOLS,
     Deployment,
+    list_tools,
     probe_sqlite,
     read_installed_sha256,
     require_tools,
@@ -56,7 +56,7 @@ def preflight(work: Session, installed: InstalledScript | None = None) -> Prefli
     """Predict what a backup will do; the installed script is read unless it is known."""
     runs_per_day = count_daily_runs(work.database, PUBLISHED.read_text())
     records, _ = read_records(records_dir(work.settings))
-    require_tools(work.host, (*REQUIRED_TOOLS, *(["tar"] if work.settings.config_paths else [])))
+    require_tools(work.host, list_tools(work.settings.config_paths))
     sqlite = probe_sqlite(work.host)
     work.series = resolve_source(work.host, work.database)
     facts = observe_preflight(
