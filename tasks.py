@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from demo_backups.records import store
     from demo_backups.recovery import copies as fetched_copies
     from demo_backups.recovery import fetch as fetching
-    from demo_backups.rehearsal import options
+    from demo_backups.rehearsal import disaster, options
     from demo_backups.rehearsal import rehearse as rehearsal
     from demo_backups.release import actions, observe
     from demo_backups.release.report import files, render
@@ -48,6 +48,7 @@ else:
     store = LazyModule("records.store")
     fetched_copies, fetching = LazyModule("recovery.copies"), LazyModule("recovery.fetch")
     options, rehearsal = LazyModule("rehearsal.options"), LazyModule("rehearsal.rehearse")
+    disaster = LazyModule("rehearsal.disaster")
     actions, observe = LazyModule("release.actions"), LazyModule("release.observe")
     files, render = LazyModule("release.report.files"), LazyModule("release.report.render")
     console, tables = LazyModule("ui.console"), LazyModule("ui.tables")
@@ -716,7 +717,8 @@ REHEARSE = {
     "traffic": "commits per second of the live writer (default: 200)",
     "journal": "journal mode of the live database: wal or delete (default: delete)",
     "rows": "torrents in the tracker database (default: 500000)",
-    "scenario": "release: the phase of the database (default); recovery: fetch, drill, restore and undo",
+    "scenario": "release: the phase of the database (default); recovery: fetch, drill, restore and undo; disaster: the "
+    "server and this machine are lost, all comes from the off-site repository",
     "keep": "keep the server running until Ctrl-C, and print how other tasks reach it",
     "svg": "also save the output as an SVG picture in this file",
 }
@@ -739,7 +741,9 @@ def rehearse(
     """
     project = settings_load.rehearsal_settings(settings(c))
     with console.recording_console(svg, "./inv rehearse") as out:
-        rehearsal.rehearse(project, options.parse_options(database, traffic, journal, rows, scenario), keep, out)
+        parsed = options.parse_options(database, traffic, journal, rows, scenario)
+        run_scenario = disaster.rehearse_disaster if scenario == options.DISASTER else rehearsal.rehearse
+        run_scenario(project, parsed, keep, out)
 
 
 BENCH = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -41,7 +40,8 @@ def server(demo_server: DemoServer) -> PageServer:
     now = time.time()
     stamps = [time.strftime("%Y-%m-%d_%H-%M-%S", time.localtime(now - hours * 3600)) for hours in (2, 1)]
     environment = published_environment(demo_server)
-    server = PageServer(demo_server.server, demo_server.source, demo_server.backups, environment, stamps[1])
+    server = PageServer(demo_server.server, demo_server.backups, environment, stamps[1])
+    server.add_service("index", demo_server.source)
     server.install_programs()
     run(server, "deploy-index-backup")
     run(server, "run-index-backup")
@@ -84,29 +84,29 @@ def without_traffic(content: list[str]) -> list[str]:
 def assert_service_writes(server: PageServer) -> None:
     """Stop the service; since it was started, it must have written, and no write may have failed."""
     server.on_server("docker compose stop index")
-    traffic = json.loads((server.service / "stopped").read_text().splitlines()[-1])
+    traffic = server.index.last_traffic()
     assert traffic["commits"] > 0
     assert traffic["failed"] == 0
-    assert is_consistent(server.source)
+    assert is_consistent(server.index.database)
 
 
 def test_dropped_table_as_on_page(server: PageServer) -> None:
     follow(server, "Before you start")
-    execute(server.source, f"DROP TABLE {TABLE}")
+    execute(server.index.database, f"DROP TABLE {TABLE}")
     follow(server, "A table was deleted")
-    assert TABLE in tables(server.source)
+    assert TABLE in tables(server.index.database)
     follow(server, "Go back")
-    assert TABLE not in tables(server.source)
+    assert TABLE not in tables(server.index.database)
     assert_service_writes(server)
-    assert server.errors() == ""
+    assert server.index.errors() == ""
 
 
 def test_damaged_database_as_on_page(server: PageServer) -> None:
-    overwrite(server.source, 0, bytes(100))
-    wait_until(server.errors, "the end of the service")
-    server.wait_for_end_of_service()
+    overwrite(server.index.database, 0, bytes(100))
+    wait_until(server.index.errors, "the end of the service")
+    server.index.wait_for_end()
     follow(server, "The database is damaged")
-    assert TABLE in tables(server.source)
+    assert TABLE in tables(server.index.database)
     assert_service_writes(server)
 
 
@@ -118,12 +118,12 @@ def test_lost_server_as_on_page(server: PageServer) -> None:
     (server.app / "share/bin").mkdir(parents=True)  # as in a clone of the application
     follow(server, "The server is gone")
     assert_service_writes(server)
-    assert without_traffic(dump(server.source)) == content
+    assert without_traffic(dump(server.index.database)) == content
 
 
 def test_killed_restore_as_on_page(server: PageServer) -> None:
-    execute(server.source, f"DROP TABLE {TABLE}")
-    server.hang.touch()
+    execute(server.index.database, f"DROP TABLE {TABLE}")
+    server.index.hang.touch()
     task = InvRunner(dict(server.environment)).start("restore", "--backup", f"backup_{server.stamp}.db", "--yes")
     wait_until(lambda: server.is_restore_stopping() or task.poll() is not None, "the restore")
 
@@ -136,9 +136,9 @@ def test_killed_restore_as_on_page(server: PageServer) -> None:
 
     wait_until(kill_all, "the end of the task")
     task.communicate(timeout=60)
-    server.hang.unlink()
+    server.index.hang.unlink()
     follow(server, "A restore was interrupted")
-    assert TABLE in tables(server.source)
+    assert TABLE in tables(server.index.database)
     assert_service_writes(server)
 
 

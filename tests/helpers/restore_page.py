@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from demo_backups.project import ROOT
@@ -19,8 +20,10 @@ from .tasks import DemoServer
 from .terminal import terminal
 
 APP, BACKUPS, COPIES = "/home/torrust/github/torrust/torrust-demo", "/home/torrust/backups", ".backups"
+CONFIG_DIR, REPOSITORY = "/home/torrust/config", "sftp:backup@storage.example.org:demo"
 EXAMPLE = "2026-01-31_12-00-00"
-QUESTION = "[y/N]"
+QUESTION, PASSWORD_PROMPT = "[y/N]", "Password: "
+PASSWORD = "password of the repository"
 
 
 @dataclass(frozen=True)
@@ -78,29 +81,36 @@ def matches(printed: str, shown: str) -> bool:
 
 # --- the server -----------------------------------------------------------------------------------------------------
 
-# The service writes to its database as long as the fifo is open for writing.
+# A service writes to its database as long as its fifo is open for writing. Its state is in a directory of its own.
 DOCKER = """#!/bin/sh
 set -eu
-cd {folder}
 is_running() {{ [ -s pid ] && kill -0 "$(cat pid)" 2>/dev/null; }}
+start() {{
+    cd {folder}/"$1"
+    rm -f fifo traffic
+    mkfifo fifo
+    sleep infinity > fifo 2> errors &
+    echo $! > holder
+    setsid {writer} "$(cat database)" 10 < fifo > traffic 2>> errors &
+    echo $! > pid
+    until [ -s traffic ] || ! is_running; do sleep 0.05; done
+    is_running
+}}
 case "$*" in
-  "compose stop index")
+  "compose stop index" | "compose stop tracker")
+    cd {folder}/"$3"
     until ! [ -e hang ]; do sleep 0.05; done
     is_running || exit 0
     kill "$(cat holder)"
     while is_running; do sleep 0.05; done
     rm pid
     cat traffic >> stopped ;;
-  "compose start index" | "compose up --detach")
-    rm -f fifo traffic
-    mkfifo fifo
-    sleep infinity > fifo 2> errors &
-    echo $! > holder
-    setsid {writer} < fifo > traffic 2>> errors &
-    echo $! > pid
-    until [ -s traffic ] || ! is_running; do sleep 0.05; done
-    is_running ;;
-  "compose ps --status running --quiet index")
+  "compose start index" | "compose start tracker") start "$3" ;;
+  "compose up --detach")
+    [ -s .env.production ]  # of the configuration of the application, in this directory
+    for service in {folder}/*; do (start "${{service##*/}}"); done ;;
+  "compose ps --status running --quiet index" | "compose ps --status running --quiet tracker")
+    cd {folder}/"$6"
     ! is_running || echo 4f2a1c ;;
   *) echo "unexpected: docker $*" >&2; exit 1 ;;
 esac
@@ -108,49 +118,68 @@ esac
 
 
 @dataclass
+class Service:
+    """A service of the server: a process that writes to its database, controlled by `docker`."""
+
+    folder: Path  # its state
+    database: Path
+
+    @property
+    def hang(self) -> Path:
+        """While this file exists, the service does not stop."""
+        return self.folder / "hang"
+
+    def errors(self) -> str:
+        """Return what the service has printed about failed writes."""
+        return (self.folder / "errors").read_text()
+
+    def wait_for_end(self) -> None:
+        """Wait until the process of the service has ended without a signal."""
+        pid = (self.folder / "pid").read_text().strip()
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the end of the service")
+
+    def last_traffic(self) -> dict[str, int]:
+        """Return what the service did between its last start and stop."""
+        traffic = json.loads((self.folder / "stopped").read_text().splitlines()[-1])
+        assert isinstance(traffic, dict)
+        return traffic
+
+
+@dataclass
 class PageServer:
-    """A server with the alias `demo`, whose service is a process that writes, controlled by `docker`."""
+    """A server with the alias `demo`, with services that use its databases."""
 
     server: Server
-    source: Path
     backups: Path
-    environment: Mapping[str, str]
+    environment: dict[str, str]
     stamp: str
+    services: dict[str, Service] = field(default_factory=dict)
 
     @property
     def app(self) -> Path:
         return self.server.folder / "app"
 
+    @property
+    def index(self) -> Service:
+        """The service whose database is restored in most sections of the page."""
+        return self.services["index"]
+
+    def add_service(self, name: str, database: Path) -> None:
+        """Add a service that writes to a database; it is not started."""
+        folder = self.server.folder / "services" / name
+        folder.mkdir(parents=True)
+        (folder / "database").write_text(f"{database}\n")
+        self.services[name] = Service(folder, database)
+
     def install_programs(self) -> None:
         """Install `docker` and `sudo`, and call the server `demo`."""
-        writer = [sys.executable, "-m", "demo_backups.rehearsal.writer", str(self.source), "10"]
-        state = self.server.folder / "service"
-        state.mkdir()
+        folder = self.server.folder / "services"
+        writer = [sys.executable, "-m", "demo_backups.rehearsal.writer"]
         programs = self.server.folder / "bin"
-        text = DOCKER.format(folder=shlex.quote(str(state)), writer=shlex.join(writer))
-        write_program(programs / "docker", text)
+        write_program(programs / "docker", DOCKER.format(folder=shlex.quote(str(folder)), writer=shlex.join(writer)))
         write_program(programs / "sudo", '#!/bin/sh\nexec "$@"\n')
         config = self.server.ssh_config.read_text()
         self.server.ssh_config.write_text(config.replace("Host rehearsal\n", "Host demo\n"))
-
-    @property
-    def service(self) -> Path:
-        """The directory of the state of the service."""
-        return self.server.folder / "service"
-
-    @property
-    def hang(self) -> Path:
-        """While this file exists, the service does not stop."""
-        return self.service / "hang"
-
-    def errors(self) -> str:
-        """Return what the service has printed about failed writes."""
-        return (self.service / "errors").read_text()
-
-    def wait_for_end_of_service(self) -> None:
-        """Wait until the process of the service has ended without a signal."""
-        pid = (self.service / "pid").read_text().strip()
-        wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the end of the service")
 
     def is_restore_stopping(self) -> bool:
         """Tell whether a restore is in the stage in which it stops the service."""
@@ -172,13 +201,23 @@ class PageServer:
         return done.stdout
 
     def locally(self, commands: str, answers: int) -> str:
-        """Run commands on this machine, answer questions with yes, and return what the terminal shows."""
-        with terminal(["bash", "-euc", f"cd {shlex.quote(str(ROOT))}\n{commands}"], self.environment) as tty:
+        """Run commands on this machine, answer their questions, and return what the terminal shows.
+
+        Variables that they export stay set, as in a terminal that is used for all commands.
+        """
+        variables = self.server.folder / "variables"
+        script = f"cd {shlex.quote(str(ROOT))}\n{commands}\nenv --null > {shlex.quote(str(variables))}"
+        with terminal(["bash", "-euc", script], self.environment) as tty:
+            for _ in range(commands.count("read -rsp")):
+                tty.expect(PASSWORD_PROMPT)
+                tty.type(PASSWORD)
             for _ in range(answers):
                 tty.expect(QUESTION)
                 tty.type("y")
             code = tty.end()
         assert code == 0, f"{commands}\n{tty.shown}"
+        pairs = (line.partition("=") for line in variables.read_text().split("\0"))
+        self.environment |= {name: value for name, _, value in pairs if name.startswith("INVOKE_")}
         return tty.shown
 
     def follow(self, step: Step, leave_out: Container[str]) -> str:
@@ -196,10 +235,17 @@ class PageServer:
         return {
             APP: str(self.app),
             BACKUPS: str(self.backups),
+            CONFIG_DIR: str(self.server.folder / "config"),
+            REPOSITORY: str(self.repository),
             COPIES: copies,
             "/var/log/cron.log": str(self.server.folder / "cron.log"),
             EXAMPLE: self.stamp,
         }
+
+    @property
+    def repository(self) -> Path:
+        """The off-site repository, which is elsewhere."""
+        return self.server.folder.parent / "off-site"
 
     def _as_run(self, text: str) -> str:
         for page, actual in self._paths().items():

@@ -11,7 +11,7 @@ from .record import DrillRecord, FetchRecord, OffsiteRecord, Record, Verificatio
 
 R = TypeVar("R", bound=Record)
 CopyRecord: TypeAlias = FetchRecord | OffsiteRecord  # of the tasks that write copies on this machine
-RESTORED_HERE = "restore"  # the action of an OffsiteRecord: a copy was written here from the off-site repository
+RESTORED_HERE = "restore"  # the action of an OffsiteRecord: a copy was written on this machine from the repository
 VERIFICATION, DRILL, FETCH = VerificationRecord.kind, DrillRecord.kind, FetchRecord.kind
 
 

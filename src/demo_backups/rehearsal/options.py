@@ -8,7 +8,7 @@ from ..errors import SettingsError
 from .database import TRACKER_ROWS
 
 DATABASE_NAMES = ("index", "tracker")
-RELEASE, RECOVERY = SCENARIOS = ("release", "recovery")
+RELEASE, RECOVERY, DISASTER = SCENARIOS = ("release", "recovery", "disaster")
 JOURNALS = ("wal", "delete")
 MAX_TRAFFIC = 100_000  # commits per second
 MAX_ROWS = 200_000_000
@@ -19,7 +19,8 @@ class RehearsalOptions:
     """Which database is rehearsed, its journal mode, and how it is written to.
 
     `traffic` is in commits per second; `rows` is the number of torrents in the tracker database. RELEASE is the
-    scenario of the phase of the database; RECOVERY is that of what comes after a backup.
+    scenario of the phase of the database; RECOVERY is that of what comes after a backup; DISASTER is that of a lost
+    server, for both databases.
     """
 
     database: str = "index"
@@ -38,6 +39,10 @@ def parse_options(database: str, traffic: str, journal: str, rows: str, scenario
     ):
         if value not in allowed:
             raise SettingsError(f"{flag} {value!r} is not a {kind}", advice=f"use one of: {', '.join(allowed)}")
+    if scenario == DISASTER and database != DATABASE_NAMES[0]:
+        raise SettingsError(
+            f"--scenario {DISASTER} is for both databases, and --database selects one", advice="leave out --database"
+        )
     return RehearsalOptions(database, parse_traffic(traffic), journal, parse_rows(rows), scenario)
 
 

@@ -37,6 +37,7 @@ from .throwaway import (
     open_rehearsal,
     print_heading,
     report_traffic,
+    require_passed,
     server_settings,
 )
 from .writer import live_writer
@@ -53,7 +54,7 @@ def rehearse(settings: Settings, options: RehearsalOptions, keep: bool, out: Con
         make_database(source, options.database, options)
         with serve(folder) as server, live_writer(source, options.traffic) as traffic:
             rehearsal = server_settings(server, settings)
-            print_heading(out, server, [(options.database, source)], options)
+            print_heading(out, server.port, {options.database: source}, options)
             summary = _run_scenario(rehearsal, options, record, out)
             if keep:
                 # Written again at the end, with what the writer did; until then the plan uses this record.
@@ -128,8 +129,7 @@ def _print_backup_list(session: Session) -> None:
 def _verify(session: Session) -> None:
     verification = verify(session)
     print_verification(session.out, verification)
-    if verification.exit_code:
-        raise StepError("the backup did not pass its checks", host=session.host.name)
+    require_passed(verification, "the backup")
 
 
 def _with_record(session: Session, kind: str) -> Session:
@@ -141,8 +141,7 @@ def _fetch(session: Session) -> None:
     fetched = fetch(_with_record(session, "fetch"), None, fetch_options(session.settings, None, None, compress=True))
     assert fetched is not None  # this is no dry run
     print_fetched(session.out, fetched)
-    if fetched.exit_code:
-        raise StepError("the fetched backup did not pass its checks", host=session.host.name)
+    require_passed(fetched, "the fetched backup")
 
 
 def _drill(session: Session) -> None:
@@ -150,8 +149,7 @@ def _drill(session: Session) -> None:
     result = drill(work, None, ON_SERVER)
     print_drill(session.out, result)
     finish(work, result)
-    if result.exit_code:
-        raise StepError("the restored backup did not pass its checks", host=session.host.name)
+    require_passed(result, "the restored backup")
 
 
 def _restore(session: Session, backup: str | None = None, undo: bool = False) -> None:

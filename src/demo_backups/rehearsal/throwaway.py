@@ -9,11 +9,12 @@ import shlex
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import InterruptedRunError, SettingsError, StepError
+from ..records.check import Checked
 from ..records.record import RehearsalRecord
 from ..records.record import Traffic as RecordedTraffic
 from ..records.store import record_outcome, records_dir
@@ -128,10 +129,10 @@ def offsite_settings(settings: Settings, repository: Path | None, password: Path
 # --- what is printed ------------------------------------------------------------------------------------------------
 
 
-def print_heading(out: Console, server: Server, sources: Sequence[tuple[str, Path]], options: RehearsalOptions) -> None:
-    """Print where the server is, and what writes to its databases, each with its name."""
-    out.say(f"{ALIAS}: throwaway SSH server on 127.0.0.1 port {server.port}")
-    for name, source in sources:
+def print_heading(out: Console, port: int, sources: Mapping[str, Path], options: RehearsalOptions) -> None:
+    """Print where the server is, and what writes to its databases, by their names."""
+    out.say(f"{ALIAS}: throwaway SSH server on 127.0.0.1 port {port}")
+    for name, source in sources.items():
         out.say(
             f"  {name} database: {format_size(source.stat().st_size)}, journal mode {options.journal}, "
             f"{options.traffic:g} commits per second by another process"
@@ -150,6 +151,12 @@ def numbered(out: Console) -> Callable[[str, Callable[[], Any]], Any]:
         return result
 
     return run_step
+
+
+def require_passed(result: Checked, subject: str) -> None:
+    """Raise StepError unless all checks of a backup passed."""
+    if result.exit_code:
+        raise StepError(f"{subject} did not pass its checks", host=ALIAS)
 
 
 def report_traffic(out: Console, record: RehearsalRecord, writers: Sequence[Traffic]) -> None:
