@@ -1,0 +1,235 @@
+"""What must be intact after a try, whatever was struck: each problem is a sentence, and no problem is an empty list."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+from demo_backups.backup.cron_syntax import split_line
+from demo_backups.project import ROOT
+
+from .machine import EXPIRED, OLD_CRONTAB, OLDER, Machine
+
+BACKUP_NAME = re.compile(r"backup_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d\.db")
+LOCAL_SCRIPT = ROOT / "share/bin/index-db-backup.sh"
+Contents = frozenset[int]
+
+
+@dataclass(frozen=True)
+class Before:
+    """The state before a try: the SHA-256 of the older backups and copies, the script, and the committed rows."""
+
+    task: str
+    backups: dict[str, str]
+    copies: dict[str, str]
+    script: bytes
+    committed: int
+
+
+def observe(machine: Machine, task: str) -> Before:
+    """Observe the state before a try."""
+    return Before(
+        task,
+        {path.name: hash_file(path) for path in list_backups(machine.backups)},
+        {path.name: hash_file(path) for path in list_backups(machine.copies)},
+        machine.script.read_bytes(),
+        len(machine.committed),
+    )
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def list_backups(folder: Path) -> list[Path]:
+    """List the files that a rotation or a fetch takes for backups."""
+    return sorted(path for path in folder.iterdir() if BACKUP_NAME.fullmatch(path.name)) if folder.exists() else []
+
+
+def read_rows(path: Path, immutable: bool = False) -> Contents:
+    """Return the committed rows of a database; raises ValueError if it is damaged, and sqlite3.Error."""
+    flags = "mode=ro&immutable=1" if immutable else "mode=rw"
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?{flags}", uri=True, timeout=20)) as database:
+        answer = database.execute("PRAGMA integrity_check").fetchall()
+        if answer != [("ok",)]:
+            raise ValueError(f"integrity_check: {answer[:3]}")
+        return frozenset(row[0] for row in database.execute("SELECT number FROM committed"))
+
+
+# --- after the fault ------------------------------------------------------------------------------------------------
+
+
+def check(machine: Machine, before: Before) -> list[str]:
+    """Check what a fault must not have changed."""
+    return [
+        *check_live(machine, before),
+        *check_backups(machine, before),
+        *check_copies(machine, before),
+        *check_crontab(machine, before),
+        *check_script(machine, before),
+        *check_records(machine),
+    ]
+
+
+def check_live(machine: Machine, before: Before) -> list[str]:
+    """The live database has every committed row, unless a restore has replaced them: then they are in a saved state."""
+    committed = frozenset(machine.committed)
+    if is_pending(machine):
+        return check_pending(machine, committed)
+    try:
+        rows = read_rows(machine.source)
+        saved = [read_rows(path, immutable=True) for path in machine.backups.glob("saved.*.db")]
+    except (sqlite3.Error, ValueError, OSError) as error:
+        return [f"the live database or its saved state cannot be read: {error}"]
+    lost = committed - rows
+    if not lost:
+        return []
+    if before.task != "restore":
+        return [f"{len(lost)} committed rows are not in the live database: {_shorten(lost)}"]
+    problems = []
+    if lost - frozenset().union(*saved):
+        problems.append(f"rows are neither in the live database nor in a saved state: {_shorten(lost)}")
+    restored = read_rows(machine.backups / OLDER[0], immutable=True)
+    replaced = frozenset(number for number in rows if number <= max(lost))  # the service has written the others since
+    if not replaced <= restored <= rows:
+        problems.append(f"the live database has neither the old content nor that of the backup: {_shorten(rows)}")
+    return problems
+
+
+def is_pending(machine: Machine) -> bool:
+    """Tell whether a restore was interrupted, and waits to be completed or reverted."""
+    return any(machine.backups.glob(".*.restore/journal"))
+
+
+def check_pending(machine: Machine, committed: Contents) -> list[str]:
+    """An interrupted restore is checked after it was completed or reverted. Until then, nothing looks at its files."""
+    return [] if committed else ["the log of the service is empty"]
+
+
+def check_backups(machine: Machine, before: Before) -> list[str]:
+    """The older backups are as they were, and each new one is complete."""
+    problems = []
+    found = list_backups(machine.backups)
+    new = [path for path in found if path.name not in before.backups]
+    for path in new:
+        problems += check_new_backup(machine, path, before.committed)
+    for name, value in before.backups.items():
+        path = machine.backups / name
+        if path.exists():
+            if hash_file(path) != value:
+                problems.append(f"the backup {name} has changed")
+        elif name != EXPIRED or not new:
+            problems.append(f"the backup {name} is missing")
+    return problems
+
+
+def check_new_backup(machine: Machine, path: Path, committed: int) -> list[str]:
+    """A finished backup is good, and has all rows that were committed before the task started."""
+    try:
+        lost = frozenset(machine.committed[:committed]) - read_rows(path, immutable=True)
+    except (sqlite3.Error, ValueError, OSError) as error:
+        return [f"the new backup {path.name} is not good: {error}"]
+    return [f"rows are not in the new backup {path.name}: {_shorten(lost)}"] if lost else []
+
+
+def check_copies(machine: Machine, before: Before) -> list[str]:
+    """Each fetched backup is byte for byte a backup of the server."""
+    problems = []
+    copies = {path.name: hash_file(path) for path in list_backups(machine.copies)}
+    for name, value in copies.items():
+        expected = before.copies.get(name) or before.backups.get(name)
+        if expected is None and (machine.backups / name).exists():
+            expected = hash_file(machine.backups / name)
+        if value != expected:
+            problems.append(f"the copy {name} is not the backup")
+    problems += [f"the copy {name} is missing" for name in before.copies if name not in copies]
+    return problems
+
+
+def check_crontab(machine: Machine, before: Before) -> list[str]:
+    """The crontab is the old one, or the old one with one line more."""
+    text = machine.crontab.read_text() if machine.crontab.exists() else ""
+    if text == OLD_CRONTAB:
+        return []
+    added = text.replace(OLD_CRONTAB, "", 1)
+    jobs = [line for line in added.splitlines() if line.strip() and not line.startswith("#")]
+    if added == text or before.task != "enable" or len(jobs) != 1 or machine.script.name not in jobs[0]:
+        return [f"the crontab is neither the old nor the new one: {text!r}"]
+    return [] if split_line(jobs[0]) else [f"not a line of a crontab: {jobs[0]!r}"]
+
+
+def check_script(machine: Machine, before: Before) -> list[str]:
+    """The script is the old or the new one, and can be executed."""
+    content = machine.script.read_bytes() if machine.script.exists() else b""
+    allowed = {before.script} | ({LOCAL_SCRIPT.read_bytes()} if before.task == "deploy" else set())
+    problems = [] if content in allowed else ["the script is neither the old nor the new one"]
+    if content and machine.script.stat().st_mode & 0o777 != 0o755:
+        problems.append("the script has another mode")
+    return problems
+
+
+def check_records(machine: Machine) -> list[str]:
+    """Each record is complete."""
+    problems = []
+    for path in machine.records.glob("*.json"):
+        try:
+            json.loads(path.read_text())
+        except ValueError as error:
+            problems.append(f"the record {path.name} is damaged: {error}")
+    return problems
+
+
+# --- the next task --------------------------------------------------------------------------------------------------
+
+
+def repeat(machine: Machine, before: Before) -> list[str]:
+    """Run the same task again, without any cleanup: it must succeed, and its result must be good."""
+    rows = len(machine.committed)
+    commands: list[tuple[str, ...]] = [()]
+    if is_pending(machine):
+        commands = [("restore", "--yes")]
+    for command in commands:
+        done = machine.measure(before.task, *command)
+        if done.returncode:
+            return [f"the next task failed with {done.returncode}: {done.stdout}{done.stderr}"]
+    return [*check(machine, before), *check_result(machine, before, rows)]
+
+
+def check_result(machine: Machine, before: Before, rows: int) -> list[str]:
+    """Check what the repeated task has to have done; `rows` were committed when it started."""
+    match before.task:
+        case "deploy":
+            return [] if machine.script.read_bytes() == LOCAL_SCRIPT.read_bytes() else ["the script was not deployed"]
+        case "run":
+            new = [path for path in list_backups(machine.backups) if path.name not in before.backups]
+            return check_new_backup(machine, new[-1], rows) if new else ["the next run made no backup"]
+        case "enable":
+            return [] if machine.crontab.read_text() != OLD_CRONTAB else ["the crontab was not changed"]
+        case "fetch":
+            newest = max(before.backups)
+            return [] if (machine.copies / newest).exists() else [f"{newest} was not fetched"]
+        case "restore":
+            return check_restored(machine)
+        case _:
+            return []
+
+
+def check_restored(machine: Machine) -> list[str]:
+    """The content of the database is that of the backup, and rows that were committed later."""
+    restored = read_rows(machine.backups / OLDER[0], immutable=True)
+    rows = read_rows(machine.source)
+    problems = [] if restored <= rows else [f"rows of the backup are missing: {_shorten(restored - rows)}"]
+    if is_pending(machine):
+        problems.append("the restore is still pending")
+    return problems
+
+
+def _shorten(rows: Contents) -> str:
+    numbers = sorted(rows)
+    return f"{len(numbers)} from {numbers[0]} to {numbers[-1]}" if numbers else "none"
