@@ -72,7 +72,8 @@ class RunningTask:
 class Machine:
     """All directories are below `folder`. `environment` is that of the maintainer's tasks, until the next reset.
 
-    `durations` has the last measured duration of each task in seconds.
+    `durations` has the last measured duration of each task in seconds. `synchronous` is the PRAGMA of the service,
+    until the next reset.
     """
 
     folder: Path
@@ -80,6 +81,7 @@ class Machine:
     gate: Gate
     environment: dict[str, str] = field(default_factory=dict)
     durations: dict[str, float] = field(default_factory=dict)
+    synchronous: str = "OFF"
 
     # --- its places ---------------------------------------------------------------------------------------------------
 
@@ -161,7 +163,8 @@ class Machine:
     @property
     def service_environment(self) -> dict[str, str]:
         """The environment of the service: it is not a process of the server's user, and ends at the reset only."""
-        return {"PATH": os.environ["PATH"], "HOME": str(self.folder / "service")}
+        home = str(self.folder / "service")
+        return {"PATH": os.environ["PATH"], "HOME": home, "SYNCHRONOUS": self.synchronous}
 
     @property
     def committed(self) -> list[int]:
@@ -219,7 +222,7 @@ class Machine:
     # --- reset --------------------------------------------------------------------------------------------------------
 
     def reset(self, task: str, journal: str) -> None:
-        """Put everything back as it was in the beginning, without the service; `journal` is the mode of the database."""
+        """Put everything back as it was, without the service; `journal` is the mode of the database."""
         self.gate.disarm()
         self.stop_service()
         end_processes(self.server.home)
@@ -229,6 +232,7 @@ class Machine:
         (self.folder / "service").mkdir()
         command = ["cp", "--archive", "--reflink=auto", str(self.folder / "pristine"), str(self.live)]
         subprocess.run(command, check=True)
+        self.synchronous = "OFF"
         self.environment = self._environment()
         set_journal_mode(self.source, journal)
         with contextlib.closing(sqlite3.connect(self.source)) as database:
@@ -240,6 +244,7 @@ class Machine:
 
     def _environment(self) -> dict[str, str]:
         maintainer = self.live / "maintainer"
+        variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in self.service_environment.items())
         values = {
             "HOST": "rehearsal",
             "SSH_CONFIG": self.server.ssh_config,
@@ -250,13 +255,12 @@ class Machine:
             "FREE_SPACE_FLOOR": "1 MB",
             "SERVICE_TIMEOUT": "20 s",
             "DATABASES_INDEX_STOP": self.stop_command,
-            "DATABASES_INDEX_START": f"export HOME={shlex.quote(str(self.folder / 'service'))}; {self.start_command}",
+            "DATABASES_INDEX_START": f"export {variables}; {self.start_command}",
             "DATABASES_INDEX_HEALTHY": f"test -s {self._quoted_pid_file}",
             "EVIDENCE_DIR": self.records,
             "FETCH_DIR": self.copies.parent,
         }
-        variables = {f"INVOKE_{name}": str(value) for name, value in values.items()}
-        return clean_environment(maintainer) | variables
+        return clean_environment(maintainer) | {f"INVOKE_{name}": str(value) for name, value in values.items()}
 
 
 def describe(pid: int) -> str:

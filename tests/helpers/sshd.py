@@ -19,11 +19,25 @@ from pathlib import Path
 import asyncssh
 
 from demo_backups.rehearsal.server import ALIAS, CRONTAB, Server, processes_at_home
+from demo_backups.remote.shell import CRON_PATH
 
 from .processes import wait_until
+from .programs import write_program
 
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
 # sshd of root needs this directory, which a container may lack.
+# The login shell: `environment` may change the environment. What runs with the PATH of cron finds the programs in `bin`
+# first, as in the PATH of the login.
+LOGIN = """#!/bin/sh
+[ ! -e {folder}/environment ] || . {folder}/environment
+cd "$HOME" || exit
+command="$SSH_ORIGINAL_COMMAND"
+case "$command" in
+  *" PATH={cron_path} "*)
+    command="$(printf '%s\\n' "$command" | sed 's| PATH={cron_path} | PATH={folder}/bin:{cron_path} |')" ;;
+esac
+exec /bin/sh -c "$command"
+"""
 START_AS_ROOT = 'mount -t tmpfs -o mode=755 tmpfs /run && mkdir -m 755 /run/sshd && exec "$@"'
 
 
@@ -88,7 +102,7 @@ class OpenSshServer(Server):
 
     def _write_config(self) -> None:
         variables = " ".join(f'"{name}={value}"' for name, value in self.environment.items())
-        command = 'cd "$HOME" && exec /bin/sh -c "$SSH_ORIGINAL_COMMAND"'
+        login = write_program(self.folder / "login", LOGIN.format(folder=self.folder, cron_path=CRON_PATH))
         (self.folder / "sshd_config").write_text(
             f"""ListenAddress 127.0.0.1
 HostKey "{self.folder / "host_key"}"
@@ -101,7 +115,7 @@ KbdInteractiveAuthentication no
 PrintMotd no
 MaxStartups 100
 SetEnv {variables}
-ForceCommand {command}
+ForceCommand {login}
 """
         )
 
