@@ -1,18 +1,17 @@
 """Stop a task at a named stage: a program that it calls waits until it is released.
 
 Shell scripts stand before the real programs in PATH. Each looks whether its call is the one to stop at. If it is, it
-writes its process ID, waits, and then becomes the real program, so that this has the same process ID.
+writes its process ID, waits for a lock, and then becomes the real program, so that this has the same process ID.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
+import fcntl
 import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from ..helpers.programs import write_program
 
@@ -27,8 +26,8 @@ if read -r program number pattern 2>/dev/null < {gate}/armed && [ "$program" = {
       set +C
       if [ "$n" = "$number" ]; then
         echo "$$" > {gate}/waiting
-        mv -- {gate}/waiting {gate}/reached
-        read -r program < {gate}/release
+        {mv} -- {gate}/waiting {gate}/reached
+        {flock} --shared {gate}/lock true
       fi
       ;;
   esac
@@ -58,14 +57,16 @@ class Gate:
             if real:
                 values = {"gate": folder, "name": name, "program": real}
                 quoted = {key: shlex.quote(str(value)) for key, value in values.items()}
-                # The wrapper's own mv is the real one.
-                text = WRAPPER.replace("mv --", f"{shlex.quote(str(shutil.which('mv', path=search_path)))} --")
-                write_program(program, text.format(**quoted))
-        os.mkfifo(folder / "release")
+                # The wrapper's own programs are the real ones.
+                own = {name: shlex.quote(str(shutil.which(name, path=search_path))) for name in ("mv", "flock")}
+                write_program(program, WRAPPER.format(**quoted, **own))
+        self._lock: IO[bytes] | None = None
 
     def arm(self, stage: Stage) -> None:
         """Let the next call of this stage wait."""
         self.disarm()
+        self._lock = (self.folder / "lock").open("wb")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
         staged = self.folder / "armed.new"
         staged.write_text(f"{stage.program} {stage.number} {stage.pattern}\n")
         staged.rename(self.folder / "armed")
@@ -87,23 +88,7 @@ class Gate:
             return None
 
     def release(self) -> None:
-        """Release the call that waits, if it has not been killed."""
-        try:
-            with contextlib.closing(_Writer(self.folder / "release")) as writer:
-                writer.write(b"go\n")
-        except OSError as error:
-            if error.errno != errno.ENXIO:  # no process waits
-                raise
-
-
-class _Writer:
-    """The write end of a pipe with a name; it does not wait for a reader."""
-
-    def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
-
-    def write(self, content: bytes) -> None:
-        os.write(self._fd, content)
-
-    def close(self) -> None:
-        os.close(self._fd)
+        """Release the call that waits, also one that has just decided to wait."""
+        if self._lock:
+            self._lock.close()
+            self._lock = None
