@@ -16,23 +16,23 @@ from datetime import datetime, timezone
 from typing import Any, Protocol
 
 from . import invariants
-from .machine import Machine, RunningTask
+from .machine import VARIANTS, Machine, RunningTask
 
+REVERTS = 0.4  # so many of the interrupted restores are reverted
 PASSED, FAILED, MISSED = "passed", "failed", "missed"
 
 
 @dataclass
 class Strike:
-    """What a fault has done: at which moment and to what; `hit` is False if the task had ended before."""
+    """What a fault has done: at which moment and to what; `hit` is False if the task had ended before.
+
+    `exit_codes` are those with which the task may end; None stands for any.
+    """
 
     moment: str
     target: str = ""
     hit: bool = True
-    exit_codes: Sequence[int] | None = None  # those that are allowed; None: any
-
-    def as_json(self) -> dict[str, Any]:
-        """Return what the result of the try says."""
-        return {"moment": self.moment, "target": self.target}
+    exit_codes: Sequence[int] | None = None
 
 
 class Injection(Protocol):
@@ -89,6 +89,7 @@ class Result:
     moment: str = ""
     target: str = ""
     journal: str = ""
+    variant: str = ""
     exit_code: int | None = None
     seconds: float = 0.0
     date: str = ""
@@ -115,9 +116,11 @@ def perform(machine: Machine, attempt: Attempt) -> Result:
     rng = random.Random(f"{attempt.seed}/{attempt.number}/{attempt.fault.name}/{attempt.task}")
     result = Result(attempt.seed, attempt.number, attempt.fault.name, attempt.task, FAILED, command=attempt.command)
     result.journal = rng.choice(["delete", "wal"])
+    result.variant = rng.choice(VARIANTS.get(attempt.task, ("",)))
     result.date = datetime.now(timezone.utc).isoformat(timespec="seconds")
     try:
         machine.reset(attempt.task, result.journal)
+        machine.set_variant(result.variant)
         with attempt.fault.arrange(machine, attempt.task, rng) as injection:
             result.problems = _strike(machine, attempt, injection, result)
         if result.problems:
@@ -146,8 +149,12 @@ def _strike(machine: Machine, attempt: Attempt, injection: Injection, result: Re
     problems = [f"left running: {process}" for process in left]
     if strike.exit_codes is not None and result.exit_code not in strike.exit_codes:
         problems.append(f"the task ended with {result.exit_code}: {task.output}")
-    problems += [f"after the fault: {problem}" for problem in invariants.check(machine, before)]
-    return problems + [f"after the next task: {problem}" for problem in invariants.repeat(machine, before)]
+    found = invariants.check(machine, before)
+    if result.exit_code == 0:
+        found += invariants.check_result(machine, before, before.committed)
+    problems += [f"after the fault: {problem}" for problem in found]
+    revert = random.Random(attempt.number).random() < REVERTS
+    return problems + [f"after the next task: {problem}" for problem in invariants.repeat(machine, before, revert)]
 
 
 @contextlib.contextmanager

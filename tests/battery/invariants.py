@@ -13,7 +13,7 @@ from pathlib import Path
 from demo_backups.backup.cron_syntax import split_line
 from demo_backups.project import ROOT
 
-from .machine import EXPIRED, OLD_CRONTAB, OLDER, Machine
+from .machine import EXPIRED, OLD_CRONTAB, OLDER, Machine, wait_for
 
 BACKUP_NAME = re.compile(r"backup_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d\.db")
 LOCAL_SCRIPT = ROOT / "share/bin/index-db-backup.sh"
@@ -80,8 +80,8 @@ def check(machine: Machine, before: Before) -> list[str]:
 def check_live(machine: Machine, before: Before) -> list[str]:
     """The live database has every committed row, unless a restore has replaced them: then they are in a saved state."""
     committed = frozenset(machine.committed)
-    if is_pending(machine):
-        return check_pending(machine, committed)
+    if read_stage(machine) is not None:
+        return []  # its database is checked after it was completed or reverted
     try:
         rows = read_rows(machine.source)
         saved = [read_rows(path, immutable=True) for path in machine.backups.glob("saved.*.db")]
@@ -93,8 +93,8 @@ def check_live(machine: Machine, before: Before) -> list[str]:
     if before.task != "restore":
         return [f"{len(lost)} committed rows are not in the live database: {_shorten(lost)}"]
     problems = []
-    if lost - frozenset().union(*saved):
-        problems.append(f"rows are neither in the live database nor in a saved state: {_shorten(lost)}")
+    if gone := lost.difference(*saved):
+        problems.append(f"rows are neither in the live database nor in a saved state: {_shorten(gone)}")
     restored = read_rows(machine.backups / OLDER[0], immutable=True)
     replaced = frozenset(number for number in rows if number <= max(lost))  # the service has written the others since
     if not replaced <= restored <= rows:
@@ -102,14 +102,12 @@ def check_live(machine: Machine, before: Before) -> list[str]:
     return problems
 
 
-def is_pending(machine: Machine) -> bool:
-    """Tell whether a restore was interrupted, and waits to be completed or reverted."""
-    return any(machine.backups.glob(".*.restore/journal"))
-
-
-def check_pending(machine: Machine, committed: Contents) -> list[str]:
-    """An interrupted restore is checked after it was completed or reverted. Until then, nothing looks at its files."""
-    return [] if committed else ["the log of the service is empty"]
+def read_stage(machine: Machine) -> str | None:
+    """Return the stage of a restore that was interrupted; None if there is none."""
+    journal = machine.backups / ".backup.restore/journal"
+    if not journal.exists():
+        return None
+    return dict(line.partition("=")[::2] for line in journal.read_text().splitlines())["stage"]
 
 
 def check_backups(machine: Machine, before: Before) -> list[str]:
@@ -188,17 +186,40 @@ def check_records(machine: Machine) -> list[str]:
 # --- the next task --------------------------------------------------------------------------------------------------
 
 
-def repeat(machine: Machine, before: Before) -> list[str]:
-    """Run the same task again, without any cleanup: it must succeed, and its result must be good."""
+def repeat(machine: Machine, before: Before, revert: bool = False) -> list[str]:
+    """Run the same task again, without any cleanup: it must succeed, and its result must be good.
+
+    A restore that was interrupted is completed, or reverted if its stage allows that.
+    """
     rows = len(machine.committed)
-    commands: list[tuple[str, ...]] = [()]
-    if is_pending(machine):
-        commands = [("restore", "--yes")]
-    for command in commands:
-        done = machine.measure(before.task, *command)
-        if done.returncode:
-            return [f"the next task failed with {done.returncode}: {done.stdout}{done.stderr}"]
-    return [*check(machine, before), *check_result(machine, before, rows)]
+    stage = read_stage(machine)
+    if stage is None:
+        done = machine.measure(before.task)
+    else:
+        revert = stage.startswith("revert") or (revert and stage != "cleaning")
+        done = machine.inv("restore", "--yes", *(["--undo"] if revert else []))
+    if done.returncode:
+        return [f"the next task failed with {done.returncode}: {done.stdout}{done.stderr}"]
+    machine.settle()
+    problems = [*check(machine, before), *check_service(machine)]
+    if stage is not None and revert:
+        return problems + check_reverted(machine)
+    return problems + check_result(machine, before, rows)
+
+
+def check_service(machine: Machine) -> list[str]:
+    """The service is running, and commits."""
+    last = len(machine.committed)
+    return [] if wait_for(lambda: len(machine.committed) > last, 5) else ["the service does not commit any more"]
+
+
+def check_reverted(machine: Machine) -> list[str]:
+    """After a restore was reverted, the database has every committed row."""
+    lost = frozenset(machine.committed) - read_rows(machine.source)
+    problems = [f"rows are missing after the restore was reverted: {_shorten(lost)}"] if lost else []
+    if read_stage(machine) is not None:
+        problems.append("the restore is still pending")
+    return problems
 
 
 def check_result(machine: Machine, before: Before, rows: int) -> list[str]:
@@ -225,7 +246,7 @@ def check_restored(machine: Machine) -> list[str]:
     restored = read_rows(machine.backups / OLDER[0], immutable=True)
     rows = read_rows(machine.source)
     problems = [] if restored <= rows else [f"rows of the backup are missing: {_shorten(restored - rows)}"]
-    if is_pending(machine):
+    if read_stage(machine) is not None:
         problems.append("the restore is still pending")
     return problems
 

@@ -45,6 +45,8 @@ COMMANDS = {
     "restore": ("restore", "--yes", "--backup", OLDER[0]),
 }
 TASKS = tuple(COMMANDS)
+STOPPED, RUNNING, SWAP = "service stopped", "service running", "swap"
+VARIANTS = {"restore": (STOPPED, RUNNING, SWAP)}
 
 
 @dataclass
@@ -73,7 +75,7 @@ class Machine:
     """All directories are below `folder`. `environment` is that of the maintainer's tasks, until the next reset.
 
     `durations` has the last measured duration of each task in seconds. `synchronous` is the PRAGMA of the service,
-    until the next reset.
+    `flags` are those of the task; both until the next reset.
     """
 
     folder: Path
@@ -82,6 +84,7 @@ class Machine:
     environment: dict[str, str] = field(default_factory=dict)
     durations: dict[str, float] = field(default_factory=dict)
     synchronous: str = "OFF"
+    flags: tuple[str, ...] = ()
 
     # --- its places ---------------------------------------------------------------------------------------------------
 
@@ -181,9 +184,9 @@ class Machine:
 
     # --- its tasks ----------------------------------------------------------------------------------------------------
 
-    def start_task(self, name: str, *flags: str) -> RunningTask:
+    def start_task(self, name: str) -> RunningTask:
         """Start a task of the maintainer."""
-        return RunningTask(name, InvRunner(self.environment).start(*COMMANDS[name], *flags))
+        return RunningTask(name, InvRunner(self.environment).start(*COMMANDS[name], *self.flags))
 
     def inv(self, *arguments: str) -> CompletedTask:
         """Run a task of the maintainer to its end."""
@@ -192,7 +195,7 @@ class Machine:
     def measure(self, name: str, *arguments: str) -> CompletedTask:
         """Run a task to its end, and remember how long it takes."""
         started = time.monotonic()
-        done = self.inv(*(arguments or COMMANDS[name]))
+        done = self.inv(*(arguments or (*COMMANDS[name], *self.flags)))
         if done.returncode == 0:
             self.durations[name] = time.monotonic() - started
         return done
@@ -239,7 +242,7 @@ class Machine:
         (self.folder / "service").mkdir()
         command = ["cp", "--archive", "--reflink=auto", str(self.folder / "pristine"), str(self.live)]
         subprocess.run(command, check=True)
-        self.synchronous = "OFF"
+        self.synchronous, self.flags = "OFF", ()
         self.environment = self._environment()
         set_journal_mode(self.source, journal)
         with contextlib.closing(sqlite3.connect(self.source)) as database:
@@ -248,6 +251,13 @@ class Machine:
         if task == "deploy":
             with self.script.open("a") as script:
                 script.write(OLD_SCRIPT_END)
+
+    def set_variant(self, variant: str) -> None:
+        """Choose how a restore is done, until the next reset."""
+        if variant == SWAP:
+            self.flags = ("--swap",)
+        if variant == RUNNING:
+            self.environment |= {"INVOKE_DATABASES_INDEX_STOP": "", "INVOKE_DATABASES_INDEX_START": ""}
 
     def _environment(self) -> dict[str, str]:
         maintainer = self.live / "maintainer"
