@@ -2,48 +2,27 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
 
 from demo_backups.health.judge_records import judge_changes, judge_coverage, judge_local
-from demo_backups.health.local_facts import LocalFacts, Records
+from demo_backups.health.local_facts import LocalFacts
+from demo_backups.health.record_judge import Records
 from demo_backups.health.state import Health, State
-from demo_backups.records.check import Check, Outcome
+from demo_backups.records.check import Check
 from demo_backups.records.record import FetchDetails, Record, VerificationDetails
 from demo_backups.records.store import InvalidRecord
-from demo_backups.recovery.copies import Copy
-from demo_backups.remote.fact import Unavailable
 from demo_backups.remote.files import File
 from demo_backups.settings.load import validate_settings
 from demo_backups.settings.model import Settings
 
-from ..helpers.records import make_record
+from ..helpers.dated_records import DENIED, FAILED, NOW, PASSED, UNDECIDED, backup, copy, invalid, record
 from .conftest import HOUR, worst_finding
 
 OK, WARNING, CRITICAL, UNKNOWN = State.OK, State.WARNING, State.CRITICAL, State.UNKNOWN
-NOW = datetime(2026, 1, 31, 12, 0, tzinfo=timezone.utc)
-PASSED, FAILED, UNDECIDED = (Check("integrity", outcome, "x\n\x1b") for outcome in Outcome)
-DENIED = Unavailable("could not look", "could not look")
-
-
-def record(
-    age: float, kind: str = "verification", check: Check | None = PASSED, older: float = 0, **values: Any
-) -> Record:
-    """Make a record of some hours ago, of a backup that was complete `older` hours before."""
-    when = NOW - timedelta(hours=age)
-    created = when - timedelta(hours=older)
-    backup = f"/srv/backup_{created:%H}.db"
-    defaults = {"when": when.isoformat(), "created": created.isoformat(), "backup": backup, "bytes": 5}
-    return make_record(kind, **defaults | {"checks": [check] if check else []} | values)
-
-
-def invalid(age: float, kind: str = "verification", host: str = "demo") -> InvalidRecord:
-    """Make the file of a damaged record of some hours ago."""
-    when = NOW - timedelta(hours=age)
-    return InvalidRecord(Path(f"/e/{when:%Y-%m-%dT%H-%M-%S.%f}_{kind}_{host}_index.json"), "it is empty")
 
 
 def judge(settings: Settings, facts: LocalFacts, name: str) -> tuple[State, str]:
@@ -144,11 +123,6 @@ def fetch(age: float, check: Check | None = PASSED, file: str | None = "/c/backu
     return record(age, "fetch", check, details=FetchDetails(file=file), **values)
 
 
-def copy(age: float, size: int = 5, seconds: float = 0) -> Copy:
-    """Make a fetched copy of a backup of some hours ago."""
-    return Copy(Path("/c/backup_09.db"), size, NOW - timedelta(hours=age, seconds=seconds))
-
-
 @pytest.mark.parametrize(
     ("records", "copies", "fetched", "state", "text"),
     [
@@ -201,12 +175,6 @@ def test_change_after_verification_is_found(records: list[Record], state: State)
     assert [finding.state for finding in findings] == ([] if state is OK else [state])
 
 
-def backup(age: float) -> File:
-    """Make a backup on the host that was complete some hours ago."""
-    modified = NOW - timedelta(hours=age)
-    return File(PurePosixPath(f"/srv/backup_{modified:%d_%H}.db"), 5, modified)
-
-
 HOURLY = [backup(hours + 0.5) for hours in range(100)]
 WEEKLY = [backup(0.5), backup(7 * 24 + 0.5)]
 
@@ -231,7 +199,7 @@ WEEKLY = [backup(0.5), backup(7 * 24 + 0.5)]
 def test_old_backup_does_not_count_as_newest(
     project_settings: Settings, backups: list[File], records: list[Record], state: State
 ) -> None:
-    findings = judge_coverage(backups, records, project_settings, "demo", "index", NOW.timestamp())
+    findings = judge_coverage(backups, (), records, project_settings, "demo", "index", NOW.timestamp())
     assert [finding.state for finding in findings] == ([] if state is OK else [state])
 
 
@@ -245,7 +213,7 @@ def test_old_backup_does_not_count_as_newest(
     ],
 )
 def test_fetch_of_old_backup_is_not_enough(project_settings: Settings, records: list[Record], state: State) -> None:
-    findings = judge_coverage(HOURLY, records, project_settings, "demo", "index", NOW.timestamp())
+    findings = judge_coverage(HOURLY, (), records, project_settings, "demo", "index", NOW.timestamp())
     assert [finding.name for finding in findings] == ([] if state is OK else ["copy"])
 
 

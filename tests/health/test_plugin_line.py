@@ -23,6 +23,7 @@ FULL = Metrics(
     verification_time=NOW - 10_800,
     drill_time=NOW - 12 * 86400,
     copy_time=NOW - 18_000,
+    offsite_time=NOW - 86_400,
     warn_age=7200,
     critical_age=14_400,
 )
@@ -57,7 +58,7 @@ def test_line_has_state_text_and_data() -> None:
     findings = tuple(Finding(name, State.OK, text) for name, text in texts.items())
     assert format_lines([health(State.OK, findings=findings)]) == [
         "OK demo/index: backup 59 min old, verified 3 h ago | "
-        "age=3540s;7200;14400;0 size=2301952B;;;0 verified=10800s drill=1036800s copy=18000s"
+        "age=3540s;7200;14400;0 size=2301952B;;;0 verified=10800s drill=1036800s copy=18000s offsite=86400s"
     ]
 
 
@@ -92,7 +93,7 @@ def test_every_parser_finds_all_data(count: int) -> None:
     icinga_text, icinga = read_as_icinga(output)
     assert nagios.split() == icinga.split()
     labels = [value.partition("=")[0] for value in nagios.split()]
-    assert len(set(labels)) == 5 * count
+    assert len(set(labels)) == 6 * count
     for shown in (text + "\n" + long_text, icinga_text):
         assert re.findall(r"demo/(d\d): backup", shown) == [f"d{index}" for index in range(count)]
 
@@ -102,6 +103,11 @@ def test_every_parser_finds_all_data(count: int) -> None:
 
 def test_undetermined_value_is_u() -> None:
     assert format_perfdata(Metrics(NOW, backup_time=NOW - 5)) == "age=5s;;;0 size=U;;;0 verified=U"
+
+
+def test_archives_have_no_verification() -> None:
+    line = format_lines([health(State.OK, "config", metrics=Metrics(NOW, backup_time=NOW - 5, backup_bytes=9))])[0]
+    assert line.endswith(" | age=5s;;;0 size=9B;;;0")
 
 
 def test_ages_refer_to_clock_of_their_times() -> None:
@@ -124,7 +130,7 @@ def test_label_needs_no_quotes(name: str) -> None:
     line = format_lines([health(State.OK, name), health(State.OK, "other")])[0]
     assert line.count("|") == 1
     values = line.partition("|")[2].split()
-    assert len(values) == 5
+    assert len(values) == 6
     for value in values:
         assert VALUE.fullmatch(value), value
         assert "::" not in value

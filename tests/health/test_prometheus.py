@@ -21,9 +21,14 @@ GOOD = Health(
     "demo",
     "index",
     (Finding("backup", State.OK, "x"),),
-    Metrics(NOW, NOW - 60, 2_301_952, NOW - 120.5, NOW - 180, NOW - 240),
+    Metrics(NOW, NOW - 60, 2_301_952, NOW - 120.5, NOW - 180, NOW - 240, NOW - 300, backups_listed=True),
 )
-NEVER_DRILLED = Health("demo", "tracker", (Finding("drill", State.WARNING, "x"),), Metrics(NOW, NOW - 60, 17 * 10**9))
+NEVER_DRILLED = Health(
+    "demo",
+    "tracker",
+    (Finding("drill", State.WARNING, "x"),),
+    Metrics(NOW, NOW - 60, 17 * 10**9, backups_listed=True),
+)
 UNREACHABLE = Health("other", "index", (Finding("host", State.UNKNOWN, "no answer"),))
 ALL = [GOOD, NEVER_DRILLED, UNREACHABLE]
 HOSTILE = ['a"b', "a\\", "a\\nb", 'x"} 1\ndemo_backups_up{host="y', "\x1b[2J", "\u202e", "\udcff", "a\r\nb\tc", "größe"]
@@ -48,6 +53,7 @@ def test_metrics_have_all_series() -> None:
         'demo_backups_last_verification_timestamp_seconds{host="demo",database="index"}': "1799999879.5",
         'demo_backups_last_drill_timestamp_seconds{host="demo",database="index"}': "1799999820",
         'demo_backups_last_copy_timestamp_seconds{host="demo",database="index"}': "1799999760",
+        'demo_backups_last_offsite_timestamp_seconds{host="demo",database="index"}': "1799999700",
     }
 
 
@@ -62,6 +68,13 @@ def test_series_are_described_once() -> None:
 
 def test_unreachable_host_alone_has_no_times() -> None:
     assert len(samples(format_metrics([UNREACHABLE]))) == 2
+
+
+def test_host_without_list_is_not_up() -> None:
+    recorded = Health("demo", "index", UNREACHABLE.findings, Metrics(NOW, verification_time=NOW - 60))
+    found = samples(format_metrics([recorded]))
+    assert found['demo_backups_up{host="demo",database="index"}'] == "0"
+    assert 'demo_backups_last_verification_timestamp_seconds{host="demo",database="index"}' in found
 
 
 def hostile_health() -> list[Health]:

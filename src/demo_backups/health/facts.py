@@ -60,7 +60,7 @@ def observe_host(host: Host, database: Database, settings: Settings) -> HostFact
     before = time.time()
     first = prefetch(host, "look at the backups", _first_commands(database, settings))
     now = first.query_parsed("read the clock", CLOCK, parse_seconds)
-    difference = _compare_clocks(before, now, time.time())
+    difference = compare_clocks(before, now, time.time())
     backups = try_query(lambda: sort_backups(list_backups(first, database), now))
     newest = None if isinstance(backups, Unavailable) else backups.newest
     resolved = try_query(lambda: _resolve_source(first, database))
@@ -117,7 +117,7 @@ def _second_commands(
     return commands
 
 
-def _compare_clocks(before: float, now: float, after: float) -> float:
+def compare_clocks(before: float, now: float, after: float) -> float:
     """Return by how much a clock is ahead that was read between two times of this machine's clock."""
     return now - before if now < before else max(0.0, now - after)
 

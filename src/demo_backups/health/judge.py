@@ -85,7 +85,7 @@ def _judge_backups(facts: HostFacts, limits: AgeLimits) -> list[Finding]:
     findings = [_judge_age(newest, facts.now, limits)]
     if newest:
         findings += judge_checks(facts.checks, newest)
-    return [*findings, *_judge_dates(facts.backups, facts.now)]
+    return [*findings, *judge_dates(facts.backups, facts.now)]
 
 
 def _judge_age(newest: File | None, now: float, limits: AgeLimits) -> Finding:
@@ -113,7 +113,7 @@ def judge_checks(checks: Fact[tuple[Check, ...]], newest: File) -> list[Finding]
     return findings
 
 
-def _judge_dates(backups: Backups, now: float) -> list[Finding]:
+def judge_dates(backups: Backups, now: float) -> list[Finding]:
     """Warn of backups dated in the future, of a newest one whose times contradict each other, and of empty ones."""
     findings = []
     files = backups.all

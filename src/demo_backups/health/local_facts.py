@@ -6,20 +6,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from ..records.record import Record
-from ..records.search import DRILL, FETCH, VERIFICATION, find_fetch
-from ..records.store import InvalidRecord, is_name_of, read_records, records_dir
+from ..records.record import REPOSITORY
+from ..records.search import CONFIG_ARCHIVE, DRILL, FETCH, OFFSITE, VERIFICATION, find_fetch
+from ..records.store import is_name_of, read_records, records_dir
 from ..recovery.copies import Copy, list_copies, read_copy
 from ..remote.fact import Fact, Unavailable, try_fact
-from ..settings.model import Database, Settings
+from ..settings.model import BackupSeries, Settings
+from .record_judge import Records
 
-
-@dataclass(frozen=True)
-class Records:
-    """The records of the verifications, drills and fetches of a database of a host, and the files that are invalid."""
-
-    valid: tuple[Record, ...] = ()
-    invalid: tuple[InvalidRecord, ...] = ()
+KINDS = (VERIFICATION, DRILL, FETCH, OFFSITE, CONFIG_ARCHIVE)
 
 
 @dataclass(frozen=True)
@@ -35,11 +30,11 @@ class LocalFacts:
     fetched: Fact[Copy | None] = None
 
 
-def observe_local(settings: Settings, host: str, database: Database, now: datetime) -> LocalFacts:
+def observe_local(settings: Settings, host: str, series: BackupSeries, now: datetime) -> LocalFacts:
     """Observe this machine; `now` is the time of its clock."""
-    records = try_fact(lambda: _read_records(settings, host, database.name))
-    copies = try_fact(lambda: tuple(list_copies(settings, host, database)))
-    fetch = None if isinstance(records, Unavailable) else find_fetch(records.valid, host, database.name, now)
+    records = try_fact(lambda: _read_records(settings, host, series.name))
+    copies = try_fact(lambda: tuple(list_copies(settings, host, series)))
+    fetch = None if isinstance(records, Unavailable) else find_fetch(records.valid, host, series.name, now)
     file = fetch.details.file if fetch else None
     fetched = None if file is None else try_fact(lambda: read_copy(Path(file)))
     return LocalFacts(records, copies, fetched)
@@ -47,7 +42,8 @@ def observe_local(settings: Settings, host: str, database: Database, now: dateti
 
 def _read_records(settings: Settings, host: str, database: str) -> Records:
     def is_wanted(name: str) -> bool:
-        return any(is_name_of(name, kind, host, database) for kind in (VERIFICATION, DRILL, FETCH))
+        is_own = any(is_name_of(name, kind, host, database) for kind in KINDS)
+        return is_own or is_name_of(name, OFFSITE, None, REPOSITORY)
 
     valid, invalid = read_records(records_dir(settings), is_wanted)
     return Records(tuple(valid), tuple(invalid))

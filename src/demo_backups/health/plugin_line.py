@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
+from ..settings.model import CONFIG
 from ..units import shorten
 from .state import WORST_FIRST, Finding, Health, Metrics, State
 
@@ -18,7 +19,7 @@ LONGEST_TEXT = 400  # characters; systems cut the output after 1 to 8 KB
 # where a system passes the text to a shell or shows it in a web page.
 MISLEADING = re.compile(r'[|<`$"]')
 # Findings that are shown when they are OK; the others only when they are not.
-SHOWN_WHEN_OK = ("backup", "verification", "drill", "copy")
+SHOWN_WHEN_OK = ("backup", "verification", "drill", "copy", "offsite")
 
 
 def escape_text(text: str, longest: int = LONGEST_TEXT) -> str:
@@ -45,7 +46,10 @@ def format_lines(healths: Iterable[Health]) -> list[str]:
     """
     ordered = sort_worst_first(healths)
     texts = [format_text(health) for health in ordered]
-    data = [format_perfdata(health.metrics, _label_prefix(health, len(ordered))) for health in ordered]
+    data = [
+        format_perfdata(health.metrics, _label_prefix(health, len(ordered)), verifies=health.database != CONFIG)
+        for health in ordered
+    ]
     if len(ordered) > 2:
         data = [data[0], *[""] * (len(ordered) - 2), " ".join(filter(None, data[1:]))]
     return [f"{text} | {values}" if values else text for text, values in zip(texts, data, strict=True)]
@@ -69,11 +73,11 @@ def _label_prefix(health: Health, lines: int) -> str:
     return "" if lines == 1 else re.sub(r"[^\w./@-]", "_", f"{health.host}/{health.database}/")
 
 
-def format_perfdata(metrics: Metrics | None, prefix: str = "") -> str:
+def format_perfdata(metrics: Metrics | None, prefix: str = "", *, verifies: bool = True) -> str:
     """Return the performance data of a database; empty if no value could be determined.
 
-    `U` is a value that could not be determined, which keeps the number of values the same. A drill and a copy, which
-    may never have been set up, are left out instead.
+    `U` is a value that could not be determined, which keeps the number of values the same. A drill and copies, which
+    may never have been set up, are left out instead, and the verification of what is not verified.
     """
     if metrics is None:
         return ""
@@ -82,9 +86,10 @@ def format_perfdata(metrics: Metrics | None, prefix: str = "") -> str:
     values = [
         _format_value("age", _age(host_now, metrics.backup_time), "s", limits),
         _format_value("size", metrics.backup_bytes, "B", ("", "", "0")),
-        _format_value("verified", _age(metrics.now, metrics.verification_time), "s"),
     ]
-    optional = (("drill", metrics.drill_time), ("copy", metrics.copy_time))
+    if verifies:
+        values.append(_format_value("verified", _age(metrics.now, metrics.verification_time), "s"))
+    optional = (("drill", metrics.drill_time), ("copy", metrics.copy_time), ("offsite", metrics.offsite_time))
     values += [_format_value(label, _age(metrics.now, time), "s") for label, time in optional if time is not None]
     if all("=U" in value for value in values):
         return ""

@@ -25,8 +25,8 @@ def _of_metrics(read: Callable[[Metrics], float | None]) -> Callable[[Health], f
 SERIES: tuple[tuple[str, str, Callable[[Health], float | None]], ...] = (
     (
         "up",
-        "Whether anything could be found out about the database (1) or not (0).",
-        lambda h: float(h.metrics is not None),
+        "Whether the host could be asked which backups there are (1) or not (0).",
+        lambda h: float(h.metrics is not None and h.metrics.backups_listed),
     ),
     ("state", "State of the backups: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.", lambda h: float(h.state.value)),
     (
@@ -49,6 +49,11 @@ SERIES: tuple[tuple[str, str, Callable[[Health], float | None]], ...] = (
         "last_copy_timestamp_seconds",
         "Time of the last fetched copy, in seconds since 1970.",
         _of_metrics(lambda metrics: metrics.copy_time),
+    ),
+    (
+        "last_offsite_timestamp_seconds",
+        "Time of the last off-site copy, in seconds since 1970.",
+        _of_metrics(lambda metrics: metrics.offsite_time),
     ),
 )
 

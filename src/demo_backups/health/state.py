@@ -46,6 +46,7 @@ class Finding:
 class Metrics:
     """What is measured of a database: times in seconds since 1970, sizes in bytes; None if unknown or never.
 
+    `backups_listed`: the host has answered which backups there are.
     `now` is the time by the clock of this machine, to which the ages of records refer. `host_now` is that by the
     clock of the host, to which the age of the backup refers; None: it is the same.
     """
@@ -56,14 +57,17 @@ class Metrics:
     verification_time: float | None = None
     drill_time: float | None = None
     copy_time: float | None = None
+    offsite_time: float | None = None
     warn_age: float | None = None
     critical_age: float | None = None
     host_now: float | None = None
+    backups_listed: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return the metrics as a JSON object, with the times in UTC."""
-        is_time = ("now", "host_now", "backup_time", "verification_time", "drill_time", "copy_time")
-        return {key: _format_time(value) if key in is_time else value for key, value in asdict(self).items()}
+        values = asdict(self)
+        is_time = {key for key in values if key in ("now", "host_now") or key.endswith("_time")}
+        return {key: _format_time(value) if key in is_time else value for key, value in values.items()}
 
 
 def _format_time(time: float | None) -> str | None:

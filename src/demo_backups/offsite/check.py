@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..records.record import OffsiteRecord, Record
-from ..records.search import is_good
+from ..records.search import CHECK, is_good
 from .program import Restic
-
-STORE, CHECK, RESTORE = "store", "check", "restore"  # the actions in the records
 
 
 def find_next_part(records: Iterable[Record], repository: str, parts: int) -> int:

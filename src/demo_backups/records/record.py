@@ -22,6 +22,7 @@ from pydantic import (
 from .check import Check, Outcome, combine_outcomes
 
 SCHEMA = 2
+REPOSITORY = ""  # the `database` of a record that is about no single one: of a check of the off-site repository
 MIN_YEAR, MAX_YEAR = 1000, 9000  # such a time can be converted to every zone
 
 # --- values ---------------------------------------------------------------------------------------------------------

@@ -7,12 +7,13 @@ from datetime import datetime, timedelta
 from typing import TypeAlias, TypeGuard, TypeVar
 
 from .check import Outcome
-from .record import DrillRecord, FetchRecord, OffsiteRecord, Record, VerificationRecord
+from .record import BackupConfigRecord, DrillRecord, FetchRecord, OffsiteRecord, Record, VerificationRecord
 
 R = TypeVar("R", bound=Record)
 CopyRecord: TypeAlias = FetchRecord | OffsiteRecord  # of the tasks that write copies on this machine
-RESTORED_HERE = "restore"  # the action of an OffsiteRecord: a copy was written on this machine from the repository
 VERIFICATION, DRILL, FETCH = VerificationRecord.kind, DrillRecord.kind, FetchRecord.kind
+OFFSITE, CONFIG_ARCHIVE = OffsiteRecord.kind, BackupConfigRecord.kind
+STORE, CHECK, RESTORE = "store", "check", "restore"  # the actions of an OffsiteRecord; a restore writes a copy here
 
 
 def is_good(record: Record) -> bool:
@@ -77,7 +78,7 @@ def is_of_copy(record: Record) -> TypeGuard[CopyRecord]:
 
     It has the SHA-256 of the copy; what the checks of the copy found is another question.
     """
-    if isinstance(record, OffsiteRecord) and record.details.action != RESTORED_HERE:
+    if isinstance(record, OffsiteRecord) and record.details.action != RESTORE:
         return False
     return isinstance(record, FetchRecord | OffsiteRecord) and bool(record.details.sha256)
 
@@ -98,3 +99,8 @@ def find_fetch(records: Iterable[Record], host: str, database: str, until: datet
 def has_copy(record: FetchRecord) -> bool:
     """Tell whether a fetch has put a backup on this machine whose checks found no fault."""
     return record.error is None and bool(record.checks) and not has_failed(record) and record.details.file is not None
+
+
+def is_stored(record: Record) -> bool:
+    """Tell whether a record is of a backup that was stored off-site, or found to be stored there, without a fault."""
+    return isinstance(record, OffsiteRecord) and record.details.action == STORE and is_good(record)

@@ -173,9 +173,10 @@ def filter_records(records: Iterable[Record], host: str | None, database: str | 
     return [record for record in records if host in (None, record.host) and database in (None, record.database)]
 
 
-def is_name_of(name: str, kind: str, host: str, database: str) -> bool:
-    """Tell from the name of a file whether it may be a record of a kind for a database of a host."""
-    return name.endswith(f"_{kind}_{_name_part(host)}_{_name_part(database)}.json")
+def is_name_of(name: str, kind: str, host: str | None, database: str) -> bool:
+    """Tell from the name of a file whether it may be a record of a kind for a database of a host; None: of any host."""
+    of_host = "[^_]*" if host is None else re.escape(_name_part(host))
+    return bool(re.search(rf"_{re.escape(kind)}_{of_host}_{re.escape(_name_part(database))}\.json\Z", name))
 
 
 def time_in_name(name: str) -> datetime | None:

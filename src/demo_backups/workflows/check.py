@@ -1,23 +1,29 @@
-"""Judge the backups of a database: observe this machine and the host, and decide."""
+"""Judge the backups of a database, or the archives of the configuration: observe the host and this machine, decide."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
+from typing import TypeVar
 
+from ..health.archive_facts import ArchiveFacts, observe_archives
 from ..health.facts import observe_host, try_query
 from ..health.findings import unavailable
-from ..health.freshness import backup_time
+from ..health.freshness import Backups, backup_time
 from ..health.host_facts import HostFacts
 from ..health.judge import decide_limits, judge_host
-from ..health.judge_records import judge_changes, judge_coverage, judge_local
+from ..health.judge_archives import judge_archives
+from ..health.judge_records import judge_changes, judge_coverage, judge_local, judge_local_archives, was_archived
 from ..health.local_facts import LocalFacts, observe_local
 from ..health.state import Finding, Health, Metrics
-from ..records.record import DrillRecord, Record, VerificationRecord
-from ..records.search import find_fetch, find_last
+from ..records.record import DrillRecord, OffsiteRecord, Record, VerificationRecord
+from ..records.search import find_fetch, find_last, is_stored
 from ..remote.fact import Fact, Unavailable
-from ..settings.model import Settings
+from ..settings.model import ConfigArchives
 from .session import Session
+
+T = TypeVar("T", HostFacts, ArchiveFacts)
 
 
 def check_database(work: Session) -> Health:
@@ -29,27 +35,54 @@ def check_database(work: Session) -> Health:
     now = datetime.now(timezone.utc)
     local = observe_local(settings, name, database, now)
     facts = try_query(lambda: observe_host(work.host, database, settings))
-    findings = judge_local(local, settings, name, database.name, now)
-    if isinstance(facts, Unavailable):
-        findings = [unavailable("backup", "backup", facts), *findings]
-    else:
-        findings = [
-            *judge_host(facts, database, settings.check, int(settings.free_space_floor)),
-            *_judge_recorded(facts, local, settings, name, database.name),
-            *findings,
-        ]
-    return Health(name, database.name, _without_duplicates(findings), _measure(work, facts, local, now))
+    findings = _judge_host(
+        facts, lambda facts: judge_host(facts, database, settings.check, int(settings.free_space_floor))
+    )
+    findings += _judge_recorded(work, facts, local)
+    findings += judge_local(local, settings, name, database.name, now)
+    metrics = _measure(facts, _measure_local(work, local, now))
+    if not isinstance(facts, Unavailable):
+        limits = decide_limits(facts.cron, settings.check)
+        metrics = replace(metrics, warn_age=limits.warn, critical_age=limits.critical)
+    return Health(name, database.name, _without_duplicates(findings), metrics)
 
 
-def _judge_recorded(facts: HostFacts, local: LocalFacts, settings: Settings, host: str, database: str) -> list[Finding]:
-    """Compare the backups on the host with the records."""
-    if isinstance(facts.backups, Unavailable) or isinstance(local.records, Unavailable):
+def check_archives(work: Session) -> Health:
+    """Judge the archives of the configuration, which take one round trip, as `check_database` does."""
+    settings, name, archives = work.settings, work.host.name, work.series
+    assert isinstance(archives, ConfigArchives)
+    now = datetime.now(timezone.utc)
+    local = observe_local(settings, name, archives, now)
+    facts = try_query(lambda: observe_archives(work.host, archives))
+    findings = _judge_host(facts, lambda facts: judge_archives(facts, was_archived(local)))
+    findings += _judge_recorded(work, facts, local)
+    findings += judge_local_archives(local, settings, name, archives.name, now)
+    metrics = _measure(facts, _measure_local(work, local, now))
+    return Health(name, archives.name, _without_duplicates(findings), metrics)
+
+
+def _judge_host(facts: Fact[T], judge: Callable[[T], list[Finding]]) -> list[Finding]:
+    return [unavailable("backup", "backup", facts)] if isinstance(facts, Unavailable) else judge(facts)
+
+
+def _judge_recorded(work: Session, facts: Fact[HostFacts] | Fact[ArchiveFacts], local: LocalFacts) -> list[Finding]:
+    """Compare the backups on the host, and the copies of them, with the records."""
+    backups = _backups_of(facts)
+    if isinstance(facts, Unavailable) or backups is None or isinstance(local.records, Unavailable):
         return []
-    backups, records = facts.backups, local.records.valid
+    records, host, name = local.records.valid, work.host.name, work.series.name
+    copies = () if isinstance(local.copies, Unavailable) else local.copies
     return [
-        *judge_changes(backups.all, records, host, database),
-        *judge_coverage(backups.current, records, settings, host, database, facts.now),
+        *judge_changes(backups.all, records, host, name),
+        *judge_coverage(backups.current, copies, records, work.settings, host, name, facts.now),
     ]
+
+
+def _backups_of(facts: Fact[HostFacts] | Fact[ArchiveFacts]) -> Backups | None:
+    """Return the backups that a host has listed; None if it has not."""
+    if isinstance(facts, Unavailable) or isinstance(facts.backups, Unavailable):
+        return None
+    return facts.backups
 
 
 def _without_duplicates(findings: list[Finding]) -> tuple[Finding, ...]:
@@ -57,32 +90,35 @@ def _without_duplicates(findings: list[Finding]) -> tuple[Finding, ...]:
     return tuple({(finding.name, finding.text): finding for finding in findings}.values())
 
 
-def _measure(work: Session, facts: Fact[HostFacts], local: LocalFacts, now: datetime) -> Metrics:
-    """Measure what performance data and metrics have; times of records are those of this machine's clock."""
-    metrics = _measure_local(work, local, now)
+# --- what performance data and metrics have -------------------------------------------------------------------------
+
+
+def _measure(facts: Fact[HostFacts] | Fact[ArchiveFacts], metrics: Metrics) -> Metrics:
+    """Add what the host says to the metrics."""
     if isinstance(facts, Unavailable):
         return metrics
-    limits = decide_limits(facts.cron, work.settings.check)
-    newest = None if isinstance(facts.backups, Unavailable) else facts.backups.newest
+    backups = _backups_of(facts)
+    newest = backups.newest if backups else None
     return replace(
         metrics,
         host_now=facts.now,
         backup_time=backup_time(newest) if newest else None,
         backup_bytes=newest.bytes if newest else None,
-        warn_age=limits.warn,
-        critical_age=limits.critical,
+        backups_listed=backups is not None,
     )
 
 
 def _measure_local(work: Session, local: LocalFacts, now: datetime) -> Metrics:
+    """Measure what this machine knows; times of records are those of its clock."""
     if isinstance(local.records, Unavailable):
         return Metrics(now.timestamp())
-    records, host, database = local.records.valid, work.host.name, work.database.name
+    records, host, name = local.records.valid, work.host.name, work.series.name
     return Metrics(
         now.timestamp(),
-        verification_time=_time_of(find_last(records, VerificationRecord, host, database, until=now)),
-        drill_time=_time_of(find_last(records, DrillRecord, host, database, until=now)),
-        copy_time=_time_of(find_fetch(records, host, database, now)),
+        verification_time=_time_of(find_last(records, VerificationRecord, host, name, until=now)),
+        drill_time=_time_of(find_last(records, DrillRecord, host, name, until=now)),
+        copy_time=_time_of(find_fetch(records, host, name, now)),
+        offsite_time=_time_of(find_last(records, OffsiteRecord, host, name, is_stored, until=now)),
     )
 
 

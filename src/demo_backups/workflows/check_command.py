@@ -19,10 +19,10 @@ from ..health.state import WORST_FIRST, Finding, Health, State, worst_of
 from ..records.record import Record
 from ..remote.connection import open_host
 from ..settings.load import parse_timeout
-from ..settings.model import Settings
+from ..settings.model import CONFIG, Settings
 from ..ui.console import Console, print_json
 from ..ui.plugin import describe, print_lines, print_traceback, print_warning
-from .check import check_database
+from .check import check_archives, check_database
 from .hosts import list_hosts, run_on_hosts
 from .session import Session
 from .time_limit import time_limit
@@ -58,14 +58,25 @@ def _ignored_interrupts() -> Iterator[None]:
 def _prepare(settings: Settings, options: CheckOptions) -> _Check:
     """Check the flags and settings before a connection is opened."""
     names = list_hosts(settings, options.host)
-    databases = list(settings.databases) if options.database is None else [settings.database(options.database).name]
-    if not databases:
-        raise SettingsError("there is no database in the settings")
+    databases = _list_names(settings, options.database)
     if options.ping:
         require_ping_settings(settings.check)
     if options.prometheus == "":
         raise SettingsError("--prometheus '' is not the path of a file")
     return _Check(settings, options, names, databases, parse_timeout(options.timeout))
+
+
+def _list_names(settings: Settings, name: str | None) -> list[str]:
+    """List the databases to check and, if they are set up, the archives of the configuration."""
+    if name is None:
+        names = [*settings.databases, *([CONFIG] if settings.config_paths else [])]
+    else:
+        names = [settings.series(name).name]
+    if not names:
+        raise SettingsError("there is no database in the settings")
+    if CONFIG in names and not settings.config_paths:
+        raise SettingsError("config_paths is empty: no configuration is archived", advice="set config_paths")
+    return names
 
 
 class _Check:
@@ -99,8 +110,9 @@ class _Check:
             with open_host(settings) as host:
                 for name in self._databases:
                     record = Record(kind="", host=settings.host, database=name)
-                    work = Session(host, settings, settings.database(name), record, out)
-                    self._results[settings.host, name] = check_database(work)
+                    work = Session(host, settings, settings.series(name), record, out)
+                    check = check_archives if name == CONFIG else check_database
+                    self._results[settings.host, name] = check(work)
         except InterruptedRunError:
             raise
         except Exception as error:  # a fault of this program, too, must not hide the result of another host

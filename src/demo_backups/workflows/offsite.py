@@ -19,7 +19,7 @@ from ..errors import (
     RepositoryMissingError,
     SettingsError,
 )
-from ..offsite.check import CHECK, RESTORE, STORE, check_arguments, check_part, find_next_part
+from ..offsite.check import check_arguments, check_part, find_next_part
 from ..offsite.location import find_location
 from ..offsite.locks import Locks, clear_locks
 from ..offsite.program import Restic, open_restic, read_id
@@ -30,6 +30,7 @@ from ..offsite.snapshots import StoredBackup, read_stored, select
 from ..offsite.store import StoreRequest, hash_source, store_copy
 from ..records.check import Check, Outcome
 from ..records.record import OffsiteDetails, Record, new_record
+from ..records.search import CHECK, RESTORE, STORE
 from ..records.store import filter_records, read_records, record_outcome, records_dir
 from ..recovery.copies import Copy, copies_dir, list_copies
 from ..recovery.copy_checks import check_copy
