@@ -12,8 +12,8 @@ from ..remote.files import files_command
 from ..remote.host import Host
 from ..remote.prefetch import prefetch
 from ..settings.model import ConfigArchives
-from .facts import CLOCK, compare_clocks, try_query
 from .freshness import Backups, sort_backups
+from .host_queries import CLOCK, compare_clocks, try_query
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import PurePosixPath
-from typing import TypeVar
 
 from ..backup.catalog import list_backups
 from ..backup.checks import check_created, check_size
@@ -14,11 +12,11 @@ from ..backup.cron_tables import read_tables, tables_command
 from ..backup.disk_space import Disk, disks_command, read_disks
 from ..backup.permissions import access_commands, find_backup_dir_problems, observe_access
 from ..backup.script import Script
-from ..errors import ConnectionLostError, HostKeyError, HostUnreachableError, LoginError, NoDatabaseError
+from ..errors import NoDatabaseError
 from ..records.check import Check
 from ..recovery.restore_journal import pending_command, read_pending
 from ..remote.answers import parse_seconds
-from ..remote.fact import Fact, Unavailable, try_fact
+from ..remote.fact import Fact, Unavailable
 from ..remote.files import File, file_command, files_command
 from ..remote.host import Host
 from ..remote.job_state import (
@@ -38,21 +36,11 @@ from ..sqlite.sidecars import list_sidecars, sidecars_command
 from .cron_log import log_command, parse_log
 from .freshness import sort_backups
 from .host_facts import CronFacts, HostFacts, LastJob, NoPermission, RestoreFacts, Source
+from .host_queries import CLOCK, compare_clocks, try_query
 from .leftovers import parse_run_files, run_files_command
 from .schedule import longest_interval, read_schedule
 
-T = TypeVar("T")
-UNREACHABLE = (ConnectionLostError, HostUnreachableError, HostKeyError, LoginError)
-CLOCK = "date +%s.%N"
 JOB_OUTPUT = 4096  # bytes of the output of the last job that are read
-
-
-def try_query(query: Callable[[], T]) -> Fact[T]:
-    """Return what a query returns, or Unavailable with its error.
-
-    Raises the errors that mean that the host cannot be reached any more.
-    """
-    return try_fact(query, reraised=UNREACHABLE)
 
 
 def observe_host(host: Host, database: Database, settings: Settings) -> HostFacts:
@@ -115,11 +103,6 @@ def _second_commands(
     if isinstance(job, Job):
         commands.append(status_command(jobs_dir(database, BACKUP), job, database.part, 0, JOB_OUTPUT))
     return commands
-
-
-def compare_clocks(before: float, now: float, after: float) -> float:
-    """Return by how much a clock is ahead that was read between two times of this machine's clock."""
-    return now - before if now < before else max(0.0, now - after)
 
 
 def _check_backup(host: Host, database: Database, backup: File) -> tuple[Check, ...]:

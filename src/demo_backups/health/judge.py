@@ -15,8 +15,9 @@ from ..settings.model import CheckSettings, Database
 from ..units import format_brief, format_short_size
 from .cron_log import find_message
 from .findings import CLOCK_TOLERANCE, shorten, unavailable, with_limit
-from .freshness import Backups, backup_time, has_contradiction
+from .freshness import Backups, backup_time
 from .host_facts import CronFacts, HostFacts, NoPermission, RestoreFacts, Source
+from .judge_dates import judge_clock, judge_dates
 from .leftovers import RunFiles
 from .state import Finding, State
 
@@ -111,27 +112,6 @@ def judge_checks(checks: Fact[tuple[Check, ...]], newest: File) -> list[Finding]
             state, problem = states[check.outcome]
             findings.append(Finding("backup", state, shorten(f"{newest.path.name} is {problem}: {check.detail}")))
     return findings
-
-
-def judge_dates(backups: Backups, now: float) -> list[Finding]:
-    """Warn of backups dated in the future, of a newest one whose times contradict each other, and of empty ones."""
-    findings = []
-    files = backups.all
-    if backups.future:
-        last = backups.future[0]
-        difference = format_brief(backup_time(last) - now)
-        findings.append(f"{_count(backups.future)} dated in the future: {last.path.name}, by {difference}")
-    newest = max(files, key=lambda file: file.modified, default=None)
-    if newest and has_contradiction(newest):
-        findings.append(f"the name of {newest.path.name} and its modification time differ by more than a day")
-    empty = [file for file in files if file.bytes == 0]
-    if empty:
-        findings.append(f"{_count(empty)} empty: {empty[0].path.name}")
-    return [Finding("backup", State.WARNING, shorten(text)) for text in findings]
-
-
-def _count(files: Sequence[File]) -> str:
-    return "1 backup is" if len(files) == 1 else f"{len(files)} backups are"
 
 
 def judge_access(problems: Fact[list[Problem]]) -> list[Finding]:
@@ -284,12 +264,3 @@ def judge_restore(restore: Fact[RestoreFacts]) -> list[Finding]:
     if pending:
         return [Finding("restore", State.CRITICAL, f"a restore was killed (stage: {pending.stage})")]
     return []
-
-
-def judge_clock(difference: float) -> list[Finding]:
-    """Judge by how much the clock of the host is ahead of that of this machine."""
-    if abs(difference) <= CLOCK_TOLERANCE:
-        return []
-    direction = "ahead of" if difference > 0 else "behind"
-    text = f"the clock of the host is {format_brief(difference)} {direction} that of this machine"
-    return [Finding("clock", State.WARNING, text)]

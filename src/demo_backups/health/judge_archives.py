@@ -5,21 +5,18 @@ An archive is only made when something has changed, so its age has no limit. Nor
 
 from __future__ import annotations
 
-from datetime import datetime
+from typing import TYPE_CHECKING
 
-from ..records.record import Record
-from ..records.search import CONFIG_ARCHIVE
 from ..remote.fact import Unavailable
 from ..remote.files import File
 from ..units import format_brief
-from .archive_facts import ArchiveFacts
 from .findings import shorten, unavailable
 from .freshness import backup_time
-from .judge import judge_clock, judge_dates
-from .record_judge import NEVER, RecordJudge, Subject
+from .judge_dates import judge_clock, judge_dates
 from .state import Finding, State
 
-RUN = Subject("backup", CONFIG_ARCHIVE, 0, "", "")
+if TYPE_CHECKING:
+    from .archive_facts import ArchiveFacts
 
 
 def judge_archives(facts: ArchiveFacts, is_known: bool) -> list[Finding]:
@@ -43,22 +40,3 @@ def _judge_newest(newest: File | None, now: float, is_known: bool) -> Finding:
         problem = "it is empty" if newest.type == "f" else "it is not a regular file"
         return Finding("backup", State.CRITICAL, shorten(f"{newest.path.name} is damaged: {problem}"))
     return Finding("backup", State.OK, f"backup {format_brief(max(0.0, now - backup_time(newest)))} old")
-
-
-def judge_last_run(judge: RecordJudge) -> list[Finding]:
-    """Judge the last call of `backup-config`, by its record: it may have failed, or found that a path is missing."""
-    last = judge.find_last(RUN, lambda record: True)
-    invalid = judge.find_invalid(CONFIG_ARCHIVE, datetime.fromisoformat(last.when) if last else NEVER)
-    if invalid:
-        text = f"backup-config unknown: a record cannot be read: {invalid.path.name}: {invalid.reason}"
-        return [Finding("backup", State.UNKNOWN, shorten(text))]
-    if last is None or last.exit_status == 0:
-        return []
-    age = format_brief((judge.now - datetime.fromisoformat(last.when)).total_seconds())
-    return [Finding("backup", State.WARNING, shorten(f"backup-config failed {age} ago: {_explain(last)}"))]
-
-
-def _explain(record: Record) -> str:
-    """Say why a task failed: the first line of its error, or its exit code."""
-    lines = (record.error or "").strip().splitlines()
-    return lines[0] if lines else f"exit code {record.exit_status}"

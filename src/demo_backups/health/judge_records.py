@@ -18,7 +18,6 @@ from ..remote.files import File
 from ..settings.model import Settings
 from ..units import format_brief
 from .findings import CLOCK_TOLERANCE, shorten, unavailable
-from .judge_archives import judge_last_run
 from .judge_offsite import judge_offsite
 from .record_judge import OVERDUE, RecordJudge, Subject, judge_age
 from .state import Finding, State
@@ -49,7 +48,8 @@ def judge_local_archives(facts: LocalFacts, settings: Settings, host: str, name:
         names = ["backup", *_list_copy_names(facts, settings)]
         return [unavailable(subject, subject, facts.records) for subject in names]
     judge = RecordJudge(facts.records, host, name, now)
-    return [*judge_last_run(judge), *_judge_copies(judge, facts, settings, host)]
+    last_run = judge.decide_last("backup", CONFIG_ARCHIVE)
+    return [*last_run, *_judge_copies(judge, facts, settings, host)]
 
 
 def was_archived(facts: LocalFacts) -> bool:

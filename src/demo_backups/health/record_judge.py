@@ -97,6 +97,20 @@ class RecordJudge:
         age = (self.now - since).total_seconds()
         return judge_age(subject.name, subject.done.format(format_brief(age)), age, subject.every)
 
+    def decide_last(self, name: str, kind: str) -> list[Finding]:
+        """Decide from the last record of a kind whether its task has succeeded; it is no finding if it has."""
+        subject = Subject(name, kind, 0, "", "")
+        last = self.find_last(subject, lambda record: True)
+        invalid = self.find_invalid(kind, datetime.fromisoformat(last.when) if last else NEVER)
+        if invalid:
+            text = f"{kind} unknown: a record cannot be read: {invalid.path.name}: {invalid.reason}"
+            return [Finding(name, State.UNKNOWN, shorten(text))]
+        if last is None or last.exit_status == 0:
+            return []
+        age = format_brief((self.now - datetime.fromisoformat(last.when)).total_seconds())
+        reason = next(iter((last.error or "").strip().splitlines()), f"exit code {last.exit_status}")
+        return [Finding(name, State.WARNING, shorten(f"{kind} failed {age} ago: {reason}"))]
+
     def find_last(self, subject: Subject, accept: Callable[[Record], bool]) -> Record | None:
         """Find the last record that is accepted; one from the future, before the clock was set back, does not count."""
         for record in self.list_newest_first(subject):

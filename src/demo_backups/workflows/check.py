@@ -8,10 +8,11 @@ from datetime import datetime, timezone
 from typing import TypeVar
 
 from ..health.archive_facts import ArchiveFacts, observe_archives
-from ..health.facts import observe_host, try_query
+from ..health.facts import observe_host
 from ..health.findings import unavailable
 from ..health.freshness import Backups, backup_time
 from ..health.host_facts import HostFacts
+from ..health.host_queries import try_query
 from ..health.judge import decide_limits, judge_host
 from ..health.judge_archives import judge_archives
 from ..health.judge_records import judge_changes, judge_coverage, judge_local, judge_local_archives, was_archived
