@@ -31,7 +31,7 @@ case "$*" in
   "-c import fcntl; "*) exec "$REAL_PYTHON" "$@" ;;
   "-c import sysconfig; "*) echo "$LOG" ;;
   -c*"from invoke.main import program"*) printf '<%s>' "${@:3}"; exit "${STATUS:-0}" ;;
-  "-I -c from demo_backups.workflows.plugin_main import main; main()"*) printf '<%s>' "${@:4}"; exit "${STATUS:-0}" ;;
+  "-I -c "*"from demo_backups.workflows.plugin_main import main"*) printf '<%s>' "${@:4}"; exit "${STATUS:-0}" ;;
   -c*ensurepip*) echo /pip.whl ;;
   "-m venv --clear --without-pip "*)
     log venv "$5"; rm -rf -- "$5"; mkdir -p "$5/bin"; cp "$0" "$5/bin/python" ;;

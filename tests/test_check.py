@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -30,7 +31,9 @@ from .helpers.processes import start_program, wait_for_end, wait_until
 from .helpers.tasks import CompletedTask, InvRunner, read_json
 
 CRITICAL, UNKNOWN = State.CRITICAL.value, State.UNKNOWN.value
-PLUGIN = [sys.executable, "-I", "-c", "from demo_backups.workflows.plugin_main import main; main()"]
+CODE = re.search(r'^exec "\$python" -I -c "(.*?)" "\$@"\'$', (ROOT / "inv").read_text(), re.MULTILINE | re.DOTALL)
+assert CODE
+PLUGIN = [sys.executable, "-I", "-c", CODE[1].replace('\\"', '"')]
 
 
 @pytest.fixture
@@ -207,6 +210,16 @@ def test_damaged_checkout_is_unknown(other_checkout: Path, home: Path, change: s
             command, env=environment | {"INVOKE_HOST": "local"}, cwd="/", capture_output=True, text=True, check=False
         )
         read_unknown(done)
+
+
+@pytest.mark.parametrize("error", ["KeyboardInterrupt", "ImportError"])
+def test_end_of_first_import_is_unknown(other_checkout: Path, error: str) -> None:
+    # Ctrl-C in the first moment; a file of this package that is missing or damaged.
+    (other_checkout / "src/demo_backups/project.py").write_text(f"raise {error}")
+    command = [sys.executable, *PLUGIN[2:]]
+    environment = {"PYTHONPATH": str(other_checkout / "src")}
+    done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=False)
+    assert error in read_unknown(done)
 
 
 def test_other_checkout_is_refused(other_checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,7 @@ WRONG = [
     ("fetch_every", "daily"),
     ("verify_every", None),
     ("check.warn_age", "soon"),
+    ("databases.index.warn_age", "soon"),
     ("check.size_change", "150%"),
     ("check.ping_file", "~nobody-has-this-name/x"),
     ("check", None),
@@ -333,6 +334,8 @@ def test_every_setting_has_a_variable(merge: Callable[..., Settings]) -> None:
         INVOKE_DATABASES_INDEX_HEALTHY="/bin/healthy",
         INVOKE_DATABASES_INDEX_OWNER="torrust:www-data",
         INVOKE_DATABASES_INDEX_MODE="640",
+        INVOKE_DATABASES_INDEX_WARN_AGE="2 d",
+        INVOKE_DATABASES_INDEX_CRITICAL_AGE="3 d",
         INVOKE_DATABASES_TRACKER_QUERY="SELECT 3",
         INVOKE_RELEASE_REPOSITORY="/srv/checkout",
         INVOKE_RELEASE_REMOTE="upstream",
@@ -397,6 +400,8 @@ def test_every_setting_has_a_variable(merge: Callable[..., Settings]) -> None:
         "healthy": "/bin/healthy",
         "owner": "torrust:www-data",
         "mode": "640",
+        "warn_age": 2 * 86400.0,
+        "critical_age": 3 * 86400.0,
     }
     assert databases["tracker"] == as_shipped()["databases"]["tracker"] | {"query": "SELECT 3"}
     assert release == {

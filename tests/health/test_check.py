@@ -168,6 +168,20 @@ def test_limits_follow_from_crontab_lines(checked: CheckedHost, lines: str, limi
     assert (metrics.warn_age, metrics.critical_age) == limits
 
 
+def test_database_has_limits_of_its_own(checked: CheckedHost) -> None:
+    checked.add_backup(5 * HOUR)
+    values = checked.settings.model_dump(mode="json")
+    values["databases"]["index"] |= {"warn_age": "3 h", "critical_age": "30 d"}
+    checked.change(databases=values["databases"], check=values["check"] | {"warn_age": "1 h", "critical_age": "4 h"})
+    assert checked.find("backup") == (WARNING, "backup 5 h old (limit 3 h)")
+    values["databases"]["index"]["warn_age"] = None  # 2 times the interval
+    checked.change(databases=values["databases"])
+    assert checked.find("backup") == (WARNING, "backup 5 h old (limit 2 h)")
+    values["databases"]["index"]["critical_age"] = None
+    checked.change(databases=values["databases"])
+    assert checked.find("backup")[0] is CRITICAL
+
+
 def test_line_without_certain_times_is_unknown(checked: CheckedHost) -> None:
     checked.add_backup()
     text = checked.crontab.get()

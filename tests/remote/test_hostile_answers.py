@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 
 from demo_backups.backup import catalog, deploy, directory_access, run
 from demo_backups.errors import COULD_NOT_LOOK, BackupsError, CouldNotLookError
+from demo_backups.health.archive_facts import observe_archives
 from demo_backups.health.facts import observe_host
 from demo_backups.project import ROOT
 from demo_backups.recovery import drill_directories, restore_facts, restore_journal
 from demo_backups.remote import files, job_state, jobs, processes
 from demo_backups.remote.host import LONGEST_ANSWER, Host, Result, Transfer
-from demo_backups.settings.model import Settings
+from demo_backups.settings.model import CONFIG, ConfigArchives, Settings
 from demo_backups.sqlite import inspect, journal_mode, sharing, sidecars
 
 SEED = settings(derandomize=True, max_examples=100, deadline=None)
@@ -167,6 +168,8 @@ def facts(project_settings: Settings) -> dict[str, Callable[[Host], Any]]:
     """Everything that is read from a host by one command, but for the text of a crontab."""
     database = project_settings.database("index")
     header = inspect.Header(4096, False, 4096)
+    archives = project_settings.series(CONFIG)
+    assert isinstance(archives, ConfigArchives)
     return {
         "backups": lambda host: catalog.list_backups(host, database),
         "verified backup": lambda host: catalog.find_verified(host, database),
@@ -197,6 +200,7 @@ def facts(project_settings: Settings) -> dict[str, Callable[[Host], Any]]:
         "saved states": lambda host: restore_facts.list_saved_states(host, database),
         "target of a restore": lambda host: restore_facts.resolve_target(host, PATH, ""),
         "facts of a check": lambda host: observe_host(host, database, project_settings),
+        "archives of a check": lambda host: observe_archives(host, archives),
         "root": lambda host: host._find_root_access(),
     }
 

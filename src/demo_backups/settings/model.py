@@ -59,12 +59,20 @@ class DatabaseSettings(_Model):
     healthy: Command = None
     owner: Owner = None
     mode: Mode = None
+    warn_age: OptionalDuration = None
+    critical_age: OptionalDuration = None
 
     @model_validator(mode="after")
-    def _check_service(self) -> DatabaseSettings:
+    def _check_consistent(self) -> DatabaseSettings:
         if (self.stop is None) != (self.start is None):
             raise ValueError("stop and start must both be set, or neither of them")
+        _check_ages(self.warn_age, self.critical_age)
         return self
+
+
+def _check_ages(warn: float | None, critical: float | None) -> None:
+    if warn is not None and critical is not None and warn > critical:
+        raise ValueError("warn_age is longer than critical_age")
 
 
 class CopiesSettings(_Model):
@@ -78,7 +86,8 @@ class CopiesSettings(_Model):
 class CheckSettings(_Model):
     """The settings below `check`: the limits of `inv check`, and where the URL of its ping comes from.
 
-    Without the ages they follow from the crontab line of the backup.
+    The ages are those of databases that have none of their own. Without any, they follow from the crontab line of the
+    backup.
     """
 
     warn_age: OptionalDuration
@@ -89,8 +98,7 @@ class CheckSettings(_Model):
 
     @model_validator(mode="after")
     def _check_consistent(self) -> CheckSettings:
-        if self.warn_age is not None and self.critical_age is not None and self.warn_age > self.critical_age:
-            raise ValueError("warn_age is longer than critical_age")
+        _check_ages(self.warn_age, self.critical_age)
         if self.ping_file is not None and self.ping_command is not None:
             raise ValueError("ping_file and ping_command are both set: use one of them")
         return self
@@ -258,6 +266,12 @@ class Settings(_Model):
                 f"there is no database {name!r} in the settings", advice=f"use one of: {', '.join(self.databases)}"
             )
         return self.databases[name]
+
+    def check_settings(self, name: str) -> CheckSettings:
+        """Return the section `check` for a database: with its own ages if it has any; raises SettingsError."""
+        section = self.database_settings(name)
+        ages = {"warn_age": section.warn_age, "critical_age": section.critical_age}
+        return self.check if set(ages.values()) == {None} else self.check.model_copy(update=ages)
 
     def database(self, name: str) -> Database:
         """Return a database; raises SettingsError for an unknown name."""

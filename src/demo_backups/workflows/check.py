@@ -35,16 +35,15 @@ def check_database(work: Session) -> Health:
     settings, name, database = work.settings, work.host.name, work.database
     now = datetime.now(timezone.utc)
     local = observe_local(settings, name, database, now)
+    limits, floor = settings.check_settings(database.name), int(settings.free_space_floor)
     facts = try_query(lambda: observe_host(work.host, database, settings))
-    findings = _judge_host(
-        facts, lambda facts: judge_host(facts, database, settings.check, int(settings.free_space_floor))
-    )
+    findings = _judge_host(facts, lambda facts: judge_host(facts, database, limits, floor))
     findings += _judge_recorded(work, facts, local)
     findings += judge_local(local, settings, name, database.name, now)
     metrics = _measure(facts, _measure_local(work, local, now))
     if not isinstance(facts, Unavailable):
-        limits = decide_limits(facts.cron, settings.check)
-        metrics = replace(metrics, warn_age=limits.warn, critical_age=limits.critical)
+        ages = decide_limits(facts.cron, limits)
+        metrics = replace(metrics, warn_age=ages.warn, critical_age=ages.critical)
     return Health(name, database.name, _without_duplicates(findings), metrics)
 
 
