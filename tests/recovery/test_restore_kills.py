@@ -6,7 +6,7 @@ import pytest
 
 from demo_backups.recovery.restore_journal import STAGES, Method, Proof, Save
 
-from ..helpers.databases import leave_hot_journal, leave_wal
+from ..helpers.databases import execute, leave_hot_journal, leave_wal, set_journal_mode
 from ..helpers.restores import NEW, OLD, RestoreSetup, make_content, read_content
 
 LAST_WORD = "old, after the last commit"
@@ -84,6 +84,30 @@ def recover(setup: RestoreSetup, revert: bool, before: set[str]) -> str | None:
     assert read_content(setup.target) == (before if revert else {NEW}), (pending.stage, done.stdout)
     assert set(setup.leftovers()) <= {"sqlite3.db-shm", "sqlite3.db-wal"}, (pending.stage, done.stdout)
     return pending.stage
+
+
+@pytest.mark.parametrize("mode", ["delete", "wal"])
+@pytest.mark.parametrize("revert", [False, True], ids=["complete", "revert"])
+def test_rows_written_after_kill_are_not_lost(restore_setup: RestoreSetup, revert: bool, mode: str) -> None:
+    set_journal_mode(restore_setup.target, mode)
+    stop = 'case "$*" in *.restore*) kill -9 0 ;; esac'  # the transaction is not committed
+    path = restore_setup.shadow({"sqlite3": f'{stop}; PATH=/usr/bin:/bin exec sqlite3 "$@"'})
+    request = restore_setup.request(Method.IN_PLACE, Proof.TRANSACTION if mode == "wal" else Proof.LOCKED)
+    assert restore_setup.restore(request, PATH=path).returncode < 0
+    (restore_setup.folder / "programs" / "sqlite3").unlink()
+    execute(restore_setup.target, "UPDATE content SET origin = 'of the service' WHERE rowid = 1")
+    pending = restore_setup.pending()
+    assert pending
+    assert pending.stage == "restoring"
+    done = restore_setup.recover(pending, revert)
+    assert done.returncode == 0, done.stdout
+    written = {OLD, "of the service"}
+    if revert:
+        assert read_content(restore_setup.target) == written
+        assert not restore_setup.saved.exists()
+    else:
+        assert read_content(restore_setup.target) == {NEW}
+        assert read_content(restore_setup.saved) == written
 
 
 @pytest.mark.parametrize("revert", [False, True], ids=["complete", "revert"])

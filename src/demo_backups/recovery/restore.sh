@@ -32,10 +32,11 @@ SQLITE=(sqlite3 -batch -init /dev/null -bail)
 LOCK_TIMEOUT=120000 # milliseconds, as in the backup scripts; meanwhile nobody is blocked
 MOST_DIFFERENCES=1000000 # bytes that are looked at to count changed pages
 
-# What the journal has: the request, the stage, the inodes of the old and the new file of a swap, what was proven.
-keys=(started backup target method proof save saved lock wait floor owner mode stage old new identical changed)
+# What the journal has: the request, the stage, the inodes of the old and the new file of a swap, the schema version
+# before a restore in place, what was proven.
+keys=(started backup target method proof save saved lock wait floor owner mode stage old new schema identical changed)
 started="" backup="" target="" method="" proof="" save="" saved="" lock="" wait="" floor="" owner="" mode=""
-stage="" old="" new="" identical="" changed=""
+stage="" old="" new="" schema="" identical="" changed=""
 # What only the arguments have: commands are never read from a file.
 journal="" stop="" start="" healthy="" directory="" limit=""
 action="" failed="" stopped_at=""
@@ -84,6 +85,10 @@ abandon() {
 }
 
 revert() {
+  if is_unchanged; then
+    ! write_journal saving || stage=saving
+    abandon
+  fi
   say "reverting"
   # A full disk must not prevent it: every stage from which it starts can be completed and reverted.
   write_journal reverting || say "the journal cannot be written"
@@ -166,6 +171,7 @@ check_values() {
   [[ -z "$lock" || "${lock%/*}" == "${journal%/*}" ]] || fail "$lock is not in the directory of the journal"
   for key in wait floor; do [[ "${!key}" =~ ^[0-9]{1,18}$ ]] || fail "$key is not a number: ${!key}"; done
   [[ "$identical" =~ ^(|yes|no)$ && "$changed" =~ ^[0-9]*$ ]] || fail "not a proof: $identical $changed"
+  [[ "$schema" =~ ^(-?[0-9]{1,10})?$ ]] || fail "not a schema version: $schema"
   for key in old new; do [[ "${!key}" =~ ^([0-9]*|none)$ ]] || fail "$key is not an inode: ${!key}"; done
   [[ "$limit" =~ ^[0-9]{1,9}(\.[0-9]+)?$ ]] || fail "limit is not a number of seconds: $limit"
 }
@@ -411,13 +417,15 @@ save_state() {
   esac
 }
 
-# The method of the backup scripts: see there. A service that was killed in a transaction leaves a rollback journal, which
-# only a connection that may write can roll back, as the service itself would.
+# A service that was killed in a transaction leaves a rollback journal, which only a connection that may write can roll
+# back, as the service itself would.
+access_mode() { if [[ -s "$target-journal" ]]; then echo rw; else echo ro; fi; }
+
+# The method of the backup scripts: see there.
 save_copy() {
-  local size permissions left access=ro
-  [[ ! -s "$target-journal" ]] || access=rw
+  local size permissions left
   read -r size permissions < <(stat --format="%s 0%a" -- "$target") || fail "$target cannot be read"
-  must "save the present state" "${SQLITE[@]}" "$(uri "$target" "mode=$access")" ".timeout $LOCK_TIMEOUT" \
+  must "save the present state" "${SQLITE[@]}" "$(uri "$target" "mode=$(access_mode)")" ".timeout $LOCK_TIMEOUT" \
     "BEGIN" "SELECT 1 FROM sqlite_master LIMIT 0" ".backup --async part"
   left="$(stat --format=%s -- "$target")" || fail "$target cannot be read"
   ((left >= size || left >= $(stat --format=%s -- part))) || fail "$target became smaller while it was saved"
@@ -426,6 +434,16 @@ save_copy() {
 }
 
 # --- in place -------------------------------------------------------------------------------------------------------
+
+# The schema version of a database that can be read. `.restore` always increments it (sqlite3_backup_step in backup.c).
+read_schema() {
+  local version
+  version="$("${SQLITE[@]}" "$(uri "$target" "mode=$(access_mode)")" ".timeout $wait" "PRAGMA schema_version" 2> errors)" &&
+    [[ "$version" =~ ^-?[0-9]{1,10}$ ]] && echo "$version"
+}
+
+# Whether a restore in place was not committed: nothing was changed, and the service may have written since.
+is_unchanged() { [[ "$method" == in-place && -n "$schema" && "$(read_schema)" == "$schema" ]]; }
 
 # Let SQLite replace the content by that of a file, and compare. Returns 1 if SQLite has failed, and so changed nothing.
 #
@@ -770,7 +788,13 @@ go_on() {
       enter saving
       save_state
       ;;
-    restoring | aside | linking) stop_service ;;
+    restoring | aside | linking)
+      stop_service
+      if is_unchanged; then
+        enter saving
+        save_state
+      fi
+      ;;
   esac
   case "$stage" in
     saving | restoring | aside | linking)
@@ -778,6 +802,7 @@ go_on() {
         [[ "$stage" != saving ]] || is_live "$old" || fail "$target was replaced while the state was saved"
         swap "$1"
       else
+        [[ "$stage" != saving ]] || schema="$(read_schema)" || schema=""
         enter restoring
         restore_in_place "$1"
       fi

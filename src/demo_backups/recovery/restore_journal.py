@@ -21,7 +21,7 @@ from ..settings.model import Database
 LONGEST_JOURNAL = 64 * 1024  # bytes
 FIELDS = (  # of the journal, in this order
     *("started", "backup", "target", "method", "proof", "save", "saved", "lock", "wait", "floor", "owner", "mode"),
-    *("stage", "old", "new", "identical", "changed"),
+    *("stage", "old", "new", "schema", "identical", "changed"),
 )
 STAGES = ("preparing", "stopping", "saving", "restoring", "aside", "linking", "starting", "cleaning")
 REVERTING = ("reverting", "reverted")
