@@ -34,6 +34,8 @@ from demo_backups.records.check import Outcome
 from demo_backups.remote.host import Host
 from demo_backups.settings.model import ConfigArchives, Settings
 
+from ..helpers.programs import shadow_program
+
 SECRET = "root's secret"
 is_root = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not is_root, reason="needs root: owners, and files that only root can read")
@@ -259,6 +261,26 @@ def test_exchanged_file_is_not_followed(
     for name in names(backups):
         assert SECRET.encode() not in (backups / name).read_bytes()
         assert [check.outcome for check in check_archive(backups / name)] == [Outcome.PASSED] * 3
+
+
+def test_directory_exchanged_after_look_is_not_entered(
+    local_host: Host,
+    archives: ConfigArchives,
+    app: Path,
+    backups: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scan = scan_paths(local_host, archives, lambda text: None)
+    (tmp_path / "secrets/etc").mkdir(parents=True)
+    (tmp_path / "secrets/etc/index.toml").write_text(SECRET)
+    exchange = f"mv storage aside && ln -s '{tmp_path}/secrets' storage"
+    body = f'/usr/bin/find "$@"; code=$?; case "$*" in "./storage -maxdepth"*) {exchange} ;; esac; exit $code'
+    shadow_program(tmp_path / "programs", "find", body, monkeypatch)
+    with pytest.raises(ConfigArchiveError):
+        pack(local_host, archives, scan, 0, lambda text: None)
+    assert (app / "aside").exists()
+    assert names(backups) == []
 
 
 def test_link_of_other_user_to_app_is_refused(
