@@ -9,6 +9,7 @@ import pwd
 import shutil
 import socket
 import stat
+import subprocess
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from demo_backups.backup import config_archive
-from demo_backups.backup.archive import check_archive
+from demo_backups.backup.archive import MOST_BYTES, MOST_FILES, check_archive
 from demo_backups.backup.config_archive import (
     Packed,
     PathState,
@@ -27,11 +28,13 @@ from demo_backups.backup.config_archive import (
     parse_unpacked,
     require_config_paths,
     scan_paths,
+    script_command,
     unpack,
 )
 from demo_backups.errors import ConfigArchiveError, CouldNotLookError, JobRunningError, SettingsError
 from demo_backups.records.check import Outcome
 from demo_backups.remote.host import Host
+from demo_backups.remote.shell import quote
 from demo_backups.settings.model import ConfigArchives, Settings
 
 from ..helpers.programs import shadow_program
@@ -345,6 +348,19 @@ def test_too_little_space_is_an_error(make: Pack, backups: Path) -> None:
     with pytest.raises(ConfigArchiveError):
         make(floor=2**60)
     assert names(backups) == []
+
+
+@pytest.mark.parametrize("size", [2, 5, 8])
+def test_full_disk_leaves_nothing(
+    archives: ConfigArchives, app: Path, backups: Path, private_mounts: list[str], size: int
+) -> None:
+    (app / "storage/etc/large").write_bytes(os.urandom(3 * 2**20))
+    command = script_command("pack", app, backups, 0, MOST_BYTES, MOST_FILES, len(archives.paths), *archives.paths)
+    mount = f"mount -t tmpfs -o size={size}m,mode=755 tmpfs {quote(str(backups))}"
+    script = f"{mount} && ( {command} ); echo $?; ls -A {quote(str(backups))}"
+    done = subprocess.run([*private_mounts, "sh", "-c", script], capture_output=True, text=True, check=False)
+    assert "No space left on device" in done.stderr
+    assert done.stdout == "1\n.config.tar.lock\n"
 
 
 def test_leftovers_of_killed_run_are_cleared(make: Pack, backups: Path, app: Path) -> None:

@@ -27,7 +27,7 @@ DATE='[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]_[0-9][0-9]-[0-9][0-9]-[0-9][0-9
 OVERHEAD=$((64 * 1024 * 1024)) # bytes that tar may need for the names and attributes of all files
 ENTRY='%y:%m:%u:%g:%U:%G:%p//%l\0' # of LIST; no path has // in it
 PART=.config.tar.part LOCK=.config.tar.lock
-stage="" root="" last=""
+stage="" root="" last="" problem=""
 
 fail() {
   printf '%s\n' "$*" >&2
@@ -189,7 +189,7 @@ pack() {
     result "damaged $newest"
   fi
   tar --create --file=archive --format=gnu --sort=name --hard-dereference -- SHA256SUMS LIST files
-  is_good "$stage/archive" || fail "the archive that was written does not have the checksums of its files"
+  is_good "$stage/archive" || fail "the archive that was written does not have the content of its files: $problem"
   publish "$folder"
 }
 
@@ -250,15 +250,17 @@ is_same() {
   [[ "$sums" == "$(sha256sum < SHA256SUMS)" ]]
 }
 
-# Whether an archive can be unpacked, and has what it describes.
+# Whether an archive can be unpacked, and has what it describes; if not, `problem` has the messages.
 is_good() {
   local status=0
   mkdir check || exit
-  (
-    cd check
-    tar --extract --file="$1" --preserve-permissions --delay-directory-restore -- SHA256SUMS LIST files &&
-      has_content
-  ) > /dev/null 2>&1 || status=1
+  problem="$(
+    cd check || exit
+    {
+      tar --extract --file="$1" --preserve-permissions --delay-directory-restore -- SHA256SUMS LIST files &&
+        has_content
+    } 2>&1
+  )" || status=1
   chmod -R u+rwX -- check
   rm -rf -- check
   return "$status"
