@@ -138,6 +138,13 @@ def test_changed_copy_is_not_restored(demo_server: DemoServer, tmp_path: Path) -
     assert demo_server.names() == []
 
 
+def test_file_with_other_name_is_not_uploaded(demo_server: DemoServer, tmp_path: Path) -> None:
+    copy = make_archive(tmp_path / "backup_2026-01-02_00-00-00.db", {"env": b"x"})
+    flags = ("--from", "here", "--backup", str(copy), "--to", str(tmp_path / "target"), "--yes")
+    assert_exit(demo_server.inv("restore", *CONFIG, *flags), FAILED)
+    assert demo_server.names() == []
+
+
 def test_directory_of_other_users_is_refused(demo_server: DemoServer, tmp_path: Path) -> None:
     make_archive(demo_server.backups / NAME, {"env": b"x"})
     folder = tmp_path / "shared"

@@ -19,7 +19,7 @@ GROUPS = {
     "Backups": [
         *("preflight", "deploy", "deploy-index-backup", "deploy-tracker-backup"),
         *("run", "run-index-backup", "run-tracker-backup", "attach", "stop-backup"),
-        *("verify", "list-backups", "history", "check"),
+        *("verify", "list-backups", "backup-config", "history", "check"),
     ],
     "Recovery": ["fetch", "prune-copies", "restore", "restore-drill"],
     "Crontab and journal mode": ["enable", "enable-index-backup", "disable", "disable-index-backup", "enable-wal"],

@@ -21,6 +21,7 @@ from .archive import MOST_BYTES, MOST_FILES
 from .names import is_backup_name
 
 SCRIPT = Path(__file__).with_name("config_archive.sh")
+SHORT_WRITE = ": Wrote only "  # of tar, on a full disk
 OTHER = "other"  # the state of what is found below a path and is not packed
 UNCLEAN, BUSY = 4, 75  # exit statuses of the script
 COPIES = 3  # that the disk has while an archive is made: the files, the archive, and the unpacked archive
@@ -240,8 +241,7 @@ def _explain(host: Host, action: str, result: Result, notify: Notify) -> ConfigA
             f"could not {action}: the same task is running", host=host.name, advice="wait for its end"
         )
     notify(result.output)
-    return ConfigArchiveError(
-        f"could not {action}: nothing was changed",
-        host=host.name,
-        advice=host.advise(result) or "see the message above",
-    )
+    advice = host.advise(result) or "see the message above"
+    if SHORT_WRITE in result.stderr:
+        advice = "the disk is full: free space on the host (df)"
+    return ConfigArchiveError(f"could not {action}: nothing was changed", host=host.name, advice=advice)

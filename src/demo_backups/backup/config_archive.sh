@@ -22,6 +22,7 @@ export LC_ALL=C PATH="$PATH:/usr/bin:/bin"
 unset CDPATH
 
 UNCLEAN=4 CHANGED=10 BUSY=75
+SHOWN=100 # special files
 KEEP=30 # archives; a new one is made only if something has changed
 DATE='[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]_[0-9][0-9]-[0-9][0-9]-[0-9][0-9]'
 OVERHEAD=$((64 * 1024 * 1024)) # bytes that tar may need for the names and attributes of all files
@@ -144,7 +145,7 @@ scan_path() {
       case "$type" in
         f) bytes=$((bytes + size)) ;;
         d | l) ;;
-        *) special+=("$path/$name") ;;
+        *) ((${#special[@]} >= SHOWN)) || special+=("$path/$name") ;;
       esac
     done < <(find "./$last" -ignore_readdir_race -printf '%y/%s/%P\0')
     ((count > most)) || wait "$!" || exit

@@ -9,6 +9,7 @@ from ..backup.archive import check_archive
 from ..backup.catalog import select_backup
 from ..backup.config_archive import unpack
 from ..backup.deploy import CONFIG_TOOLS, require_tools
+from ..backup.names import is_backup_name
 from ..backup.permissions import require_safe_directory, require_safe_paths
 from ..errors import NoSuchBackupError, RestoreRefusedError, SettingsError
 from ..records.check import Outcome
@@ -89,6 +90,11 @@ def _find_local(work: Session, options: RestoreOptions) -> LocalBackup:
         name = copies[0].name
     records, _ = read_records(records_dir(work.settings))
     local = find_local_backup(work.settings, work.host.name, work.series, name, records)
+    if not is_backup_name(work.series, local.copy.name):
+        raise RestoreRefusedError(
+            f"{local.copy.path} does not have the name of an archive, which it would get in {work.series.backup_dir}",
+            advice="give it back the name that it had: config_YYYY-MM-DD_HH-MM-SS.tar",
+        )
     problems = [check for check in check_archive(local.copy.path) if check.outcome is not Outcome.PASSED]
     if problems:
         raise RestoreRefusedError(
