@@ -794,19 +794,8 @@ def test(c: Context, pytest: str = "") -> None:  # noqa: PT028 - a task, not a t
 
 namespace = Collection(
     *(preflight, deploy, deploy_index_backup, deploy_tracker_backup, run, run_index_backup, run_tracker_backup),
-    *(
-        attach,
-        stop_backup,
-        verify,
-        list_backups,
-        backup_config,
-        fetch,
-        prune_copies,
-        restore,
-        restore_drill,
-        history,
-        check,
-    ),
+    *(attach, stop_backup, verify, list_backups, backup_config, fetch, prune_copies, offsite, restore, restore_drill),
+    *(history, check),
     *(enable, enable_index_backup, disable, disable_index_backup, enable_wal),
     *(plan, next, report, rehearse, bench, test),
     Collection(

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import subprocess
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from demo_backups.offsite.result import Stored, StoredList
+from demo_backups.offsite.result import RepositoryCheck, Restored, Stored
+from demo_backups.offsite.snapshots import StoredBackup
 from demo_backups.records.check import Check, Outcome
 from demo_backups.records.record import FetchDetails, new_record
 from demo_backups.records.store import write_record
 from demo_backups.rehearsal.database import make_index, make_tracker
-from demo_backups.settings.model import OffsiteSettings, Settings
+from demo_backups.settings.model import CopiesSettings, OffsiteSettings, Settings
 from demo_backups.ui.console import make_console
-from demo_backups.workflows.offsite import list_stored, store
+from demo_backups.workflows.offsite import check_repository, list_stored, restore_stored, store
 
 from .copies import hash_of
 from .restic_repository import make_repository
 from .tasks import InvRunner, read_records
 
 PASSWORD = "the password of the test"
+RESTIC = shutil.which("restic")
 FIRST = "backup_2026-01-01_00-00-00.db"
 
 
@@ -45,16 +48,26 @@ class OffsiteSetup:
 
     @property
     def copies(self) -> Path:
-        return Path(self.settings.fetch_dir) / "demo"
+        return Path(self.settings.fetch_dir) / self.settings.host
 
     @property
     def records(self) -> Path:
         return Path(self.settings.evidence_dir)
 
-    def with_offsite(self, **values: Any) -> Settings:
-        """Return the settings with other values of the section `offsite`."""
-        section = OffsiteSettings.model_validate(self.settings.offsite.model_dump() | values | {"check_parts": "2"})
-        return self.settings.model_copy(update={"offsite": section})
+    def change_offsite(self, **values: Any) -> None:
+        """Change values of the section `offsite`."""
+        unchanged = {"check_parts": "2", "every": "7 d"}
+        section = OffsiteSettings.model_validate(self.settings.offsite.model_dump() | unchanged | values)
+        self.settings = self.settings.model_copy(update={"offsite": section})
+
+    def keep(self, daily: int) -> None:
+        """Change the policy to keep the last days only."""
+        policy = CopiesSettings.model_validate({"daily": daily, "weekly": 0, "monthly": 0})
+        self.settings = self.settings.model_copy(update={"copies": policy})
+
+    def select_host(self, host: str) -> None:
+        """Change the host."""
+        self.settings = self.settings.model_copy(update={"host": host})
 
     def add_copy(self, name: str = FIRST, database: str = "index", good: bool = True, size: int = 0) -> Path:
         """Put a backup among the fetched ones, with the record of a fetch, and return its path."""
@@ -66,7 +79,7 @@ class OffsiteSetup:
         time = datetime.strptime(name[-22:-3], "%Y-%m-%d_%H-%M-%S").replace(tzinfo=timezone.utc).timestamp() + 0.25
         os.utime(path, (time, time))
         outcome = Outcome.PASSED if good else Outcome.UNKNOWN
-        record = new_record("fetch", "demo", database, when=datetime.now(timezone.utc).isoformat())
+        record = new_record("fetch", self.settings.host, database, when=datetime.now(timezone.utc).isoformat())
         record.backup, record.bytes, record.exit_status = f"/backups/{name}", path.stat().st_size, 0 if good else 3
         record.created = datetime.fromtimestamp(path.stat().st_mtime, timezone.utc).isoformat()
         record.checks = [Check("size", outcome, "")]
@@ -80,9 +93,25 @@ class OffsiteSetup:
         result = store(self.settings, names or None, make_console(output))
         return result, output.getvalue()
 
-    def list(self) -> StoredList:
-        """List the repository."""
-        return list_stored(self.settings)
+    def restore(self, name: str = FIRST) -> Restored:
+        """Restore a backup from the repository."""
+        result = restore_stored(self.settings, name, make_console(io.StringIO()))
+        assert isinstance(result, Restored)
+        return result
+
+    def check(self) -> RepositoryCheck:
+        """Check the repository."""
+        result = check_repository(self.settings, make_console(io.StringIO()))
+        assert isinstance(result, RepositoryCheck)
+        return result
+
+    def stored(self) -> list[StoredBackup]:
+        """Return the backups in the repository."""
+        return list_stored(self.settings).backups
+
+    def stored_names(self) -> list[str]:
+        """Return the names of the backups in the repository, the newest first."""
+        return [backup.name for backup in self.stored()]
 
     def restic(self, *arguments: str, **options: Any) -> str:
         """Run restic by hand."""
@@ -94,7 +123,7 @@ class OffsiteSetup:
             check=True,
             **options,
         )
-        return done.stdout
+        return str(done.stdout)
 
     @property
     def restic_environment(self) -> dict[str, str]:
@@ -108,7 +137,7 @@ class OffsiteSetup:
         """Run `inv offsite`."""
         return InvRunner(self.environment)("offsite", *arguments, **changes)
 
-    def damage_packs(self) -> None:
+    def damage_data(self) -> None:
         """Flip a byte in the middle of each file with data."""
         for path in (self.repository / "data").rglob("*"):
             if path.is_file():

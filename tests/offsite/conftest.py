@@ -21,6 +21,6 @@ def _require_restic() -> None:
 
 
 @pytest.fixture
-def setup(tmp_path: Path, home: Path, project_settings: Settings) -> OffsiteSetup:
+def machine(tmp_path: Path, home: Path, project_settings: Settings) -> OffsiteSetup:
     """A machine with an empty repository and no fetched backups."""
     return make_setup(tmp_path, project_settings, clean_environment(home))

@@ -5,13 +5,17 @@ Exit codes that name a cause came with restic 0.17. The texts are those of resti
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..errors import (
     BackupsError,
+    LocalDiskError,
     MissingToolError,
     OffsiteError,
     RepositoryDamagedError,
@@ -24,6 +28,7 @@ from ..errors import (
 
 MOST_LINES = 12  # of what restic printed, in an error
 LONGEST_LINE = 500
+LARGEST_KEY = 65536  # bytes
 
 
 @dataclass(frozen=True)
@@ -44,12 +49,18 @@ class Cause:
 # The first that matches decides. What proves damage is before what may have several causes.
 CAUSES = (
     Cause(
+        LocalDiskError,
+        "the disk for temporary files on this machine is full",
+        "free space in the directory for temporary files, or set TMPDIR to another one",
+        r"restic-temp-[a-z]+-\d+: (no space left|disk quota|file too large)",
+    ),
+    Cause(
         RepositoryFullError,
         "the repository is full",
         "free space where the repository is, or raise its quota, and start the task again; nothing that was stored "
         "before is lost. Smaller numbers in copies keep fewer backups",
-        r"no space left on device|quota exceeded|insufficient storage|sftp: \"?failure\"?|ssh_fx_failure"
-        r"|file too large|XMinioStorageFull|507 ",
+        r"no space left on device|quota exceeded|file too large|insufficient storage|XMinioStorageFull"
+        r"|sftp: \"?failure|ssh_fx_failure|\b507\b",
     ),
     Cause(
         RepositoryPasswordError,
@@ -67,31 +78,37 @@ CAUSES = (
         status=11,
     ),
     Cause(
+        RepositoryLockedError,
+        "a lock of the repository is damaged",
+        "when no other process is working on the repository, remove all locks by hand: restic unlock --remove-all",
+        r"<lock/[^\n]*(invalid data returned|ciphertext verification failed)",
+    ),
+    Cause(
         RepositoryDamagedError,
         "the repository is damaged",
-        "do not remove anything from it. Copy it, check the disk that it is on, read "
+        "remove nothing from it. Copy it, check the disk that it is on, read "
         "https://restic.readthedocs.io/en/stable/077_troubleshooting.html, and store the backups in another repository "
         "until it is repaired",
-        r"ciphertext verification failed|hash mismatch|does not match|invalid data returned|is damaged"
-        r"|not found in (the )?index|unexpected pack|size mismatch|blob.*not found|file .* is truncated"
-        r"|unable to load (index|snapshot)|does not exist in the repository|packs? .* missing|id mismatch"
-        r"|invalid character|unexpected end of json",
+        r"ciphertext verification failed|pack id does not match|invalid data returned|hash mismatch|is damaged"
+        r"|fatal: unmarshal|unexpected pack id|loadindex returned errors|not found in index"
+        r"|pack [0-9a-f]+: does not exist"
+        r"|<(data|index|snapshot|key)/[^\n]*no such file|tree [0-9a-f]+: not found|blob [0-9a-f]+ not found",
     ),
     Cause(
         RepositoryUnreachableError,
         "the repository cannot be reached",
-        "check the address, the network and the access: ssh HOST for sftp, the mount for a directory, the keys in the "
+        "check its address, the network and the access: ssh HOST for sftp, the mount for a directory, the keys in the "
         "environment for S3",
-        r"permission denied|access denied|accessdenied|connection (refused|reset|timed out)|no route to host|timeout"
-        r"|timed out|host key verification failed|could not resolve|no such host|network is unreachable"
-        r"|unable to start the sftp session|ssh (command )?exited|ssh_exchange|transport endpoint|stale file handle"
-        r"|input/output error|operation not permitted|read-only file system|unauthorized|forbidden|40[13] |50[0234] "
-        r"|unexpected eof|broken pipe|connection lost|tls: |certificate",
+        r"permission denied|access ?denied|operation not permitted|connection (refused|reset|timed out|lost)"
+        r"|no route to host|timeout|timed out|host key verification failed|could not resolve|no such host"
+        r"|network is unreachable|unable to start the sftp session|ssh (command )?exited|transport endpoint"
+        r"|stale file handle|input/output error|read-only file system|unauthorized|forbidden|bad gateway"
+        r"|service unavailable|unexpected eof|broken pipe|tls: |x509: ",
     ),
     Cause(
         RepositoryMissingError,
         "there is no repository",
-        "check offsite.repository; to create a new, empty repository there: ./inv offsite --init",
+        "check offsite.repository; to create a new, empty repository: ./inv offsite --init",
         r"is there a repository at the following location|repository does not exist|unable to open config file",
         status=10,
     ),
@@ -103,11 +120,13 @@ CAUSES = (
     ),
     Cause(
         RepositoryDamagedError,
-        "the repository is damaged, or a part of it cannot be read",
-        "start the task again: if that does not help, check the disk that the repository is on",
+        "the repository is damaged",
+        "start the task again; if that does not help, check the disk that the repository is on",
         r"repository contains errors|the repository (index )?is damaged",
     ),
 )
+# Lines of Go's stack traces, which version 0.14 prints.
+_STACK = re.compile(r"\t|(github\.com|main|runtime)[./]")
 
 
 def explain(action: str, status: int, output: str, mask: Callable[[str], str]) -> BackupsError:
@@ -124,14 +143,22 @@ def explain(action: str, status: int, output: str, mask: Callable[[str], str]) -
     )
 
 
+def find_damaged_key(directory: Path) -> Path | None:
+    """Find a key of a repository on this machine that was changed: restic 0.14 says that the password is wrong.
+
+    The name of a key is its SHA-256.
+    """
+    with contextlib.suppress(OSError):
+        for path in sorted((directory / "keys").iterdir()):
+            if path.stat().st_size > LARGEST_KEY or hashlib.sha256(path.read_bytes()).hexdigest() != path.name:
+                return path
+    return None
+
+
 def read_messages(output: str) -> str:
     """Return the text of what restic printed, where with --json it prints objects with messages."""
-    lines = []
-    for line in output.splitlines():
-        message = _read_message(line)
-        if message:
-            lines.append(message)
-    return "\n".join(lines)
+    messages = [_read_message(line) for line in output.splitlines() if not _STACK.match(line)]
+    return "\n".join(message for message in messages if message)
 
 
 def _read_message(line: str) -> str:

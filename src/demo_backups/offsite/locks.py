@@ -65,13 +65,10 @@ def _read_locks(restic: Restic) -> list[Lock]:
 
 
 def _read_lock(restic: Restic, lock_id: str) -> Lock | None:
-    """Read a lock; None if it has been removed since it was listed."""
+    """Read a lock; None if it has been removed since it was listed, or is damaged: restic ignores such a one."""
     action = f"reading the lock {lock_id[:8]} of the off-site repository"
     try:
         answer = restic.query(action, parse_lock, "cat", "lock", lock_id, "--no-lock")
     except OffsiteError:
-        ids = restic.query("listing the locks of the off-site repository", parse_ids, "list", "locks", "--no-lock")
-        if lock_id in ids:
-            raise
         return None
     return Lock(lock_id, answer.username, answer.hostname, answer.pid, answer.time, answer.exclusive)

@@ -12,11 +12,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, TypeVar
 
-from ..errors import CouldNotLookError, InterruptedRunError, MissingToolError, OutputTooLongError
+from ..errors import (
+    BackupsError,
+    CouldNotLookError,
+    InterruptedRunError,
+    MissingToolError,
+    OffsiteError,
+    OutputTooLongError,
+    RepositoryDamagedError,
+    RepositoryPasswordError,
+)
 from ..project import ROOT
+from ..remote.notify import Notify, ignore
 from ..settings.model import Settings
 from .answers import parse_config, parse_version
-from .failures import explain, shorten_output
+from .failures import explain, find_damaged_key, shorten_output
 from .location import Location, find_location
 from .password import read_password
 
@@ -31,6 +41,7 @@ REPLACED = (
     *("RESTIC_REPOSITORY", "RESTIC_REPOSITORY_FILE", "RESTIC_PASSWORD", "RESTIC_PASSWORD_FILE"),
     "RESTIC_PASSWORD_COMMAND",
 )
+UNCLEAR = (RepositoryPasswordError, OffsiteError)  # which a damaged key can cause
 Receive = Callable[[bytes], object]
 
 
@@ -41,6 +52,7 @@ class Restic:
     location: Location
     password: bytes
     program: str
+    notify: Notify = ignore
 
     def query(self, action: str, parse: Callable[[str], T], *arguments: str) -> T:
         """Run restic and parse what it prints; an answer that cannot be parsed is a CouldNotLookError."""
@@ -77,7 +89,19 @@ class Restic:
             process.wait()
             output = messages.text() + "\n" + last.decode(errors="replace")
         if process.returncode:
-            raise explain(action, process.returncode, output, self.location.mask)
+            raise self._explain(action, process.returncode, output)
+
+    def _explain(self, action: str, status: int, output: str) -> BackupsError:
+        error = explain(action, status, output, self.location.mask)
+        directory = self.location.directory
+        key = find_damaged_key(directory) if directory and type(error) in UNCLEAR else None
+        if key:
+            return RepositoryDamagedError(
+                f"{action}: the repository is damaged: a key of it was changed",
+                output=f"{key}: its name is not its SHA-256",
+                advice="restore this file from another copy of the repository, and check the disk that it is on",
+            )
+        return error
 
     def command(self, *arguments: str) -> list[str]:
         """Return the command line of restic."""
@@ -89,7 +113,7 @@ class Restic:
     ) -> Iterator[tuple[subprocess.Popen[bytes], _Messages]]:
         """Start restic, in a session of its own: it has no terminal to ask on, and Ctrl-C is passed on once."""
         process = self._open(arguments, stdin)
-        messages = _Messages(process.stderr)
+        messages = _Messages(process.stderr, self._notify_retry)
         try:
             yield process, messages
         except BaseException as error:
@@ -137,6 +161,11 @@ class Restic:
             "TZ": "UTC",
         }
 
+    def _notify_retry(self, line: str) -> None:
+        """Pass on that restic waits and tries again, which may take a quarter of an hour."""
+        if "retrying after" in line:
+            self.notify(f"restic: {self.location.mask(shorten_output(line))}")
+
     @staticmethod
     def _end(process: subprocess.Popen[bytes]) -> None:
         """Ask restic to end, as by Ctrl-C, so that it removes its lock; kill it if it does not."""
@@ -153,8 +182,9 @@ class Restic:
 class _Messages:
     """The first and the last bytes of standard error, read by a thread of its own."""
 
-    def __init__(self, stream: IO[bytes] | None) -> None:
+    def __init__(self, stream: IO[bytes] | None, notify: Notify) -> None:
         assert stream
+        self._notify = notify
         self._stream = stream
         self._first = b""
         self._last = b""
@@ -175,14 +205,16 @@ class _Messages:
     def _read(self) -> None:
         with contextlib.suppress(OSError, ValueError):
             while data := os.read(self._stream.fileno(), 65536):
+                for line in data.decode(errors="replace").splitlines():
+                    self._notify(line)
                 if len(self._first) < MOST_MESSAGES:
                     self._first += data
                 else:
                     self._last = (self._last + data)[-MOST_MESSAGES:]
 
 
-def open_restic(settings: Settings) -> Restic:
-    """Return restic for the repository of the settings.
+def open_restic(settings: Settings, notify: Notify) -> Restic:
+    """Return restic for the repository of the settings; `notify` gets what it says while it waits.
 
     Raises SettingsError, RepositoryPasswordError, and MissingToolError if restic is missing or too old.
     """
@@ -190,7 +222,7 @@ def open_restic(settings: Settings) -> Restic:
     program = shutil.which("restic")
     if program is None:
         raise MissingToolError("restic is not installed on this machine", advice="apt install restic")
-    restic = Restic(location, read_password(settings.offsite), program)
+    restic = Restic(location, read_password(settings.offsite), program, notify)
     done = subprocess.run([program, "version"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     try:
         version = parse_version(done.stdout)

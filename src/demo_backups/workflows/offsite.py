@@ -37,6 +37,7 @@ from ..recovery.copy_checks import check_copy
 from ..recovery.local_copy import CopyPaths, prepare_directory, publish, require_space
 from ..recovery.pruning import find_drilled, find_good_copy, find_verified
 from ..remote.connection import open_host
+from ..remote.notify import Notify, ignore
 from ..remote.upload_source import open_source
 from ..settings.model import LOCAL, BackupSeries, Settings
 from ..ui.console import Console
@@ -83,7 +84,7 @@ def run_offsite(settings: Settings, options: OffsiteOptions, out: Console) -> Re
     if options.check:
         return check_repository(settings, out, options.dry_run)
     if options.list:
-        return list_stored(settings, options.host, names)
+        return list_stored(settings, options.host, names, out.say)
     if options.restore is not None:
         return restore_stored(settings, options.restore, out, options.dry_run)
     return store(settings, names, out, options.dry_run)
@@ -116,7 +117,7 @@ def store(settings: Settings, names: Sequence[str] | None, out: Console, dry_run
     result = Stored(settings.host, location.display, [], dry_run)
     if dry_run:
         result.series = [_plan(candidate, out) for candidate in candidates]
-        _show_commands(result, open_restic(settings), candidates, out)
+        _show_commands(result, open_restic(settings, out.say), candidates, out)
         return result
     opener = _Opener(settings, out, result)
     for candidate in candidates:
@@ -213,7 +214,7 @@ class _Opener:
 
 
 def _open_repository(settings: Settings, out: Console) -> _Repository:
-    restic = open_restic(settings)
+    restic = open_restic(settings, out.say)
     repository = read_id(restic)
     locks = clear_locks(restic)
     for lock in locks.removed:
@@ -329,7 +330,7 @@ def _apply_policy(
 
 def initialize(settings: Settings, out: Console, dry_run: bool = False) -> Done:
     """Create the repository. Raises RepositoryExistsError if there is one."""
-    restic = open_restic(settings)
+    restic = open_restic(settings, out.say)
     if dry_run:
         out.say(f"would run on this machine, for {restic.location.display}:")
         out.say(f"  {restic.location.mask(shlex.join(restic.command('init')))}")
@@ -352,7 +353,7 @@ def check_repository(settings: Settings, out: Console, dry_run: bool = False) ->
 
     Raises RepositoryDamagedError if it is damaged, and the other errors of restic if it could not be checked.
     """
-    restic = open_restic(settings)
+    restic = open_restic(settings, out.say)
     parts = settings.offsite.check_parts
     if dry_run:
         records, _ = read_records(records_dir(settings))
@@ -380,11 +381,13 @@ def check_repository(settings: Settings, out: Console, dry_run: bool = False) ->
     return RepositoryCheck(restic.location.display, details.part, parts, record.checks, locks.removed)
 
 
-def list_stored(settings: Settings, host: str | None = None, names: Sequence[str] | None = None) -> StoredList:
+def list_stored(
+    settings: Settings, host: str | None = None, names: Sequence[str] | None = None, notify: Notify = ignore
+) -> StoredList:
     """List the backups in the repository, by default those of all hosts and all series."""
     for name in names or ():
         settings.series(name)
-    restic = open_restic(settings)
+    restic = open_restic(settings, notify)
     return StoredList(restic.location.display, select(read_stored(restic, settings), host, names))
 
 
@@ -397,7 +400,7 @@ def restore_stored(settings: Settings, name: str, out: Console, dry_run: bool = 
     Raises NoSuchBackupError if it is not in the repository, CopyMismatchError if what comes is another file, and
     CopyExistsError if another file has its name here. A good file with its name is checked and stays.
     """
-    restic = open_restic(settings)
+    restic = open_restic(settings, out.say)
     stored = find_stored(read_stored(restic, settings), name, settings.host)
     folder = copies_dir(settings, settings.host)
     paths = CopyPaths(folder / stored.name)

@@ -1,0 +1,127 @@
+"""A backup comes back from the repository as it was, or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+from demo_backups.errors import (
+    CopyExistsError,
+    CopyMismatchError,
+    NoSuchBackupError,
+    OffsiteError,
+    RepositoryDamagedError,
+)
+from demo_backups.records.check import Outcome
+
+from ..helpers.copies import hash_of, hidden_names
+from ..helpers.offsite import FIRST, OffsiteSetup
+
+
+def lose_copies(machine: OffsiteSetup) -> None:
+    shutil.rmtree(machine.copies)
+    shutil.rmtree(machine.records)
+
+
+def store_by_hand(machine: OffsiteSetup, content: str, *tags: str, path: str = "/demo/index.db") -> None:
+    """Store something with tags that we could have given."""
+    arguments = ["backup", "--stdin", f"--stdin-filename={path}", *(f"--tag={tag}" for tag in tags)]
+    machine.restic(*arguments, input=content)
+
+
+def test_repository_alone_is_enough(machine: OffsiteSetup) -> None:
+    sha256 = hash_of(machine.add_copy())
+    machine.store()
+    lose_copies(machine)
+    result = machine.restore()
+    assert result.file == machine.copies / FIRST
+    assert hash_of(result.file) == sha256
+    assert result.outcome is Outcome.PASSED
+    status = result.file.stat()
+    assert (status.st_mode & 0o777, status.st_mtime) == (0o600, 1767225600)
+    (record,) = machine.offsite_records()
+    assert record["details"]["file"] == str(result.file)
+    assert all(check["passed"] for check in record["checks"])
+    assert hidden_names(machine.copies) == []
+
+
+def test_existing_copy_is_checked_and_kept(machine: OffsiteSetup) -> None:
+    path = machine.add_copy()
+    machine.store()
+    inode = path.stat().st_ino
+    assert machine.restore().outcome is Outcome.PASSED
+    assert path.stat().st_ino == inode
+    path.write_bytes(b"another file")
+    with pytest.raises(CopyExistsError):
+        machine.restore()
+    assert path.read_bytes() == b"another file"
+
+
+def test_rest_of_killed_restore_is_replaced(machine: OffsiteSetup) -> None:
+    sha256 = hash_of(machine.add_copy())
+    machine.store()
+    (machine.copies / FIRST).rename(machine.copies / f".{FIRST}.part")
+    os.truncate(machine.copies / f".{FIRST}.part", 3000)
+    assert hash_of(machine.restore().file) == sha256
+
+
+def test_unknown_name_is_an_error(machine: OffsiteSetup) -> None:
+    machine.add_copy()
+    machine.store()
+    with pytest.raises(NoSuchBackupError):
+        machine.restore("backup_2026-01-01_00-00-01.db")
+    machine.select_host("other")
+    with pytest.raises(NoSuchBackupError) as caught:
+        machine.restore()
+    assert "demo" in caught.value.output
+
+
+def test_different_backups_of_one_name_are_refused(machine: OffsiteSetup) -> None:
+    machine.add_copy()
+    machine.store()
+    good = machine.stored()[0]
+    tags = ("demo-backups:demo/index", f"name:{FIRST}", f"sha256:{'0' * 64}", "bytes:3")
+    store_by_hand(machine, "bad", *tags)
+    lose_copies(machine)
+    with pytest.raises(OffsiteError):
+        machine.restore()
+    assert machine.restore(good.snapshot[:8]).outcome is Outcome.PASSED
+
+
+@pytest.mark.parametrize("size", [3, 100], ids=["longer", "other content"])
+def test_wrong_content_gets_no_name(machine: OffsiteSetup, size: int) -> None:
+    tags = ("demo-backups:demo/index", f"name:{FIRST}", f"sha256:{'0' * 64}", f"bytes:{size}")
+    store_by_hand(machine, "x" * 100, *tags)
+    with pytest.raises(CopyMismatchError):
+        machine.restore()
+    assert not (machine.copies / FIRST).exists()
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        ("demo-backups:demo/index", "name:../../.ssh/authorized_keys", f"sha256:{'0' * 64}", "bytes:1"),
+        ("demo-backups:demo/index", "name:tracker_backup_2026-01-01_00-00-00.db", f"sha256:{'0' * 64}", "bytes:1"),
+        ("demo-backups:demo/../../x", f"name:{FIRST}", f"sha256:{'0' * 64}", "bytes:1"),
+        ("demo-backups:demo/index", f"name:{FIRST}", "sha256:x", "bytes:1"),
+        ("demo-backups:demo/index", f"name:{FIRST}", f"sha256:{'0' * 64}", "bytes:-1"),
+        ("demo-backups:demo/index", f"name:{FIRST}", "name:x", f"sha256:{'0' * 64}", "bytes:1"),
+        ("demo-backups:demo/index",),
+    ],
+    ids=["path", "series", "database", "hash", "size", "two names", "no name"],
+)
+def test_snapshots_with_other_tags_are_ignored(machine: OffsiteSetup, tags: tuple[str, ...]) -> None:
+    store_by_hand(machine, "x", *tags)
+    assert machine.stored() == []
+
+
+def test_damaged_backup_is_not_restored(machine: OffsiteSetup) -> None:
+    machine.add_copy()
+    machine.store()
+    lose_copies(machine)
+    machine.damage_data()
+    with pytest.raises(RepositoryDamagedError):
+        machine.restore()
+    assert not (machine.copies / FIRST).exists()
