@@ -786,6 +786,41 @@ def bench(
     measure(full, flags, folder, out, console.make_console())
 
 
+BATTERY = {
+    "tries": "how many tries must hit the running task (default: 100)",
+    "seed": "the number from which every try is derived (default: a random one)",
+    "try": "make only this try of the seed",
+    "faults": "words of the names of faults, separated by commas, such as SIGKILL,full disk (default: all)",
+    "out": "file to which the results are appended (default: reports/battery/results.jsonl)",
+    "jobs": "how many tries run in parallel (default: 2)",
+    "resume": "continue a seed whose results are in the file",
+    "table": "make no tries, and write the table of docs/reliability.md from the results",
+}
+
+
+@task(help=BATTERY)
+def battery(
+    c: Context,
+    tries: str | None = None,
+    seed: str | None = None,
+    try_: str | None = None,
+    faults: str | None = None,
+    out: str | None = None,
+    jobs: str | None = None,
+    resume: bool = False,
+    table: bool = False,
+) -> None:
+    """Interrupt tasks by faults on a throwaway server, and check that nothing is lost.
+
+    Each try kills a process, fills a disk or cuts a connection during a task. The exit code is 1 if a try failed.
+    """
+    sys.path.insert(0, str(ROOT))
+    from tests.battery.command import Options, run_battery
+
+    options = Options(tries, seed, try_, faults, out, jobs, resume, table)
+    exit_with(run_battery(options, console.make_console()))
+
+
 @task(help={"pytest": "arguments for pytest, such as '-k crontab'"})
 def test(c: Context, pytest: str = "") -> None:  # noqa: PT028 - a task, not a test
     """Run ruff, mypy, shellcheck and the tests."""
@@ -797,7 +832,7 @@ namespace = Collection(
     *(attach, stop_backup, verify, list_backups, backup_config, fetch, prune_copies, offsite, restore, restore_drill),
     *(history, check),
     *(enable, enable_index_backup, disable, disable_index_backup, enable_wal),
-    *(plan, next, report, rehearse, bench, test),
+    *(plan, next, report, rehearse, bench, battery, test),
     Collection(
         "release", branch, commit_index_backup, commit_tracker_backup, commit_docs, push, open_pr, auto_dash_names=True
     ),
