@@ -33,7 +33,17 @@ if TYPE_CHECKING:
     from demo_backups.settings.model import Settings
     from demo_backups.ui import console, offsite_table, plugin, tables
     from demo_backups.workflows import attach as attachment
-    from demo_backups.workflows import backups, config, copies, crontab, due_tasks, hosts, journal_mode, scripts
+    from demo_backups.workflows import (
+        backups,
+        config,
+        copies,
+        crontab,
+        due_tasks,
+        hosts,
+        journal_mode,
+        restore_options,
+        scripts,
+    )
     from demo_backups.workflows import check_command as checking
     from demo_backups.workflows import drill as drills
     from demo_backups.workflows import fetch as fetches
@@ -56,7 +66,7 @@ else:
     backups, scripts = LazyModule("workflows.backups"), LazyModule("workflows.scripts")
     attachment, restoring = LazyModule("workflows.attach"), LazyModule("workflows.restore")
     archives, config = LazyModule("backup.config_archive"), LazyModule("workflows.config")
-    config_restoring = LazyModule("workflows.restore_config")
+    config_restoring, restore_options = LazyModule("workflows.restore_config"), LazyModule("workflows.restore_options")
     checking, copies = LazyModule("workflows.check_command"), LazyModule("workflows.copies")
     due_tasks = LazyModule("workflows.due_tasks")
     crontab, journal_mode = LazyModule("workflows.crontab"), LazyModule("workflows.journal_mode")
@@ -380,7 +390,7 @@ def restore(
 
     An archive of the configuration (--database config) is unpacked into a new or empty directory: --to PATH.
     """
-    options = restoring.RestoreOptions(
+    options = restore_options.RestoreOptions(
         backup=backup,
         source=from_,
         target=None if to is None else PurePosixPath(to),
@@ -388,7 +398,7 @@ def restore(
         undo=undo,
         yes=yes,
     )
-    restore_selected = config_restoring.choose_restore(database, options)
+    restore_selected = config_restoring.choose_restore(database, options, restoring.restore)
     with session(c, "restore", host, database, dry_run, record="restore", during_restore=True, any_series=True) as work:
         restore_selected(work, options)
 

@@ -191,7 +191,7 @@ def test_copy_from_repository_has_a_record(index: Database) -> None:
     ],
 )
 def test_only_passed_checks_verify_a_copy(values: dict[str, Any], expected: bool) -> None:
-    defaults = {
+    defaults: dict[str, Any] = {
         "kind": "offsite",
         "checks": [Check("integrity", Outcome.PASSED, "")],
         "exit_status": 0,

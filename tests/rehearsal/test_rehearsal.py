@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -57,6 +58,33 @@ RECOVERY_STEPS = [
     "inv restore-drill",
     "inv restore --backup NAME",
     "inv restore --undo",
+]
+DISASTER_STEPS = [
+    "inv deploy-index-backup",
+    "inv run-index-backup",
+    "inv deploy-tracker-backup",
+    "inv run-tracker-backup",
+    "inv backup-config",
+    "inv fetch --database index",
+    "inv fetch --database tracker",
+    "inv fetch --database config",
+    "inv offsite --init",
+    "inv offsite",
+    "the server and the laptop are lost",
+    "inv offsite --list",
+    "inv offsite --restore backup_TIME.db",
+    "inv offsite --restore tracker_backup_TIME.db",
+    "inv offsite --restore config_TIME.tar",
+    "inv restore --database config --backup config_TIME.tar --from here --to CONFIG",
+    "ssh rehearsal: cp -a CONFIG/. APP/ && rm -r CONFIG",
+    "inv deploy-index-backup",
+    "inv restore --database index --backup backup_TIME.db --from here",
+    "inv deploy-tracker-backup",
+    "inv restore --database tracker --backup tracker_backup_TIME.db --from here",
+    "compare with what was backed up",
+    "inv run-index-backup",
+    "inv verify",
+    "inv enable-index-backup",
 ]
 SUCCESS = "Success. "
 
@@ -169,6 +197,27 @@ def test_tracker_rehearsal_runs_every_step(environment: dict[str, str], journal:
     assert [check["passed"] for check in data["checks"]] == [True] * 5
 
 
+@pytest.mark.skipif(shutil.which("restic") is None, reason="restic is not installed")
+def test_lost_server_and_laptop_are_rehearsed(environment: dict[str, str]) -> None:
+    flags = ("--scenario", "disaster", "--traffic", "20", "--rows", "2000")
+    done = InvRunner(environment)("rehearse", *flags, INVOKE_OFFSITE_REPOSITORY="/nowhere")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    steps = [line.split("  ", 1)[1] for line in lines if re.match(r"\d+  ", line)]
+    path = r"(?:'[^']*|/\S*)"  # a path with a blank is quoted
+    names = {r"\d{4}-[\d_-]+": "TIME", rf"{path}/server/config'?": "CONFIG", rf"{path}/app'?": "APP"}
+    for pattern, name in names.items():
+        steps = [re.sub(pattern, name, step) for step in steps]
+    assert steps == DISASTER_STEPS
+    assert "what is left: off-site" in lines
+    assert "2 databases and 3 files are as they were backed up" in lines
+    assert " 0 failed" in lines[-2]
+    assert lines[-1].startswith(SUCCESS)
+    data = record(environment)  # the only one: those of the laptop are lost
+    assert (data["kind"], data["exit_status"], data["error"]) == ("rehearsal", 0, None)
+    assert data["details"]["traffic"]["commits"] > 0
+
+
 def test_environment_does_not_change_rehearsal(environment: dict[str, str], home: Path) -> None:
     hostile = {
         "INVOKE_HOST": "production",
@@ -245,7 +294,8 @@ def test_invalid_rows_are_refused(text: str) -> None:
     [
         ("--database", "nonsense"),
         ("--database", "tracker", "--journal", "WAL"),
-        ("--scenario", "disaster"),
+        ("--scenario", "nonsense"),
+        ("--scenario", "disaster", "--database", "tracker"),
         ("--database", "tracker", "--rows", "many"),
         ("--database", "tracker", "--traffic", "0"),
     ],

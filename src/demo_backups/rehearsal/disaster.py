@@ -12,13 +12,14 @@ from typing import Any
 
 from ..errors import StepError
 from ..local_files import write_private
+from ..offsite.result import Restored
 from ..records.store import records_dir, write_record
 from ..recovery.copies import FETCHED, hash_file
 from ..recovery.fetch import fetch_options
 from ..remote.shell import quote
 from ..settings.model import CONFIG, Settings
 from ..ui.console import Console
-from ..ui.offsite_table import print_stored_list
+from ..ui.offsite_table import print_result
 from ..ui.outcome import Tone
 from ..ui.tables import print_fetched, print_verification
 from ..workflows.backups import run, verify
@@ -26,7 +27,9 @@ from ..workflows.config import backup_config
 from ..workflows.crontab import enable
 from ..workflows.fetch import fetch
 from ..workflows.offsite import initialize, list_stored, restore_stored, store
-from ..workflows.restore import RestoreOptions, restore
+from ..workflows.restore import restore
+from ..workflows.restore_config import restore_config
+from ..workflows.restore_options import RestoreOptions
 from ..workflows.scripts import deploy
 from ..workflows.session import Session, open_session
 from .options import DATABASE_NAMES, RehearsalOptions
@@ -124,7 +127,7 @@ class _Machines:
         """Run a new server, with a new host key, and create a new laptop, which knows the password."""
         self.server.mkdir()
         self.laptop.mkdir(mode=0o700)
-        write_private(self._password, "of a repository that ends with the rehearsal\n")
+        write_private(self._password, "of a repository that ends with the rehearsal\n", ".password-")
         with serve(self.server) as server:
             self.port = server.port
             yield _Laptop(self._settings_with(server), self._out, self._step)
@@ -233,27 +236,36 @@ def _store(laptop: _Laptop) -> None:
     stored = store(laptop.settings, None, laptop.out)
     for error in stored.errors:
         raise error
-    if any(stored.exit_codes):
+    if stored.exit_code:
         raise StepError("not everything was stored off-site")
+    print_result(laptop.out, stored)
 
 
 def _restore_everything(laptop: _Laptop, names: Mapping[str, str]) -> None:
     """Do what docs/restore.md says, with the names of the backups by series."""
-    laptop.step("inv offsite --list", lambda: print_stored_list(laptop.out, list_stored(laptop.settings)))
+    laptop.step("inv offsite --list", lambda: print_result(laptop.out, list_stored(laptop.settings)))
     for name in names.values():
-        laptop.step(f"inv offsite --restore {name}", lambda name=name: _restore_stored(laptop, name))
+        _restore_stored(laptop, name)
     _restore_config(laptop, names[CONFIG])
-    for name in DATABASE_NAMES:
-        laptop.on_host(f"inv deploy-{name}-backup", name, "deploy", deploy)
-        options = RestoreOptions(backup=names[name], source=FETCHED, yes=True)
-        command = f"inv restore --database {name} --backup {names[name]} --from here"
-        laptop.on_host(command, name, "restore", lambda session, options=options: restore(session, options))
+    for database in DATABASE_NAMES:
+        laptop.on_host(f"inv deploy-{database}-backup", database, "deploy", deploy)
+        _restore_database(laptop, database, names[database])
 
 
 def _restore_stored(laptop: _Laptop, name: str) -> None:
-    restored = restore_stored(laptop.settings, name, laptop.out)
-    assert restored is not None  # this is no dry run
-    require_passed(restored, "the backup from the off-site repository")
+    def step() -> None:
+        restored = restore_stored(laptop.settings, name, laptop.out)
+        assert isinstance(restored, Restored)  # this is no dry run
+        print_result(laptop.out, restored)
+        require_passed(restored, "the backup from the off-site repository")
+
+    laptop.step(f"inv offsite --restore {name}", step)
+
+
+def _restore_database(laptop: _Laptop, database: str, name: str) -> None:
+    options = RestoreOptions(backup=name, source=FETCHED, yes=True)
+    command = f"inv restore --database {database} --backup {name} --from here"
+    laptop.on_host(command, database, "restore", lambda session: restore(session, options))
 
 
 def _restore_config(laptop: _Laptop, archive: str) -> None:
@@ -261,18 +273,16 @@ def _restore_config(laptop: _Laptop, archive: str) -> None:
     app_dir = laptop.settings.app_dir
     target = app_dir.with_name("config")
     options = RestoreOptions(backup=archive, source=FETCHED, target=target, yes=True)
-    command = f"inv restore --database {CONFIG} --backup {archive} --from here --to {target}"
-    laptop.on_host(command, CONFIG, "restore", lambda session: restore(session, options))
+    command = f"inv restore --database {CONFIG} --backup {archive} --from here --to {quote(str(target))}"
+    laptop.on_host(command, CONFIG, "restore", lambda session: restore_config(session, options))
     copy = f"cp -a {quote(str(target))}/. {quote(str(app_dir))}/ && rm -r {quote(str(target))}"
     laptop.on_host(f"ssh {ALIAS}: {copy}", CONFIG, "", lambda session: session.host.execute("copy the files", copy))
 
 
 def _back_up_again(laptop: _Laptop) -> None:
-    for name in DATABASE_NAMES:
-        laptop.on_host(f"inv run-{name}-backup", name, "run", run)
-        laptop.on_host(f"inv verify --database {name}", name, "verification", _verify)
+    laptop.on_host("inv run-index-backup", "index", "run", run)
+    laptop.on_host("inv verify", "index", "verification", _verify)
     laptop.on_host("inv enable-index-backup", "index", "enable", enable)
-    laptop.on_host("inv backup-config", CONFIG, "backup-config", backup_config)
 
 
 def _verify(session: Session) -> None:

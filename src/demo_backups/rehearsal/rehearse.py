@@ -24,7 +24,8 @@ from ..workflows.backups import list_backups, preflight, run, run_command, verif
 from ..workflows.crontab import disable, enable
 from ..workflows.drill import drill, finish
 from ..workflows.fetch import fetch
-from ..workflows.restore import RestoreOptions, restore
+from ..workflows.restore import restore
+from ..workflows.restore_options import RestoreOptions
 from ..workflows.scripts import deploy, require_deployed
 from ..workflows.session import Session
 from .options import RECOVERY, RehearsalOptions

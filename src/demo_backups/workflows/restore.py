@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from ..backup.deploy import probe_sqlite, require_tools
@@ -12,7 +11,7 @@ from ..errors import RestoreRefusedError, RestoreUnprovenError, SettingsError, S
 from ..records.check import Outcome
 from ..records.record import Record, RestoreDetails
 from ..records.store import read_records, records_dir
-from ..recovery.copies import FETCHED, ON_SERVER, check_place
+from ..recovery.copies import FETCHED
 from ..recovery.restore_copy import LocalBackup, describe_source, find_local_backup, is_verified
 from ..recovery.restore_facts import find_saved_state, observe_live, observe_restore, resolve_target
 from ..recovery.restore_job import (
@@ -27,42 +26,15 @@ from ..recovery.restore_plan import RestorePlan, decide_restore
 from ..recovery.restore_source import check_restored, read_saved_state, read_source, verify_source
 from ..remote.job_state import RESTORE, Job, JobStatus
 from ..remote.jobs import follow_job, hint_on_detach
-from ..remote.terminal import ask_yes_no, has_terminal
 from ..sqlite.integrity import find_missing_definition
 from ..ui.progress import JobProgress
 from ..ui.restore_table import print_restore_plan, print_restore_result
 from .backups import follow, start_time
+from .restore_options import RestoreOptions, confirm, require_confirmation
 from .session import Session
 from .upload import upload_copy
 
 RESULT_PREFIX = "result: "  # of the lines of the job that are not for people
-
-
-@dataclass(frozen=True)
-class RestoreOptions:
-    """What the user asked for: which backup, from where, to which path, and how.
-
-    Without a backup, the newest saved state is restored (`undo`), or a restore that was killed is completed.
-    """
-
-    backup: str | None = None
-    source: str = ON_SERVER
-    target: PurePosixPath | None = None
-    swap: bool = False
-    undo: bool = False
-    yes: bool = False
-
-    def __post_init__(self) -> None:
-        check_place(self.source)
-        if self.undo and (self.backup or self.target or self.source != ON_SERVER):
-            raise SettingsError(
-                "--undo restores the state that the last restore has saved",
-                advice="leave out --backup, --from and --to; to restore another state, use --backup without --undo",
-            )
-        if self.target is not None and not self.target.is_absolute():
-            raise SettingsError(f"--to {str(self.target)!r} is not an absolute path", advice="name a path on the host")
-        if self.target is not None and self.swap:
-            raise SettingsError("--to creates a new file, and --swap replaces one", advice="use one of the two")
 
 
 def restore(work: Session, options: RestoreOptions) -> None:
@@ -79,22 +51,6 @@ def restore(work: Session, options: RestoreOptions) -> None:
         _recover(work, pending, options)
     else:
         _restore(work, options)
-
-
-def require_confirmation(work: Session, options: RestoreOptions) -> None:
-    """Raise SettingsError if nobody can be asked, before the time that a verification takes is lost."""
-    if not (options.yes or work.dry_run or has_terminal()):
-        raise SettingsError(
-            "a restore asks before it changes anything, and there is no terminal to ask on",
-            host=work.host.name,
-            advice="show the plan with --dry-run; to restore without a question: --yes",
-        )
-
-
-def confirm(work: Session, options: RestoreOptions, question: str) -> None:
-    """Ask a question, unless `yes` is set; raises RestoreRefusedError if the answer is not yes."""
-    if not options.yes and not ask_yes_no(question):
-        raise RestoreRefusedError("nothing was restored: the answer was not yes", host=work.host.name)
 
 
 # --- a new restore --------------------------------------------------------------------------------------------------

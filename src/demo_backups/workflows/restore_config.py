@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import PurePosixPath
+from typing import TypeAlias
 
 from ..backup.archive import check_archive
 from ..backup.catalog import select_backup
@@ -21,13 +22,18 @@ from ..recovery.restore_facts import resolve_target
 from ..remote.files import File, stat_file
 from ..settings.model import CONFIG
 from ..units import format_size
-from .restore import RestoreOptions, confirm, require_confirmation, restore
+from .restore_options import RestoreOptions, confirm, require_confirmation
 from .session import Session
 from .upload import upload_copy
 
+Restore: TypeAlias = Callable[[Session, RestoreOptions], None]
 
-def choose_restore(database: str, options: RestoreOptions) -> Callable[[Session, RestoreOptions], None]:
-    """Return the function that restores a database, or the configuration; raises SettingsError for wrong options."""
+
+def choose_restore(database: str, options: RestoreOptions, restore: Restore) -> Restore:
+    """Return the function that restores the configuration, or `restore` for a database.
+
+    Raises SettingsError for options with which the configuration cannot be restored.
+    """
     if database != CONFIG:
         return restore
     check_options(options)
