@@ -6,6 +6,7 @@ import fcntl
 import os
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,7 +97,8 @@ def test_time_beyond_datetime_is_in_the_future(settings: Settings, tmp_path: Pat
 
 
 def fetch_record(**values: object) -> object:
-    defaults = {
+    defaults: dict[str, Any] = {
+        "kind": "fetch",
         "backup": f"/backups/{NAME}",
         "bytes": 7,
         "created": CREATED.isoformat(),
@@ -104,7 +106,7 @@ def fetch_record(**values: object) -> object:
         "checks": PASSED,
         "details": FetchDetails(sha256="ab" * 32),
     }
-    return make_record(**{"kind": "fetch"} | defaults | values)
+    return make_record(**defaults | values)
 
 
 def test_fetched_and_checked_copy_is_verified(copy: Copy) -> None:

@@ -171,9 +171,8 @@ def test_fetch_without_hash_or_of_another_file_is_ignored(index: Database) -> No
 
 
 def test_copy_from_repository_has_a_record(index: Database) -> None:
-    details = {"file": "/copies/a.db", "sha256": "1"}
     restored, stored = (
-        make_record("offsite", backup="a.db", details=OffsiteDetails(action=action, **details))
+        make_record("offsite", backup="a.db", details=OffsiteDetails(action=action, file="/copies/a.db", sha256="1"))
         for action in ("restore", "store")
     )
     assert find_copy_record([stored, restored], index, Path("/copies/a.db")) is restored
