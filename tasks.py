@@ -758,6 +758,7 @@ def rehearse(
 
 BENCH = {
     "recovery": "measure fetch and restore instead, compared with scp and cp (10 minutes)",
+    "offsite": "measure copies with restic and borg instead, as far as they are installed (5 minutes)",
     "full": "measure the grid of docs/benchmarks.md, up to 4 GB and five rounds (an hour)",
     "sizes": "sizes of the database in GB, such as 0.25,1; with --recovery two: of the fetch and of the restore",
     "journals": "journal modes: wal, delete, or wal,delete",
@@ -775,6 +776,7 @@ BENCH = {
 def bench(
     c: Context,
     recovery: bool = False,
+    offsite: bool = False,
     full: bool = False,
     sizes: str | None = None,
     journals: str | None = None,
@@ -788,11 +790,17 @@ def bench(
 ) -> None:
     """Measure ways to copy a live database (15 minutes)."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
-    from bench import measure_recovery_to_files, measure_to_files
+    from bench import measure_offsite_to_files, measure_recovery_to_files, measure_to_files
 
     flags = {"sizes": sizes, "journals": journals, "rates": rates, "methods": methods, "rounds": rounds}
     flags |= {"caches": caches, "memory": memory}
-    measure = measure_recovery_to_files if recovery else measure_to_files
+    if recovery and offsite:
+        raise SettingsError("--recovery and --offsite exclude each other", advice="see: inv --help bench")
+    measure = measure_to_files
+    if recovery:
+        measure = measure_recovery_to_files
+    if offsite:
+        measure = measure_offsite_to_files
     measure(full, flags, folder, out, console.make_console())
 
 

@@ -10,6 +10,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import offsite
+import offsite_figures
 import recovery
 import recovery_figures
 from measure import (
@@ -96,6 +98,18 @@ def parse_scale(full: bool, flags: Mapping[str, str | None]) -> recovery.Scale:
     return recovery.Scale(fetch=sizes[0], restore=sizes[1], rounds=rounds, rate=rate)
 
 
+def parse_offsite_scale(full: bool, flags: Mapping[str, str | None]) -> offsite.Scale:
+    """Return the sizes of the cost of off-site copies, with the parts that flags replace; raises SettingsError."""
+    scale = offsite.FULL if full else offsite.SMALL
+    methods = flags.get("methods")
+    parsed = _parse_flags({name: text for name, text in flags.items() if name != "methods"})
+    if not parsed.keys() <= {"sizes", "rounds"}:
+        raise SettingsError("with --offsite: --sizes, --rounds and --methods only", advice="see: inv --help bench")
+    scale = replace(scale, **parsed, methods=None if methods is None else tuple(_split(methods, ";")))
+    _require_in_range(scale.sizes, (), scale.rounds)
+    return scale
+
+
 def _require_in_range(sizes: Sequence[float], rates: Sequence[float], rounds: int) -> None:
     sizes_fit = all(1e6 <= size <= LARGEST for size in sizes)
     rates_fit = all(0 <= rate <= MAXIMUM_RATE for rate in rates)
@@ -143,6 +157,39 @@ def measure_recovery_to_files(
     with tempfile.TemporaryDirectory(prefix="demo-backups-", dir=folder) as name:
         bench_recovery(scale, Path(name), results / recovery.RESULTS.name, console)
     console.print(f"results: {results / recovery.RESULTS.name}", soft_wrap=True)
+
+
+def measure_offsite_to_files(
+    full: bool, flags: Mapping[str, str | None], folder: str | None, out: str | None, console: Console
+) -> None:
+    """Measure off-site copies, and write the numbers to the usual folder, or to `out`; raises SettingsError."""
+    scale = parse_offsite_scale(full, flags)
+    results = ROOT / ("benchmarks" if full else "reports") if out is None else check_folder("out", out)
+    if folder is not None:
+        check_folder("folder", folder)
+    with tempfile.TemporaryDirectory(prefix="demo-backups-", dir=folder) as name:
+        try:
+            bench_offsite(scale, Path(name), results / offsite.RESULTS.name, console)
+        except offsite.UnknownMethodError as error:
+            raise SettingsError(f"--methods: {error}", advice="install the program, or leave the method out") from error
+    console.print(f"results: {results / offsite.RESULTS.name}", soft_wrap=True)
+
+
+def bench_offsite(scale: offsite.Scale, folder: Path, results: Path, out: Console) -> None:
+    """Measure off-site copies in a folder, print each step, and store the numbers after each."""
+    numbers = {"machine": describe_machine(), "scale": asdict(scale)}
+    measured: list[dict[str, Any]] = []
+    for step in offsite.measure_all(scale, folder):
+        measured.append(asdict(step))
+        _store(results, numbers | {"measured": measured})
+        failure = f", exit {step.status}: {step.error}" if step.status else ""
+        out.print(
+            f"{step.size / 1e9:g} GB {step.method}: {step.step}: {step.seconds:.2f} s, {step.cpu:.2f} s of the CPU, "
+            f"{step.stored / 1e6:.1f} MB stored{failure}",
+            soft_wrap=True,
+            markup=False,
+        )
+    print_lines(out, offsite_figures.format_table(measured))
 
 
 def bench_recovery(scale: recovery.Scale, folder: Path, results: Path, out: Console) -> None:
