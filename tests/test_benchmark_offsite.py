@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 import sys
@@ -18,13 +19,14 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import tracker_file
 from bench import measure_offsite_to_files, parse_offsite_scale
 from offsite import FULL, NAME, SMALL, Scale, Trial, cp_method, find_programs, restic_method
-from offsite_figures import HEADINGS, summarize
+from offsite_figures import HEADINGS, format_table, summarize
 from recovery import count_changed_pages
 from tracker_file import PAGE, change_pages, make_tracker_file
 
 from demo_backups.ui.console import make_console
 
 FLAGS = ("sizes", "journals", "rates", "methods", "caches", "memory", "rounds")
+STORED = ("offsite.json",)
 STEPS = ["init", "first copy", "second copy", "restore", "check of 1/10", "prune"]
 
 
@@ -127,6 +129,15 @@ def test_rounds_become_medians() -> None:
 def test_failed_round_is_not_hidden(fields: dict[str, Any], text: str) -> None:
     good = step_of("restore", intact=True)
     assert row_of(good, step_of("restore", **fields), good)["restore"] == text
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_documented_rows_show_stored_numbers(name: str) -> None:
+    stored = json.loads((ROOT / "benchmarks" / name).read_text())["measured"]
+    page = (ROOT / "docs/benchmarks.md").read_text().splitlines()
+    lines = format_table(stored)
+    assert len(lines) > 2
+    assert [line for line in lines if line not in page] == []
 
 
 # --- what is measured -----------------------------------------------------------------------------------------------
