@@ -758,15 +758,15 @@ def rehearse(
 
 BENCH = {
     "recovery": "measure fetch and restore instead, compared with scp and cp (10 minutes)",
-    "offsite": "measure copies with restic and borg instead, as far as they are installed (5 minutes)",
+    "offsite": "measure copies with restic and borg instead, as far as they are installed (2 minutes)",
     "full": "measure the grid of docs/benchmarks.md, up to 4 GB and five rounds (an hour)",
     "sizes": "sizes of the database in GB, such as 0.25,1; with --recovery two: of the fetch and of the restore",
     "journals": "journal modes: wal, delete, or wal,delete",
     "rates": "commits per second of the writer, such as 0,200,max",
-    "methods": "separated by ';', such as 'cp, fsync;script;task;VACUUM INTO'; all of them: see docs/benchmarks.md",
+    "methods": "separated by ';', such as 'cp, fsync;script' or, with --offsite, 'cp;borg'; all of them: see docs/benchmarks.md",
     "caches": "state of the page cache before a copy: cold, warm, or cold,warm",
     "memory": "limit of the memory in GB, page cache included, for the service and the copy (needs root)",
-    "rounds": "how many times cp, the script and the task are measured",
+    "rounds": "how many times cp, the script and the task, or all methods of off-site copies, are measured",
     "folder": "directory of the databases, on the disk to measure (default: the temporary directory)",
     "out": "directory of the results (default: reports; with --full, benchmarks and docs)",
 }
