@@ -38,6 +38,12 @@ def test_backup_is_one_point_at_its_creation() -> None:
     }
 
 
+def test_offsite_copy_is_the_same_point() -> None:
+    made = run(3, backup="/backups/backup_1.db", created=NOW.isoformat(), bytes=7)
+    stored = run(1, kind="offsite", backup="backup_1.db", created=NOW.isoformat(), bytes=7)
+    assert len(make_figures([made, stored], "p")[0].rows) == 1
+
+
 def test_unknown_source_size_is_not_drawn() -> None:
     for details in (VerificationDetails(), VerificationDetails(source_bytes=None)):
         assert list(points("Size", verification(details=details))) == ["backup"]

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from demo_backups.records.record import Record
+from demo_backups.records.record import OffsiteDetails, Record
 from demo_backups.release.plan import Mark, Plan
 from demo_backups.release.report.page import DatabaseSection, Page, RecordsState, build_page
+from demo_backups.release.report.render import render_html
 from demo_backups.ui.outcome import Tone
 
 from ..helpers.report_samples import DATABASES, NOW, checks, plan_of, run, unreachable, verification
@@ -101,6 +102,27 @@ def test_last_fetch_and_drill_have_an_age() -> None:
     fetch, drill = section_of(fetched, failed, drilled, run()).last_uses
     assert (fetch.success, fetch.age, fetch.later_failure) == (fetched, 72 * 3600, failed)
     assert (drill.success, drill.age, drill.later_failure) == (None, None, None)
+
+
+def stored(hours: float, action: str = "store", exit_status: int = 0) -> Record:
+    """Make the record of an off-site copy, so many hours before NOW."""
+    details = OffsiteDetails(action=action)
+    return run(hours, kind="offsite", backup="backup_1.db", exit_status=exit_status, details=details)
+
+
+def test_last_offsite_copy_is_shown_if_any() -> None:
+    good, failed = stored(48), stored(2, exit_status=1)
+    names = [use.name for use in section_of(stored(1, "restore"), run()).last_uses]
+    assert names == ["fetch", "drill"]
+    *_, copy = section_of(good, failed, stored(1, "restore")).last_uses
+    assert (copy.name, copy.success, copy.age, copy.later_failure) == ("off-site copy", good, 48 * 3600, failed)
+
+
+def test_check_of_repository_is_listed() -> None:
+    reading = run(kind="offsite", database="", backup=None, bytes=None, details=OffsiteDetails(action="check"))
+    page = build(run(1), reading)
+    assert page.records == [reading, run(1)]
+    assert "offsite check" in render_html(page)
 
 
 def test_drill_is_no_verification() -> None:

@@ -6,9 +6,9 @@ import pytest
 
 from demo_backups.backup.preflight import Verdict
 from demo_backups.records.check import Outcome
-from demo_backups.records.record import Record
+from demo_backups.records.record import OffsiteDetails, Record, new_record
 from demo_backups.release.plan import Mark
-from demo_backups.ui.outcome import MARKS, RESULTS, VERDICTS, Tone, describe_outcome
+from demo_backups.ui.outcome import MARKS, RESULTS, VERDICTS, Tone, describe_kind, describe_outcome
 
 from ..helpers.report_samples import checks, run, verification
 
@@ -17,6 +17,13 @@ def test_every_value_has_a_tone() -> None:
     assert set(MARKS) == {mark.value for mark in Mark}
     assert set(VERDICTS) == {verdict.value for verdict in Verdict}
     assert set(RESULTS) == set(Outcome)
+
+
+def test_action_of_offsite_is_named() -> None:
+    record = new_record("offsite", "demo", "", details=OffsiteDetails(action="check"))
+    assert describe_kind(record) == "offsite check"
+    assert describe_kind(new_record("offsite", "demo", "index")) == "offsite"
+    assert describe_kind(new_record("run", "demo", "index")) == "run"
 
 
 def test_symbols_are_distinct() -> None:

@@ -56,6 +56,12 @@ EXITS: dict[int | None, tuple[str, Tone]] = {  # of a task that did not succeed
 }
 
 
+def describe_kind(record: Record) -> str:
+    """Say what was done: the kind of the record, and of `offsite`, which does several things, the action."""
+    action = getattr(record.details, "action", None) if record.kind == "offsite" else None
+    return f"{record.kind} {action}" if isinstance(action, str) and action else record.kind
+
+
 def describe_outcome(record: Record) -> tuple[str, Tone]:
     """Describe in a few words how a task ended, from its record."""
     count = len(record.checks)

@@ -15,7 +15,7 @@ from ..project import task_command
 from ..records.check import Check, Outcome
 from ..units import format_duration, format_size
 from .console import Console, styled
-from .outcome import MARKS, RESULTS, VERDICTS, Tone, describe_outcome
+from .outcome import MARKS, RESULTS, VERDICTS, Tone, describe_kind, describe_outcome
 
 if TYPE_CHECKING:
     from ..backup.preflight import Preflight
@@ -208,7 +208,7 @@ def _history_table(records: Sequence[Record]) -> Table:
             _utc(record),
             styled(record.host),
             styled(record.database),
-            styled(record.kind),
+            styled(describe_kind(record)),
             styled(result, tone),
             styled(PurePosixPath(record.backup or "").name),
             "" if record.bytes is None else f"{record.bytes:,}",
@@ -221,7 +221,8 @@ def _history_table(records: Sequence[Record]) -> Table:
 def _print_history_list(out: Console, records: Sequence[Record]) -> None:
     for record in records:
         result, tone = describe_outcome(record)
-        out.print(styled(f"{_utc(record)}  {record.host}: {record.kind} ({record.database})"))
+        database = f" ({record.database})" if record.database else ""  # a check of the repository is about all
+        out.print(styled(f"{_utc(record)}  {record.host}: {describe_kind(record)}{database}"))
         out.print(styled(f"  {result}", tone))
         details = [
             PurePosixPath(record.backup or "").name,

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
+from pathlib import PurePosixPath
 from typing import Any
 
 from ...records.check import Outcome
@@ -61,17 +62,17 @@ def _size_series(records: Sequence[Record]) -> list[TimeSeries]:
     sources: list[tuple[datetime, float]] = []
     for record in records:
         if record.backup is not None and record.bytes is not None:
-            backups[record.backup] = (_created(record, backups), record.bytes)
+            name = PurePosixPath(record.backup).name  # a record of an off-site copy has no path
+            backups[name] = (_created(record, backups.get(name)), record.bytes)
         details = record.details
         if isinstance(details, VerificationDetails) and details.source_bytes is not None:
             sources.append((parse_time(record.when), details.source_bytes))
     return _pair("backup", sorted(backups.values()), "database", sources)
 
 
-def _created(record: Record, backups: dict[str, tuple[datetime, float]]) -> datetime:
+def _created(record: Record, known: tuple[datetime, float] | None) -> datetime:
     if record.created:
         return parse_time(record.created)
-    known = backups.get(record.backup or "")
     return known[0] if known else parse_time(record.when)
 
 

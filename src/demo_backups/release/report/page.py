@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from ...records.check import Outcome
-from ...records.record import Record
+from ...records.record import OffsiteRecord, Record
+from ...records.search import STORE
 from ...ui.outcome import Tone
 from ..plan import Mark, Phase, Plan
 from ..verifications import is_partial
@@ -127,7 +128,7 @@ def _build_section(
         is_other_host=source != host,
         last_verification=plan.verifications.get(database) or _find_last_verification(of_host),
         failed_attempt=_find_failed_attempt(of_host),
-        last_uses=[_find_last_use(of_host, kind, created) for kind in ("fetch", "drill")],
+        last_uses=_list_last_uses(of_host, created),
         figures=make_figures(of_host, prefix),
     )
 
@@ -148,13 +149,20 @@ def _find_failed_attempt(records: Sequence[Record]) -> Record | None:
     return None
 
 
-def _find_last_use(records: Sequence[Record], kind: str, now: datetime) -> LastUse:
-    """Find the last fetch or drill that succeeded, and a later one that did not."""
+def _list_last_uses(records: Sequence[Record], now: datetime) -> list[LastUse]:
+    """List the last fetch and drill and, if there ever was one, the last off-site copy."""
+    uses = [_find_last_use(records, name, now) for name in ("fetch", "drill")]
+    offsite = [record for record in records if isinstance(record, OffsiteRecord) and record.details.action == STORE]
+    return [*uses, _find_last_use(offsite, OffsiteRecord.kind, now, "off-site copy")] if offsite else uses
+
+
+def _find_last_use(records: Sequence[Record], kind: str, now: datetime, name: str = "") -> LastUse:
+    """Find the last record of a kind that succeeded, and a later one that did not."""
     of_kind = [record for record in reversed(records) if record.kind == kind]
     success = next((record for record in of_kind if record.exit_status == 0), None)
     later_failure = of_kind[0] if of_kind and of_kind[0] is not success else None
     age = (now - parse_time(success.when)).total_seconds() if success else None
-    return LastUse(kind, success, age, later_failure)
+    return LastUse(name or kind, success, age, later_failure)
 
 
 # --- the pull request -----------------------------------------------------------------------------------------------

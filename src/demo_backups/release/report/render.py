@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import SettingsError
-from ...ui.outcome import MARKS, RESULTS, Tone, describe_outcome
+from ...ui.outcome import MARKS, RESULTS, Tone, describe_kind, describe_outcome
 from ...units import escape_controls, format_age, format_duration, format_size, format_time
 from ..plan import Mark
 from .charts import parse_time
@@ -75,6 +75,7 @@ def make_environment(autoescape: bool, *folders: Path) -> Environment:
         format_duration,
         format_size,
         format_time,
+        describe_kind,
         describe_outcome,
         describe_verification,
     )
