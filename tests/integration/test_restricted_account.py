@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,10 +18,12 @@ from ..helpers.agent import agent
 from ..helpers.constants import IS_CI, SCRIPT
 from ..helpers.faults import snapshot
 from ..helpers.markdown import code_blocks, page, section
+from ..helpers.restic_repository import make_repository
 from ..helpers.tasks import read_json, read_records
 from .conftest import Server
 
 PAGE = page("unattended.md")
+OFFSITE, REPOSITORY = "Copies off-site", "sftp:backups@storage.example.org:/srv/restic"
 ACCOUNT = "backup-reader"
 HOME = f"/home/{ACCOUNT}"
 # What runs with the key: each line is a command that must fail, except for the first two.
@@ -128,15 +131,21 @@ def test_key_only_reads_backups(restricted: Server, tmp_path: Path) -> None:
 # --- the tasks ------------------------------------------------------------------------------------------------------
 
 
-def run_crontab(server: Server, **changes: str) -> subprocess.CompletedProcess[str]:
-    """Run the line of the page as cron does: its settings only, its environment, /bin/sh, and no terminal."""
-    (crontab,) = code_blocks(section(PAGE, "The crontab line"), "")
-    *settings, line = crontab.splitlines()
-    home = server.environment["HOME"]
-    checkout = Path(home) / "demo-backups"
+def make_checkout(server: Server) -> Path:
+    """Make the directory of the page in which ./inv is called."""
+    checkout = Path(server.environment["HOME"]) / "demo-backups"
     if not checkout.exists():
         checkout.mkdir()
         (checkout / "inv").symlink_to(ROOT / "inv")
+    return checkout
+
+
+def run_crontab(server: Server, title: str = "The crontab line", **changes: str) -> subprocess.CompletedProcess[str]:
+    """Run the line of a section as cron does: its settings only, its environment, /bin/sh, and no terminal."""
+    (crontab,) = code_blocks(section(PAGE, title), "crontab")
+    *settings, line = crontab.splitlines()
+    home = server.environment["HOME"]
+    make_checkout(server)
     environment = {"HOME": home, "LOGNAME": "you", "SHELL": "/bin/sh", "PATH": "/usr/bin:/bin"}
     environment |= dict(setting.split("=", 1) for setting in settings)
     # Where the tests keep things: not in the checkout, and not in the home directory of the user who runs them.
@@ -191,6 +200,48 @@ def test_line_mails_only_what_is_wrong(restricted: Server, tmp_path: Path) -> No
     assert "no drill of the index database is due" in mail
     assert mail.count("has a passphrase, and there is no terminal to ask for it") == 2
     assert "UNKNOWN demo/index: " in mail
+
+
+@pytest.mark.skipif(Path(sys.prefix) != ROOT / ".venv" and not IS_CI, reason="./inv would build .venv")
+@pytest.mark.skipif(shutil.which("restic") is None and not IS_CI, reason="restic is not installed")
+def test_line_stores_copies_offsite(restricted: Server) -> None:
+    home, backup = Path(restricted.environment["HOME"]), restricted.names()[-1]
+    repository = home / "repository"
+    (commands,) = code_blocks(section(PAGE, OFFSITE))
+    done = subprocess.run(
+        ["bash", "-e", "-c", commands.replace(REPOSITORY, shlex.quote(str(repository)))],
+        env=restricted.environment,
+        cwd=make_checkout(restricted),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    shutil.rmtree(repository)  # for one with the same password that takes less time to open
+    make_repository(repository, (home / ".config/demo-backups/offsite-password").read_text().strip())
+    done = run_crontab(restricted, OFFSITE, INVOKE_OFFSITE_REPOSITORY=str(repository))
+    log = (home / "unattended.log").read_text()
+    assert (done.stdout, done.stderr) == ("", ""), log
+    assert "off-site" in next(line for line in log.splitlines() if line.startswith("OK demo/index: "))
+    records = read_records(Path(restricted.environment["INVOKE_EVIDENCE_DIR"]))
+    assert [(record["kind"], record["details"].get("action")) for record in records] == [
+        ("verification", None),
+        ("fetch", None),
+        ("offsite", "store"),
+        ("offsite", "check"),
+        ("drill", None),
+    ], log
+    assert records[2]["backup"] == backup
+
+
+def test_both_lines_differ_by_offsite() -> None:
+    (plain,), (offsite,) = (code_blocks(section(PAGE, title), "crontab") for title in ("The crontab line", OFFSITE))
+    assert offsite.replace("./inv offsite || e=$?; ./inv offsite --check || e=$?; ", "").splitlines() == [
+        *plain.splitlines()[:-1],
+        f"INVOKE_OFFSITE_REPOSITORY={REPOSITORY}",
+        "INVOKE_OFFSITE_PASSWORD_FILE=~/.config/demo-backups/offsite-password",
+        plain.splitlines()[-1],
+    ]
 
 
 def test_unseen_is_unknown_and_changes_are_refused(restricted: Server) -> None:
