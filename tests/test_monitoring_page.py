@@ -167,7 +167,7 @@ def test_alerts_fire_in_time(tmp_path: Path) -> None:
 
 def test_node_exporter_reads_metrics(tmp_path: Path) -> None:
     name = Path(CRONTAB[1].split("--prometheus ")[1].split()[0]).name
-    metrics = Metrics(now=2000.0, backup_time=1000.0, backup_bytes=500)
+    metrics = Metrics(now=2000.0, backup_time=1000.0, backup_bytes=500, backups_listed=True)
     finding = Finding("backup", State.OK, "backup 17 min old")
     write_metrics(tmp_path / name, [Health('de"mo\\', "index", (finding,), metrics)])
     text = scrape_directory(tmp_path)

@@ -23,7 +23,7 @@ from ..helpers.tasks import read_json, read_records
 from .conftest import Server
 
 PAGE = page("unattended.md")
-OFFSITE, REPOSITORY = "Copies off-site", "sftp:backups@storage.example.org:/srv/restic"
+OFFSITE, REPOSITORY = "Copies off-site", "sftp:backups@storage.example.org:restic"
 ACCOUNT = "backup-reader"
 HOME = f"/home/{ACCOUNT}"
 # What runs with the key: each line is a command that must fail, except for the first two.
