@@ -83,7 +83,8 @@ def judge(
         ([store(5), reading(3, check=FAILED)], OK, "off-site 5 h ago"),  # which is another finding
         # Another repository took the place of the one with the fault.
         ([store(5), store(3, check=FAILED), store(1, repository="b")], OK, "off-site 60 min ago"),
-        ([store(5), reading(1, repository="b")], WARNING, "no off-site copy yet"),
+        ([store(5), store(1, action="restore", repository="b"), reading(1, repository="b")], OK, "off-site 5 h ago"),
+        ([store(5), store(1, check=None, repository="b")], WARNING, "no off-site copy yet"),
         ([store(5), reading(-1, repository="b")], OK, "off-site 5 h ago"),
         ([store(5), store(3, check=FAILED, repository=None)], CRITICAL, "failed 3 h ago"),
     ],
@@ -120,6 +121,7 @@ def test_offsite_copies_are_judged(settings: Settings, records: Any, state: Stat
         # Another repository.
         ([reading(5, check=FAILED), reading(4, repository="b", part=2)], OK, "checked 4 h ago"),
         ([reading(5, check=FAILED), store(4, repository="b")], WARNING, "never checked"),
+        ([reading(5, check=FAILED), store(4), reading(3, repository="b")], CRITICAL, "failed 5 h ago"),
     ],
 )
 def test_checks_of_repository_are_judged(settings: Settings, records: Any, state: State, text: str) -> None:

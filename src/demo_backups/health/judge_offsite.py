@@ -5,7 +5,7 @@ Pure: no I/O, no clock. The repository itself is not read: that takes its passwo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -61,19 +61,20 @@ def settle_parts(later: Sequence[Record], failed: Record) -> bool:
 
 
 def _of_current_repository(judge: RecordJudge) -> RecordJudge:
-    """Leave out the records of repositories other than that of the newest record, such as one that was replaced."""
-    known = [record for record in judge.records.valid if _repository_of(record)]
+    """Leave out the records of repositories other than the one in which a copy was stored last.
+
+    So a repository that was replaced does not count. Where none was stored, it is that of the newest record.
+    """
+    records = judge.records
+    known = [record for record in records.valid if _repository_of(record)]
     dated = [record for record in known if datetime.fromisoformat(record.when) <= judge.now]
+    dated = [record for record in dated if _action_of(record) == STORE] or dated
     newest = max(dated, key=lambda record: datetime.fromisoformat(record.when), default=None)
     if newest is None:
         return judge
-    valid = keep_repository(judge.records.valid, _repository_of(newest))
-    return replace(judge, records=replace(judge.records, valid=tuple(valid)))
-
-
-def keep_repository(records: Iterable[Record], repository: str | None) -> list[Record]:
-    """Keep the records of a repository, and those of which it is not known."""
-    return [record for record in records if _repository_of(record) in (None, repository)]
+    current = _repository_of(newest)
+    valid = tuple(record for record in records.valid if _repository_of(record) in (None, current))
+    return replace(judge, records=replace(records, valid=valid))
 
 
 def _action_of(record: Record) -> str | None:
