@@ -7,13 +7,14 @@ import hashlib
 import json
 import re
 import sqlite3
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from demo_backups.backup.cron_syntax import split_line
 from demo_backups.project import ROOT
 
-from .machine import EXPIRED, OLD_CRONTAB, OLDER, Machine, wait_for
+from .machine import EXPIRED, OLD_CRONTAB, OLDER, PASSWORD, Machine, wait_for
 
 BACKUP_NAME = re.compile(r"backup_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d\.db")
 LOCAL_SCRIPT = ROOT / "share/bin/index-db-backup.sh"
@@ -66,7 +67,7 @@ def read_rows(path: Path, immutable: bool = False) -> Contents:
 
 
 def check(machine: Machine, before: Before) -> list[str]:
-    """Check what a fault must not have changed."""
+    """Check what a fault must not have changed; raises ValueError and sqlite3.Error for what cannot be read."""
     return [
         *check_live(machine, before),
         *check_backups(machine, before),
@@ -223,32 +224,72 @@ def check_reverted(machine: Machine) -> list[str]:
 
 
 def check_result(machine: Machine, before: Before, rows: int) -> list[str]:
-    """Check what the repeated task has to have done; `rows` were committed when it started."""
-    match before.task:
-        case "deploy":
-            return [] if machine.script.read_bytes() == LOCAL_SCRIPT.read_bytes() else ["the script was not deployed"]
-        case "run":
-            new = [path for path in list_backups(machine.backups) if path.name not in before.backups]
-            return check_new_backup(machine, new[-1], rows) if new else ["the next run made no backup"]
-        case "enable":
-            return [] if machine.crontab.read_text() != OLD_CRONTAB else ["the crontab was not changed"]
-        case "fetch":
-            newest = max(before.backups)
-            return [] if (machine.copies / newest).exists() else [f"{newest} was not fetched"]
-        case "restore":
-            return check_restored(machine)
-        case _:
-            return []
+    """Check what a task that has succeeded has done; `rows` were committed when it started."""
+    check = RESULTS.get(before.task)
+    return check(machine, before, rows) if check else []
 
 
-def check_restored(machine: Machine) -> list[str]:
+def check_deployed(machine: Machine, before: Before, rows: int) -> list[str]:
+    """The script is that of this checkout."""
+    return [] if machine.script.read_bytes() == LOCAL_SCRIPT.read_bytes() else ["the script was not deployed"]
+
+
+def check_run(machine: Machine, before: Before, rows: int) -> list[str]:
+    """There is a new backup, and it has all rows."""
+    new = [path for path in list_backups(machine.backups) if path.name not in before.backups]
+    return check_new_backup(machine, new[-1], rows) if new else ["the run made no backup"]
+
+
+def check_enabled(machine: Machine, before: Before, rows: int) -> list[str]:
+    """The crontab has the new line; `check` judges its content."""
+    return [] if machine.crontab.read_text() != OLD_CRONTAB else ["the crontab was not changed"]
+
+
+def check_fetched(machine: Machine, before: Before, rows: int) -> list[str]:
+    """The newest backup was fetched; `check` compares it."""
+    newest = max(before.backups)
+    return [] if (machine.copies / newest).exists() else [f"{newest} was not fetched"]
+
+
+def check_restored(machine: Machine, before: Before, rows: int) -> list[str]:
     """The content of the database is that of the backup, and rows that were committed later."""
     restored = read_rows(machine.backups / OLDER[0], immutable=True)
-    rows = read_rows(machine.source)
-    problems = [] if restored <= rows else [f"rows of the backup are missing: {_shorten(restored - rows)}"]
+    missing = restored - read_rows(machine.source)
+    problems = [f"rows of the backup are missing: {_shorten(missing)}"] if missing else []
     if read_stage(machine) is not None:
         problems.append("the restore is still pending")
     return problems
+
+
+def check_stored(machine: Machine, before: Before, rows: int) -> list[str]:
+    """The repository has the newest fetched backup, and restic finds no fault in it."""
+    newest = max(path.name for path in list_backups(machine.copies))
+    tag = f"sha256:{hash_file(machine.copies / newest)}"
+    snapshots = json.loads(run_restic(machine, "snapshots", "--json"))
+    tags = [tag for snapshot in snapshots for tag in snapshot.get("tags", [])]
+    problems = [] if tag in tags else [f"{newest} is not in the repository"]
+    run_restic(machine, "check", "--read-data")
+    return problems
+
+
+RESULTS = {
+    "deploy": check_deployed,
+    "run": check_run,
+    "enable": check_enabled,
+    "fetch": check_fetched,
+    "restore": check_restored,
+    "offsite": check_stored,
+}
+
+
+def run_restic(machine: Machine, *arguments: str) -> str:
+    """Run restic on the repository; raises ValueError if it fails."""
+    values = {"RESTIC_REPOSITORY": str(machine.repository), "RESTIC_PASSWORD": PASSWORD}
+    environment = machine.environment | values
+    done = subprocess.run(["restic", *arguments], env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ValueError(f"restic {arguments[0]} failed: {done.stdout}{done.stderr}")
+    return done.stdout
 
 
 def _shorten(rows: Contents) -> str:

@@ -1,4 +1,4 @@
-"""Signals to the processes of a task: SIGKILL, SIGTERM and SIGSTOP of script, sqlite3, supervisor, session and inv.
+"""Signals to the processes of a task: SIGKILL, SIGTERM and SIGSTOP of its programs, session and inv.
 
 The moment is a named stage, at which the task waits in a call of a program until the signal is sent; or a random moment
 of the time that the target usually runs. A stopped process continues, or is killed, when the task has ended, or when
@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from .framework import Injection, Strike, nothing_to_undo
 from .gate import Stage
 from .machine import FIRST_GUESS, LONGEST_TASK, TASKS, Machine, RunningTask, wait_for
-from .stages import SQLITE_STAGES, STAGES, SWAP_STAGES
+from .stages import PROGRAM_STAGES, STAGES, SWAP_STAGES
 from .targets import TARGETS, send, wait_while_stopped
 
 LONGEST_STOP = 1.5  # seconds
-SQLITE_TIME = 0.06  # seconds that a call of sqlite3 takes
+PROGRAM_TIME = 0.06  # seconds that a call of sqlite3 or restic takes
+PROGRAM_TARGETS = ("sqlite3", "restic")
 # Seconds that the jobs of a task run; the session and the task itself are struck at any moment of the task.
 JOB_TIME = {"run": 0.15, "verify": 0.15, "fetch": 0.1, "restore": 2.0}
 
@@ -83,8 +84,8 @@ class KillInjection:
         """Do nothing: the processes have ended."""
 
     def _choose_stage(self) -> Stage | None:
-        if self.kill.target == "sqlite3":
-            return self.rng.choice(SQLITE_STAGES[self.task])
+        if self.kill.target in PROGRAM_TARGETS:
+            return self.rng.choice(PROGRAM_STAGES[self.task])
         stages = STAGES[self.task]
         if "--swap" in self.machine.flags:
             stages = (*stages, *SWAP_STAGES)
@@ -97,10 +98,10 @@ class KillInjection:
         if self._stage:
             is_reached = wait_for(lambda: self.machine.gate.waiting or task.has_ended, LONGEST_TASK)
             moment = f"stage: {self._stage.name}"
-            if self.kill.target != "sqlite3" or not is_reached:
+            if self.kill.target not in PROGRAM_TARGETS or not is_reached:
                 return moment
             self.machine.gate.disarm()
-            return f"{moment}, {self._wait(SQLITE_TIME)}"
+            return f"{moment}, {self._wait(PROGRAM_TIME)}"
         if self.kill.target in ("inv", "session"):
             return self._wait(self.machine.duration(self.task))
         wait_for(lambda: self._find(task) or task.has_ended, LONGEST_TASK)
@@ -122,12 +123,14 @@ class KillInjection:
         strike.moment += f"; stopped {waited}, then {'SIGCONT' if self._continues else 'SIGKILL'}"
 
 
+ON_SERVER = tuple(task for task in TASKS if task != "offsite")
 TARGET_TASKS = {
     "inv": TASKS,
-    "session": TASKS,
-    "script": TASKS,
+    "session": ON_SERVER,
+    "script": ON_SERVER,
     "supervisor": ("run", "verify", "fetch", "restore"),
     "sqlite3": ("run", "verify", "restore"),
+    "restic": ("offsite",),
 }
 KILLS = tuple(
     Kill(number, target, tasks)

@@ -23,6 +23,7 @@ from demo_backups.rehearsal.server import processes_at_home
 from demo_backups.settings.load import load_settings
 
 from ..helpers.processes import wait_until
+from ..helpers.restic_repository import make_repository
 from ..helpers.sshd import OpenSshServer, end_processes, serve_openssh
 from ..helpers.tasks import CompletedTask, InvRunner, assert_success, clean_environment
 from .gate import Gate
@@ -34,6 +35,7 @@ DAY = 24 * 3600
 OLDER = ("backup_2026-01-01_00-00-00.db", "backup_2026-01-02_00-00-00.db", "backup_2026-01-03_00-00-00.db")
 EXPIRED = "backup_2025-12-01_00-00-00.db"
 LONGEST_TASK = 90.0  # seconds
+PASSWORD = "the password of the repository"
 SERVICE = Path(__file__).with_name("service.py")
 FIRST_GUESS = 1.5  # seconds that a task takes, until one was measured
 COMMANDS = {
@@ -43,6 +45,7 @@ COMMANDS = {
     "enable": ("enable",),
     "fetch": ("fetch",),
     "restore": ("restore", "--yes", "--backup", OLDER[0]),
+    "offsite": ("offsite", "--database", "index"),
 }
 TASKS = tuple(COMMANDS)
 STOPPED, RUNNING, SWAP = "service stopped", "service running", "swap"
@@ -122,6 +125,11 @@ class Machine:
     def records(self) -> Path:
         """The directory of the records."""
         return self.live / "maintainer/evidence"
+
+    @property
+    def repository(self) -> Path:
+        """The off-site repository."""
+        return self.live / "repository"
 
     @property
     def log(self) -> Path:
@@ -210,6 +218,10 @@ class Machine:
         """Return the processes on the server that were started over SSH, and have not ended."""
         return processes_at_home(self.server.home)
 
+    def local_processes(self) -> list[int]:
+        """Return the programs that the maintainer's tasks have started, and that have not ended."""
+        return processes_at_home(self.live / "maintainer")
+
     def settle(self, seconds: float = 30) -> list[str]:
         """Wait until no job and no session is running on the server; return the processes that are left."""
         deadline = time.monotonic() + seconds
@@ -221,7 +233,8 @@ class Machine:
 
     def _busy(self) -> list[int]:
         service = self._service_pid()
-        return [pid for pid in self.processes() if pid != service] + self.server.sessions
+        pids = [pid for pid in self.processes() if pid != service]
+        return [*pids, *self.local_processes(), *self.server.sessions]
 
     def _service_pid(self) -> int | None:
         try:
@@ -235,8 +248,8 @@ class Machine:
         """Put everything back as it was, without the service; `journal` is the mode of the database."""
         self.gate.disarm()
         self.stop_service()
-        end_processes(self.server.home)
-        end_processes(self.folder / "service")
+        for home in (self.server.home, self.live / "maintainer", self.folder / "service"):
+            end_processes(home)
         shutil.rmtree(self.live, ignore_errors=True)
         shutil.rmtree(self.folder / "service", ignore_errors=True)
         (self.folder / "service").mkdir()
@@ -276,8 +289,15 @@ class Machine:
             "DATABASES_INDEX_HEALTHY": f"test -s {self._quoted_pid_file}",
             "EVIDENCE_DIR": self.records,
             "FETCH_DIR": self.copies.parent,
+            "OFFSITE_REPOSITORY": self.repository,
+            "OFFSITE_PASSWORD_FILE": maintainer / "password",
         }
-        return clean_environment(maintainer) | {f"INVOKE_{name}": str(value) for name, value in values.items()}
+        path = f"{self.folder / 'programs'}:{os.environ['PATH']}"
+        return (
+            clean_environment(maintainer)
+            | {"PATH": path}
+            | {f"INVOKE_{name}": str(value) for name, value in values.items()}
+        )
 
 
 def describe(pid: int) -> str:
@@ -304,6 +324,8 @@ def make_machine(folder: Path) -> Iterator[Machine]:
     gate_folder.mkdir()
     with serve_openssh(server_folder, home) as server:
         gate = Gate(gate_folder, server_folder / "bin", os.environ["PATH"])
+        (folder / "programs").mkdir()
+        Gate(gate_folder, folder / "programs", os.environ["PATH"], ("restic",))
         machine = Machine(folder, server, gate)
         _fill(folder / "pristine")
         try:
@@ -340,6 +362,10 @@ def _fill(pristine: Path) -> None:
     shutil.copyfile(shipped, script)
     script.chmod(0o755)
     (home / "crontab").write_text(OLD_CRONTAB)
+    make_repository(pristine / "repository", PASSWORD)
+    password = pristine / "maintainer/password"
+    password.write_text(PASSWORD)
+    password.chmod(0o600)
 
 
 def _add_rows(path: Path, last: int) -> int:

@@ -80,6 +80,13 @@ SWAP_STAGES = (
     Stage("the new file gets its name", "ln", "*/new *sqlite3.db"),
     Stage("the old file is removed", "rm", "*/new"),
 )
+OFFSITE_STAGES = (
+    Stage("the identity of the repository is read", "restic", "*cat config*"),
+    Stage("the locks are listed", "restic", "*list*locks*"),
+    Stage("the snapshots are listed", "restic", "*snapshots*"),
+    Stage("the backup is stored", "restic", "*backup --json*"),
+    Stage("the snapshot is confirmed", "restic", "ls *"),
+)
 STAGES = {
     "run": RUN_STAGES,
     "deploy": DEPLOY_STAGES,
@@ -87,9 +94,11 @@ STAGES = {
     "fetch": FETCH_STAGES,
     "verify": VERIFY_STAGES,
     "restore": RESTORE_STAGES,
+    "offsite": OFFSITE_STAGES,
 }
-# The calls of sqlite3: struck while they run.
-SQLITE_STAGES = {
+# The calls of sqlite3 and restic that are struck while they run.
+PROGRAM_STAGES = {
+    "offsite": OFFSITE_STAGES,
     "run": (Stage("the source is read", "sqlite3", "*"), Stage("the copy", "sqlite3", "*.backup*")),
     "verify": VERIFY_STAGES[-3:],
     "restore": (

@@ -69,6 +69,11 @@ def find_sqlite3(machine: Machine, task: RunningTask) -> list[int]:
     return [pid for pid in machine.processes() if command_name(pid) == "sqlite3"]
 
 
+def find_restic(machine: Machine, task: RunningTask) -> list[int]:
+    """Return the restic programs."""
+    return [pid for pid in machine.local_processes() if command_name(pid) == "restic"]
+
+
 def _is_sshd(pid: int) -> bool:
     return command_name(pid).startswith("sshd")
 
@@ -98,6 +103,7 @@ TARGETS: dict[str, Callable[[Machine, RunningTask], list[int]]] = {
     "script": find_script,
     "supervisor": find_supervisor,
     "sqlite3": find_sqlite3,
+    "restic": find_restic,
 }
 
 
@@ -123,7 +129,8 @@ def wait_while_stopped(machine: Machine, task: RunningTask, stopped: Sequence[in
     while time.monotonic() < deadline:
         if task.has_ended:
             return "until the task had ended"
-        pids = {*machine.processes(), *machine.server.sessions, task.process.pid}.difference(stopped)
+        others = [*machine.processes(), *machine.local_processes(), *machine.server.sessions, task.process.pid]
+        pids = set(others).difference(stopped)
         now = {pid: ticks for pid in pids if (ticks := _cpu_ticks(pid)) is not None}
         quiet = quiet + 1 if now == before else 0
         if quiet >= IDLE_LOOKS:
