@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from demo_backups.ui.outcome import Tone
 from ..helpers.sshd import SSHD
 from . import results
 from .faults import select_faults
-from .framework import FAILED, MISSED
+from .framework import FAILED, MISSED, Fault
 from .table import format_table, write_table
 from .worker import Work
 
@@ -50,7 +51,7 @@ def run_battery(options: Options, out: Console) -> int:
         out.say(f"wrote the table of {PAGE}")
         return 0
     _require_programs()
-    select_faults(options.faults)
+    _require_usable(select_faults(options.faults), out)
     seed = _parse_number("seed", options.seed, random.SystemRandom().randrange(10**6))
     only = None if options.only is None else _parse_number("try", options.only, 0)
     tries = _parse_number("tries", options.tries, DEFAULT_TRIES)
@@ -89,6 +90,15 @@ def _read_results(path: Path) -> list[dict[str, object]]:
     if not found:
         raise SettingsError(f"{path} has no results", advice="name the file with --out")
     return found
+
+
+def _require_usable(faults: Sequence[Fault], out: Console) -> None:
+    """Name the faults that cannot be used on this machine; raises SettingsError if none can."""
+    missing = {fault.name: reason for fault in faults if (reason := fault.missing())}
+    for name, reason in missing.items():
+        out.say(f"left out: {name}: {reason}", Tone.WARNING)
+    if len(missing) == len(faults):
+        raise SettingsError("none of these faults can be used on this machine")
 
 
 def _require_programs() -> None:

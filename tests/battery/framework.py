@@ -57,6 +57,10 @@ class Fault(Protocol):
     name: str
     tasks: tuple[str, ...]
 
+    def missing(self) -> str | None:
+        """Return why it cannot be used on this machine; None if it can."""
+        raise NotImplementedError
+
     def arrange(self, machine: Machine, task: str, rng: random.Random) -> contextlib.AbstractContextManager[Injection]:
         """Prepare a try, after the reset and before the service is started; at the end, undo all of it."""
         raise NotImplementedError

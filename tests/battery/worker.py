@@ -57,8 +57,12 @@ def main(argument: str) -> int:
     faults = select_faults(work.faults)
     failed = 0
     with tempfile.TemporaryDirectory(prefix="battery-") as name, make_machine(Path(name)) as machine:
+        missing = {fault.name: fault.missing() for fault in faults}
         for number in work.numbers():
-            result = perform(machine, choose(faults, work.seed, number))
+            attempt = choose(faults, work.seed, number)
+            if missing[attempt.fault.name]:
+                continue
+            result = perform(machine, attempt)
             if work.faults:
                 result.command += f" --faults '{work.faults}'"
             if result.outcome == FAILED:
