@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 import sqlite3
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 from demo_backups.backup.cron_syntax import split_line
 from demo_backups.project import ROOT
 
-from .machine import EXPIRED, OLD_CRONTAB, OLDER, PASSWORD, Machine, wait_for
+from .machine import CROWD, EXPIRED, OLD_CRONTAB, OLDER, PASSWORD, Machine, wait_for
 
 BACKUP_NAME = re.compile(r"backup_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d\.db")
 LOCAL_SCRIPT = ROOT / "share/bin/index-db-backup.sh"
@@ -50,7 +51,8 @@ def hash_file(path: Path) -> str:
 
 def list_backups(folder: Path) -> list[Path]:
     """List the files that a rotation or a fetch takes for backups."""
-    return sorted(path for path in folder.iterdir() if BACKUP_NAME.fullmatch(path.name)) if folder.exists() else []
+    names = [name for name in os.listdir(folder) if not name.startswith(CROWD)] if folder.exists() else []
+    return sorted(folder / name for name in names if BACKUP_NAME.fullmatch(name))
 
 
 def read_rows(path: Path, immutable: bool = False) -> Contents:

@@ -33,6 +33,7 @@ OLD_SCRIPT_END = "\n# an older version\n"
 FILLER = 6  # megabytes in the live database: a copy takes some milliseconds
 DAY = 24 * 3600
 OLDER = ("backup_2026-01-01_00-00-00.db", "backup_2026-01-02_00-00-00.db", "backup_2026-01-03_00-00-00.db")
+CROWD = "backup_2024"  # the names of more backups, which a fault adds and checks itself
 EXPIRED = "backup_2025-12-01_00-00-00.db"
 LONGEST_TASK = 90.0  # seconds
 PASSWORD = "the password of the repository"

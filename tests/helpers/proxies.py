@@ -1,9 +1,10 @@
-"""A TCP proxy that can stop forwarding without closing anything."""
+"""A TCP proxy that can stop forwarding without closing anything, or reset its connections."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 
@@ -27,6 +28,15 @@ class SilentProxy:
         """Drop what the open connections send from now on; later ones are forwarded."""
         self._silent.set()
         self._silent = threading.Event()
+
+    def reset(self) -> None:
+        """Reset the open connections, as a router does that has forgotten them; later ones are forwarded."""
+        for connection in self._sockets:
+            with contextlib.suppress(OSError):
+                # Closed without waiting for what was not sent: RST instead of FIN.
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.shutdown(socket.SHUT_RD)
+                connection.close()
 
     def serve(self) -> None:
         """Accept connections until the proxy is closed."""
