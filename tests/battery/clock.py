@@ -58,7 +58,7 @@ class ClockJump:
             "NO_FAKE_STAT": "1",  # else the times of all files move with the clock
         }
         server_environment = machine.server.folder / "environment"
-        injection = ClockInjection(machine, task, self, offset, choose_moment(task, rng))
+        injection = ClockInjection(machine, task, self, offset, choose_moment(machine, task, rng))
         if self.target == SERVER:
             server_environment.write_text("".join(f"export {k}={shlex.quote(v)}\n" for k, v in variables.items()))
         else:

@@ -15,22 +15,25 @@ from demo_backups.rehearsal.server import processes_at_home
 
 from ..helpers.sshd import end_processes
 from .framework import Fault, Injection, Strike
-from .machine import Machine, RunningTask, wait_for
+from .machine import TASKS, Machine, RunningTask, wait_for
 from .moments import Moment, choose_moment
 from .mounts import FailingDisk, FilledDisk, failing_disk, filled_disk, missing_for_mounts
 
 BACKUP_DIR, DATABASE, HOME, SCRIPTS = "backup_dir", "the live database", "the home directory", "the script"
-FETCH_DIR, EVIDENCE_DIR = "fetch_dir", "evidence_dir"
+FETCH_DIR, EVIDENCE_DIR, REPOSITORY = "fetch_dir", "evidence_dir", "the repository"
 # The tasks that write to a disk, or read from it.
-TASKS = {
+TARGETS = {
     BACKUP_DIR: ("run", "verify", "fetch", "restore"),
     DATABASE: ("run", "restore"),
     HOME: ("run", "verify", "enable", "restore"),
     SCRIPTS: ("deploy",),
-    FETCH_DIR: ("fetch",),
-    EVIDENCE_DIR: ("deploy", "run", "verify", "enable", "fetch", "restore"),
+    FETCH_DIR: ("fetch", "offsite"),
+    REPOSITORY: ("offsite",),
+    EVIDENCE_DIR: TASKS,
 }
 SERVER, BOTH, MAINTAINER = "the server", "both machines", "the maintainer's machine"
+ON_SERVER = tuple(task for task in TASKS if task != "offsite")
+CUT_TASKS = {SERVER: ON_SERVER, MAINTAINER: TASKS, BOTH: ON_SERVER}
 
 
 def find_place(machine: Machine, target: str) -> Path:
@@ -42,6 +45,7 @@ def find_place(machine: Machine, target: str) -> Path:
         SCRIPTS: machine.script.parent,
         FETCH_DIR: machine.copies.parent,
         EVIDENCE_DIR: machine.records,
+        REPOSITORY: machine.repository,
     }
     places[target].mkdir(parents=True, exist_ok=True)
     return places[target]
@@ -72,13 +76,13 @@ class FullDisk:
         with filled_disk(find_place(machine, self.target)) as disk:
             if rng.random() < 0.7:  # else the tasks stop before the disk is full
                 machine.environment["INVOKE_FREE_SPACE_FLOOR"] = "0 B"
-                if task == "run":
+                if task == "run":  # else the preflight stops it
                     machine.flags = ("--force",)
             injection = FullDiskInjection(
                 machine,
                 task,
                 disk,
-                choose_moment(task, rng),
+                choose_moment(machine, task, rng),
                 what=rng.choice(["space", "space", "inodes"]),
                 leave=rng.choice([0, 0, rng.randrange(1 << 20)]),
                 keeps_full=rng.random() < 0.5,
@@ -164,7 +168,7 @@ class ReadOnlyDisk:
         """Have the directory on a disk of its own."""
         with failing_disk(find_place(machine, self.target)) as disk:
             machine.flush_commits()
-            yield ReadOnlyInjection(machine, task, disk, choose_moment(task, rng))
+            yield ReadOnlyInjection(machine, task, disk, choose_moment(machine, task, rng))
 
 
 @dataclass
@@ -188,7 +192,7 @@ class ReadOnlyInjection:
         """Let the disk fail, while no process is in the middle of a call of the kernel."""
         hit = self.moment.reach(self.machine, task)
         if not self.moment.is_before:
-            with stopped(self.machine, [task.process.pid]):
+            with stopped(self.machine, [task.process.pid, *self.machine.local_processes()]):
                 self.disk.fail()
         if not self.disk.is_read_only():
             raise RuntimeError("the disk is not read-only")
@@ -228,7 +232,7 @@ class PowerCut:
         with contextlib.ExitStack() as stack:
             disks = [stack.enter_context(failing_disk(place)) for place in places[self.target]]
             machine.flush_commits()
-            yield PowerInjection(machine, task, disks, choose_moment(task, rng, before=0), self.target)
+            yield PowerInjection(machine, task, disks, choose_moment(machine, task, rng, before=0), self.target)
 
 
 @dataclass
@@ -249,7 +253,7 @@ class PowerInjection:
     def strike(self, task: RunningTask) -> Strike:
         """Cut the power, and start the machine again."""
         hit = self.moment.reach(self.machine, task)
-        inv = [] if self.target == SERVER else [task.process.pid]
+        inv = [] if self.target == SERVER else [task.process.pid, *self.machine.local_processes()]
         with stopped(self.machine, inv, of_server=self.target != MAINTAINER) as pids:
             for disk in self.disks:
                 disk.fail()
@@ -316,7 +320,7 @@ def start_again(machine: Machine, disks: list[FailingDisk]) -> None:
 
 
 FAULTS: tuple[Fault, ...] = (
-    *(FullDisk(target, tasks) for target, tasks in TASKS.items()),
-    *(ReadOnlyDisk(target, tasks) for target, tasks in TASKS.items()),
-    *(PowerCut(target, TASKS[EVIDENCE_DIR]) for target in (SERVER, MAINTAINER, BOTH)),
+    *(FullDisk(target, tasks) for target, tasks in TARGETS.items()),
+    *(ReadOnlyDisk(target, tasks) for target, tasks in TARGETS.items()),
+    *(PowerCut(target, tasks) for target, tasks in CUT_TASKS.items()),
 )

@@ -6,10 +6,18 @@ from collections.abc import Sequence
 
 from demo_backups.errors import SettingsError
 
+from . import clock, crowd, disks, maintainers, network
 from .framework import Fault
 from .kills import KILLS
 
-FAULTS: tuple[Fault, ...] = KILLS
+FAULTS: tuple[Fault, ...] = (
+    *KILLS,
+    *disks.FAULTS,
+    *network.FAULTS,
+    *clock.FAULTS,
+    *maintainers.FAULTS,
+    *crowd.FAULTS,
+)
 
 
 def select_faults(names: str | None) -> Sequence[Fault]:

@@ -153,6 +153,8 @@ def _strike(machine: Machine, attempt: Attempt, injection: Injection, result: Re
     problems = [f"left running: {process}" for process in left]
     if strike.exit_codes is not None and result.exit_code not in strike.exit_codes:
         problems.append(f"the task ended with {result.exit_code}: {task.output}")
+    if "Traceback" in task.output:
+        problems.append(f"the task ended with a traceback: {task.output}")
     found = invariants.check(machine, before)
     if result.exit_code == 0:
         found += invariants.check_result(machine, before, before.committed)

@@ -89,6 +89,7 @@ class Machine:
     durations: dict[str, float] = field(default_factory=dict)
     synchronous: str = "OFF"
     flags: tuple[str, ...] = ()
+    other_tasks: tuple[str, ...] = ()  # which somebody else starts meanwhile
 
     # --- its places ---------------------------------------------------------------------------------------------------
 
@@ -256,7 +257,7 @@ class Machine:
         (self.folder / "service").mkdir()
         command = ["cp", "--archive", "--reflink=auto", str(self.folder / "pristine"), str(self.live)]
         subprocess.run(command, check=True)
-        self.synchronous, self.flags = "OFF", ()
+        self.synchronous, self.flags, self.other_tasks = "OFF", (), ()
         self.environment = self._environment()
         set_journal_mode(self.source, journal)
         with contextlib.closing(sqlite3.connect(self.source)) as database:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import random
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..helpers.tasks import InvRunner
 from .framework import Fault, Injection, Strike
-from .machine import COMMANDS, LONGEST_TASK, TASKS, Machine, RunningTask
+from .machine import COMMANDS, TASKS, Machine, RunningTask
 from .moments import Moment, choose_moment
 
 
@@ -36,10 +37,11 @@ class SecondMaintainer:
         environment = dict(machine.environment)
         if not self.is_same_machine:
             home = machine.live / "other maintainer"
-            (home / "copies").mkdir(parents=True)
+            subprocess.run(["cp", "--archive", str(machine.copies.parent.parent), str(home)], check=True)
             places = {"HOME": home, "INVOKE_EVIDENCE_DIR": home / "evidence", "INVOKE_FETCH_DIR": home / "copies"}
             environment |= {name: str(path) for name, path in places.items()}
-        yield SecondInjection(machine, task, other, environment, choose_moment(task, rng, before=0.3))
+        machine.other_tasks = (other,)
+        yield SecondInjection(machine, task, other, environment, choose_moment(machine, task, rng, before=0.3))
 
 
 @dataclass

@@ -8,16 +8,8 @@ from dataclasses import dataclass
 
 from .gate import Stage
 from .machine import Machine, RunningTask, wait_for
+from .stages import PROGRAM_STAGES, STAGES, SWAP_STAGES
 
-# Programs that each task calls on the server, and how often a stage is looked for.
-STAGES = {
-    "deploy": ("cat", "sync", "mv", "chmod", "flock"),
-    "run": ("sqlite3", "sync", "chmod", "ln", "find", "flock", "mv", "rm"),
-    "verify": ("sqlite3", "flock", "mv", "find"),
-    "enable": ("crontab", "cat", "flock", "sync", "mv"),
-    "fetch": ("sha256sum", "find", "flock", "rm", "mv", "cat"),
-    "restore": ("sqlite3", "sync", "mv", "rm", "ln", "cp", "find"),
-}
 LONGEST_WAIT = 20  # seconds until a stage is reached
 
 
@@ -32,8 +24,8 @@ class Moment:
     def name(self) -> str:
         """The moment in words."""
         if self.stage:
-            return f"call {self.stage.number} of {self.stage.program} on the server"
-        return "before the start" if self.share is None else f"{self.share:.0%} of the usual duration"
+            return f"stage: {self.stage.name}"
+        return "before the start" if self.share is None else f"random: {self.share:.0%} of the usual duration"
 
     @property
     def is_before(self) -> bool:
@@ -55,12 +47,12 @@ class Moment:
         return not task.has_ended
 
 
-def choose_moment(task: str, rng: random.Random, before: float = 0.25) -> Moment:
+def choose_moment(machine: Machine, task: str, rng: random.Random, before: float = 0.25) -> Moment:
     """Choose a moment; `before` is the share of those before the start."""
     kind = rng.random()
     if kind < before:
         return Moment()
-    if kind < before + (1 - before) / 2 and task in STAGES:
-        program = rng.choice(STAGES[task])
-        return Moment(Stage(program, program, "*", rng.choice([1, 1, 2, 3])))
+    if kind < before + (1 - before) / 2:
+        stages = (*STAGES[task], *PROGRAM_STAGES.get(task, ()), *(SWAP_STAGES if "--swap" in machine.flags else ()))
+        return Moment(rng.choice(stages))
     return Moment(share=rng.random())

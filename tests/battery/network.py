@@ -40,7 +40,7 @@ class BrokenNetwork:
             text = machine.server.ssh_config.read_text().replace(f"Port {port}", f"Port {proxy.port}")
             config.write_text(text.replace(str(machine.server.known_hosts), str(known)))
             machine.environment["INVOKE_SSH_CONFIG"] = str(config)
-            yield NetworkInjection(machine, task, proxy, choose_moment(task, rng, before=0), self.name)
+            yield NetworkInjection(machine, task, proxy, choose_moment(machine, task, rng, before=0), self.name)
 
 
 @dataclass

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import results
+from . import mounts, results
 from .faults import select_faults
 from .framework import FAILED, Result, choose, perform
 from .machine import make_machine
@@ -53,6 +53,7 @@ class Work:
 
 def main(argument: str) -> int:
     """Make the tries; return the number of those that failed."""
+    mounts.enter_private_mounts()
     work = Work(**json.loads(argument))
     faults = select_faults(work.faults)
     failed = 0
