@@ -28,7 +28,7 @@ GROUPS = {
         *("release.branch", "release.commit-index-backup", "release.commit-tracker-backup", "release.commit-docs"),
         *("release.push", "release.open-pr"),
     ],
-    "This project": ["rehearse", "bench", "test"],
+    "This project": ["rehearse", "bench", "battery", "test"],
 }
 
 
