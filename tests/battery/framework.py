@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Protocol
 
+import pytest
+
 from . import invariants
 from .machine import VARIANTS, Machine, RunningTask
 
@@ -52,10 +54,17 @@ class Injection(Protocol):
 
 
 class Fault(Protocol):
-    """A kind of fault; `name` is unique, and `tasks` are those that it can strike."""
+    """A kind of fault."""
 
-    name: str
-    tasks: tuple[str, ...]
+    @property
+    def name(self) -> str:
+        """Its name in the results."""
+        raise NotImplementedError
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that it can strike."""
+        raise NotImplementedError
 
     def missing(self) -> str | None:
         """Return why it cannot be used on this machine; None if it can."""
@@ -129,7 +138,7 @@ def perform(machine: Machine, attempt: Attempt) -> Result:
             result.problems = _strike(machine, attempt, injection, result)
         if result.problems:
             result.outcome = FAILED
-    except Exception:
+    except (Exception, pytest.fail.Exception):
         result.outcome = FAILED
         result.problems.append(f"the battery itself failed: {traceback.format_exc()}")
     result.seconds = round(time.monotonic() - started, 2)
@@ -140,10 +149,13 @@ def _strike(machine: Machine, attempt: Attempt, injection: Injection, result: Re
     machine.start_service()
     before = invariants.observe(machine, attempt.task)
     task = injection.start()
-    strike = injection.strike(task)
-    result.moment, result.target = strike.moment, strike.target
-    result.exit_code = task.wait()
-    machine.gate.disarm()
+    try:
+        strike = injection.strike(task)
+        result.moment, result.target = strike.moment, strike.target
+        result.exit_code = task.wait()
+    finally:
+        task.process.kill()
+        machine.gate.disarm()
     left = machine.settle()
     injection.repair()
     if not strike.hit:

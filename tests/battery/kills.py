@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from .framework import Injection, Strike, nothing_to_undo
 from .gate import Stage
 from .machine import FIRST_GUESS, LONGEST_TASK, TASKS, Machine, RunningTask, wait_for
-from .stages import PROGRAM_STAGES, STAGES, SWAP_STAGES
+from .stages import PROGRAM_STAGES, SIGHTS, STAGES, SWAP_STAGES, Sight
 from .targets import TARGETS, send, wait_while_stopped
 
 LONGEST_STOP = 1.5  # seconds
@@ -62,7 +62,7 @@ class KillInjection:
         self._stage = self._choose_stage()
         self._share = self.rng.random()
         self._continues = self.rng.random() < 0.5
-        if self._stage:
+        if isinstance(self._stage, Stage):
             self.machine.gate.arm(self._stage)
         return self.machine.start_task(self.task)
 
@@ -83,10 +83,12 @@ class KillInjection:
     def repair(self) -> None:
         """Do nothing: the processes have ended."""
 
-    def _choose_stage(self) -> Stage | None:
+    def _choose_stage(self) -> Stage | Sight | None:
         if self.kill.target in PROGRAM_TARGETS:
             return self.rng.choice(PROGRAM_STAGES[self.task])
-        stages = STAGES[self.task]
+        stages: tuple[Stage | Sight, ...] = STAGES[self.task]
+        if self.kill.target in ("inv", "session"):
+            stages = (*stages, *SIGHTS.get(self.task, ()))
         if "--swap" in self.machine.flags:
             stages = (*stages, *SWAP_STAGES)
         return self.rng.choice([None, self.rng.choice(stages)])
@@ -95,6 +97,10 @@ class KillInjection:
         return TARGETS[self.kill.target](self.machine, task)
 
     def _wait_for_moment(self, task: RunningTask) -> str:
+        if isinstance(self._stage, Sight):
+            is_visible = self._stage.is_visible
+            wait_for(lambda: is_visible(self.machine) or task.has_ended, LONGEST_TASK)
+            return f"stage: {self._stage.name}"
         if self._stage:
             is_reached = wait_for(lambda: self.machine.gate.waiting or task.has_ended, LONGEST_TASK)
             moment = f"stage: {self._stage.name}"

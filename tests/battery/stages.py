@@ -1,8 +1,53 @@
-"""The named stages of each task at which the battery strikes: before these calls of programs on the server."""
+"""The named stages of each task at which the battery strikes.
+
+A `Stage` is the call of a program, which waits for the strike. A `Sight` is something that files show: the task does
+not wait for it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
 from .gate import Stage
+from .machine import OLDER, Machine
+
+
+@dataclass(frozen=True)
+class Sight:
+    """A stage that can be seen in files."""
+
+    name: str
+    is_visible: Callable[[Machine], bool]
+
+
+def _has_bytes(path: Path, count: int) -> bool:
+    try:
+        return path.stat().st_size >= count
+    except FileNotFoundError:
+        return False
+
+
+def _is_downloading(machine: Machine) -> bool:
+    return any(_has_bytes(path, 2**20) for path in machine.copies.glob(f".{OLDER[2]}*"))
+
+
+def _has_new_pack(machine: Machine) -> bool:
+    return any(machine.repository.glob("data/*/*"))
+
+
+SIGHTS = {
+    "run": (Sight("the copy is written", lambda machine: _has_bytes(machine.backups / ".backup.part", 2**20)),),
+    "fetch": (
+        Sight("a part is downloaded", _is_downloading),
+        Sight("the copy has its name", lambda machine: (machine.copies / OLDER[2]).exists()),
+    ),
+    "offsite": (
+        Sight("a part is stored", _has_new_pack),
+        Sight("the snapshot is stored", lambda machine: any(machine.repository.glob("snapshots/*"))),
+    ),
+}
 
 JOB_STAGES = (
     Stage("the job is described", "sync", "*.new/status.new*"),
