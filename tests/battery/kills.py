@@ -15,15 +15,15 @@ from dataclasses import dataclass
 
 from .framework import Injection, Strike, nothing_to_undo
 from .gate import Stage
-from .machine import FIRST_GUESS, LONGEST_TASK, TASKS, Machine, RunningTask, wait_for
+from .machine import LONGEST_TASK, TASKS, Machine, RunningTask, wait_for
 from .stages import PROGRAM_STAGES, SIGHTS, STAGES, SWAP_STAGES, Sight
 from .targets import TARGETS, send, wait_while_stopped
 
 LONGEST_STOP = 1.5  # seconds
 PROGRAM_TIME = 0.06  # seconds that a call of sqlite3 or restic takes
 PROGRAM_TARGETS = ("sqlite3", "restic")
-# Seconds that the jobs of a task run; the session and the task itself are struck at any moment of the task.
-JOB_TIME = {"run": 0.15, "verify": 0.15, "fetch": 0.1, "restore": 2.0}
+# The share of a task in which its job runs; the session and the task itself are struck at any moment of the task.
+JOB_SHARE = {"run": 0.1, "verify": 0.1, "fetch": 0.08, "restore": 0.5}
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class KillInjection:
         if self.kill.target in ("inv", "session"):
             return self._wait(self.machine.duration(self.task))
         wait_for(lambda: self._find(task) or task.has_ended, LONGEST_TASK)
-        return self._wait(JOB_TIME.get(self.task, 0.05) * self.machine.duration(self.task) / FIRST_GUESS)
+        return self._wait(JOB_SHARE.get(self.task, 0.05) * self.machine.duration(self.task))
 
     def _wait(self, usual: float) -> str:
         """Wait for a share of the time that the target usually runs."""
