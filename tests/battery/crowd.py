@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from .framework import Fault, Injection, Strike
-from .machine import CROWD, DAY, TASKS, Machine, RunningTask
+from .machine import CROWD, DAY, Machine, RunningTask
 
 COUNT = 20_000
 EXPIRED = 5_000  # of them, in one half of the tries
@@ -26,7 +26,7 @@ SIZE = 1024  # bytes
 class Crowd:
     """A task among so many backups; some of them are older than the rotation keeps, or none."""
 
-    tasks: tuple[str, ...] = TASKS
+    tasks: tuple[str, ...] = ("run", "verify", "fetch", "restore")
     name: str = f"{COUNT:,} backups"
 
     def missing(self) -> str | None:
@@ -37,15 +37,19 @@ class Crowd:
     def arrange(self, machine: Machine, task: str, rng: random.Random) -> Iterator[Injection]:
         """Add small backups, all older than those that the task uses."""
         expired = rng.choice([0, EXPIRED])
-        names = add_backups(machine.backups, expired)
-        injection = CrowdInjection(machine, task, names)
-        yield injection
-        injection.check()
+        crowd = machine.folder / "crowd"  # kept for the next try: it takes long to create
+        names = prepare(crowd, expired)
+        with added_to(machine.backups, crowd):
+            injection = CrowdInjection(machine, task, names)
+            yield injection
+            injection.check()
 
 
-def add_backups(folder: Path, expired: int) -> dict[str, float]:
-    """Add backups, the expired ones among them; return the names and times of all."""
+def prepare(folder: Path, expired: int) -> dict[str, float]:
+    """Create the backups that are missing, the expired ones among them; return the names and times of all."""
+    folder.mkdir(exist_ok=True)
     content = small_database(folder / ".small")
+    found = set(os.listdir(folder))
     step = (OLDEST - NEWEST) * DAY / COUNT
     now = time.time()
     names = {}
@@ -53,15 +57,38 @@ def add_backups(folder: Path, expired: int) -> dict[str, float]:
         age = NEXT_EXPIRED + number * 60 if number < expired else NEWEST * DAY + number * step
         name = f"{CROWD}{datetime(2024, 1, 1) + timedelta(minutes=number):-%m-%d_%H-%M-%S}.db"
         names[name] = now - age
-        write_backup(folder / name, content, names[name])
+        if name not in found:
+            write_backup(folder / name, content)
+        os.utime(folder / name, (names[name], names[name]))
     return names
 
 
-def write_backup(path: Path, content: bytes, modified: float) -> None:
+@contextlib.contextmanager
+def added_to(backups: Path, crowd: Path) -> Iterator[None]:
+    """Let the directory of the crowd be the backup directory, and have its files too; in the end, take them out."""
+    few = backups.with_name("few backups")
+    backups.rename(few)
+    crowd.rename(backups)
+    move_all(few, backups)
+    try:
+        yield
+    finally:
+        move_all(backups, few)
+        backups.rename(crowd)
+        few.rename(backups)
+
+
+def move_all(source: Path, target: Path) -> None:
+    """Move everything but the crowd to another directory."""
+    for name in os.listdir(source):
+        if not name.startswith(CROWD):
+            (source / name).rename(target / name)
+
+
+def write_backup(path: Path, content: bytes) -> None:
     """Write a backup."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     os.write(descriptor, content)
-    os.utime(descriptor, (modified, modified))
     os.close(descriptor)
 
 

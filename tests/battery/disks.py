@@ -201,7 +201,7 @@ class ReadOnlyInjection:
 
     def repair(self) -> None:
         """Check the disk and mount it again, as after a start of the machine."""
-        start_again(self.machine, [self.disk])
+        start_again(self.machine, [self.disk], bool(service_processes(self.machine)))
 
 
 # --- power ----------------------------------------------------------------------------------------------------------
@@ -254,6 +254,7 @@ class PowerInjection:
         """Cut the power, and start the machine again."""
         hit = self.moment.reach(self.machine, task)
         inv = [] if self.target == SERVER else [task.process.pid, *self.machine.local_processes()]
+        had_service = bool(service_processes(self.machine))
         with stopped(self.machine, inv, of_server=self.target != MAINTAINER) as pids:
             for disk in self.disks:
                 disk.fail()
@@ -266,7 +267,7 @@ class PowerInjection:
         if self.target == MAINTAINER:
             self.disks[0].repair()
         else:
-            start_again(self.machine, self.disks)
+            start_again(self.machine, self.disks, had_service)
         return Strike(self.moment.name, hit=hit)
 
     def repair(self) -> None:
@@ -308,9 +309,8 @@ def is_stopped(pid: int) -> bool:
     return all(state in "TtZX" for state in states)
 
 
-def start_again(machine: Machine, disks: list[FailingDisk]) -> None:
+def start_again(machine: Machine, disks: list[FailingDisk], had_service: bool) -> None:
     """Start the server again: nothing that had run runs, and the service does if it did before."""
-    had_service = bool(service_processes(machine))
     machine.stop_service()
     end_processes(machine.server.home)
     for disk in disks:

@@ -286,6 +286,7 @@ class Machine:
             "USE_SUDO": "0",
             "FREE_SPACE_FLOOR": "1 MB",
             "SERVICE_TIMEOUT": "20 s",
+            "WRITER_TIMEOUT": "60 s",  # so that no preflight refuses a task because this machine is busy
             "DATABASES_INDEX_STOP": self.stop_command,
             "DATABASES_INDEX_START": f"export {variables}; {self.start_command}",
             "DATABASES_INDEX_HEALTHY": f"test -s {self._quoted_pid_file}",

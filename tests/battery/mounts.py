@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..helpers.processes import wait_until
+
 MARK = "BATTERY_PRIVATE_MOUNTS"  # the namespace of the battery, as /proc names it
 SIZE = 96  # MiB
 INODES = 2000
@@ -138,9 +140,12 @@ class FailingDisk:
         (self.directory / ".probe").unlink()
         return False
 
+    def _unmount(self) -> bool:
+        return subprocess.run(["umount", self.directory], capture_output=True, check=False).returncode == 0
+
     def repair(self) -> None:
         """Check it, and mount it again; no process may have a file open on it."""
-        _run("umount", self.directory)
+        wait_until(self._unmount, f"{self.directory} to be unmounted")  # the kernel may still be ending a process
         checked = subprocess.run(["e2fsck", "-fp", self.image], capture_output=True, text=True, check=False)
         if checked.returncode > 1:
             raise OSError(f"e2fsck: {checked.stdout}{checked.stderr}")
