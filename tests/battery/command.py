@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -73,16 +73,18 @@ def run_battery(options: Options, out: Console) -> int:
 
 
 def _run_workers(works: list[Work]) -> list[int]:
-    """Run the processes to their end; Ctrl-C reaches them too."""
+    """Run the processes to their end, also if this one is interrupted or terminated."""
     command = [sys.executable, "-m", "tests.battery.worker"]
     workers = [subprocess.Popen([*command, work.as_argument()], cwd=ROOT) for work in works]
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return [worker.wait() for worker in workers]
-    except KeyboardInterrupt:
+    finally:
         for worker in workers:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.wait(30)
-        raise
+            if worker.poll() is None:
+                worker.terminate()
+                worker.wait()
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _read_results(path: Path) -> list[dict[str, object]]:

@@ -337,7 +337,8 @@ def make_machine(folder: Path) -> Iterator[Machine]:
         finally:
             machine.gate.disarm()
             machine.stop_service()
-            end_processes(folder / "service")
+            for home in (machine.live / "maintainer", folder / "service"):
+                end_processes(home)
 
 
 def _fill(pristine: Path) -> None:

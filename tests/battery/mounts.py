@@ -47,7 +47,9 @@ def missing_for_mounts() -> str | None:
     """Say why nothing can be mounted; None if that is possible."""
     if os.geteuid() != 0:
         return "needs root, to mount small disks"
-    missing = [program for program in ("unshare", "mount", "umount", "mkfs.ext4", "e2fsck") if not shutil.which(program)]
+    missing = [
+        program for program in ("unshare", "mount", "umount", "mkfs.ext4", "e2fsck") if not shutil.which(program)
+    ]
     return f"not installed: {', '.join(missing)}" if missing else _try_mount()
 
 

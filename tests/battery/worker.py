@@ -9,11 +9,14 @@ import dataclasses
 import itertools
 import json
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from demo_backups.errors import INTERRUPTED
 
 from . import mounts, results
 from .faults import select_faults
@@ -57,7 +60,10 @@ def main(argument: str) -> int:
     work = Work(**json.loads(argument))
     faults = select_faults(work.faults)
     failed = 0
-    with tempfile.TemporaryDirectory(prefix="battery-") as name, make_machine(Path(name)) as machine:
+    with (
+        tempfile.TemporaryDirectory(prefix="battery-", ignore_cleanup_errors=True) as name,
+        make_machine(Path(name)) as machine,
+    ):
         missing = {fault.name: fault.missing() for fault in faults}
         for number in work.numbers():
             attempt = choose(faults, work.seed, number)
@@ -89,5 +95,14 @@ def describe(result: Result) -> str:
     return "\n".join([line, *(f"  {problem}" for problem in result.problems), *command])
 
 
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
-    sys.exit(1 if main(sys.argv[1]) else 0)
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signal_number, _interrupt)  # the machine is removed
+    try:
+        sys.exit(1 if main(sys.argv[1]) else 0)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -137,7 +137,10 @@ def serve(connection: socket.socket) -> None:
     started: set[int] = set()
     gc.freeze()  # else the collector of each forked process copies all pages
     while True:
-        data, fds, _, _ = socket.recv_fds(connection, MAX_MESSAGE, 3)
+        try:
+            data, fds, _, _ = socket.recv_fds(connection, MAX_MESSAGE, 3)
+        except ConnectionResetError:  # the client was interrupted
+            return
         if not data:
             return
         pid = os.fork()
