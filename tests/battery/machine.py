@@ -89,6 +89,7 @@ class Machine:
     durations: dict[str, float] = field(default_factory=dict)
     synchronous: str = "OFF"
     flags: tuple[str, ...] = ()
+    variant: str = ""
     other_tasks: tuple[str, ...] = ()  # which somebody else starts meanwhile
 
     # --- its places ---------------------------------------------------------------------------------------------------
@@ -269,6 +270,7 @@ class Machine:
 
     def set_variant(self, variant: str) -> None:
         """Choose how a restore is done, until the next reset."""
+        self.variant = variant
         if variant == SWAP:
             self.flags = ("--swap",)
         if variant == RUNNING:
