@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from demo_backups.rehearsal.database import make_tracker
 from demo_backups.rehearsal.server import processes_at_home
 
 from .helpers.databases import dump, execute, is_consistent, overwrite
@@ -23,9 +24,15 @@ from .helpers.tasks import DemoServer, InvRunner, assert_success
 
 PAGE = page("restore.md")
 TABLE = "torrust_torrent_announce_urls"
+# The configuration of the application: name, mode, content.
+CONFIG_FILES = (
+    ("compose.yaml", 0o644, "services:\n  index:\n    image: torrust/index\n"),
+    (".env.production", 0o600, "TRACKER_TOKEN=secret\n"),
+)
 # What the page says and the test does not run, with the reason.
 NOT_RUN = {
     "sudo dmesg --level err,crit": "prints what this machine has",
+    "sudo apt-get install --yes git python3 python3-venv openssh-client sqlite3 restic": "installs packages",
     "sudo apt-get install --yes sqlite3 cron git": "installs packages",
     "git clone https://github.com/torrust/torrust-demo /home/torrust/github/torrust/torrust-demo": "needs the network",
     "ssh demo": "asks for the host key",
@@ -76,18 +83,24 @@ def tables(path: Path) -> set[str]:
         return {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
+def read_column(path: Path, query: str) -> set[str]:
+    """Return the values of a column."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=20)) as database:
+        return {row[0] for row in database.execute(query)}
+
+
 def without_traffic(content: list[str]) -> list[str]:
     """Leave out the rows that the service writes."""
     return [statement for statement in content if "tracker_stats" not in statement]
 
 
-def assert_service_writes(server: PageServer) -> None:
-    """Stop the service; since it was started, it must have written, and no write may have failed."""
-    server.on_server("docker compose stop index")
-    traffic = server.index.last_traffic()
+def assert_service_writes(server: PageServer, name: str = "index") -> None:
+    """Stop a service; since it was started, it must have written, and no write may have failed."""
+    server.on_server(f"docker compose stop {name}")
+    traffic = server.services[name].last_traffic()
     assert traffic["commits"] > 0
     assert traffic["failed"] == 0
-    assert is_consistent(server.index.database)
+    assert is_consistent(server.services[name].database)
 
 
 def test_dropped_table_as_on_page(server: PageServer) -> None:
@@ -110,15 +123,53 @@ def test_damaged_database_as_on_page(server: PageServer) -> None:
     assert_service_writes(server)
 
 
-def test_lost_server_as_on_page(server: PageServer) -> None:
+@pytest.fixture
+def off_site_server(server: PageServer, demo_server: DemoServer) -> PageServer:
+    """The server of the page with a second database and a configuration; copies of everything are off-site."""
+    source = Path(demo_server.settings.database("tracker").source)
+    source.parent.mkdir(parents=True)
+    make_tracker(source, rows=1000)
+    server.add_service("tracker", source)
+    names = [f"tracker_backup_{server.stamp}.db", f"config_{server.stamp}.tar"]
+    shutil.copyfile(source, server.backups / names[0])
+    for name, mode, content in CONFIG_FILES:
+        (server.app / name).write_text(content)
+        (server.app / name).chmod(mode)
+    server.environment["INVOKE_CONFIG_PATHS"] = " ".join(name for name, _, _ in CONFIG_FILES)
+    run(server, "backup-config")
+    (archive,) = server.backups.glob("config_*.tar")
+    archive.rename(server.backups / names[1])
+    time_of_backup = (server.backups / f"backup_{server.stamp}.db").stat().st_mtime
+    for name in names:
+        os.utime(server.backups / name, (time_of_backup, time_of_backup))
+    run(server, "fetch", "--database", "tracker")
+    run(server, "fetch", "--database", "config")
+    server.store_off_site(lambda: run(server, "offsite"))
+    return server
+
+
+def lose_everything(server: PageServer) -> None:
+    """Lose the server and the laptop, and create what is cloned on both."""
     server.on_server("docker compose stop index")
-    content = without_traffic(dump(server.backups / f"backup_{server.stamp}.db"))
-    for folder in (server.backups, server.app):
+    copies, records = (Path(server.environment[f"INVOKE_{name}_DIR"]) for name in ("FETCH", "EVIDENCE"))
+    for folder in (server.backups, server.app, copies, records):
         shutil.rmtree(folder)
-    (server.app / "share/bin").mkdir(parents=True)  # as in a clone of the application
+    (server.app / "share/bin").mkdir(parents=True)
+
+
+def test_lost_server_and_laptop_as_on_page(off_site_server: PageServer) -> None:
+    server = off_site_server
+    content = without_traffic(dump(server.backups / f"backup_{server.stamp}.db"))
+    torrents = read_column(server.services["tracker"].database, "SELECT info_hash FROM torrents")
+    lose_everything(server)
     follow(server, "The server is gone")
     assert_service_writes(server)
     assert without_traffic(dump(server.index.database)) == content
+    assert_service_writes(server, "tracker")
+    assert read_column(server.services["tracker"].database, "SELECT info_hash FROM torrents") >= torrents
+    for name, mode, text in CONFIG_FILES:
+        path = server.app / name
+        assert (path.read_text(), path.stat().st_mode & 0o7777) == (text, mode)
 
 
 def test_killed_restore_as_on_page(server: PageServer) -> None:

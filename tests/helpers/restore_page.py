@@ -7,7 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from demo_backups.rehearsal.server import Server
 
 from .processes import wait_until
 from .programs import write_program
+from .restic_repository import make_repository
 from .tasks import DemoServer
 from .terminal import terminal
 
@@ -52,9 +53,13 @@ VARIABLE = [
     (r"^.*━.*$", ""),  # progress
     (r"^.* is locked: waiting for .*\n(open in:\n)?(\s*process .*\n)*", ""),  # as the service writes
     (r"─+", ""),
-    (r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?(\+00:00| UTC)", "TIME"),
+    (r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?(\+00:00| UTC)?", "TIME"),
     (r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", "STAMP"),
-    (r"SHA-256 [0-9a-f]+", "SHA-256 HASH"),
+    (r"SHA-256 [0-9a-f]{8,}", "SHA-256 HASH"),
+    (r"\b[0-9a-f]{8}\b", "SNAPSHOT"),
+    (r"\b\d+ files", "N files"),
+    (r"^note: if the login is not root, .*$", ""),  # without sudo, as in the test
+    (r"[✓✗] ", ""),
     (r"sqlite3 \d[\d.]*", "sqlite3 VERSION"),
     (r"[\d,.]+ (bytes|kB|MB|GB)\b", "SIZE"),
     (r"\b\d{1,3}(,\d{3})+\b", "SIZE"),
@@ -180,6 +185,19 @@ class PageServer:
         write_program(programs / "sudo", '#!/bin/sh\nexec "$@"\n')
         config = self.server.ssh_config.read_text()
         self.server.ssh_config.write_text(config.replace("Host rehearsal\n", "Host demo\n"))
+
+    def store_off_site(self, store: Callable[[], object]) -> None:
+        """Store what a task stores in a new repository; what names it is not set any more after that."""
+        make_repository(self.repository, PASSWORD)
+        file = self.server.folder / "password"
+        file.write_text(f"{PASSWORD}\n")
+        file.chmod(0o600)
+        variables = {"INVOKE_OFFSITE_REPOSITORY": str(self.repository), "INVOKE_OFFSITE_PASSWORD_FILE": str(file)}
+        self.environment |= variables
+        store()
+        file.unlink()
+        for name in variables:
+            del self.environment[name]
 
     def is_restore_stopping(self) -> bool:
         """Tell whether a restore is in the stage in which it stops the service."""
