@@ -763,7 +763,7 @@ BENCH = {
     "sizes": "sizes of the database in GB, such as 0.25,1; with --recovery two: of the fetch and of the restore",
     "journals": "journal modes: wal, delete, or wal,delete",
     "rates": "commits per second of the writer, such as 0,200,max",
-    "methods": "separated by ';', such as 'cp, fsync;script' or, with --offsite, 'cp;borg'; all of them: see docs/benchmarks.md",
+    "methods": "separated by ';', such as 'cp, fsync;script' or with --offsite 'cp;borg'; all: see docs/benchmarks.md",
     "caches": "state of the page cache before a copy: cold, warm, or cold,warm",
     "memory": "limit of the memory in GB, page cache included, for the service and the copy (needs root)",
     "rounds": "how many times cp, the script and the task, or all methods of off-site copies, are measured",
