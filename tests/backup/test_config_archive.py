@@ -260,7 +260,7 @@ def test_exchanged_file_is_not_followed(
     else:
         os.mkfifo(decoy)
     with exchanging(app / victim, decoy):
-        for _ in range(3):
+        for _ in range(2):
             with contextlib.suppress(ConfigArchiveError, CouldNotLookError):
                 make()
     for name in names(backups):

@@ -176,7 +176,7 @@ pack() {
     status=0
     copy_all "$app" "$most_bytes" "$floor" "${@:1:count}" || status=$?
   fi
-  ((status != CHANGED)) || fail "files change while they are read: $(cat -- "$stage/messages")"
+  ((status != CHANGED)) || fail "files change while they are read"
   ((status == 0)) || exit "$status"
   cd -- "$stage"
   (($(find files -printf x | wc -c) < 2 * most_files)) || fail "there are too many files"
@@ -198,7 +198,7 @@ pack() {
 copy_all() {
   local app="$1" most="$2" floor="$3" path
   shift 3
-  mkdir -- "$stage" "$stage/files" && : > "$stage/messages" || exit
+  mkdir -- "$stage" "$stage/files" || exit
   (
     enter_app "$app"
     copy_attributes "$stage/files" || exit
@@ -209,21 +209,25 @@ copy_all() {
 }
 
 copy_path() {
-  local path="$1" most="$2" floor="$3" copy="$stage/files"
-  local -a statuses
+  local path="$1" most="$2" floor="$3" copy="$stage/files" printed status=1
   require_space "$stage" "$floor"
   enter_parent "$path" "$copy" > /dev/null || return "$CHANGED"
   [[ "$path" != */* ]] || copy+="/${path%/*}"
   case "$(type_of "$last")" in f | d) ;; *) return "$CHANGED" ;; esac
-  # One that grows without end must not fill the disk.
-  tar --create --file=- --format=gnu --hard-dereference -- "./$last" 2>> "$stage/messages" |
-    head -c "$((most + OVERHEAD))" |
-    tar --extract --file=- --directory="$copy" --preserve-permissions --numeric-owner --delay-directory-restore \
-      2>> "$stage/messages"
-  statuses=("${PIPESTATUS[@]}")
-  [[ "${statuses[*]}" != "0 0 0" ]] || return 0
-  [[ "${statuses[*]}" != "1 0 0" ]] || return "$CHANGED" # some files were changed or removed while they were read
-  fail "tar could not copy $path: $(cat -- "$stage/messages")"
+  # One that grows without end must not fill the disk. The last line has the statuses; the others are messages.
+  printed="$(
+    exec 2>&1
+    tar --create --file=- --format=gnu --hard-dereference -- "./$last" |
+      head -c "$((most + OVERHEAD))" |
+      tar --extract --file=- --directory="$copy" --preserve-permissions --numeric-owner --delay-directory-restore
+    echo "${PIPESTATUS[*]}"
+  )"
+  case "${printed##*$'\n'}" in
+    "0 0 0") return 0 ;;
+    "1 0 0") status="$CHANGED" ;; # some files were changed or removed while they were read
+  esac
+  printf '%s\n' "tar could not copy $path: $printed" >&2
+  return "$status"
 }
 
 # Write SHA256SUMS and LIST, which has the paths too that are missing.
