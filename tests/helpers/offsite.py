@@ -137,6 +137,14 @@ class OffsiteSetup:
         """Run `inv offsite`."""
         return InvRunner(self.environment)("offsite", *arguments, **changes)
 
+    def start(self, *arguments: str, **changes: str) -> subprocess.Popen[str]:
+        """Start `inv offsite`."""
+        return InvRunner(self.environment).start("offsite", *arguments, **changes)
+
+    def locks(self) -> list[str]:
+        """Return the names of the locks, without those that are still being written."""
+        return [path.name for path in (self.repository / "locks").iterdir() if len(path.name) == 64]
+
     def damage_data(self) -> None:
         """Flip a byte in the middle of each file with data."""
         for path in (self.repository / "data").rglob("*"):

@@ -116,6 +116,7 @@ PrintMotd no
 MaxStartups 100
 SetEnv {variables}
 ForceCommand {login}
+Subsystem sftp /usr/lib/openssh/sftp-server
 """
         )
 

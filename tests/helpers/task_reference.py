@@ -21,7 +21,7 @@ GROUPS = {
         *("run", "run-index-backup", "run-tracker-backup", "attach", "stop-backup"),
         *("verify", "list-backups", "backup-config", "history", "check"),
     ],
-    "Recovery": ["fetch", "prune-copies", "restore", "restore-drill"],
+    "Recovery": ["fetch", "prune-copies", "offsite", "restore", "restore-drill"],
     "Crontab and journal mode": ["enable", "enable-index-backup", "disable", "disable-index-backup", "enable-wal"],
     "Release": [
         *("plan", "next", "report"),

@@ -19,11 +19,6 @@ from ..helpers.offsite import FIRST, OffsiteSetup
 SECOND = "backup_2026-01-02_00-00-00.db"
 
 
-def names_of_locks(machine: OffsiteSetup) -> list[str]:
-    """Return the names of the locks, without those that are still being written."""
-    return [path.name for path in (machine.repository / "locks").iterdir() if len(path.name) == 64]
-
-
 @contextlib.contextmanager
 def restic_with_lock(machine: OffsiteSetup, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run restic, and stop it as soon as it has a lock."""
@@ -37,10 +32,10 @@ def restic_with_lock(machine: OffsiteSetup, *arguments: str) -> Iterator[subproc
         )
         try:
             deadline = time.monotonic() + 60
-            while not names_of_locks(machine) and process.poll() is None:
+            while not machine.locks() and process.poll() is None:
                 assert time.monotonic() < deadline
             process.send_signal(signal.SIGSTOP)
-            if process.poll() is None and names_of_locks(machine):
+            if process.poll() is None and machine.locks():
                 yield process
                 return
         finally:
@@ -53,12 +48,12 @@ def test_lock_of_killed_process_is_removed(machine: OffsiteSetup) -> None:
     machine.add_copy()
     with restic_with_lock(machine, "backup", "--stdin") as process:
         pass
-    assert len(names_of_locks(machine)) == 1
+    assert len(machine.locks()) == 1
     result, output = machine.store()
     assert result.series[0].state is State.STORED
     assert [lock.process for lock in result.removed_locks] == [process.pid]
     assert f"process {process.pid}" in output
-    assert names_of_locks(machine) == []
+    assert machine.locks() == []
 
 
 def test_lock_of_running_backup_stops_removal_only(machine: OffsiteSetup) -> None:
@@ -70,7 +65,7 @@ def test_lock_of_running_backup_stops_removal_only(machine: OffsiteSetup) -> Non
         result, _ = machine.store()
         with pytest.raises(RepositoryLockedError) as caught:
             machine.check()
-        assert len(names_of_locks(machine)) == 1
+        assert len(machine.locks()) == 1
     assert result.series[0].state is State.STORED
     assert isinstance(result.retention_error, OffsiteRetentionError)
     assert result.exit_code == 4
@@ -82,15 +77,16 @@ def test_exclusive_lock_stops_everything(machine: OffsiteSetup) -> None:
     machine.add_copy()
     with restic_with_lock(machine, "check") as process:
         result, _ = machine.store()
-        assert len(names_of_locks(machine)) == 1
+        assert len(machine.locks()) == 1
     assert isinstance(result.series[0].error, RepositoryLockedError)
     assert f"process {process.pid}" in result.series[0].error.output
     assert machine.stored_names() == []
 
 
-def test_lock_without_content_stops_nothing(machine: OffsiteSetup) -> None:
-    """A crash of the machine that the repository is on can leave one."""
+def test_remains_of_locks_stop_nothing(machine: OffsiteSetup) -> None:
+    """A crash of the machine that the repository is on can leave them."""
     machine.add_copy()
-    (machine.repository / "locks" / ("a" * 64)).touch()
+    for name in ("a" * 64, f"{'b' * 64}-tmp-123"):
+        (machine.repository / "locks" / name).touch()
     result, _ = machine.store()
     assert result.series[0].state is State.STORED

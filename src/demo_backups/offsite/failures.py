@@ -100,7 +100,7 @@ CAUSES = (
         "check its address, the network and the access: ssh HOST for sftp, the mount for a directory, the keys in the "
         "environment for S3",
         r"permission denied|access ?denied|operation not permitted|connection (refused|reset|timed out|lost)"
-        r"|no route to host|timeout|timed out|host key verification failed|could not resolve|no such host"
+        r"|no route to host|\btime(d )?out\b|host key verification failed|could not resolve|no such host"
         r"|network is unreachable|unable to start the sftp session|ssh (command )?exited|transport endpoint"
         r"|stale file handle|input/output error|read-only file system|unauthorized|forbidden|bad gateway"
         r"|service unavailable|unexpected eof|broken pipe|tls: |x509: ",

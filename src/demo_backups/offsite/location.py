@@ -82,7 +82,23 @@ def _sftp_options(settings: Settings, address: str) -> tuple[str, ...]:
     for option in SSH_OPTIONS:
         words += ["-o", option]
     words += [*(["-p", port] if port else []), *(["-l", user] if user else []), host, "-s", "sftp"]
-    return ("-o", f"sftp.command={shlex.join(words)}")
+    return ("-o", _csv_field("sftp.command=" + " ".join(map(_quote, words))))
+
+
+def _quote(word: str) -> str:
+    """Quote a word as restic splits a command: a quotation is a whole word, and nothing is escaped in it."""
+    if shlex.quote(word) == word:
+        return word
+    for mark in "'\"":
+        if mark not in word and not word.endswith("\\"):
+            return f"{mark}{word}{mark}"
+    raise SettingsError(f"{word!r} cannot be passed to restic", advice="use a path without quotation marks")
+
+
+def _csv_field(text: str) -> str:
+    """Quote a value of `-o`, which restic reads as a line of comma-separated values."""
+    escaped = text.replace('"', '""')
+    return f'"{escaped}"' if '"' in text or "," in text else text
 
 
 def _parse_sftp(address: str) -> tuple[str, str, str]:
