@@ -56,7 +56,7 @@ def test_records_of_offsite_are_judged(offsite: OffsiteSetup) -> None:
     good = offsite.folder / "good"
     shutil.copytree(offsite.repository, good)
     while find(offsite, "repository") is OK:
-        offsite.damage_packs()
+        offsite.damage_data()
         try:
             check_repository(offsite.settings, out)
         except RepositoryDamagedError:

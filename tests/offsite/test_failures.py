@@ -45,7 +45,8 @@ def test_full_repository_is_an_error_of_its_own(machine: OffsiteSetup, private_m
     mount = 'mount -t tmpfs -o size=2m tmpfs "$0"; cp -r "$1/." "$0"; shift; exec "$@"'
     target = machine.folder / "mount"
     target.mkdir()
-    words = [*private_mounts, "sh", "-euc", mount, target, machine.repository, INV, *FLAGS, "offsite"]
+    words = [*private_mounts, "sh", "-euc", mount, str(target), str(machine.repository), str(INV)]
+    words += [*FLAGS, "offsite"]
     environment = machine.environment | {"INVOKE_OFFSITE_REPOSITORY": str(target)}
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert "is full" in assert_exit(done, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 
@@ -10,10 +11,12 @@ import pytest
 from demo_backups.errors import (
     CopyExistsError,
     CopyMismatchError,
+    DamagedBackupError,
     NoSuchBackupError,
     OffsiteError,
     RepositoryDamagedError,
 )
+from demo_backups.offsite.result import State
 from demo_backups.records.check import Outcome
 
 from ..helpers.copies import hash_of, hidden_names
@@ -99,22 +102,44 @@ def test_wrong_content_gets_no_name(machine: OffsiteSetup, size: int) -> None:
     assert not (machine.copies / FIRST).exists()
 
 
-@pytest.mark.parametrize(
-    "tags",
-    [
-        ("demo-backups:demo/index", "name:../../.ssh/authorized_keys", f"sha256:{'0' * 64}", "bytes:1"),
-        ("demo-backups:demo/index", "name:tracker_backup_2026-01-01_00-00-00.db", f"sha256:{'0' * 64}", "bytes:1"),
-        ("demo-backups:demo/../../x", f"name:{FIRST}", f"sha256:{'0' * 64}", "bytes:1"),
-        ("demo-backups:demo/index", f"name:{FIRST}", "sha256:x", "bytes:1"),
-        ("demo-backups:demo/index", f"name:{FIRST}", f"sha256:{'0' * 64}", "bytes:-1"),
-        ("demo-backups:demo/index", f"name:{FIRST}", "name:x", f"sha256:{'0' * 64}", "bytes:1"),
-        ("demo-backups:demo/index",),
-    ],
-    ids=["path", "series", "database", "hash", "size", "two names", "no name"],
+OTHER_TAGS = (
+    ("demo-backups:demo/index", "name:../../.ssh/authorized_keys", f"sha256:{'0' * 64}", "bytes:1"),
+    ("demo-backups:demo/index", "name:tracker_backup_2026-01-01_00-00-00.db", f"sha256:{'0' * 64}", "bytes:1"),
+    ("demo-backups:demo/../../x", f"name:{FIRST}", f"sha256:{'0' * 64}", "bytes:1"),
+    ("demo-backups:demo/index", f"name:{FIRST}", "sha256:x", "bytes:1"),
+    ("demo-backups:demo/index", f"name:{FIRST}", f"sha256:{'0' * 64}", "bytes:-1"),
+    ("demo-backups:demo/index", f"name:{FIRST}", "name:x", f"sha256:{'0' * 64}", "bytes:1"),
+    ("demo-backups:demo/index",),
 )
-def test_snapshots_with_other_tags_are_ignored(machine: OffsiteSetup, tags: tuple[str, ...]) -> None:
-    store_by_hand(machine, "x", *tags)
+
+
+def test_snapshots_with_other_tags_are_ignored(machine: OffsiteSetup) -> None:
+    for tags in OTHER_TAGS:
+        store_by_hand(machine, "x", *tags)
     assert machine.stored() == []
+
+
+def test_backup_that_fails_its_checks_gets_no_name(machine: OffsiteSetup) -> None:
+    content = "not a database"
+    sha256 = hashlib.sha256(content.encode()).hexdigest()
+    store_by_hand(machine, content, "demo-backups:demo/index", f"name:{FIRST}", f"sha256:{sha256}", "bytes:14")
+    with pytest.raises(DamagedBackupError):
+        machine.restore()
+    assert hidden_names(machine.copies) == [f".{FIRST}.part"]
+    assert not (machine.copies / FIRST).exists()
+
+
+def test_snapshot_of_killed_store_is_replaced(machine: OffsiteSetup) -> None:
+    """It has the tags of the backup, and a part of its bytes."""
+    path = machine.add_copy()
+    sha256 = hash_of(path)
+    tags = ("demo-backups:demo/index", f"name:{FIRST}", f"sha256:{sha256}", f"bytes:{path.stat().st_size}")
+    store_by_hand(machine, "cut", *tags)
+    result, _ = machine.store()
+    assert result.series[0].state is State.STORED
+    assert len(machine.stored()) == 1
+    lose_copies(machine)
+    assert hash_of(machine.restore().file) == sha256
 
 
 def test_damaged_backup_is_not_restored(machine: OffsiteSetup) -> None:

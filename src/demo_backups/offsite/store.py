@@ -11,7 +11,7 @@ from ..recovery.copies import Copy
 from ..remote.download import Progress
 from ..remote.upload_source import Source
 from ..settings.model import BackupSeries
-from .answers import SummaryAnswer, parse_contents, parse_summary
+from .answers import SnapshotAnswer, SummaryAnswer, parse_contents, parse_summary
 from .program import Restic
 from .snapshots import BYTES, NAME, SHA256, StoredBackup, path_of, tag_of
 
@@ -79,13 +79,9 @@ def store_copy(restic: Restic, request: StoreRequest, source: Source, progress: 
     lines = _Lines(progress)
     try:
         restic.stream(action, lines.receive, *request.arguments(), stdin=source.fileno())
-    except OffsiteError:
-        _forget(restic, lines.snapshot())
-        raise
-    try:
         return _prove(restic, request, source, lines, action)
-    except BackupsError:
-        _forget(restic, lines.snapshot())
+    except BackupsError as error:
+        forget_unproven(restic, lines.snapshot(), error)
         raise
 
 
@@ -99,25 +95,37 @@ def _prove(restic: Restic, request: StoreRequest, source: Source, lines: _Lines,
     size = request.copy.bytes
     if summary.files != 1 or summary.total_bytes_processed != size:
         raise _unproven(action, f"restic has read {summary.total_bytes_processed:,} of {size:,} bytes")
-    answer = f"reading snapshot {summary.snapshot_id[:8]} back"
-    snapshot, nodes = restic.query(answer, parse_contents, "ls", "--json", "--no-lock", summary.snapshot_id)
-    files = [(node.path, node.size) for node in nodes if node.type != "dir"]
-    if files != [(request.path, size)]:
-        raise _unproven(action, f"the snapshot has {files}, not {[(request.path, size)]}")
+    snapshot = require_contents(restic, request, summary.snapshot_id, action)
     stored = StoredBackup(
         snapshot.id, request.host, request.series.name, request.copy.name, size, snapshot.time, request.sha256
     )
     return NewSnapshot(stored, summary.stored_bytes)
 
 
+def require_contents(restic: Restic, request: StoreRequest, snapshot_id: str, action: str) -> SnapshotAnswer:
+    """Read a snapshot back; raises OffsiteError unless it has the file, with its size, and nothing else.
+
+    A call that was killed may have left a snapshot with the tags of a backup and a part of its bytes.
+    """
+    answer = f"{action}: reading snapshot {snapshot_id[:8]} back"
+    snapshot, nodes = restic.query(answer, parse_contents, "ls", "--json", "--no-lock", snapshot_id)
+    files = [(node.path, node.size) for node in nodes if node.type != "dir"]
+    if files != [(request.path, request.copy.bytes)]:
+        raise _unproven(action, f"the snapshot has {files}, not {[(request.path, request.copy.bytes)]}")
+    return snapshot
+
+
 def _unproven(action: str, problem: str) -> OffsiteError:
     return OffsiteError(f"{action}: the snapshot is not the backup", output=problem, advice="start the task again")
 
 
-def _forget(restic: Restic, snapshot: str | None) -> None:
-    """Remove a snapshot that is not proven; if that fails too, the first error says so."""
+def forget_unproven(restic: Restic, snapshot: str | None, error: BackupsError) -> None:
+    """Remove a snapshot that is not proven; if that fails, the first error says so. The next call tries it again."""
     if snapshot:
-        restic.run(f"removing snapshot {snapshot[:8]}, which is not the backup", "forget", snapshot)
+        try:
+            restic.run(f"removing snapshot {snapshot[:8]}", "forget", snapshot)
+        except BackupsError as second:
+            error.output = f"{error.output}\n{second}".strip()
 
 
 class _Lines:

@@ -6,13 +6,16 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from pathlib import Path
 
 from ..errors import (
     BackupsError,
     CopyMismatchError,
+    DamagedBackupError,
     InterruptedRunError,
     LocalFileChangedError,
     NoSuchBackupError,
+    OffsiteError,
     OffsiteRetentionError,
     RepositoryDamagedError,
     RepositoryExistsError,
@@ -27,7 +30,7 @@ from ..offsite.restore import find_stored, open_new, receive_stored, require_sam
 from ..offsite.result import Done, RepositoryCheck, Restored, Result, SeriesResult, State, Stored, StoredList
 from ..offsite.retention import as_copy, find_expired, forget, forget_arguments
 from ..offsite.snapshots import StoredBackup, read_stored, select
-from ..offsite.store import StoreRequest, hash_source, store_copy
+from ..offsite.store import StoreRequest, forget_unproven, hash_source, require_contents, store_copy
 from ..records.check import Check, Outcome
 from ..records.record import OffsiteDetails, Record, new_record
 from ..records.search import CHECK, RESTORE, STORE
@@ -251,7 +254,7 @@ def _store_series(settings: Settings, candidate: _Candidate, opener: _Opener, ou
 def _store_candidate(repository: _Repository, request: StoreRequest, record: Record, out: Console) -> SeriesResult:
     details = record.details
     assert isinstance(details, OffsiteDetails)
-    found = _find_present(repository.stored, request)
+    found = _find_present(repository, request, out)
     if found:
         details.snapshot = found.snapshot
         record.checks = [Check("stored", Outcome.PASSED, f"already stored as snapshot {found.snapshot[:8]}")]
@@ -276,11 +279,21 @@ def _store_candidate(repository: _Repository, request: StoreRequest, record: Rec
     return SeriesResult(request.series.name, State.STORED, new.backup, new.stored_bytes)
 
 
-def _find_present(stored: Sequence[StoredBackup], request: StoreRequest) -> StoredBackup | None:
-    for backup in stored:
-        if (backup.host, backup.database, backup.name) == (request.host, request.series.name, request.copy.name) and (
-            backup.sha256 == request.sha256
-        ):
+def _find_present(repository: _Repository, request: StoreRequest, out: Console) -> StoredBackup | None:
+    """Find the backup in the repository; a snapshot that has its tags and not its file is removed."""
+    for backup in list(repository.stored):
+        owner = (backup.host, backup.database, backup.name, backup.sha256)
+        if owner != (request.host, request.series.name, request.copy.name, request.sha256):
+            continue
+        try:
+            require_contents(repository.restic, request, backup.snapshot, f"looking for {backup.name} off-site")
+        except OffsiteError as error:
+            if type(error) is not OffsiteError:  # another problem of the repository
+                raise
+            out.say(f"removing snapshot {backup.snapshot[:8]}: it has not the content of {backup.name}")
+            forget_unproven(repository.restic, backup.snapshot, error)
+            repository.stored.remove(backup)
+        else:
             return backup
     return None
 
@@ -428,7 +441,7 @@ def _restore(settings: Settings, restic: Restic, stored: StoredBackup, paths: Co
     if paths.exists:
         require_same(paths, stored)
         out.say(f"{paths.final} is this backup: nothing to do")
-        return _check(settings, series, paths, out)
+        return _check(settings, series, paths.final, out)
     prepare_directory(paths.final.parent)
     require_space(paths.final.parent, stored.bytes)
     with (
@@ -438,12 +451,24 @@ def _restore(settings: Settings, restic: Restic, stored: StoredBackup, paths: Co
         progress.start_transfer(0)
         receive_stored(restic, stored, label, series, partial)
         progress.stop()
+        checks = _check(settings, series, paths.partial, out)
+        _require_good(stored, checks, paths)
         publish(paths, partial, int(stored.created.timestamp()) * 10**9)
     out.say(f"restored {stored.name} to {paths.final}: its SHA-256 is the one with which it was stored")
-    return _check(settings, series, paths, out)
+    return checks
 
 
-def _check(settings: Settings, series: BackupSeries, paths: CopyPaths, out: Console) -> list[Check]:
+def _require_good(stored: StoredBackup, checks: Sequence[Check], paths: CopyPaths) -> None:
+    failures = [f"{check.name}: {check.detail}" for check in checks if check.outcome is Outcome.FAILED]
+    if failures:
+        raise DamagedBackupError(
+            f"{stored.name} is not a good backup: it is here as it was stored, and does not pass its checks",
+            output="\n".join(failures),
+            advice=f"restore another one: ./inv offsite --list. What was received is {paths.partial}",
+        )
+
+
+def _check(settings: Settings, series: BackupSeries, path: Path, out: Console) -> list[Check]:
     out.say("checking the copy on this machine")
     with open_host(settings, LOCAL) as this_machine:
-        return check_copy(this_machine, series, paths.final)
+        return check_copy(this_machine, series, path)
