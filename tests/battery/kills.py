@@ -74,7 +74,7 @@ class KillInjection:
             self.machine.gate.disarm()  # the target is started later, or not at all
             wait_for(lambda: self._find(task) or task.has_ended, LONGEST_TASK)
             pids = self._find(task)
-        strike.hit = send(pids, self.kill.signal) and not task.has_ended
+        strike.hit = not task.has_ended and send(pids, self.kill.signal)
         self.machine.gate.disarm()
         if self.kill.signal is signal.SIGSTOP:
             self._end_stop(task, pids, strike)
