@@ -69,6 +69,7 @@ class NetworkInjection:
         if self.kind == SILENT:
             wait_for(lambda: task.has_ended, PATIENCE)
             self._interrupt(task)
+            self.proxy.reset()  # the server gives the connection up
         return Strike(self.moment.name, f"connection {self.proxy.connections}", hit)
 
     def _interrupt(self, task: RunningTask) -> None:
