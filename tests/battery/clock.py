@@ -1,6 +1,6 @@
-"""Clocks that jump by one day: that of the server, or that of the maintainer's machine, in the middle of a task.
+"""A clock of the server that jumps by one day, in the middle of a task.
 
-libfaketime changes the clock of processes. The kernel keeps the real time for the files that they write: their times
+The maintainer's machine keeps its clock: under libfaketime, time.sleep of Python fails. libfaketime changes the clock of processes. The kernel keeps the real time for the files that they write: their times
 are corrected when the task has ended.
 """
 
@@ -19,8 +19,9 @@ from ..integration.clock import LIBRARIES
 from .framework import Fault, Injection, Strike
 from .machine import DAY, TASKS, Machine, RunningTask
 from .moments import Moment, choose_moment
+from .mounts import missing_for_mounts
 
-SERVER, MAINTAINER = "the server", "the maintainer's machine"
+START = "INVOKE_DATABASES_INDEX_START"
 
 
 def find_library() -> str | None:
@@ -32,18 +33,17 @@ def find_library() -> str | None:
 class ClockJump:
     """A clock that jumps, and is right again when the task has ended."""
 
-    target: str
     days: int
     tasks: tuple[str, ...] = TASKS
 
     @property
     def name(self) -> str:
         """The name of the fault."""
-        return f"clock of {self.target}, {self.days:+d} day"
+        return f"clock of the server, {self.days:+d} day"
 
     def missing(self) -> str | None:
         """Say why it cannot be used on this machine."""
-        return None if find_library() else "not installed: libfaketime"
+        return missing_for_mounts() if find_library() else "not installed: libfaketime"
 
     @contextlib.contextmanager
     def arrange(self, machine: Machine, task: str, rng: random.Random) -> Iterator[Injection]:
@@ -59,14 +59,15 @@ class ClockJump:
         }
         server_environment = machine.server.folder / "environment"
         injection = ClockInjection(machine, task, self, offset, choose_moment(machine, task, rng))
-        if self.target == SERVER:
-            server_environment.write_text("".join(f"export {k}={shlex.quote(v)}\n" for k, v in variables.items()))
-        else:
-            machine.environment |= variables
+        server_environment.write_text("".join(f"export {k}={shlex.quote(v)}\n" for k, v in variables.items()))
+        if machine.environment[START]:  # the service keeps its clock
+            machine.environment[START] = f"unset LD_PRELOAD; {machine.environment[START]}"
         try:
             yield injection
         finally:
             server_environment.unlink(missing_ok=True)
+            for path in Path("/dev/shm").glob("*faketime*"):
+                path.unlink()
 
 
 def set_offset(path: Path, days: int) -> None:
@@ -105,9 +106,7 @@ class ClockInjection:
     def repair(self) -> None:
         """Set the clock right, and the times of the files that were written meanwhile to what that clock has shown."""
         set_offset(self.offset, 0)
-        maintainer = self.machine.copies.parent.parent
-        folders = [maintainer] if self.jump.target == MAINTAINER else [self.machine.backups, self.machine.server.home]
-        for folder in folders:
+        for folder in (self.machine.backups, self.machine.server.home):
             for path in folder.rglob("*"):
                 self._correct(path)
 
@@ -123,4 +122,4 @@ class ClockInjection:
                 os.utime(path, (shifted, shifted), follow_symlinks=False)
 
 
-FAULTS: tuple[Fault, ...] = tuple(ClockJump(target, days) for target in (SERVER, MAINTAINER) for days in (1, -1))
+FAULTS: tuple[Fault, ...] = (ClockJump(1), ClockJump(-1))

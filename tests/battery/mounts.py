@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import itertools
 import os
 import shutil
@@ -22,9 +23,11 @@ INODES = 2000
 IMAGES = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None  # so that flushing takes no time
 BLOCK = 4096
 
-# sshd of root needs its directory: in a namespace of its own, it would not see what is mounted later.
+# sshd of root needs its directory: in a namespace of its own, it would not see what is mounted later. libfaketime leaves
+# files in /dev/shm, and a later process with the same ID ends because of them.
 ENTER = f"""\
 [ -e /run/sshd ] || {{ mount -t tmpfs -o mode=755 tmpfs /run && mkdir -m 755 /run/sshd; }}
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 export {MARK}="$(readlink /proc/self/ns/mnt)"
 exec "$@"
 """
@@ -43,6 +46,7 @@ def has_private_mounts() -> bool:
     return os.environ.get(MARK) == _namespace()
 
 
+@functools.cache
 def missing_for_mounts() -> str | None:
     """Say why nothing can be mounted; None if that is possible."""
     if os.geteuid() != 0:
