@@ -36,6 +36,7 @@ NOT_RUN = {
     "sudo apt-get install --yes sqlite3 cron git": "installs packages",
     "git clone https://github.com/torrust/torrust-demo /home/torrust/github/torrust/torrust-demo": "needs the network",
     "ssh demo": "asks for the host key",
+    "sftp backup@storage.example.org": "asks for the host key",
     "sudo chown -R ACCOUNT: /home/torrust/github/torrust/torrust-demo/storage/index/lib/database": "an example",
     "./inv attach": "nothing is running",
 }

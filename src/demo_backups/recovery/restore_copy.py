@@ -80,7 +80,7 @@ def describe_source(local: LocalBackup, target: PurePosixPath) -> RestoreSource:
             header = parse_header(file.read(HEADER_BYTES).hex(), copy.bytes)
     except OSError as error:
         raise CouldNotLookError(f"{copy.path} cannot be read", output=str(error)) from error
-    verified = f"after the upload of {copy.path}"
+    verified = "not yet: it has no good record here, and is verified after the upload, before anything is changed"
     if is_verified(local):
         assert local.record
         when = f"{local.record.when[:16].replace('T', ' ')} UTC"

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import StepError
 from ..local_files import write_private
+from ..offsite.program import open_restic
 from ..offsite.result import Restored
 from ..records.store import records_dir, write_record
 from ..recovery.copies import FETCHED, hash_file
@@ -67,6 +68,7 @@ def rehearse_disaster(settings: Settings, options: RehearsalOptions, keep: bool,
     with open_rehearsal(settings, options) as (folder, record):
         machines = _Machines(folder, settings, out, numbered(out))
         with machines.serve() as laptop:
+            open_restic(laptop.settings, out.say)  # raises MissingToolError before the work that needs it
             sources = _create_application(machines, options)
             print_heading(out, machines.port, sources, options)
             with _services(sources, options.traffic) as before:
