@@ -110,6 +110,24 @@ def test_rows_written_after_kill_are_not_lost(restore_setup: RestoreSetup, rever
         assert read_content(restore_setup.saved) == written
 
 
+@pytest.mark.parametrize("method", Method)
+def test_rows_written_to_restored_database_are_saved(restore_setup: RestoreSetup, method: Method) -> None:
+    restore_setup.set_service(start="echo started")
+    stop = 'case "$*" in *"echo started") kill -9 0 ;; esac'
+    path = restore_setup.shadow({"timeout": f'{stop}; PATH=/usr/bin:/bin exec timeout "$@"'})
+    assert restore_setup.restore(restore_setup.request(method), PATH=path).returncode < 0
+    execute(restore_setup.target, "UPDATE content SET origin = 'of the service' WHERE rowid = 1")
+    restore_setup.set_service()
+    pending = restore_setup.pending()
+    assert pending
+    assert pending.stage == "starting"
+    done = restore_setup.recover(pending, True)
+    assert done.returncode == 0, done.stdout
+    assert read_content(restore_setup.target) == {OLD}
+    (present,) = set(restore_setup.backups.glob("saved.*.db")) - {restore_setup.saved}
+    assert read_content(present) == {NEW, "of the service"}
+
+
 @pytest.mark.parametrize("revert", [False, True], ids=["complete", "revert"])
 def test_recovery_can_be_killed_too(restore_setup: RestoreSetup, revert: bool) -> None:
     request = restore_setup.request(Method.SWAP)

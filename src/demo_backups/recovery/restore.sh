@@ -94,6 +94,7 @@ revert() {
   write_journal reverting || say "the journal cannot be written"
   stage=reverting
   stop_service
+  [[ "$action" == restore ]] || (save_restored) || say "what the service has written since the restore could not be saved"
   if [[ "$method" == swap ]]; then
     put_back
   elif [[ "$save" == copy ]]; then
@@ -420,6 +421,22 @@ save_state() {
 # A service that was killed in a transaction leaves a rollback journal, which only a connection that may write can roll
 # back, as the service itself would.
 access_mode() { if [[ -s "$target-journal" ]]; then echo rw; else echo ro; fi; }
+
+# After a kill, the service may have written to the restored database for days. The new name is that of the newest saved
+# state, so that --undo brings it back.
+save_restored() {
+  local file
+  [[ -f "$target" && ! -L "$target" && "$save" != none ]] || return 0
+  [[ "$method" == in-place ]] || ! is_live "$old" || return 0
+  require_space "$(file_size "$target")" .
+  file="${saved##*/}"
+  until [[ ! -e "../$file" ]]; do
+    sleep 0.2
+    file="${file%????-??-??_??-??-??*}$(date +%Y-%m-%d_%H-%M-%S).db"
+  done
+  say "saving the restored state as ${saved%/*}/$file"
+  rm --force -- part part-journal && save_copy && publish "$file"
+}
 
 # The method of the backup scripts: see there.
 save_copy() {
