@@ -43,6 +43,12 @@ def find(setup: OffsiteSetup, name: str) -> State:
     return worst_finding(Health("demo", "index", tuple(findings)), name)[0]
 
 
+def check_all(setup: OffsiteSetup) -> None:
+    """Read both parts of the repository."""
+    for _ in range(2):
+        check_repository(setup.settings, make_console(io.StringIO()))
+
+
 def test_records_of_offsite_are_judged(offsite: OffsiteSetup) -> None:
     out = make_console(io.StringIO())
     assert (find(offsite, "offsite"), find(offsite, "repository")) == (WARNING, WARNING)
@@ -57,8 +63,7 @@ def test_records_of_offsite_are_judged(offsite: OffsiteSetup) -> None:
     shutil.copytree(offsite.repository, good)
     offsite.damage_data()
     with pytest.raises(RepositoryDamagedError):
-        for _ in range(2):
-            check_repository(offsite.settings, out)
+        check_all(offsite)
     assert (find(offsite, "offsite"), find(offsite, "repository")) == (OK, CRITICAL)
     shutil.rmtree(offsite.repository)
     shutil.copytree(good, offsite.repository)
