@@ -85,7 +85,9 @@ def test_old_archive_is_ok_in_one_round_trip(archived: CheckedHost, monkeypatch:
 
 def test_missing_archive_is_judged_by_records(archived: CheckedHost) -> None:
     assert find(archived, "backup")[0] is WARNING
-    archived.add_record("backup-config", database=CONFIG, when=now(DAY), error="no answer", exit_status=3)
+    archived.add_record(
+        "backup-config", database=CONFIG, when=now(DAY), error="local: no answer\n  -> x", exit_status=3
+    )
     state, text = find(archived, "backup")
     assert (state, "failed 24 h ago: no answer" in text) == (WARNING, True), text
     path = add_archive(archived)

@@ -108,7 +108,8 @@ class RecordJudge:
         if last is None or last.exit_status == 0:
             return []
         age = format_brief((self.now - datetime.fromisoformat(last.when)).total_seconds())
-        reason = next(iter((last.error or "").strip().splitlines()), f"exit code {last.exit_status}")
+        lines = (last.error or "").strip().splitlines()
+        reason = lines[0].removeprefix(f"{last.host}: ") if lines else f"exit code {last.exit_status}"
         return [Finding(name, State.WARNING, shorten(f"{kind} failed {age} ago: {reason}"))]
 
     def find_last(self, subject: Subject, accept: Callable[[Record], bool]) -> Record | None:

@@ -71,5 +71,6 @@ def describe_outcome(record: Record) -> tuple[str, Tone]:
             _, text, tone = RESULTS[outcome]
             return f"{len(names)} of {count} checks {text}: {', '.join(names)}", tone
     if record.exit_status == 0:
-        return (f"all {count} checks passed" if count else "done"), Tone.GOOD
+        passed = "1 check passed" if count == 1 else f"all {count} checks passed"
+        return (passed if count else "done"), Tone.GOOD
     return EXITS.get(record.exit_status) or (f"failed, exit status {record.exit_status}", Tone.BAD)
