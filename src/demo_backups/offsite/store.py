@@ -7,47 +7,12 @@ import os
 from dataclasses import dataclass
 
 from ..errors import BackupsError, CopyMismatchError, OffsiteError
-from ..recovery.copies import Copy
 from ..remote.download import Progress
 from ..remote.upload_source import Source
-from ..settings.model import BackupSeries
 from .answers import SnapshotAnswer, SummaryAnswer, parse_contents, parse_summary
 from .program import Restic
-from .snapshots import BYTES, NAME, SHA256, StoredBackup, path_of, tag_of
-
-
-@dataclass(frozen=True)
-class StoreRequest:
-    """A copy to store: of which host and series, and the SHA-256 that the record of its fetch has."""
-
-    host: str
-    label: str
-    series: BackupSeries
-    copy: Copy
-    sha256: str
-
-    @property
-    def path(self) -> str:
-        """The path in the snapshot."""
-        return path_of(self.label, self.series)
-
-    def arguments(self) -> list[str]:
-        """Return the arguments of restic. It reads the open file as its standard input, so no name can change.
-
-        The time is that of the backup, in UTC, as is the time zone of restic.
-        """
-        tags = [
-            tag_of(self.label, self.series),
-            f"{NAME}{self.copy.name}",
-            f"{SHA256}{self.sha256}",
-            f"{BYTES}{self.copy.bytes}",
-        ]
-        return [
-            *("backup", "--json", "--force", f"--host={self.host}"),
-            f"--time={self.copy.modified:%Y-%m-%d %H:%M:%S}",
-            *(f"--tag={tag}" for tag in tags),
-            *("--stdin", f"--stdin-filename={self.path}"),
-        ]
+from .request import StoreRequest
+from .snapshots import StoredBackup
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from ..errors import (
     DamagedBackupError,
     InterruptedRunError,
     LocalFileChangedError,
-    NoSuchBackupError,
     OffsiteError,
     OffsiteRetentionError,
     RepositoryDamagedError,
@@ -22,23 +21,25 @@ from ..errors import (
     RepositoryMissingError,
     SettingsError,
 )
+from ..offsite.candidates import Candidate, find_candidate, require_copies
 from ..offsite.check import check_arguments, check_part, find_next_part
 from ..offsite.location import find_location
 from ..offsite.locks import Locks, clear_locks
 from ..offsite.program import Restic, open_restic, read_id
+from ..offsite.request import StoreRequest
 from ..offsite.restore import find_stored, open_new, receive_stored, require_same
 from ..offsite.result import Done, RepositoryCheck, Restored, Result, SeriesResult, State, Stored, StoredList
 from ..offsite.retention import as_copy, find_expired, forget, forget_arguments
 from ..offsite.snapshots import StoredBackup, read_stored, select
-from ..offsite.store import StoreRequest, forget_unproven, hash_source, require_contents, store_copy
+from ..offsite.store import forget_unproven, hash_source, require_contents, store_copy
 from ..records.check import Check, Outcome
 from ..records.record import OffsiteDetails, Record, new_record
 from ..records.search import CHECK, RESTORE, STORE
 from ..records.store import filter_records, read_records, record_outcome, records_dir
-from ..recovery.copies import Copy, copies_dir, list_copies
+from ..recovery.copies import copies_dir
 from ..recovery.copy_checks import check_copy
 from ..recovery.local_copy import CopyPaths, prepare_directory, publish, require_space
-from ..recovery.pruning import find_drilled, find_good_copy, find_verified
+from ..recovery.pruning import find_drilled
 from ..remote.connection import open_host
 from ..remote.notify import Notify, ignore
 from ..remote.upload_source import open_source
@@ -96,16 +97,6 @@ def run_offsite(settings: Settings, options: OffsiteOptions, out: Console) -> Re
 # --- store ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class _Candidate:
-    """A series, its newest verified copy if there is one, and the names of newer copies that are not verified."""
-
-    series: BackupSeries
-    copies: Sequence[Copy]
-    request: StoreRequest | None = None
-    unverified: list[str] = field(default_factory=list)
-
-
 def store(settings: Settings, names: Sequence[str] | None, out: Console, dry_run: bool = False) -> Stored:
     """Store the newest verified copy of each series, unless it is in the repository, and apply the policy there.
 
@@ -114,9 +105,9 @@ def store(settings: Settings, names: Sequence[str] | None, out: Console, dry_run
     """
     location = find_location(settings)
     records, _ = read_records(records_dir(settings))
-    candidates = [_find_candidate(settings, series, records) for series in _select_series(settings, names)]
+    candidates = [find_candidate(settings, series, records) for series in _select_series(settings, names)]
     if names is not None or not any(candidate.copies for candidate in candidates):
-        _require_copies(settings, candidates)
+        require_copies(settings, candidates)
     result = Stored(settings.host, location.display, [], dry_run)
     if dry_run:
         result.series = [_plan(candidate, out) for candidate in candidates]
@@ -134,39 +125,12 @@ def _select_series(settings: Settings, names: Sequence[str] | None) -> list[Back
     return settings.all_series() if names is None else [settings.series(name) for name in names]
 
 
-def _find_candidate(settings: Settings, series: BackupSeries, records: Sequence[Record]) -> _Candidate:
-    copies = list_copies(settings, settings.host, series)
-    own_records = filter_records(records, settings.host, series.name)
-    verified = find_verified(own_records, copies)
-    candidate = _Candidate(series, copies)
-    for copy in copies:
-        if copy.name in verified:
-            record = find_good_copy(own_records, copy)
-            assert record
-            assert record.details.sha256
-            label = copies_dir(settings, settings.host).name
-            candidate.request = StoreRequest(settings.host, label, series, copy, record.details.sha256)
-            break
-        candidate.unverified.append(copy.name)
-    return candidate
-
-
-def _require_copies(settings: Settings, candidates: Sequence[_Candidate]) -> None:
-    for candidate in candidates:
-        if not candidate.copies:
-            raise NoSuchBackupError(
-                f"there is no fetched backup of {candidate.series.name} in {copies_dir(settings, settings.host)}",
-                advice=f"fetch one first: ./inv fetch --host {shlex.quote(settings.host)} --database "
-                f"{candidate.series.name}",
-            )
-
-
-def _plan(candidate: _Candidate, out: Console) -> SeriesResult:
+def _plan(candidate: Candidate, out: Console) -> SeriesResult:
     result = _describe_missing(candidate, out)
     return result or SeriesResult(candidate.series.name, State.PLANNED, unverified=candidate.unverified)
 
 
-def _show_commands(result: Stored, restic: Restic, candidates: Sequence[_Candidate], out: Console) -> None:
+def _show_commands(result: Stored, restic: Restic, candidates: Sequence[Candidate], out: Console) -> None:
     """Print the commands; restic gets the repository and the password in other ways."""
     for candidate in candidates:
         if candidate.request:
@@ -178,7 +142,7 @@ def _show_commands(result: Stored, restic: Restic, candidates: Sequence[_Candida
         out.say(f"  {shlex.join(restic.command(*forget_arguments([])))} SNAPSHOT ...")
 
 
-def _describe_missing(candidate: _Candidate, out: Console) -> SeriesResult | None:
+def _describe_missing(candidate: Candidate, out: Console) -> SeriesResult | None:
     """Return the result of a series that has nothing to store; None if it has."""
     name = candidate.series.name
     for copy in candidate.unverified:
@@ -225,7 +189,7 @@ def _open_repository(settings: Settings, out: Console) -> _Repository:
     return _Repository(restic, repository, locks, read_stored(restic, settings))
 
 
-def _store_series(settings: Settings, candidate: _Candidate, opener: _Opener, out: Console) -> SeriesResult:
+def _store_series(settings: Settings, candidate: Candidate, opener: _Opener, out: Console) -> SeriesResult:
     missing = _describe_missing(candidate, out)
     if missing:
         return missing
@@ -302,7 +266,7 @@ def _apply_policy(
     settings: Settings,
     result: Stored,
     repository: _Repository,
-    candidates: Sequence[_Candidate],
+    candidates: Sequence[Candidate],
     records: Sequence[Record],
     out: Console,
 ) -> None:
