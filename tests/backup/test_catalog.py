@@ -143,3 +143,9 @@ def test_invalid_lock_answer_is_not_a_no(
     monkeypatch.setattr("demo_backups.backup.catalog.is_locked_command", lambda path: f"echo '{output}'")
     with pytest.raises(CouldNotLookError):
         has_hidden_backup(local_host, database)
+
+
+def test_new_backup_after_clock_was_set_back() -> None:
+    files = [make_file("b", 6), make_file("a", 5), make_file(NAME, 4)]
+    assert find_new_backup([NAME], files, after_noon(-60), start=after_noon(3)) == make_file("a", 5)
+    assert find_new_backup([NAME, "a", "b"], files, after_noon(-60), start=after_noon(3)) is None

@@ -106,16 +106,17 @@ def parse_names(output: str) -> list[str]:
     return parse_list(output, "\0")
 
 
-def find_new_backup(before: Iterable[str], after: Iterable[File], end: float) -> File | None:
+def find_new_backup(before: Iterable[str], after: Iterable[File], end: float, start: float = 0) -> File | None:
     """Find the backup that a run made: the first new one, written before the run ended.
 
     `before` are the names of the backups before the run. `after` are all backups now, newest first, also those made
-    since. `end` is in seconds since 1970, by the clock of the host, as are the times of its files.
+    since. `start` and `end` are in seconds since 1970, by the clock of the host, as are the times of its files. If the
+    clock was set back during the run, they tell nothing: then it is the first new one.
     """
     names = set(before)
     oldest_first = reversed(list(after))
     for backup in oldest_first:
-        if backup.path.name not in names and backup.modified.timestamp() <= end:
+        if backup.path.name not in names and (end < start or backup.modified.timestamp() <= end):
             return backup
     return None
 

@@ -129,7 +129,7 @@ def explain_rotation(output: str) -> str:
 
 def _find_backup(host: Host, database: Database, job: Job, end: float) -> File | None:
     names = read_before(host, database, job, parse_names)
-    return find_new_backup(names, list_backups(host, database), end)
+    return find_new_backup(names, list_backups(host, database), end, job.started)
 
 
 def _report_unconfirmed(host: Host, database: Database, job: Job, status: JobStatus, output: str) -> None:
