@@ -1,7 +1,7 @@
 """A clock of the server that jumps by one day, in the middle of a task.
 
-The maintainer's machine keeps its clock: under libfaketime, time.sleep of Python fails. libfaketime changes the clock of processes. The kernel keeps the real time for the files that they write: their times
-are corrected when the task has ended.
+The maintainer's machine keeps its clock: under libfaketime, time.sleep of Python fails. The kernel keeps the real time
+for the files that the server writes: their times are corrected when the task has ended.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def prepare(folder: Path, expired: int) -> dict[str, float]:
     """Create the backups that are missing, the expired ones among them; return the names and times of all."""
     folder.mkdir(exist_ok=True)
     content = small_database(folder / ".small")
-    found = set(os.listdir(folder))
+    found = {path.name for path in folder.iterdir()}
     step = (OLDEST - NEWEST) * DAY / COUNT
     now = time.time()
     names = {}
@@ -80,9 +80,9 @@ def added_to(backups: Path, crowd: Path) -> Iterator[None]:
 
 def move_all(source: Path, target: Path) -> None:
     """Move everything but the crowd to another directory."""
-    for name in os.listdir(source):
-        if not name.startswith(CROWD):
-            (source / name).rename(target / name)
+    for path in list(source.iterdir()):
+        if not path.name.startswith(CROWD):
+            path.rename(target / path.name)
 
 
 def write_backup(path: Path, content: bytes) -> None:

@@ -56,7 +56,7 @@ def find_place(machine: Machine, target: str) -> Path:
 
 @dataclass(frozen=True)
 class FullDisk:
-    """A disk that has no space, or no inodes, from a moment on. Another program takes what becomes free, or does not."""
+    """A disk that has no space, or no inodes, from a moment on; another program may take what becomes free."""
 
     target: str
     tasks: tuple[str, ...]

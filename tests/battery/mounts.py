@@ -23,8 +23,8 @@ INODES = 2000
 IMAGES = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None  # so that flushing takes no time
 BLOCK = 4096
 
-# sshd of root needs its directory: in a namespace of its own, it would not see what is mounted later. libfaketime leaves
-# files in /dev/shm, and a later process with the same ID ends because of them.
+# sshd of root needs its directory: in a namespace of its own, it would not see what is mounted later. libfaketime
+# leaves files in /dev/shm, and a later process with the same ID ends because of them.
 ENTER = f"""\
 [ -e /run/sshd ] || {{ mount -t tmpfs -o mode=755 tmpfs /run && mkdir -m 755 /run/sshd; }}
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
@@ -65,7 +65,7 @@ def _try_mount() -> str | None:
 
 
 def _namespace() -> str:
-    return os.readlink("/proc/self/ns/mnt")
+    return str(Path("/proc/self/ns/mnt").readlink())
 
 
 class FilledDisk:
@@ -87,7 +87,7 @@ class FilledDisk:
         """Take all inodes; counts an error."""
         try:
             self._files.mkdir(exist_ok=True)
-            for number in itertools.count(len(os.listdir(self._files))):
+            for number in itertools.count(sum(1 for _ in self._files.iterdir())):
                 (self._files / str(number)).touch()
         except OSError as error:
             self._count(error)
