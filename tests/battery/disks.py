@@ -138,6 +138,8 @@ class FullDiskInjection:
             self.disk.fill_inodes()
         else:
             self.disk.fill(self.leave)
+        if not self.leave and not self.disk.no_space_errors:
+            raise RuntimeError("the disk has never been full")
 
     def _keep_full(self) -> None:
         while not self._end.wait(0.01):

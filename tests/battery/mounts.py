@@ -99,8 +99,8 @@ class FilledDisk:
             missing = status.f_bavail * status.f_frsize - leave
             if missing > 0:
                 os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, missing)
-        if not leave:
-            self.probe()
+        while not leave and not self.probe():  # the service writes too
+            pass
 
     def probe(self) -> bool:
         """Try to write one more block, and count an error; tell whether the disk is full."""
