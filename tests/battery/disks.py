@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from demo_backups.rehearsal.server import processes_at_home
 
+from ..helpers.processes import wait_until
 from ..helpers.sshd import end_processes
 from .framework import Fault, Injection, Strike
 from .machine import TASKS, Machine, RunningTask, wait_for
@@ -316,9 +318,27 @@ def start_again(machine: Machine, disks: list[FailingDisk], had_service: bool) -
     machine.stop_service()
     end_processes(machine.server.home)
     for disk in disks:
+        wait_until(functools.partial(_is_unused, disk.directory), f"the end of what uses {disk.directory}")
         disk.repair()
     if had_service:
         machine.start_service()
+
+
+def _is_unused(directory: Path) -> bool:
+    """Kill the processes that have a file or directory below a directory open; tell whether there was none.
+
+    One that was being started while the others were stopped has no environment yet, by which it could be found.
+    """
+    users = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            places = [process / "cwd", *(process / "fd").iterdir()]
+            if any(place.readlink().is_relative_to(directory) for place in places):
+                users.append(int(process.name))
+    for pid in users:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    return not users
 
 
 FAULTS: tuple[Fault, ...] = (
