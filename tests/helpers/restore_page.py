@@ -230,9 +230,9 @@ class PageServer:
                 tty.expect(PASSWORD_PROMPT)
                 tty.type(PASSWORD)
             for _ in range(answers):
-                tty.expect(QUESTION)
+                tty.expect(QUESTION, 120)
                 tty.type("y")
-            code = tty.end()
+            code = tty.end(60 * (1 + commands.count("./inv")))
         assert code == 0, f"{commands}\n{tty.shown}"
         pairs = (line.partition("=") for line in variables.read_text().split("\0"))
         self.environment |= {name: value for name, _, value in pairs if name.startswith("INVOKE_")}
