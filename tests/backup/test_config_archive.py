@@ -288,7 +288,7 @@ def test_directory_exchanged_after_look_is_not_entered(
     assert names(backups) == []
 
 
-def test_link_of_other_user_to_app_is_refused(
+def test_link_of_other_user_is_refused(
     local_host: Host, archives: ConfigArchives, app: Path, tmp_path: Path
 ) -> None:
     if not is_root:

@@ -61,7 +61,7 @@ def now(age: float = 0.0) -> str:
     return datetime.fromtimestamp(time.time() - age, timezone.utc).isoformat()
 
 
-def test_old_archive_is_ok_in_one_round_trip(archived: CheckedHost, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_archive_takes_one_round_trip(archived: CheckedHost, monkeypatch: pytest.MonkeyPatch) -> None:
     add_archive(archived, 400 * DAY)
     newest = add_archive(archived, 90 * DAY)
     archived.add_backup(0)  # of another series

@@ -156,7 +156,7 @@ def test_unreadable_records_are_unknown(settings: Settings) -> None:
     assert {(finding.name, finding.state) for finding in findings} >= {("offsite", UNKNOWN)}
 
 
-def test_repository_that_is_not_set_is_not_considered(project_settings: Settings) -> None:
+def test_offsite_without_repository_is_not_judged(project_settings: Settings) -> None:
     for records in (Records(), Records((store(3, check=FAILED), reading(3, check=FAILED))), DENIED):
         assert isinstance(records, (Records, Unavailable))
         findings = judge_local(LocalFacts(records, ()), project_settings, "demo", "index", NOW)

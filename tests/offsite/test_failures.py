@@ -27,7 +27,7 @@ from ..helpers.programs import shadow_program
 from ..helpers.tasks import FLAGS, INV, assert_exit
 
 
-def test_lost_password_is_an_error_of_its_own(machine: OffsiteSetup) -> None:
+def test_lost_password_has_own_error(machine: OffsiteSetup) -> None:
     machine.add_copy()
     machine.password_file.write_text("another password\n")
     result, _ = machine.store()
@@ -40,7 +40,7 @@ def test_lost_password_is_an_error_of_its_own(machine: OffsiteSetup) -> None:
     assert isinstance(result.series[0].error, RepositoryPasswordError)
 
 
-def test_full_repository_is_an_error_of_its_own(machine: OffsiteSetup, private_mounts: list[str]) -> None:
+def test_full_repository_has_own_error(machine: OffsiteSetup, private_mounts: list[str]) -> None:
     machine.add_copy(size=3_000_000)
     mount = 'mount -t tmpfs -o size=2m tmpfs "$0"; cp -r "$1/." "$0"; shift; exec "$@"'
     target = machine.folder / "mount"
@@ -56,7 +56,7 @@ def test_full_repository_is_an_error_of_its_own(machine: OffsiteSetup, private_m
 
 
 @pytest.mark.parametrize("name", ["keys", "config", "snapshots", "index"])
-def test_flipped_byte_is_an_error_of_its_own(machine: OffsiteSetup, name: str) -> None:
+def test_flipped_byte_has_own_error(machine: OffsiteSetup, name: str) -> None:
     machine.add_copy()
     machine.store()
     shutil.rmtree(Path(machine.environment["HOME"]) / ".cache", ignore_errors=True)
@@ -66,7 +66,7 @@ def test_flipped_byte_is_an_error_of_its_own(machine: OffsiteSetup, name: str) -
         machine.check()
 
 
-def test_missing_repository_is_an_error_of_its_own(machine: OffsiteSetup) -> None:
+def test_missing_repository_has_own_error(machine: OffsiteSetup) -> None:
     machine.add_copy()
     machine.change_offsite(repository=str(machine.folder / "nothing"))
     result, _ = machine.store()

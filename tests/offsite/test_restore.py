@@ -119,7 +119,7 @@ def test_snapshots_with_other_tags_are_ignored(machine: OffsiteSetup) -> None:
     assert machine.stored() == []
 
 
-def test_backup_that_fails_its_checks_gets_no_name(machine: OffsiteSetup) -> None:
+def test_backup_with_failed_check_gets_no_name(machine: OffsiteSetup) -> None:
     content = "not a database"
     sha256 = hashlib.sha256(content.encode()).hexdigest()
     store_by_hand(machine, content, "demo-backups:demo/index", f"name:{FIRST}", f"sha256:{sha256}", "bytes:14")
