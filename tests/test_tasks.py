@@ -43,9 +43,9 @@ IN_GIT = {
     f"release.{name}"
     for name in ("branch", "commit-docs", "commit-index-backup", "commit-tracker-backup", "open-pr", "push")
 }
-WITH_HOST = {*ON_A_HOST, "check", "history", "next", "plan", "release.open-pr", "report"}
-TASKS = {*WITH_HOST, *IN_GIT, "prune-copies", "bench", "rehearse", "test"}
-CHANGING = {*IN_GIT, *ON_A_HOST, "prune-copies"} - WITHOUT_DRY_RUN
+WITH_HOST = {*ON_A_HOST, "backup-config", "check", "history", "next", "offsite", "plan", "release.open-pr", "report"}
+TASKS = {*WITH_HOST, *IN_GIT, "prune-copies", "battery", "bench", "rehearse", "test"}
+CHANGING = {*IN_GIT, *ON_A_HOST, "backup-config", "offsite", "prune-copies"} - WITHOUT_DRY_RUN
 
 
 @pytest.fixture
