@@ -288,9 +288,7 @@ def test_directory_exchanged_after_look_is_not_entered(
     assert names(backups) == []
 
 
-def test_link_of_other_user_is_refused(
-    local_host: Host, archives: ConfigArchives, app: Path, tmp_path: Path
-) -> None:
+def test_link_of_other_user_is_refused(local_host: Host, archives: ConfigArchives, app: Path, tmp_path: Path) -> None:
     if not is_root:
         pytest.skip("needs root: a link of another user")
     link = tmp_path / "link"

@@ -111,7 +111,7 @@ def test_empty_policy_removes_nothing(machine: OffsiteSetup) -> None:
     for name in (FIRST, SECOND):
         machine.add_copy(name)
         result, _ = machine.store()
-    assert result.policy_is_empty
+    assert not result.removed
     assert machine.stored_names() == [SECOND, FIRST]
 
 

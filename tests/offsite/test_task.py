@@ -59,6 +59,7 @@ def test_json_and_dry_run_of_task(machine: OffsiteSetup) -> None:
     machine.add_copy()
     shown = read_json(machine.inv("--dry-run", "--json"))
     assert [backup["state"] for backup in shown["backups"]] == ["would be stored", "no copy", "no copy"]
+    assert shown["backups"][0]["backup"] == FIRST
     assert machine.stored() == []
     assert machine.offsite_records() == []
     stored = read_json(machine.inv("--json"))
@@ -74,6 +75,14 @@ def test_dry_run_shows_no_secret(machine: OffsiteSetup) -> None:
     run_offsite(machine.settings, OffsiteOptions(dry_run=True), make_console(output))
     assert "--stdin-filename=/demo/index.db" in output.getvalue()
     assert "geheim" not in output.getvalue()
+
+
+def test_dry_run_removes_nothing_without_policy(machine: OffsiteSetup) -> None:
+    machine.add_copy()
+    machine.keep(daily=0)
+    output = io.StringIO()
+    run_offsite(machine.settings, OffsiteOptions(dry_run=True), make_console(output))
+    assert "forget" not in output.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from ..errors import FAILED, BackupsError, combine_exit_codes
 from ..records.check import Check, Checked
-from ..recovery.retention import Judgement
+from ..recovery.copies import Copy
 from .locks import Lock
 from .snapshots import StoredBackup
 
@@ -58,10 +58,14 @@ class State(enum.Enum):
 
 @dataclass
 class SeriesResult:
-    """The result for one series: the copy, what became of it, and the newer copies that are not verified."""
+    """The result for one series: the copy, what became of it, and the newer copies that are not verified.
+
+    `backup` is the copy as it is in the repository, if it is there.
+    """
 
     database: str
     state: State
+    copy: Copy | None = None
     backup: StoredBackup | None = None
     stored_bytes: int = 0
     unverified: Sequence[str] = ()
@@ -76,8 +80,12 @@ class SeriesResult:
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that `inv offsite --json` has for the series."""
-        values: dict[str, Any] = {} if self.backup is None else self.backup.as_json()
-        values.pop("host", None)
+        values: dict[str, Any] = {}
+        if self.copy:
+            values = {"backup": self.copy.name, "bytes": self.copy.bytes}
+        if self.backup:
+            values |= self.backup.as_json()
+            del values["host"]
         return {
             "database": self.database,
             "state": self.state.value,
@@ -98,8 +106,6 @@ class Stored:
     dry_run: bool = False
     removed_locks: Sequence[Lock] = ()
     removed: list[StoredBackup] = field(default_factory=list)
-    judgements: list[tuple[str, Judgement]] = field(default_factory=list)
-    policy_is_empty: bool = False
     retention_error: BackupsError | None = None
 
     @property

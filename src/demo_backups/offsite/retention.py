@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from ..recovery.copies import Copy
-from ..recovery.retention import Decision, Judgement, judge_copies
+from ..recovery.retention import Decision, judge_copies
 from ..settings.model import CopiesSettings
 from .program import Restic
 from .snapshots import StoredBackup
 
 
-@dataclass(frozen=True)
-class Expired:
-    """The backups of a series that the policy does not keep, and what was decided about all of them."""
-
-    backups: Sequence[StoredBackup]
-    judgements: Sequence[Judgement]
-
-
 def find_expired(
     stored: Sequence[StoredBackup], policy: CopiesSettings, now: datetime, drilled: Sequence[str] = ()
-) -> Expired:
-    """Decide about the stored backups of one series of one host; every one was verified before it was stored."""
+) -> list[StoredBackup]:
+    """Return the backups of one series of one host that the policy does not keep.
+
+    Every one was verified before it was stored.
+    """
     copies = {backup.name: as_copy(backup) for backup in reversed(stored)}
     judgements = judge_copies(copies.values(), policy, now, copies, drilled)
     names = {judgement.copy.name for judgement in judgements if judgement.decision is Decision.DELETED}
-    return Expired([backup for backup in stored if backup.name in names], judgements)
+    return [backup for backup in stored if backup.name in names]
 
 
 def as_copy(backup: StoredBackup) -> Copy:

@@ -104,7 +104,7 @@ def _name_week(time: datetime) -> str:
 
 def _find_problem(copy: Copy, policy: CopiesSettings, now: datetime) -> str | None:
     """Say why a copy cannot be judged; None if it can."""
-    if not (policy.daily or policy.weekly or policy.monthly):
+    if policy.is_empty:
         return EMPTY_POLICY
     try:
         start = parse_start_time(copy.name).replace(tzinfo=timezone.utc)

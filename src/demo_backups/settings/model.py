@@ -82,6 +82,11 @@ class CopiesSettings(_Model):
     weekly: Count
     monthly: Count
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether all numbers are 0: nothing is deleted then."""
+        return not (self.daily or self.weekly or self.monthly)
+
 
 class CheckSettings(_Model):
     """The settings below `check`: the limits of `inv check`, and where the URL of its ping comes from.

@@ -32,12 +32,12 @@ def print_stored(out: Console, result: Stored) -> None:
     """Print what became of the newest copy of each series."""
     table = make_table("database", "backup", "bytes", "state", "snapshot", right=["bytes"])
     for series in result.series:
-        backup = series.backup
+        backup, copy = series.backup, series.copy
         state = series.state.value
         table.add_row(
             styled(series.database),
-            styled(backup.name if backup else ""),
-            f"{backup.bytes:,}" if backup else "",
+            styled(copy.name if copy else ""),
+            f"{copy.bytes:,}" if copy else "",
             styled(state, STATES[state]),
             styled(backup.snapshot[:8] if backup else ""),
         )

@@ -111,7 +111,7 @@ def store(settings: Settings, names: Sequence[str] | None, out: Console, dry_run
     result = Stored(settings.host, location.display, [], dry_run)
     if dry_run:
         result.series = [_plan(candidate, out) for candidate in candidates]
-        _show_commands(result, open_restic(settings, out.say), candidates, out)
+        _show_commands(settings, candidates, out)
         return result
     opener = _Opener(settings, out, result)
     for candidate in candidates:
@@ -126,18 +126,24 @@ def _select_series(settings: Settings, names: Sequence[str] | None) -> list[Back
 
 
 def _plan(candidate: Candidate, out: Console) -> SeriesResult:
-    result = _describe_missing(candidate, out)
-    return result or SeriesResult(candidate.series.name, State.PLANNED, unverified=candidate.unverified)
+    missing = _describe_missing(candidate, out)
+    if missing:
+        return missing
+    assert candidate.request
+    return SeriesResult(candidate.series.name, State.PLANNED, candidate.request.copy, unverified=candidate.unverified)
 
 
-def _show_commands(result: Stored, restic: Restic, candidates: Sequence[Candidate], out: Console) -> None:
+def _show_commands(settings: Settings, candidates: Sequence[Candidate], out: Console) -> None:
     """Print the commands; restic gets the repository and the password in other ways."""
+    restic = open_restic(settings, out.say)
     for candidate in candidates:
         if candidate.request:
             out.say("would run on this machine, unless it is stored:")
             command = shlex.join(restic.command(*candidate.request.arguments()))
             out.say(f"  {restic.location.mask(command)} < {shlex.quote(str(candidate.request.copy.path))}")
-    if not result.policy_is_empty:
+    if settings.copies.is_empty:
+        out.say(EMPTY_POLICY)
+    else:
         out.say("would then remove what copies does not keep:")
         out.say(f"  {shlex.join(restic.command(*forget_arguments([])))} SNAPSHOT ...")
 
@@ -210,7 +216,7 @@ def _store_series(settings: Settings, candidate: Candidate, opener: _Opener, out
     except InterruptedRunError:
         raise
     except BackupsError as error:
-        result = SeriesResult(candidate.series.name, State.FAILED, error=error)
+        result = SeriesResult(candidate.series.name, State.FAILED, request.copy, error=error)
     result.unverified = candidate.unverified
     return result
 
@@ -223,7 +229,7 @@ def _store_candidate(repository: _Repository, request: StoreRequest, record: Rec
         details.snapshot = found.snapshot
         record.checks = [Check("stored", Outcome.PASSED, f"already stored as snapshot {found.snapshot[:8]}")]
         out.say(f"{found.name} is already stored as snapshot {found.snapshot[:8]}")
-        return SeriesResult(request.series.name, State.PRESENT, found)
+        return SeriesResult(request.series.name, State.PRESENT, request.copy, found)
     copy = request.copy
     try:
         with open_source(copy.path) as source, TransferProgress(out, copy.name, copy.bytes, "storing") as progress:
@@ -240,7 +246,7 @@ def _store_candidate(repository: _Repository, request: StoreRequest, record: Rec
     ]
     repository.stored.append(new.backup)
     out.say(f"stored {copy.name} as snapshot {new.backup.snapshot[:8]}, {format_size(new.stored_bytes)} new")
-    return SeriesResult(request.series.name, State.STORED, new.backup, new.stored_bytes)
+    return SeriesResult(request.series.name, State.STORED, copy, new.backup, new.stored_bytes)
 
 
 def _find_present(repository: _Repository, request: StoreRequest, out: Console) -> StoredBackup | None:
@@ -271,8 +277,7 @@ def _apply_policy(
     out: Console,
 ) -> None:
     policy = settings.copies
-    if not (policy.daily or policy.weekly or policy.monthly):
-        result.policy_is_empty = True
+    if policy.is_empty:
         out.say(EMPTY_POLICY)
         return
     expired: list[StoredBackup] = []
@@ -280,9 +285,7 @@ def _apply_policy(
         name = candidate.series.name
         stored = select(repository.stored, settings.host, [name])
         drilled = find_drilled(filter_records(records, settings.host, name), map(as_copy, stored))
-        found = find_expired(stored, policy, datetime.now(timezone.utc), drilled)
-        expired += found.backups
-        result.judgements += [(name, judgement) for judgement in found.judgements]
+        expired += find_expired(stored, policy, datetime.now(timezone.utc), drilled)
     if not expired:
         return
     try:
@@ -320,7 +323,7 @@ def initialize(settings: Settings, out: Console, dry_run: bool = False) -> Done:
         out.say(f"created the repository {restic.location.display}, ID {repository[:10]}")
         return Done(restic.location.display, repository)
     raise RepositoryExistsError(
-        f"there is a repository at {restic.location.display}, and the password is its own: ID {repository[:10]}",
+        f"there already is a repository at {restic.location.display}, which the password opens: ID {repository[:10]}",
         advice="use it: ./inv offsite",
     )
 
