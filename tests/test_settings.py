@@ -254,6 +254,12 @@ def test_unknown_database_is_refused(project_settings: Settings) -> None:
         project_settings.database("Index")
 
 
+def test_unknown_series_names_the_configuration(project_settings: Settings) -> None:
+    with pytest.raises(SettingsError) as raised:
+        project_settings.series("Index")
+    assert "config" in raised.value.advice
+
+
 @pytest.mark.parametrize("name", ["demo", "local", "user@host.example", "[::1]", "ünï"])
 def test_host_flag_is_accepted(name: str) -> None:
     assert check_host(name) == name

@@ -58,7 +58,7 @@ VARIABLE = [
     (r"SHA-256 [0-9a-f]{8,}", "SHA-256 HASH"),
     (r"\b[0-9a-f]{8}\b", "SNAPSHOT"),
     (r"\b\d+ files", "N files"),
-    (r"^note: if the login is not root, .*$", ""),  # without sudo, as in the test
+    (r"^note: without use_sudo, .*$", ""),  # without sudo, as in the test
     (r"[✓✗] ", ""),
     (r"sqlite3 \d[\d.]*", "sqlite3 VERSION"),
     (r"[\d,.]+ (bytes|kB|MB|GB)\b", "SIZE"),

@@ -65,8 +65,8 @@ CAUSES = (
     Cause(
         RepositoryPasswordError,
         "the password is not the one of the repository",
-        "correct offsite.password_file or offsite.password_command, from where you keep passwords. If the password is "
-        "lost, nobody can read the repository: start another one while the fetched backups are there",
+        "correct the password that offsite.password_file or offsite.password_command provides. If it is lost, nobody "
+        "can read the repository: create another one while the fetched backups exist",
         r"wrong password or no key found",
         status=12,
     ),

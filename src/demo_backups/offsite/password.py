@@ -68,7 +68,7 @@ def _read_file(path: Path) -> bytes:
 
 
 def _advise(setting: str) -> str:
-    return f"correct {setting}, or restore it from where you keep passwords: without it nobody can read the repository"
+    return f"correct {setting}, or restore it from your copy of the password: without it nobody can read the repository"
 
 
 def _run_command(command: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
@@ -68,6 +69,10 @@ class DatabaseSettings(_Model):
             raise ValueError("stop and start must both be set, or neither of them")
         _check_ages(self.warn_age, self.critical_age)
         return self
+
+
+def _unknown_database(name: str, known: Iterable[str]) -> SettingsError:
+    return SettingsError(f"there is no database {name!r} in the settings", advice=f"use one of: {', '.join(known)}")
 
 
 def _check_ages(warn: float | None, critical: float | None) -> None:
@@ -267,9 +272,7 @@ class Settings(_Model):
                 advice=f"use one of: {', '.join(self.databases)}",
             )
         if name not in self.databases:
-            raise SettingsError(
-                f"there is no database {name!r} in the settings", advice=f"use one of: {', '.join(self.databases)}"
-            )
+            raise _unknown_database(name, self.databases)
         return self.databases[name]
 
     def check_settings(self, name: str) -> CheckSettings:
@@ -309,6 +312,8 @@ class Settings(_Model):
                 app_dir=self.app_dir,
                 paths=tuple(dict.fromkeys(str(PurePosixPath(path)) for path in self.config_paths)),
             )
+        if name not in self.databases:
+            raise _unknown_database(name, (*self.databases, CONFIG))
         return self.database(name)
 
     def all_series(self) -> list[BackupSeries]:

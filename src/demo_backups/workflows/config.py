@@ -88,7 +88,7 @@ def _pack(work: Session, archives: ConfigArchives, scan: ConfigScan) -> None:
 def _require_all(work: Session, scan: ConfigScan) -> None:
     if scan.missing:
         raise MissingConfigError(
-            f"{len(scan.missing)} of {len(scan.paths)} paths of config_paths could not be packed: they are named above",
+            f"{len(scan.missing)} of {len(scan.paths)} paths of config_paths cannot be packed",
             host=work.host.name,
-            advice="correct config_paths, or put back what is missing",
+            advice="correct config_paths, or put back what is missing: see NOT PACKED in the output",
         )

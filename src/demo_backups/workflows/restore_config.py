@@ -146,4 +146,4 @@ def _unpack(work: Session, archive: PurePosixPath, target: PurePosixPath) -> Non
     for name in unpacked.unknown:
         work.out.say(f"note: {name} does not exist on {work.host.name}: what belonged to it belongs to root")
     if not work.host.use_sudo:
-        work.out.say("note: if the login is not root, all files belong to it")
+        work.out.say("note: without use_sudo, all files belong to the login, unless that is root")
