@@ -259,6 +259,10 @@ class RepositoryFullError(OffsiteError):
     """The disk or the quota of the off-site repository is full."""
 
 
+class SnapshotMismatchError(OffsiteError):
+    """A snapshot does not have exactly the bytes of the backup that it is named after."""
+
+
 class RepositoryDamagedError(OffsiteError):
     """The off-site repository has lost data, or has data that was changed."""
 

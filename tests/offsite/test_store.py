@@ -120,3 +120,16 @@ def test_stored_time_is_that_of_backup(machine: OffsiteSetup) -> None:
     machine.store()
     (stored,) = machine.stored()
     assert stored.created == datetime(2026, 1, 2, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize("end", ["kill -9 $$", "echo something new >&2; exit 1", f'{RESTIC} "$@" | head -n 1'])
+def test_backup_that_cannot_be_read_back_stays(
+    machine: OffsiteSetup, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    machine.add_copy()
+    machine.store()
+    body = f'[[ " $* " == *" ls "* ]] || exec {RESTIC} "$@"; {end}'
+    shadow_program(machine.folder / "bin", "restic", body, monkeypatch)
+    result, _ = machine.store()
+    assert result.series[0].state is State.FAILED
+    assert machine.stored_names() == [FIRST]

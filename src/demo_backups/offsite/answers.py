@@ -117,9 +117,12 @@ def parse_summary(text: str) -> SummaryAnswer:
 
 
 def parse_contents(text: str) -> tuple[SnapshotAnswer, list[NodeAnswer]]:
-    """Parse the output of `restic ls --json`: the snapshot, and what is in it."""
+    """Parse the output of `restic ls --json`: the snapshot, and what is in it, at least one file or directory."""
     first, *lines = text.splitlines() or [""]
-    return _parse(SnapshotAnswer, first), [_parse(NodeAnswer, line) for line in lines]
+    snapshot, nodes = _parse(SnapshotAnswer, first), [_parse(NodeAnswer, line) for line in lines]
+    if not nodes:
+        raise ValueError("there is nothing in the snapshot")
+    return snapshot, nodes
 
 
 def parse_config(text: str) -> ConfigAnswer:

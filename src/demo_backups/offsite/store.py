@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import dataclass
 
-from ..errors import BackupsError, CopyMismatchError, OffsiteError
+from ..errors import BackupsError, CopyMismatchError, OffsiteError, SnapshotMismatchError
 from ..remote.download import Progress
 from ..remote.upload_source import Source
 from .answers import SnapshotAnswer, SummaryAnswer, parse_contents, parse_summary
@@ -68,7 +68,7 @@ def _prove(restic: Restic, request: StoreRequest, source: Source, lines: _Lines,
 
 
 def require_contents(restic: Restic, request: StoreRequest, snapshot_id: str, action: str) -> SnapshotAnswer:
-    """Read a snapshot back; raises OffsiteError unless it has the file, with its size, and nothing else.
+    """Read a snapshot back; raises SnapshotMismatchError unless it has the file, with its size, and nothing else.
 
     A call that was killed may have left a snapshot with the tags of a backup and a part of its bytes.
     """
@@ -80,8 +80,10 @@ def require_contents(restic: Restic, request: StoreRequest, snapshot_id: str, ac
     return snapshot
 
 
-def _unproven(action: str, problem: str) -> OffsiteError:
-    return OffsiteError(f"{action}: the snapshot is not the backup", output=problem, advice="start the task again")
+def _unproven(action: str, problem: str) -> SnapshotMismatchError:
+    return SnapshotMismatchError(
+        f"{action}: the snapshot is not the backup", output=problem, advice="start the task again"
+    )
 
 
 def forget_unproven(restic: Restic, snapshot: str | None, error: BackupsError) -> None:

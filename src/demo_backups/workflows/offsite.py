@@ -14,12 +14,12 @@ from ..errors import (
     DamagedBackupError,
     InterruptedRunError,
     LocalFileChangedError,
-    OffsiteError,
     OffsiteRetentionError,
     RepositoryDamagedError,
     RepositoryExistsError,
     RepositoryMissingError,
     SettingsError,
+    SnapshotMismatchError,
 )
 from ..offsite.candidates import Candidate, find_candidate, require_copies
 from ..offsite.check import check_arguments, check_part, find_next_part
@@ -257,9 +257,7 @@ def _find_present(repository: _Repository, request: StoreRequest, out: Console) 
             continue
         try:
             require_contents(repository.restic, request, backup.snapshot, f"looking for {backup.name} off-site")
-        except OffsiteError as error:
-            if type(error) is not OffsiteError:  # another problem of the repository
-                raise
+        except SnapshotMismatchError as error:
             out.say(f"removing snapshot {backup.snapshot[:8]}: it has not the content of {backup.name}")
             forget_unproven(repository.restic, backup.snapshot, error)
             repository.stored.remove(backup)
