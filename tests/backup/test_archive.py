@@ -12,7 +12,7 @@ import pytest
 from demo_backups.backup.archive import check_archive, parse_list_member, parse_sums
 from demo_backups.records.check import Outcome, combine_outcomes
 
-from ..helpers.archives import add, make_archive
+from ..helpers.archives import add, make_archive, make_archive_of_link
 
 SECRET = "hunter2-in-a-file"
 
@@ -32,6 +32,24 @@ def archive(tmp_path: Path) -> Path:
 
 def test_good_archive_passes(archive: Path) -> None:
     assert outcome(archive) is Outcome.PASSED
+
+
+def test_link_in_place_of_directory_fails(tmp_path: Path, archive: Path) -> None:
+    assert outcome(make_archive_of_link(tmp_path / "link.tar", tmp_path)) is Outcome.FAILED
+    with tarfile.open(archive, "a") as tar:
+        add(tar, "files/latest/x", b"content")
+    (check,) = [check for check in check_archive(archive) if check.name == "list"]
+    assert "not in a directory" in check.detail
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_endless_headers_fail(archive: Path, kind: bytes) -> None:
+    header = tarfile.TarInfo("x")
+    header.type, header.size = kind, 8
+    block = header.tobuf(tarfile.GNU_FORMAT) + b"8 a=bcd\n".ljust(512, b"\0")
+    content = archive.read_bytes()
+    archive.write_bytes(content[:2048] + 2000 * block + content[2048:])
+    assert outcome(archive) is Outcome.FAILED
 
 
 @pytest.mark.parametrize("step", range(7))

@@ -38,7 +38,7 @@ from demo_backups.remote.host import Host
 from demo_backups.remote.shell import quote
 from demo_backups.settings.model import ConfigArchives, Settings
 
-from ..helpers.archives import add, make_archive
+from ..helpers.archives import add, make_archive, make_archive_of_link, replace_sums
 from ..helpers.programs import shadow_program
 
 SECRET = "root's secret"
@@ -478,6 +478,36 @@ def test_hostile_archive_is_not_unpacked(local_host: Host, tmp_path: Path, name:
         unpack(local_host, PurePosixPath(archive), PurePosixPath(tmp_path / "new"), 0, lambda text: None)
     assert list(outside.iterdir()) == []
     assert sorted(path.name for path in tmp_path.iterdir() if "home" not in path.name) == ["config.tar", "outside"]
+
+
+def test_link_in_place_of_directory_changes_nothing(local_host: Host, tmp_path: Path) -> None:
+    outside, target = tmp_path / "outside", tmp_path / "new"
+    outside.mkdir(mode=0o700)
+    target.mkdir(mode=0o755)
+    archive = make_archive_of_link(tmp_path / "config.tar", outside)
+    with pytest.raises(ConfigArchiveError):
+        unpack(local_host, PurePosixPath(archive), PurePosixPath(target), 0, lambda text: None)
+    assert stat.S_IMODE(outside.stat().st_mode) == 0o700
+    assert list(target.iterdir()) == []
+
+
+def test_only_unpacked_files_are_read(local_host: Host, tmp_path: Path) -> None:
+    """No device that a list of checksums names: this one has no end."""
+    archive = make_archive(tmp_path / "config.tar", {"x": b"x"})
+    replace_sums(archive, f"{'0' * 64}  /dev/zero\n{'0' * 64}  LIST\n".encode())
+    with pytest.raises(ConfigArchiveError):
+        unpack(local_host, PurePosixPath(archive), PurePosixPath(tmp_path / "new"), 0, lambda text: None)
+
+
+def test_sparse_archive_is_not_unpacked(local_host: Host, tmp_path: Path, messages: list[str]) -> None:
+    archive, source = make_archive(tmp_path / "config.tar", {"x": b"x"}), tmp_path / "source/files"
+    source.mkdir(parents=True)
+    with (source / "large").open("wb") as file:
+        file.truncate(2**40)
+    subprocess.run(["tar", "-rSf", archive, "-C", source.parent, "files/large"], check=True)
+    with pytest.raises(ConfigArchiveError):
+        unpack(local_host, PurePosixPath(archive), PurePosixPath(tmp_path / "new"), 0, messages.append)
+    assert "larger" in messages[0]
 
 
 def test_leftovers_of_killed_restore_are_cleared(make: Pack, local_host: Host, tmp_path: Path, app: Path) -> None:

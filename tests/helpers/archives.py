@@ -31,6 +31,27 @@ def make_archive(path: Path, files: Mapping[str, bytes], *, links: Mapping[str, 
     return path
 
 
+def make_archive_of_link(path: Path, target: Path) -> Path:
+    """Write an archive whose root is a symbolic link, as its list and checksums say."""
+    listing = f"l:777:user:user:{OWNER}:{OWNER}:files//{target}\0".encode()
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
+        add(tar, "SHA256SUMS", f"{hashlib.sha256(listing).hexdigest()}  LIST\n".encode())
+        add(tar, "LIST", listing)
+        add(tar, "files", mode=0o777, type=tarfile.SYMTYPE, linkname=str(target))
+    return path
+
+
+def replace_sums(path: Path, content: bytes) -> None:
+    """Replace SHA256SUMS of an archive."""
+    with tarfile.open(path) as tar:
+        members = [(member, file.read() if (file := tar.extractfile(member)) else b"") for member in tar if member]
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
+        for member, old in members:
+            new = content if member.name == "SHA256SUMS" else old
+            member.size = len(new)
+            tar.addfile(member, io.BytesIO(new))
+
+
 def add(
     tar: tarfile.TarFile,
     name: str,

@@ -63,7 +63,7 @@ def _check_file(file: IO[bytes], size: int) -> list[Check]:
     checks = [Check(CHECKS[0], Outcome.PASSED, format_size(size))]
     try:
         content = _read(file)
-    except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
+    except (tarfile.TarError, ValueError, OverflowError, EOFError, RecursionError) as error:
         return [
             *checks,
             Check(CHECKS[1], Outcome.FAILED, f"not an archive of a configuration: {error}"),
@@ -127,6 +127,8 @@ def _read(file: IO[bytes]) -> Content:
         hashes = {LIST: hashlib.sha256(listing).hexdigest()}
         while member := tar.next():
             _add_member(tar, member, entries, hashes)
+    if FILES not in entries or entries[FILES].kind != "d":
+        raise ValueError(f"{FILES} is not a directory")
     return Content(entries, hashes, parse_list_member(_decode(listing)), parse_sums(_decode(sums)))
 
 
@@ -147,6 +149,9 @@ def _add_member(
     name = member.name
     if name in entries or not _is_safe_name(name):
         raise ValueError("a name occurs twice" if name in entries else f"a name is not below {FILES}")
+    parent = entries.get(name.rpartition("/")[0])
+    if name != FILES and (parent is None or parent.kind != "d"):
+        raise ValueError("a member is not in a directory of the archive")
     if len(entries) > 2 * MOST_FILES:
         raise ValueError("it has too many members")
     entries[name] = _describe(member)

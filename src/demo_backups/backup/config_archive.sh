@@ -19,7 +19,7 @@
 set -euo pipefail
 umask 077
 export LC_ALL=C PATH="$PATH:/usr/bin:/bin"
-unset CDPATH
+unset CDPATH TAR_OPTIONS
 
 UNCLEAN=4 CHANGED=10 BUSY=75
 SHOWN=100 # special files
@@ -237,10 +237,11 @@ describe() {
     find files -printf "$ENTRY"
     for path; do [[ -e "files/$path" || -L "files/$path" ]] || printf 'x:0:::0:0:%s//\0' "files/$path"; done
   } | sort --zero-terminated > LIST
-  {
-    sha256sum -- LIST
-    find files -type f -print0 | sort --zero-terminated | xargs --null --no-run-if-empty sha256sum --
-  } > SHA256SUMS
+  list_sums > SHA256SUMS
+}
+
+list_sums() {
+  sha256sum -- LIST && find files -type f -print0 | sort --zero-terminated | xargs --null --no-run-if-empty sha256sum --
 }
 
 # The archives in a directory, the oldest first.
@@ -271,15 +272,20 @@ is_good() {
   return "$status"
 }
 
-# Whether the content of this directory is what SHA256SUMS and LIST describe, apart from the owners.
+# Whether the content of this directory is what SHA256SUMS and LIST describe, apart from the owners. Only files that are
+# in it are read, no others that SHA256SUMS may name.
 has_content() {
   local expected actual
-  sha256sum --check --strict --quiet SHA256SUMS || return
-  (($(wc -l < SHA256SUMS) == $(find files -type f -printf x | wc -c) + 1)) || return
+  [[ "$(find SHA256SUMS LIST files -maxdepth 0 -printf %y)" == ffd ]] || return
+  expected="$(plain_sums < SHA256SUMS)" && actual="$(list_sums | plain_sums)" || return
+  [[ "$expected" == "$actual" ]] || { echo "the checksums differ" && return 1; }
   expected="$(sed --null-data '/^x:/d' LIST | cut --zero-terminated -d : -f 1,2,7- | sort -z | sha256sum)" || return
   actual="$(find files -printf '%y:%m:%p//%l\0' | sort -z | sha256sum)" || return
   [[ "$expected" == "$actual" ]]
 }
+
+# Lines of sha256sum, in which older versions do not escape a carriage return.
+plain_sums() { sed 's/^\\//; s/\\r//g' | tr --delete '\r' | sort; }
 
 publish() {
   local folder="$1" name old status=0
@@ -301,7 +307,7 @@ publish() {
 # --- unpacking --------------------------------------------------------------------------------------------------------
 
 unpack() {
-  local archive="$1" target="$2" floor="$3" parent name
+  local archive="$1" target="$2" floor="$3" parent name size
   require_tar
   parent="${target%/*}" name="${target##*/}"
   [[ -f "$archive" && ! -L "$archive" ]] || fail "$archive is not a regular file"
@@ -310,18 +316,21 @@ unpack() {
   require_new "./$name"
   stage="$PWD/.$name.part"
   [[ ! -L "$stage" ]] || fail "$stage is a symbolic link"
-  mkdir -p -- "$stage"
-  [[ -O "$stage" ]] || fail "$stage belongs to another user"
+  [[ -e "$stage" ]] || mkdir -- "$stage"
+  [[ -n "$(find "$stage" -maxdepth 0 -type d -uid "$EUID")" ]] ||
+    fail "$stage belongs to another user, or is not a directory"
   exec 9< "$stage"
   flock --nonblock 9 || exit "$BUSY"
   trap remove_stage EXIT
   trap 'exit 1' HUP INT TERM
   chmod -R u+rwX -- "$stage"
   find "$stage" -mindepth 1 -delete # left by a killed run
-  require_space "$stage" "$(($(stat -c %s /dev/fd/7) + floor))"
+  size="$(stat --dereference --format=%s /dev/fd/7)"
+  require_space "$stage" "$((size + floor))"
   cd -- "$stage"
   tar --extract --file=- --preserve-permissions --no-same-owner --delay-directory-restore -- SHA256SUMS LIST files <&7
   [[ -z "$(find files ! -type f ! -type d ! -type l -printf x -quit)" ]] || fail "the archive has a special file"
+  [[ -z "$(find files -type f -size "+${size}c" -printf x -quit)" ]] || fail "a file in the archive is larger than the archive"
   has_content || fail "what was unpacked is not what $archive describes"
   ((EUID != 0)) || restore_owners
   if [[ -e "../$name" ]]; then
