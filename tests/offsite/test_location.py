@@ -27,6 +27,8 @@ def locate(settings: Settings, address: str | None, ssh_config: str | None = Non
         ("rest:http://user:se:cr@et@host:8000/", "rest:http://***@host:8000/"),
         ("rest:https://token@host/", "rest:https://***@host/"),
         ("s3:https://key:secret@host/bucket", "s3:https://***@host/bucket"),
+        ("rest:https://user:sec/ret@host/", "rest:https://***@host/"),
+        ("rest:https://user:a secret@host/", "rest:https://***@host/"),
         ("sftp://user@host:22//path", "sftp://user@host:22//path"),
         ("sftp:user@host:/path", "sftp:user@host:/path"),
         ("/a/path@with:signs", "/a/path@with:signs"),
@@ -35,8 +37,12 @@ def locate(settings: Settings, address: str | None, ssh_config: str | None = Non
 def test_password_in_address_is_masked(address: str, display: str) -> None:
     location = Location(address)
     assert location.display == display
-    assert "secret" not in location.mask(f"Fatal: {address}: no\nHead {address}/config")
-    assert mask_addresses(f"see {address} now") == f"see {display} now"
+    url = address.partition(":")[2]
+    masked = location.mask(f"Fatal: {address}: no\nHead {address}/config: parse {url!r}")
+    assert "secret" not in masked
+    assert "sec/ret" not in masked
+    if " " not in address:
+        assert mask_addresses(f"see {address} now") == f"see {display} now"
 
 
 @pytest.mark.parametrize(
@@ -59,11 +65,13 @@ def test_ssh_config_of_settings_is_used(project_settings: Settings) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", [None, "-x", "sftp:", "sftp:-oProxyCommand=x:/path", "sftp://host:x/", "sftp://-x/"]
+    "address",
+    [None, "-x", "sftp:", "sftp:-oProxyCommand=x:/path", "sftp://host:x/", "sftp://-x/", "sftp://user:secret@host/"],
 )
 def test_unusable_address_is_refused(project_settings: Settings, address: str | None) -> None:
-    with pytest.raises(SettingsError):
+    with pytest.raises(SettingsError) as raised:
         locate(project_settings, address)
+    assert "secret" not in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ SFTP = "sftp:"
 MASK = "***"
 # It never asks for a password or about a host key, and notices that the server does not answer any more.
 SSH_OPTIONS = ("BatchMode=yes", "ConnectTimeout=30", "ServerAliveInterval=15", "ServerAliveCountMax=4")
-_USER_INFO = re.compile(r"(://)[^/\s:@]*:[^/\s]*@|(https?://)[^/\s]*@", re.IGNORECASE)
+_USER_INFO = re.compile(r"(https?://)\S*@|(://)[^/\s:@]*:[^/\s]*@", re.IGNORECASE)
+_WHOLE_USER_INFO = re.compile(r"https?://(.*)@", re.IGNORECASE | re.DOTALL)  # of an address, also of an invalid one
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Location:
     @property
     def display(self) -> str:
         """The address to print: the user and the password in it are masked."""
-        return mask_addresses(self.address)
+        return self._mask_user(self.address)
 
     @property
     def directory(self) -> Path | None:
@@ -38,7 +39,11 @@ class Location:
 
     def mask(self, text: str) -> str:
         """Return a text in which no password of an address is left."""
-        return mask_addresses(text.replace(self.address, self.display))
+        return self._mask_user(text.replace(self.address, self.display))
+
+    def _mask_user(self, text: str) -> str:
+        found = _WHOLE_USER_INFO.search(self.address)
+        return mask_addresses(text.replace(f"{found[1]}@", f"{MASK}@") if found else text)
 
 
 def mask_addresses(text: str) -> str:
@@ -75,6 +80,11 @@ def _sftp_options(settings: Settings, address: str) -> tuple[str, ...]:
         raise SettingsError(
             f"offsite.repository {mask_addresses(address)!r} names no host of SFTP",
             advice="write it as sftp:HOST:DIRECTORY or sftp://USER@HOST:PORT/DIRECTORY",
+        )
+    if address.startswith("sftp://") and ":" in user:
+        raise SettingsError(
+            f"offsite.repository {mask_addresses(address)!r} has a password, which ssh does not take",
+            advice="remove it, and use a key: ssh-copy-id",
         )
     words = ["ssh"]
     if settings.ssh_config is not None:
