@@ -26,7 +26,7 @@ from tracker_file import PAGE, change_pages, make_tracker_file
 from demo_backups.ui.console import make_console
 
 FLAGS = ("sizes", "journals", "rates", "methods", "caches", "memory", "rounds")
-STORED = ("offsite.json",)
+STORED = ("offsite.json", "offsite_17_gb.json")
 STEPS = ["init", "first copy", "second copy", "restore", "check of 1/10", "prune"]
 
 
