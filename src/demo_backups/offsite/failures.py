@@ -97,7 +97,7 @@ CAUSES = (
     Cause(
         RepositoryUnreachableError,
         "the repository cannot be reached",
-        "check its address, the network and the access: ssh HOST for sftp, the mount for a directory, the keys in the "
+        "check its address, the network and the access: sftp HOST for sftp, the mount for a directory, the keys in the "
         "environment for S3",
         r"permission denied|access ?denied|operation not permitted|connection (refused|reset|timed out|lost)"
         r"|no route to host|\btime(d )?out\b|host key verification failed|could not resolve|no such host"
