@@ -50,12 +50,13 @@ def run_battery(options: Options, out: Console) -> int:
         write_table(PAGE, _read_results(path))
         out.say(f"wrote the table of {PAGE}")
         return 0
-    _require_programs()
-    _require_usable(select_faults(options.faults), out)
     seed = _parse_number("seed", options.seed, random.SystemRandom().randrange(10**6))
     only = None if options.only is None else _parse_number("try", options.only, 0)
     tries = _parse_number("tries", options.tries, DEFAULT_TRIES)
     jobs = 1 if only is not None else max(1, _parse_number("jobs", options.jobs, DEFAULT_JOBS))
+    faults = select_faults(options.faults)
+    _require_programs()
+    _require_usable(faults, out)
     if only is None and not options.resume and results.numbers(results.read(path), seed):
         raise SettingsError(
             f"{path} has results of seed {seed}", advice="use --resume to continue, or another --seed or --out"
@@ -68,7 +69,9 @@ def run_battery(options: Options, out: Console) -> int:
     failed = [result for result in found if result["outcome"] == FAILED]
     for result in failed:
         out.say(f"failed: {result['command']}", Tone.BAD)
-    out.say(f"{results.count(found, seed)} tries, {len(failed)} failed; {missed} more did not hit")
+    out.say(
+        f"{results.count(found, seed)} tries hit a running task, {len(failed)} of them failed; {missed} did not hit"
+    )
     return 1 if failed or any(statuses) else 0
 
 
@@ -95,12 +98,15 @@ def _read_results(path: Path) -> list[dict[str, object]]:
 
 
 def _require_usable(faults: Sequence[Fault], out: Console) -> None:
-    """Name the faults that cannot be used on this machine; raises SettingsError if none can."""
-    missing = {fault.name: reason for fault in faults if (reason := fault.missing())}
-    for name, reason in missing.items():
-        out.say(f"left out: {name}: {reason}", Tone.WARNING)
-    if len(missing) == len(faults):
-        raise SettingsError("none of these faults can be used on this machine")
+    """Name the faults that cannot be used on this machine, by reason; raises SettingsError if none can."""
+    missing: dict[str, list[str]] = {}
+    for fault in faults:
+        if reason := fault.missing():
+            missing.setdefault(reason, []).append(fault.name)
+    for reason, names in missing.items():
+        out.say(f"left out, {reason}: {'; '.join(names)}", Tone.WARNING)
+    if sum(map(len, missing.values())) == len(faults):
+        raise SettingsError("none of these faults can be used on this machine", advice="select others with --faults")
 
 
 def _require_programs() -> None:
@@ -115,5 +121,5 @@ def _parse_number(flag: str, text: str | None, default: int) -> int:
     if text is None:
         return default
     if not (text.isascii() and text.isdigit()):
-        raise SettingsError(f"--{flag} {text!r} is not a number")
+        raise SettingsError(f"--{flag} {text!r} is not a number", advice="use digits only")
     return int(text)

@@ -21,14 +21,15 @@ FAULTS: tuple[Fault, ...] = (
 
 
 def select_faults(names: str | None) -> Sequence[Fault]:
-    """Return the faults whose names have one of some words, separated by commas; raises SettingsError."""
+    """Return the faults whose names contain one of some texts, separated by commas; raises SettingsError."""
     if names is None:
         return FAULTS
-    words = [word.strip().lower() for word in names.split(",")]
-    for word in words:
-        if not word or not any(word in fault.name.lower() for fault in FAULTS):
+    parts = [part.strip().lower() for part in names.split(",")]
+    for part in parts:
+        if not part or not any(part in fault.name.lower() for fault in FAULTS):
             raise SettingsError(
-                f"--faults: no fault has {word!r} in its name",
-                advice="the faults are: " + ", ".join(fault.name for fault in FAULTS),
+                f"--faults: no fault has {part!r} in its name",
+                output="\n".join(fault.name for fault in FAULTS),
+                advice="use a part of one of these names, or several parts, separated by commas",
             )
-    return [fault for fault in FAULTS if any(word in fault.name.lower() for word in words)]
+    return [fault for fault in FAULTS if any(part in fault.name.lower() for part in parts)]

@@ -308,8 +308,8 @@ class Machine:
 def describe(pid: int) -> str:
     """Describe a process by its ID and its command."""
     with contextlib.suppress(OSError):
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        return f"{pid} {words[:150]}"
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        return f"{pid} {command[:150]}"
     return str(pid)
 
 

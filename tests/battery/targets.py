@@ -12,12 +12,12 @@ from pathlib import Path
 from ..helpers.sshd import children, command_name
 from .machine import Machine, RunningTask
 
-IDLE_LOOKS = 3  # so many times in a row, all other processes must be waiting
-LOOK_INTERVAL = 0.05  # seconds
+IDLE_SAMPLES = 3  # so many times in a row, all other processes must be waiting
+SAMPLE_INTERVAL = 0.05  # seconds
 
 
-def read_words(pid: int) -> list[str]:
-    """Return the words of the command of a process; none if it has ended."""
+def read_arguments(pid: int) -> list[str]:
+    """Return the program and the arguments of a process; none if it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")[:-1]
     except OSError:
@@ -55,13 +55,13 @@ def find_script(machine: Machine, task: RunningTask) -> list[int]:
     """Return the backup script, restore.sh, or else the shells that sshd has started for the task."""
     jobs = [pid for pid in machine.processes() if _script_name(pid) in (machine.script.name, "restore.sh")]
     if task.name in ("run", "restore"):
-        return _first_of_each_tree(jobs)
+        return _roots(jobs)
     return [pid for session in machine.server.sessions for pid in children(session) if not _is_sshd(pid)]
 
 
 def find_supervisor(machine: Machine, task: RunningTask) -> list[int]:
     """Return job.sh, without the processes that it has forked."""
-    return _first_of_each_tree([pid for pid in machine.processes() if _script_name(pid) == "job.sh"])
+    return _roots([pid for pid in machine.processes() if _script_name(pid) == "job.sh"])
 
 
 def find_sqlite3(machine: Machine, task: RunningTask) -> list[int]:
@@ -80,14 +80,14 @@ def _is_sshd(pid: int) -> bool:
 
 def _script_name(pid: int) -> str:
     """Return the name of the script that bash runs: from a file, or with -c."""
-    words = read_words(pid)
-    if len(words) > 1 and words[0].endswith("bash"):
-        index = 3 if words[1] == "-c" else 1
-        return words[index].rpartition("/")[2] if len(words) > index else ""
+    arguments = read_arguments(pid)
+    if len(arguments) > 1 and arguments[0].endswith("bash"):
+        index = 3 if arguments[1] == "-c" else 1
+        return arguments[index].rpartition("/")[2] if len(arguments) > index else ""
     return ""
 
 
-def _first_of_each_tree(pids: Sequence[int]) -> list[int]:
+def _roots(pids: Sequence[int]) -> list[int]:
     """Return the processes that no other one of them has started."""
     found = []
     for pid in pids:
@@ -133,10 +133,10 @@ def wait_while_stopped(machine: Machine, task: RunningTask, stopped: Sequence[in
         pids = set(others).difference(stopped)
         now = {pid: ticks for pid in pids if (ticks := _cpu_ticks(pid)) is not None}
         quiet = quiet + 1 if now == before else 0
-        if quiet >= IDLE_LOOKS:
+        if quiet >= IDLE_SAMPLES:
             return "until all others were waiting"
         before = now
-        time.sleep(LOOK_INTERVAL)
+        time.sleep(SAMPLE_INTERVAL)
     return f"for {seconds:g} s"
 
 

@@ -105,7 +105,7 @@ def test_choice_depends_on_seed_only() -> None:
     assert pairs(SEED) == pairs(SEED) != pairs(SEED + 1)
 
 
-def test_faults_are_selected_by_words() -> None:
+def test_faults_are_selected_by_parts_of_names() -> None:
     names = {fault.name for fault in select_faults("sigkill of inv, TERM of script")}
     assert names == {"SIGKILL of inv", "SIGTERM of script"}
     with pytest.raises(SettingsError):

@@ -89,8 +89,8 @@ def _keep(live: Path, folder: Path, result: Result) -> None:
 
 def describe(result: Result) -> str:
     """Describe a result in a line, and its problems below it."""
-    words = [result.task, result.variant, result.journal and f"journal {result.journal}", result.moment]
-    line = f"{result.number} {result.outcome}: {result.fault} ({'; '.join(filter(None, words))}), {result.seconds} s"
+    details = [result.task, result.variant, result.journal and f"journal {result.journal}", result.moment]
+    line = f"{result.number} {result.outcome}: {result.fault} ({'; '.join(filter(None, details))}), {result.seconds} s"
     command = [f"  {result.command}"] if result.problems else []
     return "\n".join([line, *(f"  {problem}" for problem in result.problems), *command])
 

@@ -129,8 +129,8 @@ def require_config_paths(settings: Settings) -> ConfigArchives:
 
 def script_command(action: str, *arguments: object) -> str:
     """Build the command that runs the script."""
-    words = ["exec", "bash", "-c", SCRIPT.read_text(), SCRIPT.name, action, *map(str, arguments)]
-    return " ".join(map(quote, words))
+    command = ["exec", "bash", "-c", SCRIPT.read_text(), SCRIPT.name, action, *map(str, arguments)]
+    return " ".join(map(quote, command))
 
 
 def scan_paths(host: Host, archives: ConfigArchives, notify: Notify) -> ConfigScan:

@@ -86,13 +86,13 @@ def _sftp_options(settings: Settings, address: str) -> tuple[str, ...]:
             f"offsite.repository {mask_addresses(address)!r} has a password, which ssh does not take",
             advice="remove it, and use a key: ssh-copy-id",
         )
-    words = ["ssh"]
+    command = ["ssh"]
     if settings.ssh_config is not None:
-        words += ["-F", str(ROOT / Path(settings.ssh_config).expanduser())]
+        command += ["-F", str(ROOT / Path(settings.ssh_config).expanduser())]
     for option in SSH_OPTIONS:
-        words += ["-o", option]
-    words += [*(["-p", port] if port else []), *(["-l", user] if user else []), host, "-s", "sftp"]
-    return ("-o", _csv_field("sftp.command=" + " ".join(map(_quote, words))))
+        command += ["-o", option]
+    command += [*(["-p", port] if port else []), *(["-l", user] if user else []), host, "-s", "sftp"]
+    return ("-o", _csv_field("sftp.command=" + " ".join(map(_quote, command))))
 
 
 def _quote(word: str) -> str:
