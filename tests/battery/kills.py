@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from .framework import Injection, Strike, nothing_to_undo
 from .gate import Stage
 from .machine import LONGEST_TASK, TASKS, Machine, RunningTask, wait_for
-from .stages import PROGRAM_STAGES, SIGHTS, STAGES, SWAP_STAGES, Sight
+from .stages import FILE_STAGES, PROGRAM_STAGES, STAGES, SWAP_STAGES, FileStage
 from .targets import TARGETS, send, wait_while_stopped
 
 LONGEST_STOP = 1.5  # seconds
@@ -83,12 +83,12 @@ class KillInjection:
     def repair(self) -> None:
         """Do nothing: the processes have ended."""
 
-    def _choose_stage(self) -> Stage | Sight | None:
+    def _choose_stage(self) -> Stage | FileStage | None:
         if self.kill.target in PROGRAM_TARGETS:
             return self.rng.choice(PROGRAM_STAGES[self.task])
-        stages: tuple[Stage | Sight, ...] = STAGES[self.task]
+        stages: tuple[Stage | FileStage, ...] = STAGES[self.task]
         if self.kill.target in ("inv", "session"):
-            stages = (*stages, *SIGHTS.get(self.task, ()))
+            stages = (*stages, *FILE_STAGES.get(self.task, ()))
         if "--swap" in self.machine.flags:
             stages = (*stages, *SWAP_STAGES)
         return self.rng.choice([None, self.rng.choice(stages)])
@@ -97,7 +97,7 @@ class KillInjection:
         return TARGETS[self.kill.target](self.machine, task)
 
     def _wait_for_moment(self, task: RunningTask) -> str:
-        if isinstance(self._stage, Sight):
+        if isinstance(self._stage, FileStage):
             is_visible = self._stage.is_visible
             wait_for(lambda: is_visible(self.machine) or task.has_ended, LONGEST_TASK)
             return f"stage: {self._stage.name}"

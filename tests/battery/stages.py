@@ -1,7 +1,7 @@
 """The named stages of each task at which the battery strikes.
 
-A `Stage` is the call of a program, which waits for the strike. A `Sight` is something that files show: the task does
-not wait for it.
+A `Stage` is the call of a program, which waits for the strike. A `FileStage` is recognized by its files: the task does
+not wait.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from .machine import OLDER, Machine
 
 
 @dataclass(frozen=True)
-class Sight:
-    """A stage that can be seen in files."""
+class FileStage:
+    """A stage that is recognized by its files."""
 
     name: str
     is_visible: Callable[[Machine], bool]
@@ -37,15 +37,15 @@ def _has_new_pack(machine: Machine) -> bool:
     return any(machine.repository.glob("data/*/*"))
 
 
-SIGHTS = {
-    "run": (Sight("the copy is written", lambda machine: _has_bytes(machine.backups / ".backup.part", 2**20)),),
+FILE_STAGES = {
+    "run": (FileStage("the copy is written", lambda machine: _has_bytes(machine.backups / ".backup.part", 2**20)),),
     "fetch": (
-        Sight("a part is downloaded", _is_downloading),
-        Sight("the copy has its name", lambda machine: (machine.copies / OLDER[2]).exists()),
+        FileStage("a part is downloaded", _is_downloading),
+        FileStage("the copy has its name", lambda machine: (machine.copies / OLDER[2]).exists()),
     ),
     "offsite": (
-        Sight("a part is stored", _has_new_pack),
-        Sight("the snapshot is stored", lambda machine: any(machine.repository.glob("snapshots/*"))),
+        FileStage("a part is stored", _has_new_pack),
+        FileStage("the snapshot is stored", lambda machine: any(machine.repository.glob("snapshots/*"))),
     ),
 }
 
