@@ -6,12 +6,13 @@ import itertools
 
 import pytest
 
-from demo_backups.errors import RepositoryDamagedError
+from demo_backups.errors import CouldNotLookError, RepositoryDamagedError
 from demo_backups.offsite.check import find_next_part
 from demo_backups.records.check import Check, Outcome
 from demo_backups.records.record import OffsiteDetails, Record
 
-from ..helpers.offsite import OffsiteSetup
+from ..helpers.offsite import RESTIC, OffsiteSetup
+from ..helpers.programs import shadow_program
 from ..helpers.records import make_record
 
 PASSED, FAILED = ([Check("repository", outcome, "")] for outcome in (Outcome.PASSED, Outcome.FAILED))
@@ -42,6 +43,16 @@ def test_flipped_byte_is_found_by_all_parts(machine: OffsiteSetup) -> None:
     with pytest.raises(RepositoryDamagedError):
         machine.check()
     assert machine.offsite_records()[-1]["details"]["part"] == part
+
+
+def test_check_without_result_is_no_pass(machine: OffsiteSetup, monkeypatch: pytest.MonkeyPatch) -> None:
+    body = f'[[ " $* " == *" check "* ]] || exec {RESTIC} "$@"; {RESTIC} "$@" | head -n 3'
+    shadow_program(machine.folder / "bin", "restic", body, monkeypatch)
+    with pytest.raises(CouldNotLookError):
+        machine.check()
+    (record,) = machine.offsite_records()
+    assert record["checks"] == []
+    assert record["exit_status"] == 3
 
 
 def make_check(part: int, parts: int = 10, repository: str = "a", checks: list[Check] = PASSED) -> Record:

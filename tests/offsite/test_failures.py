@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -20,7 +21,7 @@ from demo_backups.errors import (
     RepositoryPasswordError,
     RepositoryUnreachableError,
 )
-from demo_backups.offsite.failures import explain, read_messages, shorten_output
+from demo_backups.offsite.failures import explain, find_damaged_key, read_messages, shorten_output
 
 from ..helpers.offsite import OffsiteSetup, flip_byte
 from ..helpers.programs import shadow_program
@@ -64,6 +65,16 @@ def test_flipped_byte_has_own_error(machine: OffsiteSetup, name: str) -> None:
     flip_byte(next(iter(path.iterdir())) if path.is_dir() else path)
     with pytest.raises(RepositoryDamagedError):
         machine.check()
+
+
+def test_odd_files_among_keys_are_not_read(tmp_path: Path) -> None:
+    """Who can write to the repository can put a link to an endless file there, or a pipe, which would be waited for."""
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys/a").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "keys/b")
+    assert find_damaged_key(tmp_path) == tmp_path / "keys/a"
+    (tmp_path / "keys/a").unlink()
+    assert find_damaged_key(tmp_path) == tmp_path / "keys/b"
 
 
 def test_missing_repository_has_own_error(machine: OffsiteSetup) -> None:

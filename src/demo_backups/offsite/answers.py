@@ -143,6 +143,12 @@ def parse_ids(text: str) -> list[str]:
     return ids
 
 
+def parse_check(text: str) -> None:
+    """Parse the output of `restic check`: it says in the end that there are no errors."""
+    if "no errors were found" not in text.splitlines():
+        raise ValueError(f"not the end of a check: {text[-200:]!r}")
+
+
 def parse_version(text: str) -> tuple[int, int]:
     """Parse the output of `restic version`."""
     match = re.match(r"restic (\d{1,4})\.(\d{1,4})", text)

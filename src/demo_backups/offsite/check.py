@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from ..records.record import OffsiteRecord, Record
 from ..records.search import CHECK, is_good
+from .answers import parse_check
 from .program import Restic
 
 
@@ -29,5 +30,5 @@ def check_arguments(part: int, parts: int) -> list[str]:
 
 
 def check_part(restic: Restic, part: int, parts: int) -> None:
-    """Check the repository; raises RepositoryDamagedError and the other errors of restic."""
-    restic.run("checking the off-site repository", *check_arguments(part, parts))
+    """Check the repository; raises RepositoryDamagedError and the other errors of restic, or CouldNotLookError."""
+    restic.query("checking the off-site repository", parse_check, *check_arguments(part, parts))

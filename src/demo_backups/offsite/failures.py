@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,9 +152,18 @@ def find_damaged_key(directory: Path) -> Path | None:
     """
     with contextlib.suppress(OSError):
         for path in sorted((directory / "keys").iterdir()):
-            if path.stat().st_size > LARGEST_KEY or hashlib.sha256(path.read_bytes()).hexdigest() != path.name:
+            if not _is_named_by_hash(path):
                 return path
     return None
+
+
+def _is_named_by_hash(path: Path) -> bool:
+    """Tell whether the name of a small regular file is its SHA-256; others can write to the directory."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        return False
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        return hashlib.sha256(file.read(LARGEST_KEY + 1)).hexdigest() == path.name
 
 
 def read_messages(output: str) -> str:
