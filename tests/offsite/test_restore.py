@@ -16,11 +16,13 @@ from demo_backups.errors import (
     OffsiteError,
     RepositoryDamagedError,
 )
+from demo_backups.offsite import program
 from demo_backups.offsite.result import State
 from demo_backups.records.check import Outcome
 
 from ..helpers.copies import hash_of, hidden_names
-from ..helpers.offsite import FIRST, OffsiteSetup
+from ..helpers.offsite import FIRST, RESTIC, OffsiteSetup
+from ..helpers.programs import shadow_program
 
 
 def lose_copies(machine: OffsiteSetup) -> None:
@@ -100,6 +102,19 @@ def test_wrong_content_gets_no_name(machine: OffsiteSetup, size: int) -> None:
     with pytest.raises(CopyMismatchError):
         machine.restore()
     assert not (machine.copies / FIRST).exists()
+
+
+def test_restic_that_still_writes_ends_soon(machine: OffsiteSetup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From version 0.18 on, restic ends after Ctrl-C only when what it is writing has been read."""
+    store_by_hand(machine, "x" * 100, "demo-backups:demo/index", f"name:{FIRST}", f"sha256:{'0' * 64}", "bytes:3")
+    end = "trap 'head -c 1000000 /dev/zero; touch ended; exit 130' INT"
+    dump = f"{end}; head -c 100 /dev/zero; sleep 20 > /dev/null & wait"
+    body = f'[[ " $* " == *" dump "* ]] || exec {RESTIC} "$@"; cd {machine.folder}; {dump}'
+    shadow_program(machine.folder / "bin", "restic", body, monkeypatch)
+    monkeypatch.setattr(program, "END_TIMEOUT", 10.0)
+    with pytest.raises(CopyMismatchError):
+        machine.restore()
+    assert (machine.folder / "ended").exists()
 
 
 OTHER_TAGS = (

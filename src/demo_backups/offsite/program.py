@@ -168,15 +168,29 @@ class Restic:
 
     @staticmethod
     def _end(process: subprocess.Popen[bytes]) -> None:
-        """Ask restic to end, as by Ctrl-C, so that it removes its lock; kill it if it does not."""
+        """Ask restic to end, as by Ctrl-C, so that it removes its lock; kill it if it does not.
+
+        Its output is read and thrown away: newer versions end only when they have written what they are writing.
+        """
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGINT)
+        assert process.stdout
+        threading.Thread(target=_discard, args=(os.dup(process.stdout.fileno()),), daemon=True).start()
         try:
             process.wait(END_TIMEOUT)
         except BaseException:  # another Ctrl-C
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _discard(descriptor: int) -> None:
+    """Read a pipe to its end, and close it."""
+    try:
+        while os.read(descriptor, CHUNK):
+            pass
+    finally:
+        os.close(descriptor)
 
 
 class _Messages:
