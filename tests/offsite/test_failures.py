@@ -160,6 +160,7 @@ def test_messages_are_read_from_json() -> None:
         "{" * 100_000,
         "plain\ttext",
         "\tgithub.com/restic/restic/internal/backend/local/local.go:170",
+        "[0:01] 50.00%  1 / 2 snapshots",
     ]
     messages = read_messages("\n".join(lines)).splitlines()
     assert messages[:3] == ["failed to save /a/b.db", "Fatal: no", "/a"]

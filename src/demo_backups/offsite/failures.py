@@ -127,8 +127,8 @@ CAUSES = (
         r"repository contains errors|the repository (index )?is damaged",
     ),
 )
-# Lines of Go's stack traces, which version 0.14 prints.
-_STACK = re.compile(r"\t|(github\.com|main|runtime)[./]")
+# Lines of Go's stack traces, which version 0.14 prints, and of progress, such as `[0:01] 50.00%`.
+_NOISE = re.compile(r"\t|(github\.com|main|runtime)[./]|\[\d+:\d\d(:\d\d)?\] ")
 
 
 def explain(action: str, status: int, output: str, mask: Callable[[str], str]) -> BackupsError:
@@ -168,7 +168,7 @@ def _is_named_by_hash(path: Path) -> bool:
 
 def read_messages(output: str) -> str:
     """Return the text of what restic printed, where with --json it prints objects with messages."""
-    messages = [_read_message(line) for line in output.splitlines() if not _STACK.match(line)]
+    messages = [_read_message(line) for line in output.splitlines() if not _NOISE.match(line)]
     return "\n".join(message for message in messages if message)
 
 

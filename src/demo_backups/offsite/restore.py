@@ -13,6 +13,7 @@ from ..errors import (
     LocalDiskError,
     NoSuchBackupError,
     OffsiteError,
+    RepositoryDamagedError,
 )
 from ..recovery.copies import hash_file
 from ..recovery.local_copy import CopyPaths, exists_error
@@ -93,7 +94,11 @@ def receive_stored(
             ) from error
 
     action = f"restoring {stored.name} from the off-site repository"
-    restic.stream(action, write, "dump", "--no-lock", stored.snapshot, path_of(label, series))
+    try:
+        restic.stream(action, write, "dump", "--no-lock", stored.snapshot, path_of(label, series))
+    except RepositoryDamagedError as error:
+        error.advice = f"restore another backup: ./inv offsite --list. With the repository: {error.advice}"
+        raise
     if partial.size != stored.bytes or partial.sha256.hexdigest() != stored.sha256:
         raise mismatch(stored, f"{partial.sha256.hexdigest()}, {partial.size:,} bytes")
 

@@ -160,10 +160,11 @@ class RepositoryCheck(Checked):
 
 @dataclass
 class StoredList:
-    """The backups in the repository, the newest first."""
+    """The backups in the repository that were selected, the newest first, and how many others there are."""
 
     repository: str
     backups: list[StoredBackup]
+    others: int = 0
     exit_code: int = 0
     errors: Sequence[BackupsError] = ()
 

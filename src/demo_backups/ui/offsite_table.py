@@ -47,7 +47,8 @@ def print_stored(out: Console, result: Stored) -> None:
 def print_stored_list(out: Console, listed: StoredList) -> None:
     """Print the backups in the repository, the newest first."""
     if not listed.backups:
-        out.say(f"no backups in {listed.repository}")
+        selected = f" of the selected host and database, {listed.others:,} others" if listed.others else ""
+        out.say(f"no backups{selected} in {listed.repository}")
         return
     table = make_table("host", "database", "backup", "bytes", "created (UTC)", "snapshot", right=["bytes"])
     for backup in listed.backups:

@@ -62,7 +62,7 @@ class OffsiteOptions:
     dry_run: bool = False
 
 
-EMPTY_POLICY = "copies is all 0: no backup is removed from the repository"
+EMPTY_POLICY = "copies.daily, copies.weekly and copies.monthly are 0: no backup is removed from the repository"
 
 
 @dataclass
@@ -352,8 +352,8 @@ def check_repository(settings: Settings, out: Console, dry_run: bool = False) ->
         out.say(f"checking the structure, and reading part {details.part} of {parts} of the data")
         try:
             check_part(restic, details.part, parts)
-        except RepositoryDamagedError as error:
-            record.checks = [Check("repository", Outcome.FAILED, error.action)]
+        except RepositoryDamagedError:
+            record.checks = [Check("repository", Outcome.FAILED, f"damaged; part {details.part} of {parts} was read")]
             raise
         record.checks = [Check("repository", Outcome.PASSED, f"part {details.part} of {parts} was read")]
     return RepositoryCheck(restic.location.display, details.part, parts, record.checks, locks.removed)
@@ -366,7 +366,9 @@ def list_stored(
     for name in names or ():
         settings.series(name)
     restic = open_restic(settings, notify)
-    return StoredList(restic.location.display, select(read_stored(restic, settings), host, names))
+    stored = read_stored(restic, settings)
+    selected = select(stored, host, names)
+    return StoredList(restic.location.display, selected, others=len(stored) - len(selected))
 
 
 # --- restore --------------------------------------------------------------------------------------------------------
