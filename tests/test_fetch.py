@@ -245,7 +245,7 @@ def test_interrupted_fetch_of_other_backup_is_mentioned(demo_server: DemoServer,
 def test_two_fetches_do_not_mix(demo_server: DemoServer, backup: Path, folder: Path) -> None:
     first = demo_server.start("fetch", "--limit", "200kB", "--no-compress")
     wait_until(lambda: (folder / PART).exists() and (folder / PART).stat().st_size, "a part of the copy")
-    assert_exit(demo_server.inv("fetch"), FAILED, f"another fetch of {NAME} is running")
+    assert_exit(demo_server.inv("fetch"), FAILED, f"another task is writing {NAME}")
     assert wait_for_end(first).returncode == 0
     assert_copy(folder, backup)
 

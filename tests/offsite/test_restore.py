@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -12,13 +13,17 @@ from demo_backups.errors import (
     CopyExistsError,
     CopyMismatchError,
     DamagedBackupError,
+    LocalDiskError,
     NoSuchBackupError,
     OffsiteError,
     RepositoryDamagedError,
 )
 from demo_backups.offsite import program
+from demo_backups.offsite.restore import open_new
 from demo_backups.offsite.result import State
 from demo_backups.records.check import Outcome
+from demo_backups.recovery.copies import CHANGE_DIRECTORY
+from demo_backups.recovery.local_copy import CopyPaths
 
 from ..helpers.copies import hash_of, hidden_names
 from ..helpers.offsite import FIRST, RESTIC, OffsiteSetup
@@ -70,6 +75,14 @@ def test_rest_of_killed_restore_is_replaced(machine: OffsiteSetup) -> None:
     (machine.copies / FIRST).rename(machine.copies / f".{FIRST}.part")
     os.truncate(machine.copies / f".{FIRST}.part", 3000)
     assert hash_of(machine.restore().file) == sha256
+
+
+def test_partial_file_that_cannot_be_created(tmp_path: Path) -> None:
+    """The advice is not to remove a file that does not exist."""
+    paths = CopyPaths(tmp_path / "missing" / FIRST)
+    with pytest.raises(LocalDiskError) as raised, open_new(paths, 10, lambda count: None):
+        pass
+    assert raised.value.advice == CHANGE_DIRECTORY
 
 
 def test_unknown_name_is_an_error(machine: OffsiteSetup) -> None:

@@ -9,16 +9,14 @@ from collections.abc import Iterator, Sequence
 from ..errors import (
     CopyExistsError,
     CopyMismatchError,
-    FetchRunningError,
     LocalDiskError,
     NoSuchBackupError,
     OffsiteError,
     RepositoryDamagedError,
 )
 from ..recovery.copies import hash_file
-from ..recovery.local_copy import CopyPaths, exists_error
+from ..recovery.local_copy import CopyPaths, exists_error, explain_open
 from ..remote.download import PartialFile, Progress
-from ..remote.shell import quote
 from ..settings.model import BackupSeries
 from .program import Restic
 from .snapshots import StoredBackup, path_of
@@ -58,16 +56,8 @@ def open_new(paths: CopyPaths, size: int, progress: Progress) -> Iterator[Partia
     """Open the partial file of a copy, empty. Raises FetchRunningError, CopyExistsError and LocalDiskError."""
     try:
         partial = PartialFile(paths.partial, size, progress, empty=True)
-    except BlockingIOError as error:
-        raise FetchRunningError(
-            f"another task is writing {paths.final.name} on this machine", advice="wait for its end"
-        ) from error
     except OSError as error:
-        raise LocalDiskError(
-            f"{paths.partial} cannot be used",
-            output=str(error),
-            advice=f"find out who created it, then remove it: rm -r -- {quote(str(paths.partial))}",
-        ) from error
+        raise explain_open(paths, error) from error
     with partial:
         if paths.exists:  # another task has completed it since
             raise CopyExistsError(f"{paths.final} has been created by another task", advice="start the task again")

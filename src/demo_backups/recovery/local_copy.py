@@ -80,6 +80,21 @@ def list_partial(folder: Path) -> list[str]:
     return []
 
 
+def explain_open(paths: CopyPaths, error: OSError) -> FetchRunningError | LocalDiskError:
+    """Return the error for a partial file that cannot be opened."""
+    if isinstance(error, BlockingIOError):
+        return FetchRunningError(
+            f"another task is writing {paths.final.name} on this machine", advice="wait for its end"
+        )
+    if not os.path.lexists(paths.partial):
+        return LocalDiskError(f"{paths.partial} cannot be created", output=str(error), advice=CHANGE_DIRECTORY)
+    return LocalDiskError(
+        f"{paths.partial} cannot be used",
+        output=str(error),
+        advice=f"find out who created it, then remove it: rm -r -- {quote(str(paths.partial))}",
+    )
+
+
 @contextlib.contextmanager
 def open_partial(
     paths: CopyPaths, backup: HashedBackup, progress: Progress, delta: bool = False
@@ -90,20 +105,8 @@ def open_partial(
     """
     try:
         partial = PartialFile(paths.partial, backup.identity.bytes, progress)
-    except BlockingIOError as error:
-        raise FetchRunningError(
-            f"another fetch of {paths.final.name} is running on this machine", advice="wait for its end"
-        ) from error
     except OSError as error:
-        if not os.path.lexists(paths.partial):
-            raise LocalDiskError(
-                f"{paths.partial} cannot be created", output=str(error), advice=CHANGE_DIRECTORY
-            ) from error
-        raise LocalDiskError(
-            f"{paths.partial} cannot be used",
-            output=str(error),
-            advice=f"find out who created it, then remove it: rm -r -- {quote(str(paths.partial))}",
-        ) from error
+        raise explain_open(paths, error) from error
     with partial:
         if paths.exists:  # another fetch has completed it since
             paths.partial.unlink(missing_ok=True)

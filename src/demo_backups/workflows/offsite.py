@@ -189,10 +189,16 @@ class _Opener:
 def _open_repository(settings: Settings, out: Console) -> _Repository:
     restic = open_restic(settings, out.say)
     repository = read_id(restic)
+    locks = _clear_locks(restic, out)
+    return _Repository(restic, repository, locks, read_stored(restic, settings))
+
+
+def _clear_locks(restic: Restic, out: Console) -> Locks:
+    """Remove stale locks, and report them."""
     locks = clear_locks(restic)
     for lock in locks.removed:
         out.say(f"removed a stale lock of the off-site repository: {lock}")
-    return _Repository(restic, repository, locks, read_stored(restic, settings))
+    return locks
 
 
 def _store_series(settings: Settings, candidate: Candidate, opener: _Opener, out: Console) -> SeriesResult:
@@ -343,9 +349,7 @@ def check_repository(settings: Settings, out: Console, dry_run: bool = False) ->
     details = record.details = OffsiteDetails(action=CHECK, parts=parts)
     with record_outcome(records_dir(settings), record):
         details.repository = read_id(restic)
-        locks = clear_locks(restic)
-        for lock in locks.removed:
-            out.say(f"removed a stale lock of the off-site repository: {lock}")
+        locks = _clear_locks(restic, out)
         locks.require_free("checking the off-site repository", exclusive=True)
         records, _ = read_records(records_dir(settings))
         details.part = find_next_part(records, details.repository, parts)
