@@ -235,7 +235,9 @@ def open_restic(settings: Settings, notify: Notify) -> Restic:
     location = find_location(settings)
     program = shutil.which("restic")
     if program is None:
-        raise MissingToolError("restic is not installed on this machine", advice="apt install restic")
+        raise MissingToolError(
+            "restic is not installed on this machine", advice="on Debian and Ubuntu: sudo apt install restic"
+        )
     restic = Restic(location, read_password(settings.offsite), program, notify)
     done = subprocess.run([program, "version"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     try:
