@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import sqlite3
+import struct
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
@@ -258,6 +259,21 @@ def test_interrupted_transaction_is_not_in_saved_state(restore_setup: RestoreSet
     leave_hot_journal(restore_setup.target, "UPDATE content SET origin = 'lost', padding = randomblob(3000)")
     restored(restore_setup, request)
     assert read_content(restore_setup.saved) == {OLD}
+
+
+@pytest.mark.parametrize("way", ["stopped", "locked", "swap"])
+def test_journal_that_names_a_file_is_refused(restore_setup: RestoreSetup, way: str) -> None:
+    """SQLite deletes the super-journal that a journal names when it rolls it back: any file, if it runs as root."""
+    victim = restore_setup.folder / "victim"
+    victim.write_text("content")
+    request = prepare(restore_setup, way)
+    leave_hot_journal(restore_setup.target, "UPDATE content SET origin = 'lost', padding = randomblob(3000)")
+    name = str(victim).encode()
+    with Path(f"{restore_setup.target}-journal").open("ab") as file:
+        file.write(struct.pack(">I", 2**30 // 4096 + 1) + name + struct.pack(">II", len(name), sum(name)))
+        file.write(bytes.fromhex("d9d505f920a163d7"))
+    refused(restore_setup, request, "super-journal")
+    assert victim.exists()
 
 
 @pytest.mark.parametrize("leave", [leave_wal, leave_hot_journal])

@@ -422,6 +422,18 @@ save_state() {
 # back, as the service itself would.
 access_mode() { if [[ -s "$target-journal" ]]; then echo rw; else echo ro; fi; }
 
+# Print what is wrong with a rollback journal; nothing if SQLite may roll it back. Its last bytes may name a super-journal
+# (fileformat2.html, section 3), which SQLite then deletes: as root, any file that the account of the service names.
+find_journal_problem() {
+  local size end
+  size="$(file_size "$target-journal")" || { echo "$target-journal cannot be read" && return; }
+  ((size >= 8)) || return 0
+  end="$(dd if="$target-journal" iflag=nonblock,nofollow,skip_bytes skip=$((size - 8)) bs=8 count=1 status=none 2>&1 |
+    od --address-radix=n --format=x1 | tr --delete ' \n')"
+  [[ "$end" != d9d505f920a163d7 ]] ||
+    echo "$target-journal names a super-journal, which rolling it back as root would delete: let the service roll it back"
+}
+
 # After a kill, the service may have written to the restored database for days. The new name is that of the newest saved
 # state, so that --undo brings it back.
 save_restored() {
@@ -440,7 +452,9 @@ save_restored() {
 
 # The method of the backup scripts: see there.
 save_copy() {
-  local size permissions left
+  local size permissions left problem
+  problem="$(find_journal_problem)"
+  [[ -z "$problem" ]] || fail "$problem"
   read -r size permissions < <(stat --format="%s 0%a" -- "$target") || fail "$target cannot be read"
   must "save the present state" "${SQLITE[@]}" "$(uri "$target" "mode=$(access_mode)")" ".timeout $LOCK_TIMEOUT" \
     "BEGIN" "SELECT 1 FROM sqlite_master LIMIT 0" ".backup --async part"
@@ -455,6 +469,7 @@ save_copy() {
 # The schema version of a database that can be read. `.restore` always increments it (sqlite3_backup_step in backup.c).
 read_schema() {
   local version
+  [[ -z "$(find_journal_problem)" ]] || return
   version="$("${SQLITE[@]}" "$(uri "$target" "mode=$(access_mode)")" ".timeout $wait" "PRAGMA schema_version" 2> errors)" &&
     [[ "$version" =~ ^-?[0-9]{1,10}$ ]] && echo "$version"
 }
@@ -467,7 +482,9 @@ is_unchanged() { [[ "$method" == in-place && -n "$schema" && "$(read_schema)" ==
 # `.shell` is called with words that need no quotes: the files have fixed names in the directory of the journal. Closing
 # a file in another process does not release the locks of sqlite3.
 put_in_place() {
-  local source="$1" size status=0 statements
+  local source="$1" size status=0 statements problem
+  problem="$(find_journal_problem)"
+  [[ -z "$problem" ]] || { say "$problem" && return 1; }
   ln --symbolic --force --no-target-directory -- "$source" backup || fail "$journal cannot be written"
   rm --force -- equal header differences || fail "$journal cannot be written"
   size="$(file_size "$source")"
