@@ -439,7 +439,8 @@ find_journal_problem() {
 save_restored() {
   local file
   [[ -f "$target" && ! -L "$target" && "$save" != none ]] || return 0
-  [[ "$method" == in-place ]] || ! is_live "$old" || return 0
+  # Any other file than that of a swap is set aside or stays.
+  [[ "$method" == in-place ]] || is_live "$new" || return 0
   require_space "$(file_size "$target")" .
   file="${saved##*/}"
   until [[ ! -e "../$file" ]]; do
