@@ -34,6 +34,7 @@ from demo_backups.remote.job_state import Job, JobStatus
 from demo_backups.remote.jobs import follow_job
 from demo_backups.remote.shell import quote
 from demo_backups.settings.model import Database
+from demo_backups.workflows.backups import measure_duration
 
 from ..helpers.constants import ODD_NAMES, SCRIPT
 from ..helpers.databases import opened
@@ -236,3 +237,12 @@ def test_invalid_creation_time_is_an_error(local_host: Host, output: str, monkey
     job = Job("backup", "index", "", "/db", 1, started=1_000.0)
     with pytest.raises(CouldNotLookError):
         lock_wait(local_host, job, PurePosixPath("/proc/version"))
+
+
+@pytest.mark.parametrize("jump", [-86400.0, 86400.0])
+def test_clock_that_was_set_is_no_duration(jump: float) -> None:
+    job = Job("backup", "index", "", "/db", 1, started=1_000.0)
+    status = JobStatus(False, 0, 1_000.5 + jump, 1, 1_001.0 + jump, 1_000.0, "")
+    waited = time.clock_gettime(time.CLOCK_BOOTTIME) - 2
+    assert 2 <= measure_duration(job, status, waited) < 60
+    assert measure_duration(job, replace(status, ended=1_000.5), waited) == 0.5

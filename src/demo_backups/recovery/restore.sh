@@ -803,7 +803,8 @@ clean() {
   problem="$(
     remove_work 2>&1 && rm --force -- "$linked" part part-journal compared 2>&1 && sync -- . &&
       find . -mindepth 1 -maxdepth 1 ! -name journal ! -name lock -type f,l -delete 2>&1 &&
-      rm --force -- journal 2>&1 && rm --force -- lock && rmdir -- "../${journal##*/}" 2>&1
+      rm --force -- journal 2>&1 && rm --force -- lock && rmdir -- "../${journal##*/}" 2>&1 &&
+      sync -- "${journal%/*}" 2>&1
   )" && return
   say "could not remove all files of the restore: $problem"
   return 1

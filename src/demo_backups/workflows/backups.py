@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime, timezone
 from pathlib import PurePosixPath
 
@@ -114,17 +115,19 @@ def _show_prediction(work: Session, deployment: Deployment, prediction: Prefligh
 def run_command(work: Session, command: str, source_bytes: int) -> File:
     """Run a command as cron would and follow it; return the backup that it made."""
     floor = work.settings.free_space_floor
+    begin = time.clock_gettime(time.CLOCK_BOOTTIME)
     with hint_on_detach(work.host, work.database, BACKUP):
         job = start_backup(work.host, work.database, command, source_bytes, floor)
-        return finish_backup(work, job)
+        return finish_backup(work, job, begin)
 
 
-def finish_backup(work: Session, job: Job) -> File:
+def finish_backup(work: Session, job: Job, begin: float | None = None) -> File:
     """Follow a backup to its end, print its result, and return the file.
 
-    Raises StepError if it failed, and RotationFailedError if only the rotation after it failed.
+    `begin` is when this task started it, in seconds of CLOCK_BOOTTIME; None if another one did. Raises StepError if it failed, and RotationFailedError if only the rotation after it failed.
     """
     status, output = follow(work, job)
+    work.record.seconds = measure_duration(job, status, begin)
     backup = _collect_backup(work, job, status, output)
     work.out.say(f"created {backup.path} ({format_size(backup.bytes)}, {work.record.seconds:.1f} s)")
     check_rotation(work.host, work.database, status, output)
@@ -134,7 +137,6 @@ def finish_backup(work: Session, job: Job) -> File:
 def _collect_backup(work: Session, job: Job, status: JobStatus, output: str) -> File:
     """Record the result of a backup, and return the file."""
     work.record.exit_status = status.status
-    work.record.seconds = round((status.ended or status.now) - job.started, 3)
     if status.status not in MADE_BACKUP:
         clear_unfinished(work.host, work.database)
     backup = collect_result(work.host, work.database, job, status, output)
@@ -142,6 +144,18 @@ def _collect_backup(work: Session, job: Job, status: JobStatus, output: str) -> 
     if isinstance(work.record.details, RunDetails):
         work.record.details.waited_seconds = lock_wait(work.host, job, backup.path)
     return backup
+
+
+def measure_duration(job: Job, status: JobStatus, begin: float | None) -> float:
+    """Return the duration of a job in seconds: by the clock of its host, unless that was set meanwhile.
+
+    A job that this task has started cannot have taken longer than the task has waited.
+    """
+    seconds = (status.ended or status.now) - job.started
+    if begin is not None:
+        longest = time.clock_gettime(time.CLOCK_BOOTTIME) - begin
+        seconds = min(seconds, longest) if seconds >= 0 else longest
+    return round(seconds, 3)
 
 
 def record_backup(record: Record, path: PurePosixPath | None, file: File | None) -> None:
