@@ -153,6 +153,14 @@ def test_archive_is_made_only_after_change(make: Pack, app: Path, backups: Path)
     assert names(backups) == sorted(packed.archive.name for packed in (first, second, third))
 
 
+def test_archive_of_fast_clock_does_not_count(make: Pack, app: Path, backups: Path) -> None:
+    """Otherwise each run would make one, and the thirty that stay would soon be all alike."""
+    future = Path(make().archive).rename(backups / "config_2099-01-01_00-00-00.tar")
+    os.utime(future, (4_070_908_800, 4_070_908_800))
+    (app / ".env.production").write_text("PASSWORD=y\n")
+    assert [make().is_new for _ in range(2)] == [True, False]
+
+
 def test_damaged_newest_archive_is_replaced(make: Pack, backups: Path) -> None:
     first = make()
     content = bytearray(Path(first.archive).read_bytes())

@@ -181,7 +181,8 @@ pack() {
   cd -- "$stage"
   (($(find files -printf x | wc -c) < 2 * most_files)) || fail "there are too many files"
   describe "$@"
-  newest="$(list_archives "$folder" | tail -n 1)"
+  # One from before the clock was set back is no newer one.
+  newest="$(list_archives "$folder" ! -newermt now | tail -n 1)"
   if [[ -n "$newest" ]] && is_same "$folder/$newest"; then
     if is_good "$folder/$newest"; then
       result "unchanged $newest"
@@ -244,9 +245,9 @@ list_sums() {
   sha256sum -- LIST && find files -type f -print0 | sort --zero-terminated | xargs --null --no-run-if-empty sha256sum --
 }
 
-# The archives in a directory, the oldest first.
+# The archives in a directory for which a test of find holds, the oldest first.
 list_archives() {
-  find "$1" -maxdepth 1 -type f -name "config_$DATE.tar" -printf '%T@ %f\n' | sort --numeric-sort | cut -d ' ' -f 2
+  find "$1" -maxdepth 1 -type f "${@:2}" -name "config_$DATE.tar" -printf '%T@ %f\n' | sort --numeric-sort | cut -d ' ' -f 2
 }
 
 # Whether an archive describes the same content.
