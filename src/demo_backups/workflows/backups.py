@@ -124,7 +124,9 @@ def run_command(work: Session, command: str, source_bytes: int) -> File:
 def finish_backup(work: Session, job: Job, begin: float | None = None) -> File:
     """Follow a backup to its end, print its result, and return the file.
 
-    `begin` is when this task started it, in seconds of CLOCK_BOOTTIME; None if another one did. Raises StepError if it failed, and RotationFailedError if only the rotation after it failed.
+    `begin` is when this task started it, in seconds of CLOCK_BOOTTIME; None if another one did.
+
+    Raises StepError if it failed, and RotationFailedError if only the rotation after it failed.
     """
     status, output = follow(work, job)
     work.record.seconds = measure_duration(job, status, begin)
