@@ -91,6 +91,7 @@ OPTIONAL = [
     "rsync",
     "zstd",
     "faketime",
+    "restic",
 ]
 
 BUILT = "inv: building .venv from requirements.lock (once)\n"

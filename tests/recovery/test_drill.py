@@ -466,7 +466,7 @@ def test_fetched_backup_is_uploaded_and_checked(demo_server: DemoServer, backup:
 
 def test_changed_copy_is_refused(demo_server: DemoServer, copy: Path, backup: Path) -> None:
     damage_index(copy)
-    assert_exit(drill_copy(demo_server, copy), FAILED, "was changed since it was fetched")
+    assert_exit(drill_copy(demo_server, copy), FAILED, "its SHA-256 is not that of its record")
     assert_exit(drill_copy(demo_server, copy, "--backup", "missing.db"), FAILED, "there is no file")
     assert not drill_dir(demo_server).exists()
 

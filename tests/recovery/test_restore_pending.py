@@ -27,6 +27,7 @@ TABLE = "torrust_torrent_announce_urls"
 ALLOWED = {
     *("restore", "attach", "history", "plan", "next", "report", "release.open-pr", "check"),
     *("deploy-tracker-backup", "run-tracker-backup", "list-copies", "prune-copies"),
+    *("offsite", "backup-config"),  # neither uses the database
 }
 
 

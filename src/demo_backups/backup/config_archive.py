@@ -220,7 +220,7 @@ def unpack(host: Host, archive: PurePosixPath, target: PurePosixPath, floor: int
 def parse_unpacked(output: str) -> Unpacked:
     """Parse what the script printed for `unpack`; raises ValueError."""
     values = _parse_results(output)
-    counts = dict(values)
+    counts = {"files": "", "bytes": ""} | dict(values)
     unknown = [f"{key.removeprefix('unknown_')} {value}" for key, value in values if key.startswith("unknown_")]
     return Unpacked(parse_count(counts["files"]), parse_count(counts["bytes"]), unknown)
 
