@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import paramiko
 import pytest
 
 from demo_backups.errors import COULD_NOT_LOOK, ConnectionLostError
@@ -156,6 +157,27 @@ def test_deaf_server_is_given_up(
         with lost, open_host(settings) as host:
             host.run("look", "true")
         assert deaf.was_asked.is_set()
+
+
+def test_connection_lost_while_command_is_sent(
+    server: Server, project_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("demo_backups.remote.runners.ANSWER_TIMEOUT", 0.2)
+    clear_event = paramiko.Channel._event_pending
+
+    def lose_connection(channel: paramiko.Channel) -> None:
+        """Lose the connection right before Paramiko clears the notice of that."""
+        channel.transport.close()
+        clear_event(channel)
+
+    settings = project_settings.model_copy(
+        update={"host": "rehearsal", "ssh_config": str(server.ssh_config), "use_sudo": False}
+    )
+    with open_host(settings) as host:
+        monkeypatch.setattr(paramiko.Channel, "_event_pending", lose_connection)
+        with pytest.raises(ConnectionLostError):
+            host.run("look", "true")
+        monkeypatch.undo()
 
 
 # --- jump hosts -----------------------------------------------------------------------------------------------------

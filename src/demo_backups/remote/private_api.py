@@ -48,6 +48,15 @@ def wait_for_exit_status(channel: Any, seconds: float) -> bool:
     return bool(channel.status_event.wait(seconds))
 
 
+def end_request(channel: Any) -> None:
+    """Close a Paramiko channel, and end the wait for the answer to a request.
+
+    A channel that ends while a request is being sent clears its own notice of that, and would wait for ever.
+    """
+    channel.close()
+    channel.event.set()
+
+
 def is_at_eof(channel: Any) -> bool:
     """Tell whether nothing more arrives on a Paramiko channel; what has arrived may still be unread."""
     return bool(channel.eof_received or channel.closed)

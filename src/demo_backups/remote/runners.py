@@ -8,12 +8,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 import paramiko
 
 from .exchange import ConnectionBrokenError, InputClosedError, NoSessionError, RunningCommand, Stream
-from .private_api import is_at_eof, wait_for_exit_status
+from .private_api import end_request, is_at_eof, wait_for_exit_status
 
 ANSWER_TIMEOUT = 30  # seconds for the server to accept a command, or to give a sign of life
 CLOSE_TIMEOUT = 2  # seconds for a channel to be closed; after that the whole connection is
@@ -132,7 +133,7 @@ class SshRunner:
             channel = _open_session(transport)
             try:
                 # As bytes: the name of a file need not be UTF-8.
-                with _close_after(ANSWER_TIMEOUT, channel.close):
+                with _close_after(ANSWER_TIMEOUT, partial(end_request, channel)):
                     channel.exec_command(command.encode("utf-8", "surrogateescape"))
             except BaseException:
                 SshCommand(transport, channel).close()
