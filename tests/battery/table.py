@@ -11,7 +11,7 @@ from .framework import FAILED
 from .results import COUNTED
 
 HEADER = ("Fault", "During", "Tries", "Date", "Lost")
-TABLE = re.compile(r"^\| Fault \|.*\n(\|.*\n)+", re.MULTILINE)
+TABLE = re.compile(r"^\| Fault \| During \|.*\n(\|.*\n)+", re.MULTILINE)
 
 
 def format_table(results: Sequence[dict[str, Any]]) -> str:
