@@ -124,7 +124,7 @@ scan() {
 }
 
 scan_path() {
-  local most="$1" path="$2" count=0 bytes=0 state type size name
+  local most="$1" path="$2" count=0 bytes=0 complete="" state type size name
   local -a special=()
   if ! state="$(enter_parent "$path")"; then
     [[ -n "$state" ]] || exit 1
@@ -141,14 +141,15 @@ scan_path() {
   esac
   if [[ "$state" == ok ]]; then
     while IFS=/ read -r -d '' type size name; do
+      [[ "$type" != end ]] || { complete=yes && break; }
       ((++count <= most)) || break
       case "$type" in
         f) bytes=$((bytes + size)) ;;
         d | l) ;;
         *) ((${#special[@]} >= SHOWN)) || special+=("$path/$name") ;;
       esac
-    done < <(find "./$last" -ignore_readdir_race -printf '%y/%s/%P\0')
-    ((count > most)) || wait "$!" || exit
+    done < <(find "./$last" -ignore_readdir_race -printf '%y/%s/%P\0' && printf 'end/0/\0')
+    [[ -n "$complete" ]] || ((count > most)) || exit
   fi
   printf '%s\0' "$state" "$count" "$bytes" "$path"
   for name in "${special[@]}"; do printf '%s\0' other 0 0 "$name"; done
