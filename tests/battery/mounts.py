@@ -125,7 +125,7 @@ class FilledDisk:
 
 @dataclass
 class FailingDisk:
-    """A file system on a device of its own that the kernel can be told to give up, as after an error of the disk.
+    """A file system on a device of its own, which can be made to fail as after an error of the disk.
 
     What was not flushed is then lost, and nothing can be written until it was checked and mounted again.
     """

@@ -1,4 +1,4 @@
-"""What is wrong with the repository is told apart, each with an error of its own."""
+"""Each problem of the repository has an error of its own."""
 
 from __future__ import annotations
 

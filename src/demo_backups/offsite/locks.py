@@ -50,13 +50,16 @@ class Locks:
 
 
 def clear_locks(restic: Restic) -> Locks:
-    """Remove the locks of processes that have ended, as restic decides it."""
+    """Remove the locks of processes that have ended, as restic decides it, and report them."""
     locks = _read_locks(restic)
     if not locks:
         return Locks([], [])
     restic.run("removing stale locks of the off-site repository", "unlock")
     left = {lock.id for lock in _read_locks(restic)}
-    return Locks([lock for lock in locks if lock.id not in left], [lock for lock in locks if lock.id in left])
+    removed = [lock for lock in locks if lock.id not in left]
+    for lock in removed:
+        restic.notify(f"removed a stale lock of the off-site repository: {lock}")
+    return Locks(removed, [lock for lock in locks if lock.id in left])
 
 
 def _read_locks(restic: Restic) -> list[Lock]:

@@ -14,8 +14,7 @@ from ..errors import (
     OffsiteError,
     RepositoryDamagedError,
 )
-from ..recovery.copies import hash_file
-from ..recovery.local_copy import CopyPaths, exists_error, explain_open
+from ..recovery.local_copy import CopyPaths, explain_open
 from ..remote.download import PartialFile, Progress
 from ..settings.model import BackupSeries
 from .program import Restic
@@ -100,14 +99,3 @@ def mismatch(stored: StoredBackup, received: str) -> CopyMismatchError:
         output=f"received: {received}\nexpected: {stored.sha256}, {stored.bytes:,} bytes",
         advice="check the repository: ./inv offsite --check; and restore another backup: ./inv offsite --list",
     )
-
-
-def require_same(paths: CopyPaths, stored: StoredBackup) -> None:
-    """Raise CopyExistsError unless the file that has the final name is the backup."""
-    try:
-        if paths.final.is_symlink() or not paths.final.is_file() or paths.final.stat().st_size != stored.bytes:
-            raise exists_error(paths)
-        if hash_file(paths.final) != stored.sha256:
-            raise exists_error(paths)
-    except OSError as error:
-        raise LocalDiskError(f"{paths.final} cannot be read", output=str(error)) from error

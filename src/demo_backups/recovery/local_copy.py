@@ -18,7 +18,7 @@ from ..local_files import sync_directory, write_private
 from ..remote.download import PartialFile, Progress
 from ..remote.shell import quote
 from ..units import format_size
-from .copies import CHANGE_DIRECTORY, require_private
+from .copies import CHANGE_DIRECTORY, hash_file, require_private
 from .remote_hash import HashedBackup
 
 LINKS_UNSUPPORTED = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)  # link(2), as on FAT
@@ -165,6 +165,17 @@ def publish(paths: CopyPaths, partial: PartialFile, modified_ns: int) -> None:
             output=str(error),
             advice="start the task again: it continues with what is here",
         ) from error
+
+
+def require_same(paths: CopyPaths, size: int, sha256: str, progress: Progress = lambda size: None) -> None:
+    """Raise CopyExistsError unless the file that has the final name is the backup; `progress` gets the bytes read."""
+    try:
+        if paths.final.is_symlink() or not paths.final.is_file() or paths.final.stat().st_size != size:
+            raise exists_error(paths)
+        if hash_file(paths.final, progress) != sha256:
+            raise exists_error(paths)
+    except OSError as error:
+        raise LocalDiskError(f"{paths.final} cannot be read", output=str(error)) from error
 
 
 def exists_error(paths: CopyPaths) -> CopyExistsError:

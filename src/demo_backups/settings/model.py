@@ -80,6 +80,12 @@ def _check_ages(warn: float | None, critical: float | None) -> None:
         raise ValueError("warn_age is longer than critical_age")
 
 
+def _check_one_source(name: str, file: str | None, command: str | None) -> None:
+    """Raise ValueError if a secret comes from a file and from a command."""
+    if file is not None and command is not None:
+        raise ValueError(f"{name}_file and {name}_command are both set: use one of them")
+
+
 class CopiesSettings(_Model):
     """The settings below `copies`: how many fetched backups of a database to keep."""
 
@@ -109,8 +115,7 @@ class CheckSettings(_Model):
     @model_validator(mode="after")
     def _check_consistent(self) -> CheckSettings:
         _check_ages(self.warn_age, self.critical_age)
-        if self.ping_file is not None and self.ping_command is not None:
-            raise ValueError("ping_file and ping_command are both set: use one of them")
+        _check_one_source("ping", self.ping_file, self.ping_command)
         return self
 
 
@@ -125,8 +130,7 @@ class OffsiteSettings(_Model):
 
     @model_validator(mode="after")
     def _check_password(self) -> OffsiteSettings:
-        if self.password_file is not None and self.password_command is not None:
-            raise ValueError("password_file and password_command are both set: use one of them")
+        _check_one_source("password", self.password_file, self.password_command)
         return self
 
 

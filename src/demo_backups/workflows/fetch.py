@@ -20,18 +20,18 @@ from ..errors import (
 )
 from ..records.check import Check, Outcome
 from ..records.record import FetchDetails
-from ..recovery.copies import hash_file, read_copy
+from ..recovery.copies import read_copy
 from ..recovery.copy_checks import check_copy
 from ..recovery.delta import find_base, update_partial
 from ..recovery.fetch import Fetched, FetchOptions, is_complete, receive_backup
 from ..recovery.hold import Hold, hold_path
 from ..recovery.local_copy import (
     CopyPaths,
-    exists_error,
     list_partial,
     open_partial,
     prepare_directory,
     publish,
+    require_same,
     require_space,
     restart,
 )
@@ -164,26 +164,14 @@ def _fetch_linked(work: Session, backup: File, hold: Hold, paths: CopyPaths, opt
 
 def _keep_existing(work: Session, remote: HashedBackup, paths: CopyPaths) -> Fetched:
     """Check the file that has the final name; raises CopyExistsError unless it is the backup."""
-    sha256 = _hash_existing(work, paths, remote)
-    if sha256 != remote.sha256:
-        raise exists_error(paths)
+    size, sha256 = remote.identity.bytes, remote.sha256
+    with TransferProgress(work.out, paths.final.name, size) as progress:
+        require_same(paths, size, sha256, progress.show)
     checks = _check(work, paths.final)
-    fetched = Fetched(paths.final, remote.identity.bytes, sha256, remote.identity.bytes, 0, checks)
+    fetched = Fetched(paths.final, size, sha256, size, 0, checks)
     _record(work, fetched)
     work.out.say(f"{paths.final} is this backup: nothing to do")
     return fetched
-
-
-def _hash_existing(work: Session, paths: CopyPaths, remote: HashedBackup) -> str:
-    try:
-        if paths.final.is_symlink() or not paths.final.is_file():
-            raise exists_error(paths)
-        if paths.final.stat().st_size != remote.identity.bytes:
-            raise exists_error(paths)
-        with TransferProgress(work.out, paths.final.name, remote.identity.bytes) as progress:
-            return hash_file(paths.final, progress.show)
-    except OSError as error:
-        raise LocalDiskError(f"{paths.final} cannot be read", output=str(error)) from error
 
 
 def _transfer(

@@ -27,7 +27,7 @@ from ..offsite.location import find_location
 from ..offsite.locks import Locks, clear_locks
 from ..offsite.program import Restic, open_restic, read_id
 from ..offsite.request import StoreRequest
-from ..offsite.restore import find_stored, open_new, receive_stored, require_same
+from ..offsite.restore import find_stored, open_new, receive_stored
 from ..offsite.result import Done, RepositoryCheck, Restored, Result, SeriesResult, State, Stored, StoredList
 from ..offsite.retention import as_copy, find_expired, forget, forget_arguments
 from ..offsite.snapshots import StoredBackup, read_stored, select
@@ -38,7 +38,7 @@ from ..records.search import CHECK, RESTORE, STORE
 from ..records.store import filter_records, read_records, record_outcome, records_dir
 from ..recovery.copies import copies_dir
 from ..recovery.copy_checks import check_copy
-from ..recovery.local_copy import CopyPaths, prepare_directory, publish, require_space
+from ..recovery.local_copy import CopyPaths, prepare_directory, publish, require_same, require_space
 from ..recovery.pruning import find_drilled
 from ..remote.connection import open_host
 from ..remote.notify import Notify, ignore
@@ -189,16 +189,8 @@ class _Opener:
 def _open_repository(settings: Settings, out: Console) -> _Repository:
     restic = open_restic(settings, out.say)
     repository = read_id(restic)
-    locks = _clear_locks(restic, out)
-    return _Repository(restic, repository, locks, read_stored(restic, settings))
-
-
-def _clear_locks(restic: Restic, out: Console) -> Locks:
-    """Remove stale locks, and report them."""
     locks = clear_locks(restic)
-    for lock in locks.removed:
-        out.say(f"removed a stale lock of the off-site repository: {lock}")
-    return locks
+    return _Repository(restic, repository, locks, read_stored(restic, settings))
 
 
 def _store_series(settings: Settings, candidate: Candidate, opener: _Opener, out: Console) -> SeriesResult:
@@ -349,7 +341,7 @@ def check_repository(settings: Settings, out: Console, dry_run: bool = False) ->
     details = record.details = OffsiteDetails(action=CHECK, parts=parts)
     with record_outcome(records_dir(settings), record):
         details.repository = read_id(restic)
-        locks = _clear_locks(restic, out)
+        locks = clear_locks(restic)
         locks.require_free("checking the off-site repository", exclusive=True)
         records, _ = read_records(records_dir(settings))
         details.part = find_next_part(records, details.repository, parts)
@@ -410,7 +402,7 @@ def restore_stored(settings: Settings, name: str, out: Console, dry_run: bool = 
 def _restore(settings: Settings, restic: Restic, stored: StoredBackup, paths: CopyPaths, out: Console) -> list[Check]:
     series, label = settings.series(stored.database), copies_dir(settings, stored.host).name
     if paths.exists:
-        require_same(paths, stored)
+        require_same(paths, stored.bytes, stored.sha256)
         out.say(f"{paths.final} is this backup: nothing to do")
         return _check(settings, series, paths.final, out)
     prepare_directory(paths.final.parent)
