@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         due_tasks,
         hosts,
         journal_mode,
+        offsite_command,
         restore_options,
         scripts,
     )
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from demo_backups.workflows import drill as drills
     from demo_backups.workflows import fetch as fetches
     from demo_backups.workflows import guarded_session as guards
-    from demo_backups.workflows import offsite as offsite_copies
     from demo_backups.workflows import restore as restoring
     from demo_backups.workflows import restore_config as config_restoring
     from demo_backups.workflows import session as sessions
@@ -72,7 +72,7 @@ else:
     crontab, journal_mode = LazyModule("workflows.crontab"), LazyModule("workflows.journal_mode")
     drills, fetches = LazyModule("workflows.drill"), LazyModule("workflows.fetch")
     guards, sessions = LazyModule("workflows.guarded_session"), LazyModule("workflows.session")
-    hosts, offsite_copies = LazyModule("workflows.hosts"), LazyModule("workflows.offsite")
+    hosts, offsite_command = LazyModule("workflows.hosts"), LazyModule("workflows.offsite_command")
 
 PROJECT = load_project(Path(__file__))
 
@@ -492,9 +492,9 @@ def offsite(
     could not be applied.
     """
     loaded = settings(c, host)
-    options = offsite_copies.OffsiteOptions(host, database, init, check, list, restore, dry_run)
+    options = offsite_command.OffsiteOptions(host, database, init, check, list, restore, dry_run)
     out = console.make_console(sys.stderr if json else None)
-    result = offsite_copies.run_offsite(loaded, options, out)
+    result = offsite_command.run_offsite(loaded, options, out)
     if json:
         console.print_json(result.as_json())
     else:

@@ -19,7 +19,8 @@ from demo_backups.records.store import write_record
 from demo_backups.rehearsal.database import make_index, make_tracker
 from demo_backups.settings.model import CopiesSettings, OffsiteSettings, Settings
 from demo_backups.ui.console import make_console
-from demo_backups.workflows.offsite import check_repository, list_stored, restore_stored, store
+from demo_backups.workflows.offsite import check_repository, list_stored, restore_stored
+from demo_backups.workflows.offsite_store import store
 
 from .copies import hash_of
 from .restic_repository import make_repository

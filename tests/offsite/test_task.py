@@ -12,7 +12,8 @@ import pytest
 from demo_backups.errors import RepositoryExistsError, SettingsError
 from demo_backups.offsite.result import State
 from demo_backups.ui.console import make_console
-from demo_backups.workflows.offsite import OffsiteOptions, initialize, run_offsite
+from demo_backups.workflows.offsite import initialize
+from demo_backups.workflows.offsite_command import OffsiteOptions, run_offsite
 
 from ..helpers.offsite import FIRST, RESTIC, OffsiteSetup
 from ..helpers.processes import wait_for_end, wait_until

@@ -27,7 +27,8 @@ from ..workflows.backups import run, verify
 from ..workflows.config import backup_config
 from ..workflows.crontab import enable
 from ..workflows.fetch import fetch
-from ..workflows.offsite import initialize, list_stored, restore_stored, store
+from ..workflows.offsite import initialize, list_stored, restore_stored
+from ..workflows.offsite_store import store
 from ..workflows.restore import restore
 from ..workflows.restore_config import restore_config
 from ..workflows.restore_options import RestoreOptions
